@@ -1,0 +1,45 @@
+# The everyday commands; `make help` lists them. Nothing is installed outside of .venv.
+
+# The first Python that is new enough. To choose another: make setup PYTHON=/path/to/python
+NEW_ENOUGH := import sys; sys.exit(sys.version_info < (3, 10))
+PYTHON ?= $(shell for python in python3 python3.12 python3.11 python3.10; do \
+	$$python -c '$(NEW_ENOUGH)' 2>/dev/null && echo $$python && break; done)
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/installed
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.PHONY: help setup demo test lint format clean
+
+help:  ## list the targets
+	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' Makefile
+
+setup: $(STAMP)  ## make .venv with the package (editable) and all that the demo and the tests need
+
+# Done again when what is to be installed has changed.
+$(STAMP): setup.py pyproject.toml $(wildcard requirements/*.txt)
+	@$(or $(PYTHON),false) -c '$(NEW_ENOUGH)' || { echo "make setup needs Python >= 3.10, got '$(PYTHON)'. \
+	Name one: make setup PYTHON=/path/to/python" >&2; exit 1; }
+	@echo "Installing clipbert_mm and its dependencies into $(VENV): some minutes and about 6 GB the first time."
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --editable '.[tests]'
+	@touch $@
+
+demo: setup  ## train and try a small model on the embedded Shapes world (options: ARGS="...")
+	$(BIN)/python tools/demo.py $(ARGS)
+
+test: lint  ## lint, then all tests and doctests (options: ARGS="...")
+	$(BIN)/python -m pytest $(ARGS)
+
+lint: setup  ## formatting, lint rules and types
+	$(BIN)/python -m ruff format --check .
+	$(BIN)/python -m ruff check .
+	$(BIN)/python -m mypy clipbert_mm
+
+format: setup  ## format, and mend what ruff can mend
+	$(BIN)/python -m ruff format .
+	$(BIN)/python -m ruff check --fix .
+
+clean:  ## remove .venv, builds and caches; keeps data and work_dirs
+	rm -rf $(VENV) build dist *.egg-info clipbert_mm/.mim .mypy_cache .pytest_cache .ruff_cache
+	find clipbert_mm configs tests tools -name __pycache__ -prune -exec rm -rf {} +

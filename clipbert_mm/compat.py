@@ -1,0 +1,121 @@
+"""Every work-around for an upstream release, each with the releases it is for. Nowhere else.
+
+A part of this file can go as soon as its releases are out of our bounds (requirements/runtime.txt).
+"""
+
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from mmengine.logging import HistoryBuffer
+from mmengine.optim import OptimWrapper
+
+from clipbert_mm.registry import OPTIM_WRAPPERS
+
+
+def _history_statistic(owner: type, name: str) -> object:
+    """Stand for ``getattr`` in a checkpoint: gives HistoryBuffer's four statistics, nothing else."""
+    if owner is HistoryBuffer and name in ("current", "max", "mean", "min"):
+        return getattr(owner, name)
+    raise ValueError(f"A checkpoint asks for {getattr(owner, '__name__', owner)}.{name}, which ours never hold.")
+
+
+def allow_mmengine_checkpoints() -> None:
+    """Let ``torch.load(weights_only=True)`` read what MMEngine's Runner writes.
+
+    For MMEngine 0.10.7 with torch >= 2.6: the Runner's checkpoints hold its message hub (HistoryBuffer, numpy arrays),
+    which torch refuses since weights-only loading is the default; so neither resume nor test could open them. Only
+    harmless types are allowed; the check stays on.
+    """
+    dtypes = {type(np.dtype(kind)) for kind in ("float64", "float32", "int64", "int32", "uint8", "bool")}
+    scalar, reconstruct = np.float64(0).__reduce__()[0], np.empty(0).__reduce__()[0]
+    torch.serialization.add_safe_globals(
+        [
+            HistoryBuffer,
+            np.ndarray,
+            np.dtype,
+            *dtypes,
+            # Checkpoints of numpy 1 and 2 name the same functions by other modules.
+            *((function, f"numpy.{core}.multiarray.{function.__name__}")
+              for core in ("core", "_core") for function in (scalar, reconstruct)),
+            (_history_statistic, "builtins.getattr"),
+        ]
+    )  # fmt: skip
+
+
+def import_mmpretrain() -> None:
+    """Import mmpretrain's models, so that an import error there shows as itself.
+
+    For mmpretrain 1.2.0 with transformers >= 4.57: where pycocotools is installed, its multi-modal models fail to import
+    ("NoneType takes no arguments"). They are left out; backbones need none of them. MMEngine would otherwise turn any
+    import error into "'mmpretrain.ResNet' is not in the registry".
+    """
+    from mmpretrain.utils import dependency
+
+    dependency.WITH_MULTIMODAL = False
+    import mmpretrain.models  # noqa: F401
+
+
+@OPTIM_WRAPPERS.register_module()
+class CpuAmpOptimWrapper(OptimWrapper):
+    """Mixed precision on the CPU, in bfloat16.
+
+    For MMEngine 0.10.7, whose AmpOptimWrapper refuses CPUs. bfloat16 has float32's range, so no loss scaling is needed.
+    Arguments are those of MMEngine's OptimWrapper.
+    """
+
+    @contextmanager
+    def optim_context(self, model: torch.nn.Module) -> Iterator[None]:
+        """Run the forward pass of a step in bfloat16 autocast."""
+        with super().optim_context(model), torch.autocast("cpu", dtype=torch.bfloat16):
+            yield
+
+
+def start_gloo(launcher: str) -> None:
+    """Start the process group of a run on CPUs before the Runner does.
+
+    For MMEngine 0.10.7, whose launchers call ``torch.cuda.set_device`` even where there is no GPU.
+
+    Raises:
+        ValueError: If the launcher is not "pytorch", the only one that is known to work without GPUs.
+    """
+    if launcher != "pytorch":
+        raise ValueError(f"Without a GPU only --launcher pytorch works, got {launcher}.")
+    if not torch.distributed.is_initialized():
+        torch.distributed.init_process_group(backend="gloo")
+
+
+def load_tokenizer(path_or_name: str) -> Any:  # noqa: ANN401
+    """Load a Hugging Face tokenizer from a folder or by name.
+
+    For transformers 5.0 to 5.23, whose ``BertTokenizerFast(vocab_file=...)`` maps every word to [UNK] in silence: a folder
+    with nothing but a vocab.txt is given by position.
+    """
+    from transformers import AutoTokenizer, BertTokenizerFast
+
+    vocab = os.path.join(path_or_name, "vocab.txt")
+    if os.path.isfile(vocab) and not os.path.isfile(os.path.join(path_or_name, "tokenizer.json")):
+        return BertTokenizerFast(vocab)
+    return AutoTokenizer.from_pretrained(path_or_name)
+
+
+def count_attention(inputs: list, outputs: list) -> float:
+    """Count the multiply-adds of scaled_dot_product_attention, (…, L, E) x (…, S, E) x (…, S, V).
+
+    For fvcore 0.1.5, which does not know the operator and leaves it out of its sum.
+    """
+    query, key, value = (tensor.type().sizes() for tensor in inputs[:3])
+    return float(np.prod(query[:-1])) * key[-2] * (query[-1] + value[-1])
+
+
+def decoder_reason(error: Exception) -> str:
+    """Return the first line that says something of a decoder's error.
+
+    For decord 0.6.0, whose messages begin with its build machine's paths and a time stamp.
+    """
+    line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    return re.sub(r"^\[[\d:]+\]\s+\S+:\d+:\s*", "", line)

@@ -1,0 +1,20 @@
+"""From a record to what the model is fed, step by step."""
+
+from clipbert_mm.datasets.transforms.decoding import BrokenMediaError, DecodeClips, LoadImage, OpenVideo
+from clipbert_mm.datasets.transforms.packing import PackInputs, collate_items
+from clipbert_mm.datasets.transforms.sampling import SampleClips
+from clipbert_mm.datasets.transforms.spatial import ResizePad
+from clipbert_mm.datasets.transforms.text import MaskTokens, Tokenize
+
+__all__ = [
+    "BrokenMediaError",
+    "DecodeClips",
+    "LoadImage",
+    "MaskTokens",
+    "OpenVideo",
+    "PackInputs",
+    "ResizePad",
+    "SampleClips",
+    "Tokenize",
+    "collate_items",
+]

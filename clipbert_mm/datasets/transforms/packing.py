@@ -1,0 +1,50 @@
+"""The last step: what the model takes, and the record that goes with it."""
+
+from typing import Any
+
+import numpy as np
+import torch
+from mmcv.transforms import BaseTransform
+
+from clipbert_mm.registry import FUNCTIONS, TRANSFORMS
+from clipbert_mm.structures import VideoTextSample
+
+
+@TRANSFORMS.register_module()
+class PackInputs(BaseTransform):
+    """Pack an item into ``inputs`` (arrays for the model) and ``data_samples`` (its record).
+
+    Required Keys:
+        frames, text_ids, texts, path, sample_idx; mlm_labels and match_labels where there are any
+    """
+
+    def transform(self, results: dict[str, Any]) -> dict[str, Any]:
+        """Pack the item."""
+        # Texts stay numpy arrays: a worker hands a tensor over by a file descriptor of its own, which costs more than a text.
+        inputs = {key: results[key] for key in ("frames", "text_ids", "mlm_labels") if key in results}
+        sample = VideoTextSample(
+            metainfo=dict(
+                sample_idx=results["sample_idx"], path=results["path"], texts=results["texts"], broken=None, replaced=[]
+            )
+        )
+        if "match_labels" in results:
+            sample.match_labels = results["match_labels"]
+        return {"inputs": inputs, "data_samples": sample}
+
+
+@FUNCTIONS.register_module()
+def collate_items(items: list[dict[str, Any]]) -> dict[str, Any]:
+    """Stack the frames; leave the texts side by side, of which items have different numbers and lengths.
+
+    Args:
+        items: What :class:`PackInputs` returns; ``inputs`` is None for an item whose file could not be read.
+
+    Returns:
+        ``inputs``, empty if no item is readable: ``frames``, uint8 (B, K, T, H, W, 3), and lists with one entry a readable
+        item; ``data_samples``, the records of all items.
+    """
+    readable = [item["inputs"] for item in items if item["inputs"] is not None]
+    inputs: dict[str, Any] = {key: [entry[key] for entry in readable] for key in (readable[0] if readable else ())}
+    if readable:
+        inputs["frames"] = torch.from_numpy(np.stack(inputs["frames"]))
+    return {"inputs": inputs, "data_samples": [item["data_samples"] for item in items]}

@@ -1,0 +1,70 @@
+"""Reading a config with options from the command line, none of which may be misspelt in silence."""
+
+import difflib
+import inspect
+import os
+from typing import Any
+
+from mmengine.config import Config
+from mmengine.runner import Runner
+from torch.utils.data import DataLoader
+
+
+class OptionError(ValueError):
+    """An option that the config does not have."""
+
+
+def load_config(path: str, options: dict[str, Any] | None = None) -> Config:
+    """Read a config file and lay options over it.
+
+    Args:
+        path: The config file.
+        options: Values by dotted key, as in ``{"train_dataloader.batch_size": 8}``.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        OptionError: If there is nothing in the config that such a key could set.
+    """
+    if not os.path.isfile(path):
+        raise FileNotFoundError(f"There is no config {os.path.abspath(path)}.")
+    config = Config.fromfile(path)
+    for key in options or {}:
+        check_option(config, key)
+    config.merge_from_dict(options or {})
+    return config
+
+
+def check_option(config: Config, key: str) -> None:
+    """See that a dotted key names something that is there, or that is checked where it is used.
+
+    A new key may go into a dict with a ``type``, whose class refuses what it does not know; into a dataloader, if
+    torch's DataLoader takes it; and to the top, if MMEngine's Runner takes it.
+
+    Raises:
+        OptionError: If the key names nothing.
+    """
+    node: Any = config
+    parts = key.split(".")
+    for depth, part in enumerate(parts):
+        if isinstance(node, (list, tuple)):
+            if not part.isdigit() or int(part) >= len(node):
+                raise OptionError(f"--cfg-options {key}: '{part}' is no place in a list of {len(node)}.")
+            node = node[int(part)]
+            continue
+        if not isinstance(node, dict) and not isinstance(node, Config):
+            raise OptionError(f"--cfg-options {key}: {'.'.join(parts[:depth])} is {node!r}, which has nothing inside.")
+        if part in node:
+            node = node[part]
+            continue
+        known = set(node)
+        if depth == 0:
+            known |= set(inspect.signature(Runner.__init__).parameters) - {"self", "cfg"}
+        elif depth == 1 and parts[0].endswith("_dataloader"):
+            known |= set(inspect.signature(DataLoader.__init__).parameters) - {"self"}
+        if part in known or "type" in node:
+            return
+        near = difflib.get_close_matches(part, sorted(map(str, known)), n=3)
+        hint = f" Did you mean {' or '.join(near)}?" if near else f" There are: {', '.join(sorted(map(str, known)))}."
+        raise OptionError(
+            f"--cfg-options {key}: the config has no '{part}'{' in ' * bool(depth)}{'.'.join(parts[:depth])}.{hint}"
+        )

@@ -1,0 +1,84 @@
+"""Hooks of training."""
+
+from mmengine.dist import all_gather_object
+from mmengine.hooks import Hook
+from mmengine.model import is_model_wrapper
+from mmengine.runner import Runner
+
+from clipbert_mm.checkpoint import check_fit
+from clipbert_mm.registry import HOOKS
+
+
+@HOOKS.register_module()
+class EpochSeedHook(Hook):
+    """Tell the training dataset the seed and which epoch begins, so that each draws other clips, negatives and masks."""
+
+    def before_train_epoch(self, runner: Runner) -> None:
+        """Set the seed and the epoch of the dataset."""
+        runner.train_dataloader.dataset.set_draw(runner.seed, runner.epoch)
+
+
+@HOOKS.register_module()
+class BrokenMediaHook(Hook):
+    """Count the files that training could not read and replaced; too many end the run.
+
+    Args:
+        max_share: Largest share of a training set's items in an epoch that may be replaced, 0 to 1.
+    """
+
+    def __init__(self, *, max_share: float = 0.05) -> None:
+        self.max_share = max_share
+        self.reasons: dict[str, str] = {}
+        self.replaced = 0
+
+    def before_train_epoch(self, runner: Runner) -> None:
+        """Begin to count."""
+        self.reasons, self.replaced = {}, 0
+
+    def after_train_iter(
+        self, runner: Runner, batch_idx: int, data_batch: dict | None = None, outputs: dict | None = None
+    ) -> None:
+        """Note what a batch had to replace."""
+        for sample in (data_batch or {}).get("data_samples", ()):
+            self.replaced += bool(sample.replaced)
+            self.reasons.update(sample.replaced)
+
+    def after_train_epoch(self, runner: Runner) -> None:
+        """Report what was replaced.
+
+        Raises:
+            RuntimeError: If more than ``max_share`` of the items were.
+        """
+        counted = all_gather_object((self.replaced, self.reasons))
+        replaced = sum(count for count, _ in counted)
+        reasons = {path: reason for _, own in counted for path, reason in own.items()}
+        if not replaced:
+            return
+        total = len(runner.train_dataloader.dataset)
+        listed = "".join(f"\n  {path}: {reasons[path]}" for path in sorted(reasons)[:5])
+        more = f"\n  and {len(reasons) - 5} more" if len(reasons) > 5 else ""
+        report = f"{replaced} of {total} items were replaced in this epoch; {len(reasons)} files cannot be read:{listed}{more}"
+        if replaced > self.max_share * total:
+            raise RuntimeError(
+                f"{report}\nThat is more than the share of {self.max_share:g} that BrokenMediaHook allows. Mend or take out "
+                "the files, or raise max_share."
+            )
+        runner.logger.warning(report)
+
+
+@HOOKS.register_module()
+class CheckpointFitHook(Hook):
+    """See that a checkpoint fits the model before its weights are taken over.
+
+    Testing and resuming need every weight. Training from ``load_from`` may leave parts new; the log says which.
+    """
+
+    def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        """Compare, and log what fits.
+
+        Raises:
+            CheckpointError: If the checkpoint does not fit.
+        """
+        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        needs_all = runner._train_loop is None or runner._resume
+        runner.logger.info(check_fit(model, checkpoint.get("state_dict", checkpoint), whole=needs_all))

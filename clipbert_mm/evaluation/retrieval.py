@@ -1,0 +1,121 @@
+"""Retrieval in both directions, with any number of captions a video."""
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from mmengine.evaluator import BaseMetric
+from mmengine.fileio import dump
+from mmengine.logging import print_log
+
+from clipbert_mm.registry import METRICS
+
+
+def best_ranks(scores: np.ndarray, relevant: np.ndarray) -> np.ndarray:
+    """Rank the best relevant candidate of each query, from 1.
+
+    Ties count by their expectation under random order: each irrelevant candidate with the very score of the best relevant
+    one adds half a place. So a model that scores everything alike ranks in the middle, not first.
+
+    Args:
+        scores: Score of each query and candidate, (Q, G), unrounded, larger is better.
+        relevant: Which candidates belong to a query, bool (Q, G), at least one each.
+
+    Returns:
+        The ranks, float (Q,).
+
+    Raises:
+        ValueError: If the shapes differ, a query has no relevant candidate, or a score is not a number.
+
+    >>> best_ranks(np.array([[0.9, 0.1, 0.5]]), np.array([[False, False, True]])).tolist()
+    [2.0]
+    >>> best_ranks(np.zeros((1, 3)), np.array([[False, False, True]])).tolist()
+    [2.0]
+    """
+    if scores.shape != relevant.shape or scores.ndim != 2:
+        raise ValueError(f"best_ranks expects two arrays of shape (Q, G), got {scores.shape} and {relevant.shape}.")
+    if np.isnan(scores).any():
+        raise ValueError(f"best_ranks expects numbers as scores, got {int(np.isnan(scores).sum())} NaN.")
+    if not relevant.any(axis=1).all():
+        raise ValueError(f"best_ranks: query {int(np.argmin(relevant.any(axis=1)))} has no relevant candidate.")
+    best = np.where(relevant, scores, -np.inf).max(axis=1, keepdims=True)  # (Q, 1)
+    above = ((scores > best) & ~relevant).sum(axis=1)
+    equal = ((scores == best) & ~relevant).sum(axis=1)
+    return 1.0 + above + equal / 2
+
+
+def retrieval_metrics(scores: np.ndarray, text_video: np.ndarray) -> dict[str, float]:
+    """Compute R@1/5/10 in percent, median and mean rank, text to video and video to text.
+
+    Each text is a query for its one video; each video is a query for any of its texts, of which the best counts.
+
+    Args:
+        scores: Score of each text and video, (texts, videos).
+        text_video: The video of each text, int (texts,); every video has at least one.
+
+    Returns:
+        ``t2v/R@1`` ... ``t2v/MnR`` and the same under ``v2t/``. MdR is the median, MnR the mean of :func:`best_ranks`.
+    """
+    relevant = text_video[:, None] == np.arange(scores.shape[1])  # (texts, videos)
+    metrics = {}
+    for direction, ranks in (("t2v", best_ranks(scores, relevant)), ("v2t", best_ranks(scores.T, relevant.T))):
+        for k in (1, 5, 10):
+            metrics[f"{direction}/R@{k}"] = float((ranks <= k).mean() * 100)
+        metrics[f"{direction}/MdR"] = float(np.median(ranks))
+        metrics[f"{direction}/MnR"] = float(ranks.mean())
+    return metrics
+
+
+@METRICS.register_module()
+class RetrievalMetric(BaseMetric):
+    """Retrieval metrics over the whole gallery, from one entry a video.
+
+    An entry is a dict with ``sample_idx``, ``path``, ``texts`` (the video's captions), ``broken`` (None, or why the video
+    could not be read) and ``scores`` (of all texts of the gallery in the order of their videos, (texts,)). Videos that could
+    not be read are left out with their captions, and ``coverage`` says which share of the videos was tested.
+
+    Args:
+        rankings_file: JSON file for each caption's scores of all videos; None writes none.
+        collect_device: Device that collects results of several processes, "cpu" or "gpu".
+    """
+
+    default_prefix = ""
+
+    def __init__(self, *, rankings_file: str | None = None, collect_device: str = "cpu") -> None:
+        super().__init__(collect_device=collect_device)
+        self.rankings_file = rankings_file
+
+    def process(self, data_batch: Any, data_samples: Sequence[dict]) -> None:  # noqa: ANN401
+        """Take the entries of some videos."""
+        self.results.extend(data_samples)
+
+    def compute_metrics(self, results: list[dict]) -> dict[str, float]:
+        """Put the entries side by side and compute."""
+        entries = {entry["sample_idx"]: entry for entry in results}
+        gallery = [entries[i] for i in sorted(entries) if entries[i]["broken"] is None]
+        if not gallery:
+            raise RuntimeError(f"None of the {len(entries)} videos of the test could be read.")
+        scores = np.stack([entry["scores"] for entry in gallery], axis=1)  # (texts, videos)
+        text_video = np.repeat(np.arange(len(gallery)), [len(entry["texts"]) for entry in gallery])
+        metrics = retrieval_metrics(scores, text_video) | {"coverage": len(gallery) / len(entries) * 100}
+        if len(gallery) < len(entries):
+            print_log(
+                f"{len(entries) - len(gallery)} of {len(entries)} videos could not be read and are left out of the metrics.",
+                logger="current",
+                level=logging.WARNING,
+            )
+        if self.rankings_file is not None:
+            Path(self.rankings_file).parent.mkdir(parents=True, exist_ok=True)
+            dump(
+                dict(
+                    videos=[entry["path"] for entry in gallery],
+                    texts=[text for entry in gallery for text in entry["texts"]],
+                    text_video=text_video.tolist(),
+                    scores=scores.tolist(),
+                ),
+                self.rankings_file,
+                file_format="json",
+            )
+        return metrics

@@ -1,0 +1,78 @@
+"""Pooling the predictions of a video's clips into one: G of Eq. 4 of the paper; compared in its Table 3."""
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from clipbert_mm.registry import MODELS
+
+
+class ClipAggregator(nn.Module):
+    """Checks the clip logits; what pools them is said by the class that inherits. For one clip each is the identity."""
+
+    def forward(self, clip_logits: Tensor) -> Tensor:
+        """Pool over the clips, in float32 whatever comes in.
+
+        Args:
+            clip_logits: Logits of every text and clip, (M, K, C).
+
+        Returns:
+            Logits of every text and its whole video, (M, C).
+
+        Raises:
+            ValueError: If ``clip_logits`` has not three dimensions or no clip.
+        """
+        if clip_logits.ndim != 3 or clip_logits.shape[1] == 0:
+            raise ValueError(
+                f"{type(self).__name__} expects clip_logits of shape (M, K, C) with K >= 1, got "
+                f"{tuple(clip_logits.shape)}. A single clip needs K = 1: logits[:, None]."
+            )
+        return self.pool(clip_logits.float())
+
+    def pool(self, clip_logits: Tensor) -> Tensor:
+        """Pool (M, K, C) into (M, C)."""
+        raise NotImplementedError
+
+
+@MODELS.register_module()
+class MeanAggregator(ClipAggregator):
+    """The mean of the logits over the clips.
+
+    >>> MeanAggregator()(torch.tensor([[[1.0], [3.0]]])).tolist()
+    [[2.0]]
+    """
+
+    def pool(self, clip_logits: Tensor) -> Tensor:
+        """Pool (M, K, C) into (M, C)."""
+        return clip_logits.mean(dim=1)
+
+
+@MODELS.register_module()
+class MaxAggregator(ClipAggregator):
+    """The largest logit of each class over the clips.
+
+    >>> MaxAggregator()(torch.tensor([[[1.0], [3.0]]])).tolist()
+    [[3.0]]
+    """
+
+    def pool(self, clip_logits: Tensor) -> Tensor:
+        """Pool (M, K, C) into (M, C)."""
+        return clip_logits.amax(dim=1)
+
+
+@MODELS.register_module()
+class LogSumExpAggregator(ClipAggregator):
+    """The logarithm of the mean over the clips of the exponential of the logits (Eq. 5 of the paper).
+
+    Eq. 5 normalises over the classes afterwards, which a softmax of these logits does; so the loss of Eq. 6 is plain
+    cross entropy of what this returns. The mean instead of Eq. 5's sum shifts all classes alike, changes no
+    probability, and makes one clip the identity.
+
+    >>> LogSumExpAggregator()(torch.tensor([[[0.0], [math.log(3)]]])).exp().round(decimals=4).tolist()
+    [[2.0]]
+    """
+
+    def pool(self, clip_logits: Tensor) -> Tensor:
+        """Pool (M, K, C) into (M, C)."""
+        return torch.logsumexp(clip_logits, dim=1) - math.log(clip_logits.shape[1])

@@ -1,0 +1,133 @@
+"""CLIPBERT (Lei et al., CVPR 2021): the only file that knows the order of the steps.
+
+Shapes: B videos, K clips of a video, T frames of a clip, M texts in the batch, L tokens of a text, S visual tokens of a
+clip, D width, C classes.
+"""
+
+from mmengine.model import BaseModel
+from torch import Tensor
+
+from clipbert_mm.models.backbones import build_backbone
+from clipbert_mm.registry import MODELS
+from clipbert_mm.structures import VideoTextSample
+
+
+@MODELS.register_module()
+class ClipBert(BaseModel):
+    """Sparse clips and text, end to end: each clip is predicted on its own, the predictions are pooled (Eq. 3 and 4).
+
+    The model is cut where reuse pays: :meth:`encode_video` is needed once a video, :meth:`score` once a pair.
+
+    Args:
+        backbone: Config of a 2D backbone.
+        projection: Config of the neck from backbone maps to grid features of width D.
+        temporal_fusion: Config of the neck from frames to clips.
+        encoder: Config of the joint encoder.
+        head: Config of the task head, from pooled [CLS] states to clip logits.
+        aggregator: Config of the pooling over clips.
+        mlm_head: Config of the masked-language head; in pre-training only.
+        data_preprocessor: Config of the data preprocessor.
+        init_cfg: MMEngine's initialisation config.
+    """
+
+    def __init__(
+        self,
+        *,
+        backbone: dict,
+        projection: dict,
+        temporal_fusion: dict,
+        encoder: dict,
+        head: dict,
+        aggregator: dict,
+        data_preprocessor: dict,
+        mlm_head: dict | None = None,
+        init_cfg: dict | list | None = None,
+    ) -> None:
+        super().__init__(data_preprocessor=data_preprocessor, init_cfg=init_cfg)
+        self.backbone = build_backbone(backbone)
+        self.projection = MODELS.build(projection)
+        self.temporal_fusion = MODELS.build(temporal_fusion)
+        self.encoder = MODELS.build(encoder)
+        self.head = MODELS.build(head)
+        self.mlm_head = None if mlm_head is None else MODELS.build(mlm_head)
+        self.aggregator = MODELS.build(aggregator)
+
+    def encode_video(self, frames: Tensor) -> Tensor:
+        """Encode the clips of videos; needed once a video.
+
+        Args:
+            frames: Normalised frames, (B, K, T, 3, H, W).
+
+        Returns:
+            Visual tokens, (B, K, S, D).
+        """
+        maps = self.backbone(frames.flatten(0, 2))  # (B·K·T, 3, H, W) -> (B·K·T, C', H', W')
+        grid = self.projection(maps)  # (B·K·T, D, h, w)
+        clips = self.temporal_fusion(grid.unflatten(0, frames.shape[:3]))  # (B, K, D, h, w)
+        return self.encoder.embed_clips(clips)  # (B, K, S, D)
+
+    def fuse(self, visual_tokens: Tensor, text_ids: Tensor, text_mask: Tensor, video_index: Tensor) -> Tensor:
+        """Run the joint encoder over each text and each clip of its video.
+
+        Args:
+            visual_tokens: Visual tokens, (B, K, S, D).
+            text_ids: Word pieces, (M, L).
+            text_mask: 1 for word pieces, 0 for padding, (M, L).
+            video_index: Which of the B videos each text goes with, (M,).
+
+        Returns:
+            Last states of the text tokens, (M, K, L, D).
+        """
+        return self.encoder(text_ids, text_mask, visual_tokens[video_index])
+
+    def score(self, visual_tokens: Tensor, text_ids: Tensor, text_mask: Tensor, video_index: Tensor) -> Tensor:
+        """Predict each text beside each clip of its video; arguments as of :meth:`fuse`.
+
+        Returns:
+            Clip logits, (M, K, C).
+        """
+        states = self.fuse(visual_tokens, text_ids, text_mask, video_index)
+        return self.head(self.encoder.pool(states))
+
+    def forward(
+        self, inputs: dict[str, Tensor], data_samples: list[VideoTextSample] | None = None, mode: str = "tensor"
+    ) -> dict[str, Tensor] | list[VideoTextSample] | Tensor:
+        """Do what ``mode`` says with a preprocessed batch.
+
+        Args:
+            inputs: ``frames``, ``text_ids``, ``text_mask``, ``video_index`` and perhaps ``mlm_labels``.
+            data_samples: The items, with labels for a loss.
+            mode: "loss" for losses, "predict" for samples with scores, "tensor" for clip logits (M, K, C).
+
+        Raises:
+            ValueError: If ``mode`` is none of these.
+        """
+        if mode == "loss":
+            return self.loss(inputs, data_samples or [])
+        if mode == "predict":
+            return self.predict(inputs, data_samples or [])
+        if mode == "tensor":
+            return self.score(self.encode_video(inputs["frames"]), *self._texts(inputs))
+        raise ValueError(f"ClipBert.forward expects mode 'loss', 'predict' or 'tensor', got {mode!r}.")
+
+    def loss(self, inputs: dict[str, Tensor], data_samples: list[VideoTextSample]) -> dict[str, Tensor]:
+        """Compute the losses of a batch (Eq. 4): clips are pooled before the loss is taken."""
+        states = self.fuse(self.encode_video(inputs["frames"]), *self._texts(inputs))  # (M, K, L, D)
+        clip_logits = self.head(self.encoder.pool(states))  # (M, K, C)
+        losses = self.head.loss(self.aggregator(clip_logits), data_samples)
+        if self.mlm_head is not None:
+            losses |= self.mlm_head.loss(states, self.encoder.word_embeddings, inputs["mlm_labels"])
+        return losses
+
+    def predict(self, inputs: dict[str, Tensor], data_samples: list[VideoTextSample]) -> list[VideoTextSample]:
+        """Write ``clip_logits`` and ``scores`` of each item's own texts onto the samples."""
+        clip_logits = self.score(self.encode_video(inputs["frames"]), *self._texts(inputs))  # (M, K, C)
+        scores = self.head.scores(self.aggregator(clip_logits))  # (M,)
+        for i, sample in enumerate(data_samples):
+            own = inputs["video_index"] == i
+            sample.clip_logits, sample.scores = clip_logits[own], scores[own]
+        return data_samples
+
+    @staticmethod
+    def _texts(inputs: dict[str, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+        return inputs["text_ids"], inputs["text_mask"], inputs["video_index"]

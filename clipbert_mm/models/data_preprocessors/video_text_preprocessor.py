@@ -1,0 +1,90 @@
+"""To the device, normalised, padded to the batch, with the map from texts to videos."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from mmengine.model import BaseDataPreprocessor
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+
+from clipbert_mm.registry import MODELS
+from clipbert_mm.structures import IGNORED
+
+
+@MODELS.register_module()
+class VideoTextPreprocessor(BaseDataPreprocessor):
+    """Stack, move, normalise and pad a batch. Frames stay uint8 until they are on the device.
+
+    Args:
+        mean: Mean of each channel in RGB order, in 0 to 255.
+        std: What each channel is divided by, in RGB order.
+        to_bgr: Whether the backbone takes channels in BGR order.
+        vocab_size: Number of word pieces the encoder knows.
+        non_blocking: Whether copies to the device may overlap with computation.
+    """
+
+    def __init__(
+        self,
+        *,
+        mean: Sequence[float],
+        std: Sequence[float],
+        vocab_size: int,
+        to_bgr: bool = False,
+        non_blocking: bool = True,
+    ) -> None:
+        super().__init__(non_blocking=non_blocking)
+        self.vocab_size = vocab_size
+        self.to_bgr = to_bgr
+        self.register_buffer("mean", torch.tensor(mean).view(1, 1, 1, 3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(std).view(1, 1, 1, 3, 1, 1), persistent=False)
+
+    def forward(self, data: dict, training: bool = False) -> dict:
+        """Prepare a batch.
+
+        Args:
+            data: ``inputs`` with ``frames``, uint8 RGB (B, K, T, H, W, 3), and for each item, in a list, ``text_ids`` and,
+                in pre-training, ``mlm_labels``, each a list of ``m`` int64 arrays; and ``data_samples``.
+            training: Unused; a part of MMEngine's interface.
+
+        Returns:
+            ``inputs`` with ``frames`` (B, K, T, 3, H, W), ``text_ids`` and ``text_mask`` (M, L), ``video_index`` (M,),
+            with L the longest text of this batch, and ``mlm_labels`` (M, L) where there are any; ``data_samples``.
+
+        Raises:
+            ValueError: If a word piece is none of the encoder's.
+        """
+        inputs, items = data["inputs"], data["inputs"]["text_ids"]
+        counts = torch.tensor([len(texts) for texts in items])
+        batch = {
+            "frames": inputs["frames"],
+            "video_index": torch.repeat_interleave(torch.arange(len(items)), counts),
+            **self.pad_texts([text for texts in items for text in texts]),
+        }
+        if "mlm_labels" in inputs:
+            labels = [torch.from_numpy(label) for item in inputs["mlm_labels"] for label in item]
+            batch["mlm_labels"] = pad_sequence(labels, batch_first=True, padding_value=IGNORED)
+        batch = self.cast_data(batch)
+        batch["frames"] = self.normalize(batch["frames"])
+        return {"inputs": batch, "data_samples": data.get("data_samples")}
+
+    def pad_texts(self, texts: Sequence[np.ndarray]) -> dict[str, Tensor]:
+        """Pad texts to the longest of them; returns ``text_ids`` and ``text_mask``, each (M, L), on the CPU.
+
+        Raises:
+            ValueError: If a word piece is none of the encoder's.
+        """
+        text_ids = pad_sequence([torch.from_numpy(text) for text in texts], batch_first=True)
+        if int(text_ids.max()) >= self.vocab_size:
+            raise ValueError(
+                f"The tokenizer gave word piece {int(text_ids.max())}, the model knows {self.vocab_size} (0 to "
+                f"{self.vocab_size - 1}). Set vocab_size of the model to the tokenizer's, or use the tokenizer that the "
+                "model was trained with."
+            )
+        lengths = torch.tensor([len(text) for text in texts])
+        return {"text_ids": text_ids, "text_mask": (torch.arange(text_ids.shape[1]) < lengths[:, None]).long()}
+
+    def normalize(self, frames: Tensor) -> Tensor:
+        """Turn uint8 RGB frames (B, K, T, H, W, 3) into normalised ones (B, K, T, 3, H, W), channels-last in memory."""
+        frames = (frames.movedim(-1, 3).to(self.mean.dtype) - self.mean) / self.std
+        return frames.flip(3) if self.to_bgr else frames

@@ -1,0 +1,50 @@
+"""Masked language modelling, the second objective of pre-training (Section 3 of the paper)."""
+
+import torch.nn.functional as F
+from mmengine.model import BaseModule
+from torch import Tensor, nn
+
+from clipbert_mm.registry import MODELS
+from clipbert_mm.structures import IGNORED
+
+
+@MODELS.register_module()
+class MaskedLanguageHead(BaseModule):
+    """BERT's head over masked tokens; its decoder is the word embedding matrix, which the encoder hands over.
+
+    Args:
+        in_channels: Width D of the encoder.
+        vocab_size: Number of word pieces.
+        layer_norm_eps: Epsilon of the LayerNorm.
+        init_cfg: MMEngine's initialisation config.
+    """
+
+    def __init__(
+        self, *, in_channels: int, vocab_size: int, layer_norm_eps: float = 1e-12, init_cfg: dict | list | None = None
+    ) -> None:
+        super().__init__(init_cfg or dict(type="Normal", layer="Linear", std=0.02))
+        self.transform = nn.Sequential(
+            nn.Linear(in_channels, in_channels), nn.GELU(), nn.LayerNorm(in_channels, eps=layer_norm_eps)
+        )
+        self.bias = nn.Parameter(Tensor(vocab_size).zero_())
+
+    def forward(self, states: Tensor, word_embeddings: Tensor) -> Tensor:
+        """Return logits (N, vocab_size) of token states (N, D)."""
+        return F.linear(self.transform(states), word_embeddings, self.bias)
+
+    def loss(self, text_states: Tensor, word_embeddings: Tensor, mlm_labels: Tensor) -> dict[str, Tensor]:
+        """Compute the cross entropy over the masked tokens and, for the log, the accuracy.
+
+        Args:
+            text_states: Last states of the text tokens, (M, K, L, D); each clip predicts the tokens on its own.
+            word_embeddings: Word embedding matrix, (vocab_size, D).
+            mlm_labels: What each token was, ``IGNORED`` where it is not to be predicted, (M, L).
+        """
+        labels = mlm_labels[:, None].expand(text_states.shape[:3])  # (M, K, L)
+        masked = labels != IGNORED
+        logits = self(text_states[masked], word_embeddings).float()  # (masked tokens, vocab_size)
+        wanted = labels[masked]
+        # The sum over max(count, 1) keeps a batch without any masked token finite, and its gradient zero.
+        count = max(len(wanted), 1)
+        accuracy = (logits.detach().argmax(dim=1) == wanted).float().sum() / count
+        return {"loss_mlm": F.cross_entropy(logits, wanted, reduction="sum") / count, "mlm_accuracy": accuracy}

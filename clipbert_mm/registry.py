@@ -1,0 +1,53 @@
+"""Child registries of MMEngine's, only those in use. A name that is not registered is answered with the names that are."""
+
+import difflib
+
+from mmengine import registry as root
+
+
+class Registry(root.Registry):
+    """MMEngine's registry with an error that says which names there are instead."""
+
+    def get(self, key: str) -> type:
+        """Return the class or function registered as ``key`` here, in MMEngine, or as ``scope.key`` elsewhere.
+
+        Raises:
+            KeyError: If nothing is registered under that name.
+        """
+        try:
+            found = super().get(key)
+        except RuntimeError:  # MMEngine's "Failed to get ..."
+            found = None
+        if found is not None:
+            return found
+        names = sorted({*self.module_dict, *(self.parent.module_dict if self.parent else ())})
+        near = difflib.get_close_matches(key, names, n=3)
+        hint = f" Did you mean {' or '.join(near)}?" if near else ""
+        raise KeyError(
+            f"'{key}' is not in the {self.name} registry.{hint} Registered are: {', '.join(names)}. A class of your own "
+            "has to be imported first: list its module in `custom_imports` of the config; a class of another library "
+            "carries its scope, as in 'mmpretrain.ResNet'."
+        )
+
+
+def _child(name: str, parent: root.Registry, *locations: str) -> Registry:
+    return Registry(name, parent=parent, scope="clipbert_mm", locations=[f"clipbert_mm.{place}" for place in locations])
+
+
+DATASETS = _child("dataset", root.DATASETS, "datasets")
+TRANSFORMS = _child("transform", root.TRANSFORMS, "datasets.transforms")
+FUNCTIONS = _child("function", root.FUNCTIONS, "datasets.transforms")
+MODELS = _child("model", root.MODELS, "models")
+METRICS = _child("metric", root.METRICS, "evaluation")
+LOOPS = _child("loop", root.LOOPS, "engine")
+HOOKS = _child("hook", root.HOOKS, "engine")
+OPTIM_WRAPPERS = _child("optimizer wrapper", root.OPTIM_WRAPPERS, "compat")
+# The next ones hold nothing of ours; with them MMEngine finds every look-up in our scope and names what there is.
+OPTIMIZERS = _child("optimizer", root.OPTIMIZERS)
+OPTIM_WRAPPER_CONSTRUCTORS = _child("optimizer wrapper constructor", root.OPTIM_WRAPPER_CONSTRUCTORS)
+PARAM_SCHEDULERS = _child("parameter scheduler", root.PARAM_SCHEDULERS)
+DATA_SAMPLERS = _child("data sampler", root.DATA_SAMPLERS)
+WEIGHT_INITIALIZERS = _child("weight initializer", root.WEIGHT_INITIALIZERS)
+MODEL_WRAPPERS = _child("model wrapper", root.MODEL_WRAPPERS)
+VISUALIZERS = _child("visualizer", root.VISUALIZERS)
+VISBACKENDS = _child("visualizer backend", root.VISBACKENDS)

@@ -1,0 +1,23 @@
+"""The record that follows an item from its dataset to its metric."""
+
+from mmengine.structures import BaseDataElement
+
+IGNORED = -100
+"""Label of a word piece that is not to be predicted."""
+
+
+class VideoTextSample(BaseDataElement):
+    """One video (or image) with its texts, their labels and, later, their predictions.
+
+    Meta information:
+        sample_idx (int): Place of the item in its dataset.
+        path (str): The video or image file.
+        texts (list[str]): The ``m`` texts of this item.
+        broken (str | None): Why the file could not be read, where the dataset was told to go on without it.
+        replaced (list[tuple[str, str]]): Files that could not be read and stand replaced by this item, with the reasons.
+
+    Data:
+        match_labels (np.ndarray): 1 where a text belongs to the video, else 0; int64, (m,).
+        clip_logits (Tensor): What the model said of each clip, (m, K, C).
+        scores (Tensor): One score a text, pooled over the clips, (m,).
+    """

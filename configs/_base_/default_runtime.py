@@ -1,0 +1,19 @@
+default_scope = "clipbert_mm"
+custom_imports = dict(imports=["clipbert_mm"], allow_failed_imports=False)
+
+default_hooks = dict(
+    timer=dict(type="IterTimerHook"),
+    logger=dict(type="LoggerHook", interval=20),
+    param_scheduler=dict(type="ParamSchedulerHook"),
+    checkpoint=dict(type="CheckpointHook", interval=1, max_keep_ckpts=1),
+    sampler_seed=dict(type="DistSamplerSeedHook"),
+)
+custom_hooks = [
+    dict(type="EpochSeedHook"),
+    dict(type="BrokenMediaHook", max_share=0.05),
+    dict(type="CheckpointFitHook"),
+]
+env_cfg = dict(cudnn_benchmark=True, mp_cfg=dict(mp_start_method="fork", opencv_num_threads=0))
+log_processor = dict(window_size=20)
+randomness = dict(seed=42)
+visualizer = dict(type="Visualizer", vis_backends=[dict(type="LocalVisBackend")])

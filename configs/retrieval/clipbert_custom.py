@@ -1,0 +1,80 @@
+# Text-to-video retrieval on your own videos with the paper's model; see docs/your_own_data.md.
+#   CLIPBERT_DATA=path/to/data python tools/train.py configs/retrieval/clipbert_custom.py
+#   CLIPBERT_DATA=path/to/data python tools/test.py configs/retrieval/clipbert_custom.py work_dirs/clipbert_custom/epoch_20.pth
+_base_ = [
+    "../_base_/models/clipbert_r50_bert-base.py",
+    "../_base_/schedules/adamw_linear.py",
+    "../_base_/default_runtime.py",
+]
+# A folder with videos/, train.jsonl and test.jsonl; a line of these is {"video": "a.mp4", "caption": "what happens in it"}.
+data_root = "{{$CLIPBERT_DATA:data/custom}}"
+# A Hugging Face folder or name of a BERT-base, such as bert-base-uncased. Without one the encoder starts from scratch, with a
+# vocabulary trained on the captions.
+bert = "{{$CLIPBERT_BERT:}}"
+tokenizer = bert or f"{data_root}/tokenizer"
+max_epochs = 20
+
+model = dict(
+    encoder=dict(pretrained=bert or None),
+    head=dict(type="MatchingHead", in_channels=768, hidden_channels=1536),
+)
+
+text = [
+    dict(type="Tokenize", tokenizer=tokenizer, max_length=40, train_on=[] if bert else [f"{data_root}/train.jsonl"]),
+    dict(type="PackInputs"),
+]
+train_dataloader = dict(
+    batch_size=4,
+    num_workers=2,
+    persistent_workers=True,
+    collate_fn=dict(type="clipbert_mm.collate_items"),
+    sampler=dict(type="DefaultSampler", shuffle=True),
+    dataset=dict(
+        type="RetrievalDataset",
+        data_root=data_root,
+        ann_file="train.jsonl",
+        media_folder="videos",
+        pipeline=[
+            dict(type="OpenVideo"),
+            dict(type="SampleClips", num_clips=2, num_frames=2, clip_seconds=1.0, mode="random"),
+            dict(type="DecodeClips"),
+            dict(type="ResizePad", size=448),
+            *text,
+        ],
+    ),
+)
+test_dataloader = dict(
+    batch_size=4,
+    num_workers=2,
+    collate_fn=dict(type="clipbert_mm.collate_items"),
+    sampler=dict(type="DefaultSampler", shuffle=False),
+    dataset=dict(
+        type="RetrievalDataset",
+        data_root=data_root,
+        ann_file="test.jsonl",
+        media_folder="videos",
+        test_mode=True,
+        pipeline=[
+            dict(type="OpenVideo"),
+            dict(type="SampleClips", num_clips=8, num_frames=2, clip_seconds=1.0, mode="uniform"),
+            dict(type="DecodeClips"),
+            dict(type="ResizePad", size=448),
+            *text,
+        ],
+    ),
+)
+
+train_cfg = dict(type="EpochBasedTrainLoop", max_epochs=max_epochs)
+test_cfg = dict(type="RetrievalTestLoop", clips_per_tile=64)
+test_evaluator = dict(type="RetrievalMetric")
+param_scheduler = [
+    dict(type="LinearLR", start_factor=1e-3, end=0.1 * max_epochs, convert_to_iter_based=True),
+    dict(
+        type="LinearLR",
+        start_factor=1.0,
+        end_factor=0.0,
+        begin=0.1 * max_epochs,
+        end=max_epochs,
+        convert_to_iter_based=True,
+    ),
+]

@@ -1,0 +1,82 @@
+# Second stage of the paper's recipe on the Shapes world: text-to-video retrieval from N_train = 2 random clips of T = 2 frames,
+# pooled by LogSumExp (appendix B), tested on 8 uniform clips in both directions.
+#   python tools/train.py configs/shapes/clipbert_tiny_1xb16-2x2-6e_shapes-retrieval.py
+_base_ = [
+    "../_base_/models/clipbert_tiny.py",
+    "../_base_/schedules/adamw_linear.py",
+    "../_base_/default_runtime.py",
+]
+data_root = "{{$SHAPES_ROOT:data/shapes}}"
+tokenizer = f"{data_root}/tokenizer"
+captions = [f"{data_root}/pretrain.jsonl", f"{data_root}/train.jsonl"]
+max_epochs = 6
+load_from = "work_dirs/clipbert_tiny_1xb32-14e_shapes-pretrain/epoch_14.pth"
+
+model = dict(
+    # Batch norms keep the statistics of pre-training, as the paper's are frozen.
+    backbone=dict(norm_eval=True),
+    head=dict(type="MatchingHead", in_channels=128, hidden_channels=256, dropout=0.0),
+)
+
+spatial_and_text = [
+    dict(type="ResizePad", size=64),
+    dict(type="Tokenize", tokenizer=tokenizer, max_length=64, train_on=captions, vocab_size=200),
+    dict(type="PackInputs"),
+]
+train_dataloader = dict(
+    batch_size=16,
+    num_workers=0,
+    drop_last=True,
+    collate_fn=dict(type="clipbert_mm.collate_items"),
+    sampler=dict(type="DefaultSampler", shuffle=True),
+    dataset=dict(
+        type="RetrievalDataset",
+        data_root=data_root,
+        ann_file="train.jsonl",
+        media_folder="videos",
+        captions_per_item=1,
+        num_negatives=2,
+        pipeline=[
+            dict(type="OpenVideo"),
+            dict(type="SampleClips", num_clips=2, num_frames=2, clip_seconds=1.0, mode="random"),
+            dict(type="DecodeClips"),
+            *spatial_and_text,
+        ],
+    ),
+)
+test_dataloader = dict(
+    batch_size=16,
+    num_workers=1,
+    collate_fn=dict(type="clipbert_mm.collate_items"),
+    sampler=dict(type="DefaultSampler", shuffle=False),
+    dataset=dict(
+        type="RetrievalDataset",
+        data_root=data_root,
+        ann_file="test.jsonl",
+        media_folder="videos",
+        test_mode=True,
+        pipeline=[
+            dict(type="OpenVideo"),
+            dict(type="SampleClips", num_clips=8, num_frames=2, clip_seconds=1.0, mode="uniform"),
+            dict(type="DecodeClips"),
+            *spatial_and_text,
+        ],
+    ),
+)
+
+train_cfg = dict(type="EpochBasedTrainLoop", max_epochs=max_epochs)
+test_cfg = dict(type="RetrievalTestLoop")
+test_evaluator = dict(type="RetrievalMetric")
+optim_wrapper = dict(optimizer=dict(lr=5e-4))
+param_scheduler = [
+    dict(type="LinearLR", start_factor=1e-3, end=0.1 * max_epochs, convert_to_iter_based=True),
+    dict(
+        type="LinearLR",
+        start_factor=1.0,
+        end_factor=0.0,
+        begin=0.1 * max_epochs,
+        end=max_epochs,
+        convert_to_iter_based=True,
+    ),
+]
+default_hooks = dict(checkpoint=dict(interval=2))

@@ -1,0 +1,54 @@
+# First stage of the paper's recipe (Section 3, "Weight Initialization and Pre-training") on the Shapes world: masked language
+# modelling and image-text matching on single frames.
+#   python tools/train.py configs/shapes/clipbert_tiny_1xb32-14e_shapes-pretrain.py
+_base_ = [
+    "../_base_/models/clipbert_tiny.py",
+    "../_base_/schedules/adamw_linear.py",
+    "../_base_/default_runtime.py",
+]
+data_root = "{{$SHAPES_ROOT:data/shapes}}"
+tokenizer = f"{data_root}/tokenizer"
+captions = [f"{data_root}/pretrain.jsonl", f"{data_root}/train.jsonl"]
+max_epochs = 14
+
+model = dict(
+    head=dict(type="MatchingHead", in_channels=128, hidden_channels=256, dropout=0.0),
+    mlm_head=dict(type="MaskedLanguageHead", in_channels=128, vocab_size=200),
+)
+
+train_dataloader = dict(
+    batch_size=32,
+    num_workers=0,
+    drop_last=True,
+    collate_fn=dict(type="clipbert_mm.collate_items"),
+    sampler=dict(type="DefaultSampler", shuffle=True),
+    dataset=dict(
+        type="PretrainingDataset",
+        data_root=data_root,
+        ann_file="pretrain.jsonl",
+        media_folder="images",
+        captions_per_item=2,
+        pipeline=[
+            dict(type="LoadImage"),
+            dict(type="ResizePad", size=64),
+            dict(type="Tokenize", tokenizer=tokenizer, max_length=64, train_on=captions, vocab_size=200),
+            dict(type="MaskTokens", tokenizer=tokenizer, probability=0.3, predict_unmatched=False),
+            dict(type="PackInputs"),
+        ],
+    ),
+)
+
+train_cfg = dict(type="EpochBasedTrainLoop", max_epochs=max_epochs)
+optim_wrapper = dict(optimizer=dict(lr=1e-3))
+param_scheduler = [
+    dict(type="LinearLR", start_factor=1e-3, end=0.1 * max_epochs, convert_to_iter_based=True),
+    dict(
+        type="LinearLR",
+        start_factor=1.0,
+        end_factor=0.0,
+        begin=0.1 * max_epochs,
+        end=max_epochs,
+        convert_to_iter_based=True,
+    ),
+]
+default_hooks = dict(checkpoint=dict(interval=2))

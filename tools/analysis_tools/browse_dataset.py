@@ -1,0 +1,66 @@
+#!/usr/bin/env python
+"""Draw what the model is fed: python tools/analysis_tools/browse_dataset.py CONFIG."""
+
+import argparse
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+from mmengine.config import DictAction
+from mmengine.registry import DefaultScope
+
+from clipbert_mm.engine.config import load_config
+from clipbert_mm.engine.errors import USER_ERRORS, plain_message
+from clipbert_mm.registry import DATASETS
+from clipbert_mm.visualization import draw_items
+
+
+def describe(dataset: Any, idx: int, clip_times: dict[int, Any]) -> dict[str, Any]:
+    """Fetch an item and say what it holds; its texts are read back from their word pieces, masks and all."""
+    item = dataset[idx]
+    sample, inputs = item["data_samples"], item["inputs"]
+    labels = sample.match_labels.tolist() if "match_labels" in sample else [None] * len(inputs["text_ids"])
+    marks = {1: "+  ", 0: "-  ", None: ""}
+    tokenizer = next(step.tokenizer for step in dataset.pipeline.transforms if hasattr(step, "tokenizer"))
+    texts = [marks[label] + tokenizer.decode(ids) for label, ids in zip(labels, inputs["text_ids"], strict=True)]
+    frames = inputs["frames"]
+    times = clip_times.get(idx)
+    titles = [""] * len(frames) if times is None else [f"{start:.1f}-{end:.1f} s" for start, end in times]
+    return dict(frames=frames, title=f"{idx}: {os.path.basename(sample.path)}", texts=texts, clip_titles=titles)
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Draw items of a dataset."""
+    parser = argparse.ArgumentParser(
+        description="Draw what the model is fed: sampled frames and texts (+ match, - negative)"
+    )
+    parser.add_argument("config", help="config file")
+    parser.add_argument("--split", choices=["train", "val", "test"], default="train")
+    parser.add_argument("--number", type=int, default=6, help="number of items, evenly spread (default: 6)")
+    parser.add_argument("--epoch", type=int, default=0, help="epoch whose draws are shown (default: 0)")
+    parser.add_argument("--out", help="PNG file (default: work_dirs/<config name>/browse_<split>.png)")
+    parser.add_argument("--cfg-options", nargs="+", action=DictAction, metavar="KEY=VALUE")
+    args = parser.parse_args(argv)
+    config = load_config(args.config, args.cfg_options)
+    with DefaultScope.overwrite_default_scope("clipbert_mm"):
+        dataset = DATASETS.build(config[f"{args.split}_dataloader"]["dataset"])
+    dataset.set_draw(config.get("randomness", {}).get("seed") or 0, args.epoch)
+    # Packing keeps only what the model needs; the clips' times are noted on the way.
+    clip_times: dict[int, Any] = {}
+    dataset.pipeline.transforms.insert(
+        -1, lambda results: clip_times.update({results["sample_idx"]: results.get("clip_times")}) or results
+    )
+    number = min(args.number, len(dataset))
+    chosen = [round(i * (len(dataset) - 1) / max(number - 1, 1)) for i in range(number)]
+    name = Path(args.config).stem
+    out = args.out or os.path.join("work_dirs", name, f"browse_{args.split}.png")
+    draw_items([describe(dataset, idx, clip_times) for idx in chosen], out)
+    print(f"drew {number} of {len(dataset)} items: {out}")
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except USER_ERRORS as error:
+        sys.exit(plain_message(error))

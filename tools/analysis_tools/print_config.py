@@ -1,0 +1,26 @@
+#!/usr/bin/env python
+"""Print a config as it is after inheritance and options: python tools/analysis_tools/print_config.py CONFIG."""
+
+import argparse
+import sys
+
+from mmengine.config import DictAction
+
+from clipbert_mm.engine.config import load_config
+from clipbert_mm.engine.errors import USER_ERRORS, plain_message
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Print."""
+    parser = argparse.ArgumentParser(description="Print a whole config")
+    parser.add_argument("config", help="config file")
+    parser.add_argument("--cfg-options", nargs="+", action=DictAction, metavar="KEY=VALUE")
+    args = parser.parse_args(argv)
+    print(load_config(args.config, args.cfg_options).pretty_text)
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except USER_ERRORS as error:
+        sys.exit(plain_message(error))

@@ -1,0 +1,70 @@
+#!/usr/bin/env python
+"""Test a checkpoint: python tools/test.py CONFIG CHECKPOINT."""
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+from mmengine.config import DictAction
+
+from clipbert_mm.checkpoint import check_file
+from clipbert_mm.engine.config import load_config
+from clipbert_mm.engine.errors import USER_ERRORS, plain_message
+from clipbert_mm.engine.launch import build_runner
+from clipbert_mm.visualization import draw_retrieval
+
+
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description="Test a checkpoint")
+    parser.add_argument("config", help="config file")
+    parser.add_argument("checkpoint", help="checkpoint file")
+    parser.add_argument("--work-dir", help="folder for logs and metrics (default: work_dirs/<config name>)")
+    parser.add_argument(
+        "--dump", metavar="FILE.pkl", help="write every prediction to a pickle file for offline evaluation"
+    )
+    parser.add_argument(
+        "--show-dir", metavar="DIR", help="write rankings.json and a picture of queries with their best videos"
+    )
+    parser.add_argument(
+        "--cfg-options", nargs="+", action=DictAction, metavar="KEY=VALUE", help="settings laid over the config's"
+    )
+    parser.add_argument("--launcher", choices=["none", "pytorch", "slurm", "mpi"], default="none")
+    parser.add_argument("--local_rank", "--local-rank", type=int, default=0, help=argparse.SUPPRESS)
+    args = parser.parse_args(argv)
+    if args.dump is not None and not args.dump.endswith((".pkl", ".pickle")):
+        parser.error(f"--dump writes a pickle file, expected a name that ends with .pkl, got {args.dump}")
+    os.environ.setdefault("LOCAL_RANK", str(args.local_rank))
+    return args
+
+
+def main(argv: list[str] | None = None) -> dict[str, float]:
+    """Test; returns the metrics."""
+    args = parse_args(argv)
+    config = load_config(args.config, args.cfg_options)
+    check_file(args.checkpoint)
+    config.launcher = args.launcher
+    name = os.path.splitext(os.path.basename(args.config))[0]
+    config.work_dir = args.work_dir or config.get("work_dir") or os.path.join("work_dirs", name)
+    config.load_from, config.resume = args.checkpoint, False
+    if args.show_dir is not None:
+        config.test_evaluator.rankings_file = os.path.join(args.show_dir, "rankings.json")
+    runner = build_runner(config)
+    if args.dump is not None:
+        from mmengine.evaluator import DumpResults
+
+        runner.test_evaluator.metrics.append(DumpResults(out_file_path=args.dump))
+    metrics = runner.test()
+    if args.show_dir is not None and runner.rank == 0:
+        picture = Path(args.show_dir) / "retrieval.png"
+        draw_retrieval(config.test_evaluator.rankings_file, picture)
+        runner.logger.info(f"drew {picture}")
+    return metrics
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except USER_ERRORS as error:
+        sys.exit(plain_message(error))

@@ -1,0 +1,58 @@
+#!/usr/bin/env python
+"""Train a model: python tools/train.py configs/shapes/....py."""
+
+import argparse
+import os
+import sys
+
+from mmengine.config import DictAction
+
+from clipbert_mm.engine.config import load_config
+from clipbert_mm.engine.errors import USER_ERRORS, plain_message
+from clipbert_mm.engine.launch import build_runner, use_amp
+
+
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description="Train a model")
+    parser.add_argument("config", help="config file")
+    parser.add_argument("--work-dir", help="folder for logs and checkpoints (default: work_dirs/<config name>)")
+    parser.add_argument(
+        "--resume",
+        nargs="?",
+        const="auto",
+        metavar="auto|PATH",
+        help="go on from the newest checkpoint of the work dir, or from the one at PATH",
+    )
+    parser.add_argument("--amp", action="store_true", help="mixed precision (fp16 on a GPU, bfloat16 on a CPU)")
+    parser.add_argument(
+        "--cfg-options", nargs="+", action=DictAction, metavar="KEY=VALUE", help="settings laid over the config's"
+    )
+    parser.add_argument("--launcher", choices=["none", "pytorch", "slurm", "mpi"], default="none")
+    parser.add_argument("--local_rank", "--local-rank", type=int, default=0, help=argparse.SUPPRESS)
+    args = parser.parse_args(argv)
+    os.environ.setdefault("LOCAL_RANK", str(args.local_rank))
+    return args
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Train."""
+    args = parse_args(argv)
+    config = load_config(args.config, args.cfg_options)
+    config.launcher = args.launcher
+    name = os.path.splitext(os.path.basename(args.config))[0]
+    config.work_dir = args.work_dir or config.get("work_dir") or os.path.join("work_dirs", name)
+    if args.amp:
+        use_amp(config)
+    if args.resume is not None:
+        config.resume = True
+        if args.resume != "auto":
+            config.load_from = args.resume
+    build_runner(config).train()
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except USER_ERRORS as error:
+        sys.exit(plain_message(error))
