@@ -5,7 +5,8 @@ A part of this file can go as soon as its releases are out of our bounds (requir
 
 import os
 import re
-from collections.abc import Iterator
+import warnings
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -32,19 +33,14 @@ def allow_mmengine_checkpoints() -> None:
     harmless types are allowed; the check stays on.
     """
     dtypes = {type(np.dtype(kind)) for kind in ("float64", "float32", "int64", "int32", "uint8", "bool")}
-    scalar, reconstruct = np.float64(0).__reduce__()[0], np.empty(0).__reduce__()[0]
-    torch.serialization.add_safe_globals(
-        [
-            HistoryBuffer,
-            np.ndarray,
-            np.dtype,
-            *dtypes,
-            # Checkpoints of numpy 1 and 2 name the same functions by other modules.
-            *((function, f"numpy.{core}.multiarray.{function.__name__}")
-              for core in ("core", "_core") for function in (scalar, reconstruct)),
-            (_history_statistic, "builtins.getattr"),
-        ]
-    )  # fmt: skip
+    # Checkpoints of numpy 1 and 2 name the same two functions by other modules.
+    rebuild: dict[str, Callable[..., Any]] = {
+        "scalar": np.float64(0).__reduce__()[0],  # type: ignore[dict-item]
+        "_reconstruct": np.empty(0).__reduce__()[0],  # type: ignore[dict-item]
+    }
+    named = [(rebuild[name], f"numpy.{core}.multiarray.{name}") for core in ("core", "_core") for name in rebuild]
+    allowed = [HistoryBuffer, np.ndarray, np.dtype, *dtypes, *named, (_history_statistic, "builtins.getattr")]
+    torch.serialization.add_safe_globals(allowed)
 
 
 def import_mmpretrain() -> None:
@@ -57,7 +53,9 @@ def import_mmpretrain() -> None:
     from mmpretrain.utils import dependency
 
     dependency.WITH_MULTIMODAL = False
-    import mmpretrain.models  # noqa: F401
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # mmcv-lite says that it has no operators; nothing here needs them
+        import mmpretrain.models  # noqa: F401
 
 
 @OPTIM_WRAPPERS.register_module()
@@ -118,4 +116,4 @@ def decoder_reason(error: Exception) -> str:
     For decord 0.6.0, whose messages begin with its build machine's paths and a time stamp.
     """
     line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-    return re.sub(r"^\[[\d:]+\]\s+\S+:\d+:\s*", "", line)
+    return re.sub(r"^(\[[\d:]+\]\s+\S+:\d+:\s*)+", "", line)

@@ -20,13 +20,14 @@ class Registry(root.Registry):
             found = None
         if found is not None:
             return found
-        names = sorted({*self.module_dict, *(self.parent.module_dict if self.parent else ())})
-        near = difflib.get_close_matches(key, names, n=3)
+        inherited = self.parent.module_dict if self.parent else {}
+        near = difflib.get_close_matches(key, {*self.module_dict, *inherited}, n=3)
         hint = f" Did you mean {' or '.join(near)}?" if near else ""
         raise KeyError(
-            f"'{key}' is not in the {self.name} registry.{hint} Registered are: {', '.join(names)}. A class of your own "
-            "has to be imported first: list its module in `custom_imports` of the config; a class of another library "
-            "carries its scope, as in 'mmpretrain.ResNet'."
+            f"'{key}' is not in the {self.name} registry.{hint} There are: "
+            f"{', '.join(sorted(self.module_dict or inherited))}. A class of your own has to be imported first: list its "
+            "module in `custom_imports` of the config; a class of another library carries its scope, as in "
+            "'mmpretrain.ResNet'."
         )
 
 

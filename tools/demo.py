@@ -3,9 +3,11 @@
 
 import argparse
 import json
+import logging
 import os
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from mmengine.config import Config
@@ -19,7 +21,7 @@ from clipbert_mm.visualization import draw_curves, draw_retrieval
 CONFIGS = Path(__file__).resolve().parent.parent / "configs" / "shapes"
 STAGES = {
     "pretrain": "clipbert_tiny_1xb32-14e_shapes-pretrain",
-    "retrieval": "clipbert_tiny_1xb16-2x2-6e_shapes-retrieval",
+    "retrieval": "clipbert_tiny_1xb16-2x2-8e_shapes-retrieval",
 }
 COLUMNS = ("R@1", "R@5", "R@10", "MdR", "MnR")
 
@@ -56,6 +58,27 @@ def stage_config(stage: str, seed: int, work_dir: Path) -> Config:
     return config
 
 
+class Essentials(logging.Filter):
+    """Lets progress, results and warnings through to the screen; MMEngine's log files keep everything."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Say whether a line is shown."""
+        shown = ("Epoch", "scored", "encoded", "Wrote", "Trained", "train:", "test:")
+        return record.levelno >= logging.WARNING or record.getMessage().startswith(shown)
+
+
+def run(config: Config, method: str) -> Any:
+    """Build a runner, show the essentials of its log, and call its ``train`` or ``test``."""
+    config.log_level = "WARNING"  # while it is built
+    runner = build_runner(config)
+    runner.logger.setLevel(logging.INFO)
+    for handler in runner.logger.handlers:
+        handler.setLevel(logging.INFO)
+        if type(handler) is logging.StreamHandler:
+            handler.addFilter(Essentials())
+    return getattr(runner, method)()
+
+
 def train(stage: str, out: Path, seed: int, load_from: Path | None) -> Path:
     """Train a stage, or go on where an earlier run was cut; returns its checkpoint."""
     work_dir = out / stage
@@ -67,7 +90,7 @@ def train(stage: str, out: Path, seed: int, load_from: Path | None) -> Path:
     config.resume = (work_dir / "last_checkpoint").is_file()
     config.load_from = None if config.resume or load_from is None else str(load_from)
     began = time.monotonic()
-    build_runner(config).train()
+    run(config, "train")
     print(f"     {time.monotonic() - began:.0f} s", flush=True)
     return final
 
@@ -84,7 +107,7 @@ def test(clips: int, out: Path, seed: int, checkpoint: Path | None) -> dict[str,
     sampling.num_clips = clips
     config.test_evaluator.rankings_file = str(work_dir / "rankings.json")
     config.load_from = str(checkpoint)
-    metrics = build_runner(config).test()
+    metrics = run(config, "test")
     done.write_text(json.dumps(metrics, indent=2))
     return metrics
 

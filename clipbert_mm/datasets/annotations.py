@@ -4,6 +4,8 @@ import json
 import os
 from typing import Any
 
+EXAMPLE = '{"video": "a.mp4", "caption": "what happens in it"}'
+
 
 class AnnotationError(ValueError):
     """An annotation file, or what it points to, that cannot be used."""
@@ -20,11 +22,10 @@ def read_records(path: str, keys: tuple[str, ...]) -> list[dict[str, Any]]:
         AnnotationError: If the file is missing or has no record, if a line is not UTF-8 or no JSON object, or if a record
             lacks a key.
     """
-    example = json.dumps(dict.fromkeys(keys, "..."))
     if not os.path.isfile(path):
         raise AnnotationError(
             f"There is no annotation file {os.path.abspath(path)}. Set data_root and ann_file of the dataset; the file has "
-            f"one line for each pair: {example}."
+            f"one line for each pair: {EXAMPLE}."
         )
     records = []
     with open(path, "rb") as lines:
@@ -38,11 +39,11 @@ def read_records(path: str, keys: tuple[str, ...]) -> list[dict[str, Any]]:
             except json.JSONDecodeError as error:
                 text = line.decode("utf-8").strip()
                 raise AnnotationError(
-                    f"{path}, line {number}: expected a JSON object such as {example}, got {text[:80]!r} ({error})."
+                    f"{path}, line {number}: expected a JSON object such as {EXAMPLE}, got {text[:80]!r} ({error})."
                 ) from None
             if not isinstance(record, dict):
                 raise AnnotationError(
-                    f"{path}, line {number}: expected a JSON object such as {example}, got {record!r}."
+                    f"{path}, line {number}: expected a JSON object such as {EXAMPLE}, got {record!r}."
                 )
             for key in keys:
                 if not isinstance(record.get(key), str) or not record[key].strip():
@@ -50,7 +51,7 @@ def read_records(path: str, keys: tuple[str, ...]) -> list[dict[str, Any]]:
                     raise AnnotationError(f'{path}, line {number}: expected text under the key "{key}", {found}.')
             records.append(record)
     if not records:
-        raise AnnotationError(f"The annotation file {path} is empty. It needs one line for each pair: {example}.")
+        raise AnnotationError(f"The annotation file {path} is empty. It needs one line for each pair: {EXAMPLE}.")
     return records
 
 
@@ -68,6 +69,6 @@ def check_files(paths: list[str], ann_file: str) -> None:
     if missing:
         raise AnnotationError(
             f"{len(missing)} of {len(paths)} files named in {ann_file} are missing; the first is "
-            f"{os.path.abspath(missing[0])}. Set data_root and data_prefix of the dataset to where they lie, or take the "
+            f"{os.path.abspath(missing[0])}. Set data_root and media_folder of the dataset to where they lie, or take the "
             "lines out of the annotation file."
         )

@@ -161,7 +161,7 @@ def write_captions(scenes: Sequence[Scene], count: int, rng: np.random.Generator
     """
     texts = []
     for template in rng.permutation(VIDEO_TEMPLATES if len(scenes) > 1 else IMAGE_TEMPLATES)[:count]:
-        first, *rest = [scene.describe(rng.permutation(len(scene.objects))) for scene in scenes]
+        first, *rest = [scene.describe(rng.permutation(len(scene.objects)).tolist()) for scene in scenes]
         texts.append(str(template).format(first=first, rest=", then ".join(rest)))
     return texts
 

@@ -9,6 +9,9 @@ from mmengine.config import Config
 from mmengine.runner import Runner
 from torch.utils.data import DataLoader
 
+RUNNER_KEYS = {*inspect.signature(Runner.__init__).parameters, "custom_imports", "model_wrapper_cfg"} - {"self", "cfg"}
+"""Top-level names of a config that a run reads; the others are variables of the config file."""
+
 
 class OptionError(ValueError):
     """An option that the config does not have."""
@@ -38,13 +41,19 @@ def check_option(config: Config, key: str) -> None:
     """See that a dotted key names something that is there, or that is checked where it is used.
 
     A new key may go into a dict with a ``type``, whose class refuses what it does not know; into a dataloader, if
-    torch's DataLoader takes it; and to the top, if MMEngine's Runner takes it.
+    torch's DataLoader takes it; and to the top, if MMEngine's Runner takes it. Other names at the top are variables of the
+    config file: what was made from them does not change any more.
 
     Raises:
         OptionError: If the key names nothing.
     """
     node: Any = config
     parts = key.split(".")
+    if parts[0] in config and parts[0] not in RUNNER_KEYS:
+        raise OptionError(
+            f"--cfg-options {key}: '{parts[0]}' is a variable of the config file, which the settings made from it no longer "
+            "follow. Set those (tools/analysis_tools/print_config.py shows them), or the variable in a config of your own."
+        )
     for depth, part in enumerate(parts):
         if isinstance(node, (list, tuple)):
             if not part.isdigit() or int(part) >= len(node):
@@ -58,7 +67,7 @@ def check_option(config: Config, key: str) -> None:
             continue
         known = set(node)
         if depth == 0:
-            known |= set(inspect.signature(Runner.__init__).parameters) - {"self", "cfg"}
+            known = RUNNER_KEYS
         elif depth == 1 and parts[0].endswith("_dataloader"):
             known |= set(inspect.signature(DataLoader.__init__).parameters) - {"self"}
         if part in known or "type" in node:

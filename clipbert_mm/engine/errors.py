@@ -38,13 +38,9 @@ def explain_arguments(text: str) -> str | None:
     if found is None:
         return None
     name, argument = found.groups()
-    registered = [
-        candidate
-        for group in vars(registry).values()
-        if isinstance(group, registry.Registry)
-        for module in group.module_dict.values()
-        for candidate in inspect.getmro(module) if inspect.isclass(module)
-    ]  # fmt: skip
+    groups = [group for group in vars(registry).values() if isinstance(group, registry.Registry)]
+    modules = [module for group in groups for module in group.module_dict.values() if inspect.isclass(module)]
+    registered = [candidate for module in modules for candidate in inspect.getmro(module)]
     known: set[str] = set()
     for candidate in registered:
         if candidate.__name__ == name:

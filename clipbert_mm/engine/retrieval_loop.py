@@ -2,24 +2,27 @@
 
 import time
 from datetime import timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from mmengine.dist import all_gather_object
 from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner, TestLoop, ValLoop
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils.data import DataLoader
 
 from clipbert_mm.registry import LOOPS
+
+if TYPE_CHECKING:
+    from clipbert_mm.models import ClipBert
 
 LOG_SECONDS = 10
 """Time between two lines of progress."""
 
 
 def encode_gallery(
-    runner: Runner, model: nn.Module, dataloader: DataLoader
+    runner: Runner, model: "ClipBert", dataloader: DataLoader[Any]
 ) -> tuple[list[Tensor], list[np.ndarray], list[dict]]:
     """Encode each video of this process once and collect the texts.
 
@@ -31,7 +34,7 @@ def encode_gallery(
     entries: list[dict] = []
     pieces: dict[int, list[np.ndarray]] = {}
     started = logged = time.monotonic()
-    for batch in dataloader:
+    for number, batch in enumerate(dataloader, start=1):
         readable = [sample for sample in batch["data_samples"] if sample.broken is None]
         if readable:
             pieces |= {s.sample_idx: ids for s, ids in zip(readable, batch["inputs"]["text_ids"], strict=True)}
@@ -41,14 +44,14 @@ def encode_gallery(
         entries.extend({key: getattr(sample, key) for key in keys} for sample in batch["data_samples"])
         if time.monotonic() - logged > LOG_SECONDS:
             logged = time.monotonic()
-            left = (logged - started) * (len(dataloader.dataset) / len(entries) - 1)
-            runner.logger.info(f"encoded {len(entries)} videos, {timedelta(seconds=round(left))} left")
+            left = timedelta(seconds=round((logged - started) * (len(dataloader) / number - 1)))
+            runner.logger.info(f"encoded {len(entries)} videos, {left} left")
     merged = {idx: ids for part in all_gather_object(pieces) for idx, ids in part.items()}
     return tokens, [text for idx in sorted(merged) for text in merged[idx]], entries
 
 
 def score_gallery(
-    runner: Runner, model: nn.Module, tokens: list[Tensor], texts: list[np.ndarray], clips_per_tile: int
+    runner: Runner, model: "ClipBert", tokens: list[Tensor], texts: list[np.ndarray], clips_per_tile: int
 ) -> np.ndarray:
     """Score every text beside every video, in tiles of texts of about one length.
 

@@ -61,7 +61,7 @@ def draw_items(items: Sequence[dict], picture: str | Path) -> None:
     columns = max(item["frames"].shape[0] * item["frames"].shape[1] for item in items)
     lines = max(len(item["texts"]) for item in items)
     figure = Figure(figsize=(max(1.5 * columns, 7), len(items) * (2.1 + 0.17 * lines)), layout="constrained")
-    for part, item in zip(np.atleast_1d(figure.subfigures(len(items), 1)), items, strict=True):
+    for part, item in zip(figure.subfigures(len(items), 1, squeeze=False)[:, 0], items, strict=True):
         texts = [textwrap.shorten(text, 110, placeholder=" ...") for text in item["texts"]]
         part.suptitle("\n".join([item["title"], *texts]), fontsize=8, x=0.01, ha="left")
         clips, length = item["frames"].shape[:2]

@@ -1,6 +1,6 @@
 # Text-to-video retrieval on your own videos with the paper's model; see docs/your_own_data.md.
 #   CLIPBERT_DATA=path/to/data python tools/train.py configs/retrieval/clipbert_custom.py
-#   CLIPBERT_DATA=path/to/data python tools/test.py configs/retrieval/clipbert_custom.py work_dirs/clipbert_custom/epoch_20.pth
+#   CLIPBERT_DATA=path/to/data python tools/test.py configs/retrieval/clipbert_custom.py work_dirs/clipbert_custom/epoch_10.pth
 _base_ = [
     "../_base_/models/clipbert_r50_bert-base.py",
     "../_base_/schedules/adamw_linear.py",
@@ -10,17 +10,23 @@ _base_ = [
 data_root = "{{$CLIPBERT_DATA:data/custom}}"
 # A Hugging Face folder or name of a BERT-base, such as bert-base-uncased. Without one the encoder starts from scratch, with a
 # vocabulary trained on the captions.
-bert = "{{$CLIPBERT_BERT:}}"
-tokenizer = bert or f"{data_root}/tokenizer"
-max_epochs = 20
+bert = "{{$CLIPBERT_BERT:none}}"
+from_scratch = bert == "none"
+tokenizer = f"{data_root}/tokenizer" if from_scratch else bert
+max_epochs = 10
 
 model = dict(
-    encoder=dict(pretrained=bert or None),
+    encoder=dict(pretrained=None if from_scratch else bert),
     head=dict(type="MatchingHead", in_channels=768, hidden_channels=1536),
 )
 
-text = [
-    dict(type="Tokenize", tokenizer=tokenizer, max_length=40, train_on=[] if bert else [f"{data_root}/train.jsonl"]),
+tokens = [
+    dict(
+        type="Tokenize",
+        tokenizer=tokenizer,
+        max_length=40,
+        train_on=[f"{data_root}/train.jsonl"] if from_scratch else [],
+    ),
     dict(type="PackInputs"),
 ]
 train_dataloader = dict(
@@ -39,7 +45,7 @@ train_dataloader = dict(
             dict(type="SampleClips", num_clips=2, num_frames=2, clip_seconds=1.0, mode="random"),
             dict(type="DecodeClips"),
             dict(type="ResizePad", size=448),
-            *text,
+            *tokens,
         ],
     ),
 )
@@ -59,7 +65,7 @@ test_dataloader = dict(
             dict(type="SampleClips", num_clips=8, num_frames=2, clip_seconds=1.0, mode="uniform"),
             dict(type="DecodeClips"),
             dict(type="ResizePad", size=448),
-            *text,
+            *tokens,
         ],
     ),
 )

@@ -6,7 +6,7 @@ from typing import Any
 import mmcv
 import numpy as np
 from mmcv.transforms import BaseTransform
-from mmengine.fileio import get
+from mmengine.fileio import get, get_file_backend
 
 from clipbert_mm import compat
 from clipbert_mm.registry import TRANSFORMS
@@ -64,6 +64,7 @@ class OpenVideo(BaseTransform):
         path = results["path"]
         _check_size(path)
         results["filename"] = path
+        self.init.file_client = get_file_backend(path)  # DecordInit's own is deprecated, and says so each time
         try:
             results = self.init.transform(results)
         except Exception as error:  # each reader has exceptions of its own, which share no base class
@@ -126,8 +127,8 @@ class LoadImage(BaseTransform):
         """
         path = results["path"]
         _check_size(path)
-        image = mmcv.imfrombytes(get(path), channel_order="rgb")
+        image = mmcv.imfrombytes(get(path))  # BGR, since mmcv's own way to RGB fails where there is no image
         if image is None:
             raise BrokenMediaError(path, "not an image that OpenCV can decode")
-        results["frames"] = image[None, None]  # (1, 1, H, W, 3)
+        results["frames"] = np.ascontiguousarray(image[None, None, ..., ::-1])  # (1, 1, H, W, 3)
         return results

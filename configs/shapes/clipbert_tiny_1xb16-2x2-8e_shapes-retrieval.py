@@ -1,6 +1,6 @@
 # Second stage of the paper's recipe on the Shapes world: text-to-video retrieval from N_train = 2 random clips of T = 2 frames,
 # pooled by LogSumExp (appendix B), tested on 8 uniform clips in both directions.
-#   python tools/train.py configs/shapes/clipbert_tiny_1xb16-2x2-6e_shapes-retrieval.py
+#   python tools/train.py configs/shapes/clipbert_tiny_1xb16-2x2-8e_shapes-retrieval.py
 _base_ = [
     "../_base_/models/clipbert_tiny.py",
     "../_base_/schedules/adamw_linear.py",
@@ -9,7 +9,7 @@ _base_ = [
 data_root = "{{$SHAPES_ROOT:data/shapes}}"
 tokenizer = f"{data_root}/tokenizer"
 captions = [f"{data_root}/pretrain.jsonl", f"{data_root}/train.jsonl"]
-max_epochs = 6
+max_epochs = 8
 load_from = "work_dirs/clipbert_tiny_1xb32-14e_shapes-pretrain/epoch_14.pth"
 
 model = dict(

@@ -1,0 +1,215 @@
+"""What the tests share: a small Shapes world, a tokenizer for it, and a model of some thousand parameters."""
+
+import os
+
+# Before torch and transformers are imported. The suite runs on the CPU and asks no server for anything.
+os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+import importlib.util
+import json
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import av
+import numpy as np
+import pytest
+import torch
+from mmengine.registry import DefaultScope
+from torch import Tensor, nn
+
+from clipbert_mm.datasets.shapes import ShapesWorld
+from clipbert_mm.datasets.transforms.text import train_wordpiece
+from clipbert_mm.registry import MODELS
+from clipbert_mm.structures import VideoTextSample
+
+ROOT = Path(__file__).resolve().parents[1]
+VOCAB_SIZE = 200
+
+
+@MODELS.register_module(force=True)
+class TinyBackbone(nn.Module):
+    """One convolution: any registered 2D module may be a backbone."""
+
+    def __init__(self, *, channels: int = 8) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, channels, kernel_size=4, stride=4)
+
+    def forward(self, frames: Tensor) -> tuple[Tensor]:
+        return (torch.relu(self.conv(frames)),)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread() -> None:
+    """Models this small run fastest in one thread."""
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def scope_and_seed() -> Iterator[None]:
+    """Look names up where the Runner does, and start every test from the same random state."""
+    torch.manual_seed(0)
+    np.random.seed(0)
+    with DefaultScope.overwrite_default_scope("clipbert_mm"):
+        yield
+
+
+@pytest.fixture(scope="session")
+def root() -> Path:
+    """The repository."""
+    return ROOT
+
+
+@pytest.fixture(scope="session")
+def tool() -> Callable[[str], ModuleType]:
+    """Import a script of tools/ as a module, by its path."""
+
+    def load(path: str) -> ModuleType:
+        spec = importlib.util.spec_from_file_location("tool_" + Path(path).stem, ROOT / "tools" / path)
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        return module
+
+    return load
+
+
+@pytest.fixture(scope="session")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A Shapes world of 40 images, 8 training videos of 3 captions and 7 held-out ones of 2; not to be written to."""
+    folder = tmp_path_factory.mktemp("shapes") / "world"
+    ShapesWorld(seed=3, images=40, train_videos=8, test_videos=7, test_captions=2).write(folder)
+    return folder
+
+
+@pytest.fixture
+def own_world(world: Path, tmp_path: Path) -> Path:
+    """The same world as a folder of this test, whose files are links: it may be added to and broken."""
+    folder = tmp_path / "world"
+    for source in world.rglob("*.*"):
+        target = folder / source.relative_to(world)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.symlink_to(source)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def captions(world: Path) -> list[str]:
+    """All captions of the world that are there to train on."""
+    lines = [line for name in ("pretrain", "train") for line in (world / f"{name}.jsonl").read_text().splitlines()]
+    return [json.loads(line)["caption"] for line in lines]
+
+
+@pytest.fixture(scope="session")
+def tokenizer(tmp_path_factory: pytest.TempPathFactory, captions: list[str]) -> str:
+    """Folder of a tokenizer trained on the world's captions."""
+    return str(train_wordpiece(captions, tmp_path_factory.mktemp("tokenizer") / "trained", VOCAB_SIZE))
+
+
+@pytest.fixture
+def model_config() -> dict[str, Any]:
+    """A ClipBert of about 10,000 parameters for 32 x 32 pixels, 4 x 4 visual tokens, with both heads and no dropout."""
+    return dict(
+        type="ClipBert",
+        data_preprocessor=dict(
+            type="VideoTextPreprocessor", mean=[120.0, 110.0, 100.0], std=[60.0, 55.0, 50.0], vocab_size=VOCAB_SIZE
+        ),
+        backbone=dict(type="TinyBackbone"),
+        projection=dict(type="GridProjection", in_channels=8, out_channels=16),
+        temporal_fusion=dict(type="MeanFusion"),
+        encoder=dict(
+            type="JointEncoder",
+            vocab_size=VOCAB_SIZE,
+            hidden_size=16,
+            num_layers=2,
+            num_heads=2,
+            intermediate_size=32,
+            max_text_length=40,
+            dropout=0.0,
+            grid_size=8,
+            initializer_range=0.2,
+        ),
+        head=dict(type="MatchingHead", in_channels=16, hidden_channels=32, dropout=0.0),
+        mlm_head=dict(type="MaskedLanguageHead", in_channels=16, vocab_size=VOCAB_SIZE),
+        aggregator=dict(type="LogSumExpAggregator"),
+    )
+
+
+@pytest.fixture
+def make_batch() -> Callable[..., dict[str, Any]]:
+    """Make a collated batch of random frames and texts."""
+
+    def make(
+        texts: Sequence[int] = (2, 2), clips: int = 2, length: int = 2, size: int = 32, seed: int = 0
+    ) -> dict[str, Any]:
+        rng = np.random.default_rng(seed)
+        text_ids = [[rng.integers(5, VOCAB_SIZE, rng.integers(4, 12)) for _ in range(count)] for count in texts]
+        labels = [[np.where(rng.random(len(ids)) < 0.4, ids, -100) for ids in item] for item in text_ids]
+        samples = []
+        for i, count in enumerate(texts):
+            sample = VideoTextSample(metainfo=dict(sample_idx=i, path=f"{i}.mp4", texts=["a"] * count, broken=None))
+            sample.match_labels = np.arange(count) % 2
+            samples.append(sample)
+        frames = torch.from_numpy(rng.integers(0, 256, (len(texts), clips, length, size, size, 3), np.uint8))
+        return {"inputs": dict(frames=frames, text_ids=text_ids, mlm_labels=labels), "data_samples": samples}
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def without_gradient() -> Callable[[nn.Module], list[str]]:
+    """Name the trainable parameters that a backward pass did not reach."""
+
+    def names(module: nn.Module) -> list[str]:
+        parameters = [(name, value) for name, value in module.named_parameters() if value.requires_grad]
+        assert parameters, "nothing is trainable"
+        return [name for name, value in parameters if value.grad is None or not value.grad.any()]
+
+    return names
+
+
+@pytest.fixture(scope="session")
+def decode_with_pyav() -> Callable[[Path], np.ndarray]:
+    """Decode a whole video from its first frame to its last with PyAV, (frames, H, W, 3)."""
+
+    def decode(path: Path) -> np.ndarray:
+        with av.open(str(path)) as container:
+            return np.stack([frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)])
+
+    return decode
+
+
+@pytest.fixture(scope="session")
+def break_file() -> Callable[[Path, str], str]:
+    """Break a video or image in place, in one of the ways files are broken; returns its path."""
+
+    def to_front(path: Path) -> bytes:
+        """Return an H.264 file with its index in front of its data, as files for the web have it."""
+        fast = path.with_suffix(".fast.mp4")
+        with av.open(str(path)) as source, av.open(str(fast), "w", options={"movflags": "faststart"}) as target:
+            stream = target.add_stream_from_template(source.streams.video[0])
+            for packet in source.demux(video=0):
+                if packet.dts is not None:
+                    packet.stream = stream
+                    target.mux(packet)
+        data = fast.read_bytes()
+        fast.unlink()
+        return data
+
+    def break_it(path: Path, how: str) -> str:
+        data = to_front(path) if how in ("cut in the data", "zeros in the data") else path.read_bytes()
+        half = len(data) // 2
+        broken = {
+            "empty": b"",
+            "text": b"this is no video\n" * 20,
+            "cut, no index": data[:half],
+            "cut in the data": data[:half],
+            "zeros in the data": data[:half] + bytes(400) + data[half + 400 :],
+            "no head": data[1000:],
+        }[how]
+        path.unlink()  # it may be a link
+        path.write_bytes(broken)
+        return str(path)
+
+    return break_it

@@ -1,0 +1,64 @@
+"""Annotation files: what they say, and an error that names the line where they cannot be used."""
+
+from pathlib import Path
+
+import pytest
+
+from clipbert_mm.datasets.annotations import AnnotationError, check_files, read_records
+
+KEYS = ("video", "caption")
+GOOD = b'{"video": "a.mp4", "caption": "a cat"}\n'
+
+
+def write(folder: Path, content: bytes) -> str:
+    """Write an annotation file."""
+    (folder / "a.jsonl").write_bytes(content)
+    return str(folder / "a.jsonl")
+
+
+def test_records_are_read_in_order_without_blank_lines(tmp_path: Path):
+    content = GOOD + b"\n  \n" + '{"caption": "ein Kätzchen", "video": "b.mp4", "more": 1}'.encode() + b"\r\n"
+    assert read_records(write(tmp_path, content), KEYS) == [
+        {"video": "a.mp4", "caption": "a cat"},
+        {"video": "b.mp4", "caption": "ein Kätzchen", "more": 1},
+    ]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (
+            b"",
+            r"a\.jsonl is empty. It needs one line for each pair: \{\"video\": \"\.\.\.\", \"caption\": \"\.\.\.\"\}",
+        ),
+        (b"\n\n", r"a\.jsonl is empty"),
+        (GOOD + b"\nvideo,caption\n", r"a\.jsonl, line 3: expected a JSON object such as .*, got 'video,caption'"),
+        (GOOD + GOOD[:-3], r"line 2: expected a JSON object such as .*Unterminated string"),
+        (b'["a.mp4", "a cat"]\n', r"line 1: expected a JSON object such as .*, got \['a\.mp4', 'a cat'\]"),
+        (GOOD + b'{"video": "b.mp4"}\n', r"line 2: expected text under the key \"caption\", has \['video'\]"),
+        (GOOD + b'{"video": 7, "caption": "a"}\n', r"line 2: expected text under the key \"video\", got 7"),
+        (b'{"video": "a.mp4", "caption": " "}\n', r"line 1: expected text under the key \"caption\", got ' '"),
+        (GOOD + "{'video'".encode("utf-16"), r"line 2: expected UTF-8, got 'utf-8' codec can't decode byte 0xff"),
+        (GOOD + '{"video": "é.mp4", "caption": "x"}'.encode("latin-1"), r"line 2: expected UTF-8, got .* byte 0xe9"),
+    ],
+    ids=["empty", "blank", "csv", "cut", "list", "lacks-key", "number", "spaces", "utf-16", "latin-1"],
+)
+def test_a_file_that_cannot_be_used_is_refused_with_its_line(tmp_path: Path, content: bytes, message: str):
+    with pytest.raises(AnnotationError, match=message):
+        read_records(write(tmp_path, content), KEYS)
+
+
+def test_a_missing_file_is_named_with_what_to_set(tmp_path: Path):
+    with pytest.raises(
+        AnnotationError, match=rf"no annotation file {tmp_path}/none\.jsonl\. Set data_root and ann_file"
+    ):
+        read_records(str(tmp_path / "none.jsonl"), KEYS)
+
+
+def test_missing_videos_are_counted_and_the_first_is_named(tmp_path: Path):
+    (tmp_path / "b.mp4").touch()
+    (tmp_path / "folder.mp4").mkdir()  # a folder is no video
+    paths = [str(tmp_path / name) for name in ("b.mp4", "a.mp4", "folder.mp4")]
+    with pytest.raises(AnnotationError, match=rf"2 of 3 files named in x\.jsonl are missing; the first is {paths[1]}"):
+        check_files(paths, "x.jsonl")
+    assert check_files(paths[:1], "x.jsonl") is None
