@@ -7,6 +7,7 @@ import sys
 
 from mmengine.config import DictAction
 
+from clipbert_mm.checkpoint import check_file
 from clipbert_mm.engine.config import load_config
 from clipbert_mm.engine.errors import USER_ERRORS, plain_message
 from clipbert_mm.engine.launch import build_runner, use_amp
@@ -48,6 +49,8 @@ def main(argv: list[str] | None = None) -> None:
         config.resume = True
         if args.resume != "auto":
             config.load_from = args.resume
+    if config.get("load_from") is not None:
+        check_file(config.load_from)
     build_runner(config).train()
 
 
