@@ -3,6 +3,7 @@
 #   CLIPBERT_DATA=path/to/data python tools/test.py configs/retrieval/clipbert_custom.py work_dirs/clipbert_custom/epoch_10.pth
 _base_ = [
     "../_base_/models/clipbert_r50_bert-base.py",
+    "../_base_/datasets/text_to_video.py",
     "../_base_/schedules/adamw_linear.py",
     "../_base_/default_runtime.py",
 ]
@@ -33,13 +34,8 @@ train_dataloader = dict(
     batch_size=4,
     num_workers=2,
     persistent_workers=True,
-    collate_fn=dict(type="clipbert_mm.collate_items"),
-    sampler=dict(type="DefaultSampler", shuffle=True),
     dataset=dict(
-        type="RetrievalDataset",
         data_root=data_root,
-        ann_file="train.jsonl",
-        media_folder="videos",
         pipeline=[
             dict(type="OpenVideo"),
             dict(type="SampleClips", num_clips=2, num_frames=2, clip_seconds=1.0, mode="random"),
@@ -52,14 +48,8 @@ train_dataloader = dict(
 test_dataloader = dict(
     batch_size=4,
     num_workers=2,
-    collate_fn=dict(type="clipbert_mm.collate_items"),
-    sampler=dict(type="DefaultSampler", shuffle=False),
     dataset=dict(
-        type="RetrievalDataset",
         data_root=data_root,
-        ann_file="test.jsonl",
-        media_folder="videos",
-        test_mode=True,
         pipeline=[
             dict(type="OpenVideo"),
             dict(type="SampleClips", num_clips=8, num_frames=2, clip_seconds=1.0, mode="uniform"),
@@ -71,8 +61,7 @@ test_dataloader = dict(
 )
 
 train_cfg = dict(type="EpochBasedTrainLoop", max_epochs=max_epochs)
-test_cfg = dict(type="RetrievalTestLoop", clips_per_tile=64)
-test_evaluator = dict(type="RetrievalMetric")
+test_cfg = dict(clips_per_tile=64)
 param_scheduler = [
     dict(type="LinearLR", start_factor=1e-3, end=0.1 * max_epochs, convert_to_iter_based=True),
     dict(

@@ -3,6 +3,7 @@
 #   python tools/train.py configs/shapes/clipbert_tiny_1xb16-2x2-8e_shapes-retrieval.py
 _base_ = [
     "../_base_/models/clipbert_tiny.py",
+    "../_base_/datasets/text_to_video.py",
     "../_base_/schedules/adamw_linear.py",
     "../_base_/default_runtime.py",
 ]
@@ -27,14 +28,8 @@ train_dataloader = dict(
     batch_size=16,
     num_workers=0,
     drop_last=True,
-    collate_fn=dict(type="clipbert_mm.collate_items"),
-    sampler=dict(type="DefaultSampler", shuffle=True),
     dataset=dict(
-        type="RetrievalDataset",
         data_root=data_root,
-        ann_file="train.jsonl",
-        media_folder="videos",
-        captions_per_item=1,
         num_negatives=2,
         pipeline=[
             dict(type="OpenVideo"),
@@ -47,14 +42,8 @@ train_dataloader = dict(
 test_dataloader = dict(
     batch_size=16,
     num_workers=1,
-    collate_fn=dict(type="clipbert_mm.collate_items"),
-    sampler=dict(type="DefaultSampler", shuffle=False),
     dataset=dict(
-        type="RetrievalDataset",
         data_root=data_root,
-        ann_file="test.jsonl",
-        media_folder="videos",
-        test_mode=True,
         pipeline=[
             dict(type="OpenVideo"),
             dict(type="SampleClips", num_clips=8, num_frames=2, clip_seconds=1.0, mode="uniform"),
@@ -65,8 +54,6 @@ test_dataloader = dict(
 )
 
 train_cfg = dict(type="EpochBasedTrainLoop", max_epochs=max_epochs)
-test_cfg = dict(type="RetrievalTestLoop")
-test_evaluator = dict(type="RetrievalMetric")
 optim_wrapper = dict(optimizer=dict(lr=5e-4))
 param_scheduler = [
     dict(type="LinearLR", start_factor=1e-3, end=0.1 * max_epochs, convert_to_iter_based=True),

@@ -3,6 +3,7 @@
 #   python tools/train.py configs/shapes/clipbert_tiny_1xb32-14e_shapes-pretrain.py
 _base_ = [
     "../_base_/models/clipbert_tiny.py",
+    "../_base_/datasets/image_text.py",
     "../_base_/schedules/adamw_linear.py",
     "../_base_/default_runtime.py",
 ]
@@ -20,14 +21,8 @@ train_dataloader = dict(
     batch_size=32,
     num_workers=0,
     drop_last=True,
-    collate_fn=dict(type="clipbert_mm.collate_items"),
-    sampler=dict(type="DefaultSampler", shuffle=True),
     dataset=dict(
-        type="PretrainingDataset",
         data_root=data_root,
-        ann_file="pretrain.jsonl",
-        media_folder="images",
-        captions_per_item=2,
         pipeline=[
             dict(type="LoadImage"),
             dict(type="ResizePad", size=64),
