@@ -44,14 +44,15 @@ def check_fit(model: nn.Module, state_dict: Mapping[str, Tensor], *, whole: bool
         CheckpointError: If a tensor has another shape than the model's, nothing fits, or ``whole`` is asked for and
             something is missing.
     """
-    own = model.state_dict()
+    # Batch norms count their batches; not every library saves that, and nothing depends on it.
+    own = {name: tensor for name, tensor in model.state_dict().items() if not name.endswith("num_batches_tracked")}
     wrong = [
         f"{name}: checkpoint {tuple(state_dict[name].shape)}, model {tuple(own[name].shape)}"
         for name in own
         if name in state_dict and state_dict[name].shape != own[name].shape
     ]
     missing = [name for name in own if name not in state_dict]
-    unused = [name for name in state_dict if name not in own]
+    unused = [name for name in state_dict if name not in own and not name.endswith("num_batches_tracked")]
     found = f"{len(own) - len(missing)} of the model's {len(own)} tensors are in the checkpoint"
     if wrong:
         raise CheckpointError(

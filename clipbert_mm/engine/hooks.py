@@ -3,7 +3,7 @@
 from mmengine.dist import all_gather_object
 from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
-from mmengine.runner import Runner
+from mmengine.runner import BaseLoop, Runner
 
 from clipbert_mm.checkpoint import check_fit
 from clipbert_mm.registry import HOOKS
@@ -80,5 +80,6 @@ class CheckpointFitHook(Hook):
             CheckpointError: If the checkpoint does not fit.
         """
         model = runner.model.module if is_model_wrapper(runner.model) else runner.model
-        needs_all = runner._train_loop is None or runner._resume
+        trains = isinstance(runner._train_loop, BaseLoop)  # a config until training begins
+        needs_all = not trains or runner._resume
         runner.logger.info(check_fit(model, checkpoint.get("state_dict", checkpoint), whole=needs_all))

@@ -33,9 +33,9 @@ def main(argv: list[str] | None = None) -> None:
     """Count."""
     parser = argparse.ArgumentParser(description="Multiply-adds and parameters of one video beside one text, by module")
     parser.add_argument("config", help="config file")
-    parser.add_argument("--clips", type=int, default=1, help="clips K of the video (default: 1)")
-    parser.add_argument("--frames", type=int, default=2, help="frames T of a clip (default: 2)")
-    parser.add_argument("--size", type=int, default=448, help="frame size in pixels (default: 448)")
+    parser.add_argument("--clips", type=int, help="clips K of the video (default: the training pipeline's)")
+    parser.add_argument("--frames", type=int, help="frames T of a clip (default: the training pipeline's)")
+    parser.add_argument("--size", type=int, help="frame size in pixels (default: the training pipeline's)")
     parser.add_argument("--text-length", type=int, default=20, help="word pieces L (default: 20)")
     parser.add_argument("--depth", type=int, default=2, help="how deep modules are listed (default: 2)")
     parser.add_argument("--cfg-options", nargs="+", action=DictAction, metavar="KEY=VALUE")
@@ -43,8 +43,13 @@ def main(argv: list[str] | None = None) -> None:
     config = load_config(args.config, args.cfg_options)
     with DefaultScope.overwrite_default_scope("clipbert_mm"):
         model = MODELS.build(config.model).eval()
+    # An image is a video of one clip of one frame.
+    settings = {key: value for step in config.train_dataloader.dataset.pipeline for key, value in step.items()}
+    clips = args.clips or settings.get("num_clips", 1)
+    frames = args.frames or settings.get("num_frames", 1)
+    size = args.size or settings["size"]
     inputs = (
-        torch.zeros(1, args.clips, args.frames, 3, args.size, args.size),
+        torch.zeros(1, clips, frames, 3, size, size),
         torch.zeros(1, args.text_length, dtype=torch.long),
         torch.ones(1, args.text_length, dtype=torch.long),
         torch.zeros(1, dtype=torch.long),
@@ -53,7 +58,7 @@ def main(argv: list[str] | None = None) -> None:
     flops.set_op_handle("aten::scaled_dot_product_attention", compat.count_attention)
     print(flop_count_table(flops, max_depth=args.depth + 1))
     print(
-        f"{flops.total() / 1e9:.3f} G multiply-adds for {args.clips} x {args.frames} frames of {args.size} x {args.size} "
+        f"{flops.total() / 1e9:.3f} G multiply-adds for {clips} x {frames} frames of {size} x {size} "
         f"pixels and {args.text_length} word pieces (convolutions, matrix products, normalisations; a multiply-add counts once)"
     )
 

@@ -1,12 +1,13 @@
 """Opening and decoding: mmaction2's Decord transforms for video, mmcv's reader for images."""
 
 import os
+from types import SimpleNamespace
 from typing import Any
 
 import mmcv
 import numpy as np
 from mmcv.transforms import BaseTransform
-from mmengine.fileio import get, get_file_backend
+from mmengine.fileio import get
 
 from clipbert_mm import compat
 from clipbert_mm.registry import TRANSFORMS
@@ -64,7 +65,9 @@ class OpenVideo(BaseTransform):
         path = results["path"]
         _check_size(path)
         results["filename"] = path
-        self.init.file_client = get_file_backend(path)  # DecordInit's own is deprecated, and says so each time
+        # DecordInit's own client is deprecated, and says so each time; and the name it is asked for has ".mp4" added where
+        # the path has no ending.
+        self.init.file_client = SimpleNamespace(get=lambda _: get(path))
         try:
             results = self.init.transform(results)
         except Exception as error:  # each reader has exceptions of its own, which share no base class
