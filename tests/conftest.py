@@ -6,6 +6,7 @@ import os
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
+import gc
 import importlib.util
 import json
 from collections.abc import Callable, Iterator, Sequence
@@ -17,6 +18,7 @@ import av
 import numpy as np
 import pytest
 import torch
+from mmengine.config import Config
 from mmengine.registry import DefaultScope
 from torch import Tensor, nn
 
@@ -42,9 +44,11 @@ class TinyBackbone(nn.Module):
 
 
 @pytest.fixture(scope="session", autouse=True)
-def one_thread() -> None:
-    """Models this small run fastest in one thread."""
-    torch.set_num_threads(1)
+def quick() -> None:
+    """Spare the suite about a minute."""
+    torch.set_num_threads(1)  # the models are that small
+    gc.freeze()  # else each of MMEngine's datasets searches all that is imported for garbage
+    torch.utils.data._utils.MP_STATUS_CHECK_INTERVAL = 0.5  # how long a loader that goes away waits for its workers
 
 
 @pytest.fixture(autouse=True)
@@ -155,6 +159,56 @@ def make_batch() -> Callable[..., dict[str, Any]]:
         return {"inputs": dict(frames=frames, text_ids=text_ids, mlm_labels=labels), "data_samples": samples}
 
     return make
+
+
+@pytest.fixture
+def runner_config(world: Path, tokenizer: str, model_config: dict[str, Any], tmp_path: Path) -> Config:
+    """A whole config, as the tools have it after reading: retrieval with the tiny model, 6 steps an epoch."""
+    del model_config["mlm_head"]
+
+    def dataloader(split: str, sampling: dict[str, Any], **options: Any) -> dict[str, Any]:
+        return dict(
+            batch_size=4,
+            num_workers=0,
+            collate_fn=dict(type="clipbert_mm.collate_items"),
+            sampler=dict(type="DefaultSampler", shuffle=split == "train"),
+            dataset=dict(
+                type="RetrievalDataset",
+                data_root=str(world),
+                ann_file=f"{split}.jsonl",
+                media_folder="videos",
+                pipeline=[
+                    dict(type="OpenVideo"),
+                    dict(type="SampleClips", num_frames=2, **sampling),
+                    dict(type="DecodeClips"),
+                    dict(type="ResizePad", size=32),
+                    dict(type="Tokenize", tokenizer=tokenizer, max_length=40),
+                    dict(type="PackInputs"),
+                ],
+                **options,
+            ),
+        )
+
+    return Config(
+        dict(
+            default_scope="clipbert_mm",
+            experiment_name=tmp_path.name,  # runners of one name share their state
+            work_dir=str(tmp_path / "work"),
+            launcher="none",
+            log_level="WARNING",
+            randomness=dict(seed=5),
+            model=model_config,
+            train_dataloader=dataloader("train", dict(num_clips=2, mode="random")),
+            test_dataloader=dataloader("test", dict(num_clips=3, mode="uniform"), test_mode=True),
+            train_cfg=dict(type="EpochBasedTrainLoop", max_epochs=1),
+            test_cfg=dict(type="RetrievalTestLoop"),
+            test_evaluator=dict(type="RetrievalMetric"),
+            optim_wrapper=dict(type="OptimWrapper", optimizer=dict(type="AdamW", lr=1e-3)),
+            default_hooks=dict(checkpoint=dict(type="CheckpointHook", interval=-1, save_last=False)),
+            custom_hooks=[dict(type="EpochSeedHook"), dict(type="BrokenMediaHook"), dict(type="CheckpointFitHook")],
+            visualizer=dict(type="Visualizer"),
+        )
+    )
 
 
 @pytest.fixture(scope="session")

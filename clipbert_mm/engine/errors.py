@@ -39,12 +39,16 @@ def explain_arguments(text: str) -> str | None:
         return None
     name, argument = found.groups()
     groups = [group for group in vars(registry).values() if isinstance(group, registry.Registry)]
-    modules = [module for group in groups for module in group.module_dict.values() if inspect.isclass(module)]
-    registered = [candidate for module in modules for candidate in inspect.getmro(module)]
+    groups += [group.parent for group in groups]
     known: set[str] = set()
-    for candidate in registered:
-        if candidate.__name__ == name:
-            known |= set(inspect.signature(candidate).parameters) - {"options", "args", "kwargs"}
+    for module in {module for group in groups for module in group.module_dict.values() if inspect.isclass(module)}:
+        lineage = inspect.getmro(module)
+        names = [ancestor.__name__ for ancestor in lineage]
+        if name in names:  # a class that inherits may pass on what it does not know
+            for ancestor in lineage[: names.index(name) + 1]:
+                known |= set(inspect.signature(ancestor).parameters) - {"options", "args", "kwargs"}
+    if not known:
+        return None
     near = difflib.get_close_matches(argument, sorted(known), n=3)
     hint = f" Did you mean {' or '.join(near)}?" if near else ""
     return f"{name} has no option '{argument}'.{hint} There are: {', '.join(sorted(known))}."

@@ -27,10 +27,7 @@ def test_records_are_read_in_order_without_blank_lines(tmp_path: Path):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (
-            b"",
-            r"a\.jsonl is empty. It needs one line for each pair: \{\"video\": \"\.\.\.\", \"caption\": \"\.\.\.\"\}",
-        ),
+        (b"", r"a\.jsonl is empty\. It needs one line for each pair: \{.*\"caption\": .*\}\."),
         (b"\n\n", r"a\.jsonl is empty"),
         (GOOD + b"\nvideo,caption\n", r"a\.jsonl, line 3: expected a JSON object such as .*, got 'video,caption'"),
         (GOOD + GOOD[:-3], r"line 2: expected a JSON object such as .*Unterminated string"),

@@ -1,0 +1,121 @@
+"""Clips and frames: arithmetic in seconds, against the same arithmetic in fractions and against counting."""
+
+from fractions import Fraction
+
+import numpy as np
+import pytest
+
+from clipbert_mm.datasets.transforms import SampleClips
+
+
+def sample(total: int, fps: float, clips: int, frames: int, seconds: float = 1.0, seed: int | None = None) -> dict:
+    """Sample; uniformly without a seed, at random with one."""
+    mode = "uniform" if seed is None else "random"
+    sampler = SampleClips(num_clips=clips, num_frames=frames, clip_seconds=seconds, mode=mode)
+    rng = None if seed is None else np.random.default_rng(seed)
+    results = sampler.transform(dict(total_frames=total, avg_fps=fps, rng=rng))
+    results["frame_inds"] = results["frame_inds"].reshape(clips, frames)
+    return results
+
+
+def exact_uniform_inds(total: int, fps: Fraction, clips: int, frames: int, seconds: Fraction) -> list[list[Fraction]]:
+    """Where the frames of uniform clips lie, in frames, computed without rounding."""
+    duration = total / fps
+    length = min(seconds, duration)
+    room = duration - length
+    starts = [room / 2] if clips == 1 else [room * k / (clips - 1) for k in range(clips)]
+    return [[(start + length * (2 * t + 1) / (2 * frames)) * fps for t in range(frames)] for start in starts]
+
+
+@pytest.mark.parametrize(
+    "fps", [Fraction(25), Fraction(25, 2), Fraction(30000, 1001), Fraction(24000, 1001), Fraction(8)]
+)
+@pytest.mark.parametrize(
+    ("clips", "frames", "seconds"), [(1, 1, 1), (1, 4, 2), (2, 2, 1), (8, 2, 1), (16, 1, Fraction(1, 2))]
+)
+def test_uniform_clips_agree_with_exact_arithmetic(fps: Fraction, clips: int, frames: int, seconds: Fraction):
+    compared = 0
+    for total in (1, 2, 7, 13, 30, 99, 250, 1799):
+        found = sample(total, float(fps), clips, frames, float(seconds))["frame_inds"]
+        exact = exact_uniform_inds(total, fps, clips, frames, Fraction(seconds))
+        for row, places in zip(found.tolist(), exact, strict=True):
+            for index, place in zip(row, places, strict=True):
+                if abs(place - round(place)) < 1e-9:  # on the edge between two frames either is right
+                    assert index in (place, min(place, total - 1), place - 1)
+                else:
+                    assert index == int(place)
+                    compared += 1
+    assert compared > 0
+
+
+def test_by_hand():
+    # 10 s at 10 fps; clips of 1 s start at 0, 4.5 and 9 s, their two frames lie 0.25 and 0.75 s in.
+    assert sample(100, 10, 3, 2)["frame_inds"].tolist() == [[2, 7], [47, 52], [92, 97]]
+    assert sample(100, 10, 3, 2)["clip_times"].tolist() == [[0.0, 1.0], [4.5, 5.5], [9.0, 10.0]]
+    # One clip is the middle one, one frame is the middle of its clip.
+    assert sample(101, 10, 1, 1)["frame_inds"].tolist() == [[50]]
+    # T frames a clip cover it evenly: a clip of 2 s at 4 fps has 8 frames, every second one is taken.
+    assert sample(8, 4, 1, 4, seconds=2)["frame_inds"].tolist() == [[1, 3, 5, 7]]
+
+
+@pytest.mark.parametrize("seed", [None, 0])
+def test_a_video_shorter_than_a_clip_is_one_clip_that_covers_it(seed: int | None):
+    results = sample(10, 25, clips=3, frames=2, seed=seed)  # 0.4 s
+    assert results["frame_inds"].tolist() == [[2, 7]] * 3
+    assert results["clip_times"] == pytest.approx(np.array([[0.0, 0.4]] * 3))
+    assert sample(1, 25, clips=2, frames=3, seed=seed)["frame_inds"].tolist() == [[0, 0, 0]] * 2
+
+
+def test_frames_lie_in_the_video_and_in_their_clips():
+    rng = np.random.default_rng(0)
+    for _ in range(500):
+        total, fps = int(rng.integers(1, 400)), float(rng.choice([5, 12.5, 23.976, 29.97, 60]))
+        clips, frames, seconds = int(rng.integers(1, 9)), int(rng.integers(1, 5)), float(rng.uniform(0.2, 3))
+        for seed in (None, int(rng.integers(1000))):
+            results = sample(total, fps, clips, frames, seconds, seed)
+            inds, times = results["frame_inds"], results["clip_times"]
+            assert inds.min() >= 0
+            assert inds.max() < total
+            assert (times[:, 0] >= 0).all()
+            assert (times[:, 1] <= total / fps + 1e-9).all()
+            assert times[:, 1] - times[:, 0] == pytest.approx(min(seconds, total / fps))
+            # A frame lasts from inds / fps on for 1 / fps seconds.
+            assert (inds / fps <= times[:, 1:] + 1e-9).all()
+            assert ((inds + 1) / fps >= times[:, :1] - 1e-9).all()
+            assert (np.diff(inds, axis=1) >= 0).all()
+
+
+def test_random_clips_start_uniformly_and_each_on_its_own():
+    total, fps, clips, draws = 300, 10, 2, 4000
+    room = total / fps - 1
+    sampler = SampleClips(num_clips=clips, num_frames=1)
+    rng = np.random.default_rng(0)
+    starts = np.array(
+        [sampler.transform(dict(total_frames=total, avg_fps=fps, rng=rng))["clip_times"][:, 0] for _ in range(draws)]
+    )
+    counts, _ = np.histogram(starts, bins=10, range=(0, room))
+    expected = draws * clips / 10
+    assert np.abs(counts - expected).max() < 5 * np.sqrt(expected * 0.9)  # five standard deviations
+    # Were a clip drawn from each half, both would never lie in the first one; independent, they do in a quarter of cases.
+    both_early = (starts < room / 2).all(axis=1).mean()
+    assert both_early == pytest.approx(0.25, abs=5 * np.sqrt(0.25 * 0.75 / draws))
+
+
+def test_the_item_s_generator_decides():
+    assert sample(300, 10, 4, 2, seed=1)["frame_inds"].tolist() == sample(300, 10, 4, 2, seed=1)["frame_inds"].tolist()
+    assert sample(300, 10, 4, 2, seed=1)["frame_inds"].tolist() != sample(300, 10, 4, 2, seed=2)["frame_inds"].tolist()
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [dict(num_clips=0), dict(num_frames=0), dict(clip_seconds=0.0), dict(mode="middle")],
+    ids=lambda w: next(iter(w)),
+)
+def test_wrong_options_are_refused(wrong: dict):
+    with pytest.raises(ValueError, match=f"SampleClips expects num_clips >= 1, .* got .*{next(iter(wrong.values()))}"):
+        SampleClips(**(dict(num_clips=2, num_frames=2) | wrong))
+
+
+def test_random_clips_need_a_generator():
+    with pytest.raises(ValueError, match="mode 'random' needs the item's generator `rng`, got none"):
+        SampleClips(num_clips=2, num_frames=2).transform(dict(total_frames=10, avg_fps=5.0))

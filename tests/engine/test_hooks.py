@@ -1,0 +1,165 @@
+"""Hooks of training: other draws each epoch, broken files counted, checkpoints checked."""
+
+import logging
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+from mmengine.config import Config
+from mmengine.hooks import Hook
+
+from clipbert_mm.checkpoint import CheckpointError
+from clipbert_mm.engine import BrokenMediaHook
+from clipbert_mm.engine.launch import build_runner
+from clipbert_mm.structures import VideoTextSample
+
+
+class CatchWeights(Hook):
+    """Notes the weights that training begins with."""
+
+    def before_train(self, runner) -> None:
+        self.weights = {name: value.clone() for name, value in runner.model.state_dict().items()}
+
+
+class CatchItems(Hook):
+    """Notes which frames and texts each item of each epoch had."""
+
+    def __init__(self) -> None:
+        self.epochs: list[dict[int, str]] = []
+
+    def before_train_epoch(self, runner) -> None:
+        self.epochs.append({})
+
+    def after_train_iter(self, runner, batch_idx: int, data_batch=None, outputs=None) -> None:
+        for frames, sample in zip(data_batch["inputs"]["frames"], data_batch["data_samples"], strict=True):
+            self.epochs[-1][sample.sample_idx] = f"{frames.long().sum().item()} {sample.texts}"
+
+
+def items_of_training(config: Config) -> list[dict[int, str]]:
+    """Train and note the items."""
+    notes = CatchItems()
+    runner = build_runner(config)
+    runner.register_hook(notes)
+    runner.train()
+    return notes.epochs
+
+
+def test_every_epoch_draws_anew_and_the_seed_draws_the_same(runner_config: Config):
+    runner_config.train_cfg.max_epochs = 2
+    runner_config.train_dataloader.update(num_workers=1, persistent_workers=True)
+    first, second = items_of_training(runner_config)
+    assert first.keys() == second.keys() == set(range(24))
+    assert not any(first[idx] == second[idx] for idx in first)
+    runner_config.experiment_name += "-again"
+    runner_config.train_dataloader.update(num_workers=0, persistent_workers=False)
+    assert items_of_training(runner_config) == [first, second]
+    runner_config.experiment_name += "-other"
+    runner_config.randomness.seed = 6
+    runner_config.train_cfg.max_epochs = 1
+    assert items_of_training(runner_config)[0] != first
+
+
+def test_replaced_files_are_reported_at_the_end_of_the_epoch(
+    runner_config: Config, own_world: Path, break_file, caplog: pytest.LogCaptureFixture
+):
+    broken = break_file(own_world / "videos" / "train_00003.mp4", "no head")
+    runner_config.train_dataloader.dataset.data_root = str(own_world)
+    runner_config.custom_hooks[1].max_share = 0.5
+    runner_config.default_hooks.checkpoint.interval = 1
+    runner = build_runner(runner_config)
+    runner.logger.addHandler(caplog.handler)
+    runner.train()
+    report = next(record for record in caplog.records if "were replaced" in record.getMessage())
+    assert report.levelno == logging.WARNING
+    # Its three captions are three items.
+    assert report.getMessage().startswith("3 of 24 items were replaced in this epoch; 1 files cannot be read:")
+    assert f"{broken}: Error reading" in report.getMessage()
+    assert Path(runner_config.work_dir, "epoch_1.pth").is_file()
+
+
+def test_too_many_replaced_files_end_the_run(runner_config: Config, own_world: Path, break_file):
+    broken = [break_file(own_world / "videos" / f"train_0000{i}.mp4", "empty") for i in (1, 4)]
+    runner_config.train_dataloader.dataset.data_root = str(own_world)
+    runner_config.train_dataloader.num_workers = 1
+    with pytest.raises(RuntimeError) as caught:
+        build_runner(runner_config).train()
+    message = str(caught.value)
+    assert message.startswith("6 of 24 items were replaced in this epoch; 2 files cannot be read:")
+    assert all(f"{path}: the file is empty (0 bytes)" in message for path in broken)
+    assert "more than the share of 0.05 that BrokenMediaHook allows" in message
+
+
+@pytest.mark.parametrize(("max_share", "fails"), [(0.1, False), (0.0999, True)])
+def test_the_share_allowed_is_of_all_items(max_share: float, fails: bool, caplog: pytest.LogCaptureFixture):
+    hook = BrokenMediaHook(max_share=max_share)
+    logger = logging.getLogger("test_the_share_allowed")
+    runner = SimpleNamespace(train_dataloader=SimpleNamespace(dataset=range(100)), logger=logger)
+
+    def epoch(broken: int) -> None:
+        hook.before_train_epoch(runner)
+        for i in range(100):
+            replaced = [(f"{i:03d}.mp4", "cut")] if i < broken else []
+            hook.after_train_iter(runner, i, {"data_samples": [VideoTextSample(metainfo=dict(replaced=replaced))]})
+        hook.after_train_epoch(runner)
+
+    epoch(0)
+    assert not caplog.records
+    if fails:
+        with pytest.raises(RuntimeError, match="10 of 100 items"):
+            epoch(10)
+    else:
+        epoch(10)
+        epoch(10)  # counts from nothing again
+        reports = [record.getMessage() for record in caplog.records]
+        assert len(reports) == 2
+        assert "10 of 100 items" in reports[1]
+        assert "  004.mp4: cut\n  and 5 more" in reports[1]
+        assert "005.mp4" not in reports[1]
+
+
+def test_training_may_begin_with_part_of_a_checkpoint_and_says_which(
+    runner_config: Config, tmp_path: Path, caplog: pytest.LogCaptureFixture
+):
+    source = build_runner(runner_config).model.state_dict()
+    part = {name: torch.full_like(value, 0.25) for name, value in source.items() if name.startswith("encoder.bert")}
+    torch.save(part | {"mlm_head.bias": torch.zeros(3)}, tmp_path / "part.pth")
+    runner_config.load_from = str(tmp_path / "part.pth")
+    runner_config.experiment_name += "-part"
+    runner_config.log_level = "INFO"
+    runner = build_runner(runner_config)
+    runner.logger.addHandler(caplog.handler)
+    at_first = CatchWeights()
+    runner.register_hook(at_first)
+    runner.train()
+    found = next(
+        record.getMessage() for record in caplog.records if "tensors are in the checkpoint" in record.getMessage()
+    )
+    assert found.startswith(
+        f"{len(part)} of the model's {len(source)} tensors are in the checkpoint; new are backbone.conv"
+    )
+    assert found.endswith("; not used are mlm_head")
+    assert all((at_first.weights[name] == 0.25).all() for name in part)
+
+
+@pytest.mark.parametrize("task", ["test", "resume"])
+def test_testing_and_resuming_need_every_weight(runner_config: Config, tmp_path: Path, task: str):
+    whole = build_runner(runner_config).model.state_dict()
+    torch.save({"state_dict": {name: whole[name] for name in list(whole)[:5]}}, tmp_path / "part.pth")
+    runner_config.load_from, runner_config.experiment_name = str(tmp_path / "part.pth"), tmp_path.name + "-part"
+    runner_config.resume = task == "resume"
+    runner = build_runner(runner_config)
+    with pytest.raises(CheckpointError, match=rf"does not fit the model: 5 of the model's {len(whole)} tensors"):
+        runner.test() if task == "test" else runner.train()
+
+
+def test_a_checkpoint_of_another_shape_never_reaches_the_model(runner_config: Config, tmp_path: Path):
+    source = build_runner(runner_config).model.state_dict()
+    name = "encoder.bert.embeddings.word_embeddings.weight"
+    other = {key: torch.full_like(value, 0.125) for key, value in source.items()} | {name: torch.zeros(300, 16)}
+    torch.save(other, tmp_path / "other.pth")
+    runner_config.load_from, runner_config.experiment_name = str(tmp_path / "other.pth"), tmp_path.name + "-other"
+    runner = build_runner(runner_config)
+    with pytest.raises(CheckpointError, match=r"word_embeddings\.weight: checkpoint \(300, 16\), model \(200, 16\)"):
+        runner.train()
+    assert not any((value == 0.125).any() for value in runner.model.state_dict().values())

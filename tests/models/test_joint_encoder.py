@@ -1,0 +1,176 @@
+"""The joint encoder: BERT written out, the embedding of grid cells written out, and what padding may not do."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from transformers import BertConfig, BertModel
+
+from clipbert_mm.models import JointEncoder
+
+SIZES = dict(
+    vocab_size=50, hidden_size=16, num_layers=2, num_heads=4, intermediate_size=24, max_text_length=12, grid_size=5
+)
+
+
+@pytest.fixture
+def build() -> Callable[..., JointEncoder]:
+    """Build a small encoder with weights large enough to matter, in float64."""
+
+    def make(**options) -> JointEncoder:
+        encoder = JointEncoder(**(SIZES | dict(dropout=0.0, initializer_range=0.3) | options)).double().eval()
+        for name, parameter in encoder.named_parameters():
+            if name.endswith("bias") or "norm" in name.lower():
+                parameter.data += 0.3 * torch.randn_like(parameter)
+        return encoder
+
+    return make
+
+
+@pytest.fixture
+def texts() -> tuple[torch.Tensor, torch.Tensor]:
+    """Two texts, the second with three places of padding."""
+    text_ids = torch.randint(1, 50, (2, 7))
+    text_mask = torch.ones(2, 7, dtype=torch.long)
+    text_ids[1, 4:], text_mask[1, 4:] = 0, 0
+    return text_ids, text_mask
+
+
+def bert_by_hand(encoder: JointEncoder, ids: list[int], cells: torch.Tensor) -> torch.Tensor:
+    """BERT over one text without padding and the tokens (S, D) of one clip; returns the text's last states (L, D)."""
+    bert = encoder.bert
+    table = bert.embeddings
+    rows = [table.word_embeddings.weight[i] + table.position_embeddings.weight[p] for p, i in enumerate(ids)]
+    text = table.LayerNorm(torch.stack(rows) + table.token_type_embeddings.weight[0])
+    states = torch.cat([text, cells])
+    heads, width = 4, 4
+    for layer in bert.encoder.layer:
+        projections = (layer.attention.self.query, layer.attention.self.key, layer.attention.self.value)
+        query, key, value = (projection(states) for projection in projections)
+        mixed = torch.empty_like(states)
+        for h in range(heads):
+            own = slice(h * width, (h + 1) * width)
+            weights = (query[:, own] @ key[:, own].T / np.sqrt(width)).softmax(dim=1)
+            mixed[:, own] = weights @ value[:, own]
+        attention = layer.attention.output
+        states = attention.LayerNorm(attention.dense(mixed) + states)
+        states = layer.output.LayerNorm(layer.output.dense(F.gelu(layer.intermediate.dense(states))) + states)
+    return states[: len(ids)]
+
+
+def test_each_text_and_clip_go_through_bert(build: Callable, texts: tuple):
+    encoder = build()
+    visual_tokens = torch.randn(2, 3, 6, 16, dtype=torch.float64)  # 2 texts, 3 clips, 6 cells
+    states = encoder(*texts, visual_tokens)
+    assert states.shape == (2, 3, 7, 16)
+    pooled = encoder.pool(states)
+    for m, length in ((0, 7), (1, 4)):
+        for k in range(3):
+            wanted = bert_by_hand(encoder, texts[0][m, :length].tolist(), visual_tokens[m, k])
+            torch.testing.assert_close(states[m, k, :length], wanted)
+            torch.testing.assert_close(pooled[m, k], torch.tanh(encoder.bert.pooler.dense(wanted[0])))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_padding_changes_nothing(build: Callable, texts: tuple, dtype: torch.dtype):
+    encoder = build().to(dtype)
+    visual_tokens = torch.randn(2, 3, 6, 16).to(dtype)
+    text_ids, text_mask = texts
+    longer_ids = F.pad(text_ids, (0, 5), value=33)  # whatever stands in the padding
+    longer_mask = F.pad(text_mask, (0, 5))
+    states = encoder(text_ids, text_mask, visual_tokens)
+    padded = encoder(longer_ids, longer_mask, visual_tokens)[:, :, :7]
+    real = text_mask.bool()[:, None].expand(states.shape[:3])
+    tolerance = dict(atol=1e-5, rtol=1e-5) if dtype == torch.float32 else dict(atol=0.05, rtol=0.05)
+    torch.testing.assert_close(padded[real], states[real], **tolerance)
+
+
+def test_grid_cells_are_told_apart_by_row_column_and_kind(build: Callable):
+    encoder = build()
+    features = torch.randn(2, 3, 16, 4, 5, dtype=torch.float64)
+    tokens = encoder.embed_clips(features)
+    assert tokens.shape == (2, 3, 20, 16)
+    part = encoder.visual_embedding
+    for y in range(4):
+        for x in range(5):
+            place = part.row_embeddings.weight[y] + part.column_embeddings.weight[x] + part.type_embedding.weight[0]
+            torch.testing.assert_close(tokens[:, :, y * 5 + x], part.norm(features[:, :, :, y, x] + place))
+
+
+def test_pixel_sampling_draws_once_for_the_batch_and_in_training_alone(build: Callable):
+    encoder = build(pixel_sampling=7)
+    features = torch.randn(3, 2, 16, 4, 5, dtype=torch.float64)
+    whole = encoder.embed_clips(features)
+    assert whole.shape[2] == 20
+    encoder.train()
+    drawn_ever = set()
+    for _ in range(30):
+        kept = encoder.embed_clips(features)
+        same = (kept[:, :, :, None] == whole[:, :, None]).all(dim=-1)  # (B, K, S', S)
+        places = same.float().argmax(dim=3)
+        assert same.any(dim=3).all()
+        assert (places == places[0, 0]).all(), "all clips keep the same cells"
+        assert len(set(places[0, 0].tolist())) == 7, "without replacement"
+        drawn_ever |= set(places[0, 0].tolist())
+    assert drawn_ever == set(range(20))
+    assert build(pixel_sampling=20).train().embed_clips(features).shape[2] == 20
+
+
+def test_weights_start_as_asked():
+    encoder = JointEncoder(
+        **(SIZES | dict(hidden_size=64, intermediate_size=128, vocab_size=500)), initializer_range=0.08
+    )
+    for name, parameter in encoder.named_parameters():
+        if parameter.ndim == 2 and parameter.numel() > 1000:
+            assert parameter.std().item() == pytest.approx(0.08, rel=0.12), name
+    assert encoder.visual_embedding.row_embeddings.weight.std().item() == pytest.approx(0.08, rel=0.2)
+
+
+def test_a_pretrained_bert_is_taken_over(tmp_path: Path):
+    config = BertConfig(
+        vocab_size=50,
+        hidden_size=16,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        intermediate_size=24,
+        max_position_embeddings=12,
+    )
+    source = BertModel(config)
+    source.save_pretrained(tmp_path)
+    encoder = JointEncoder(**SIZES, pretrained=str(tmp_path))
+    own = encoder.bert.state_dict()
+    assert own.keys() == source.state_dict().keys()
+    for name, value in source.state_dict().items():
+        assert torch.equal(own[name], value), name
+    # MMEngine's initialisation, which the Runner calls, leaves them as they are.
+    encoder.init_weights()
+    assert all(torch.equal(encoder.bert.state_dict()[name], value) for name, value in source.state_dict().items())
+
+
+def test_a_pretrained_bert_of_another_size_is_refused(tmp_path: Path):
+    BertModel(BertConfig(vocab_size=50, hidden_size=8, num_hidden_layers=1, num_attention_heads=2)).save_pretrained(
+        tmp_path
+    )
+    with pytest.raises(RuntimeError, match="size"):
+        JointEncoder(**SIZES, pretrained=str(tmp_path))
+
+
+def test_gradients_reach_every_parameter(build: Callable, texts: tuple, without_gradient):
+    encoder = build()
+    tokens = encoder.embed_clips(torch.randn(2, 2, 16, 5, 5, dtype=torch.float64))
+    encoder.pool(encoder(*texts, tokens)).pow(2).sum().backward()
+    assert without_gradient(encoder) == []
+
+
+def test_a_text_that_is_too_long_is_refused(build: Callable):
+    ids = torch.ones(1, 13, dtype=torch.long)
+    with pytest.raises(ValueError, match=r"texts of at most 12 word pieces, got 13\. Lower max_length of Tokenize"):
+        build()(ids, ids, torch.zeros(1, 1, 4, 16))
+
+
+def test_a_grid_that_is_too_large_is_refused(build: Callable):
+    with pytest.raises(ValueError, match=r"places for a grid of 5 x 5, got 4 x 6\. Raise its grid_size"):
+        build().embed_clips(torch.zeros(1, 1, 16, 4, 6))
