@@ -18,7 +18,6 @@ from mmengine.logging import HistoryBuffer
 from mmengine.optim import OptimWrapper
 from mmengine.registry import OPTIM_WRAPPERS
 from torch import nn
-from torch.utils.flop_counter import sdpa_flop_count
 
 from clipbert_mm import compat
 from clipbert_mm.engine.launch import build_runner
@@ -99,10 +98,11 @@ def test_a_malicious_checkpoint_is_refused_and_nothing_in_it_runs(
     for resume in (False, True):
         runner_config.load_from, runner_config.resume = str(tmp_path / "evil.pth"), resume
         runner_config.experiment_name += "x"
-        with pytest.raises(pickle.UnpicklingError, match="Unsupported global: GLOBAL posix.system"):
+        with pytest.raises(pickle.UnpicklingError, match=r"posix\.system"):
             build_runner(runner_config).train()
     assert not marker.exists()
-    with pytest.raises(pickle.UnpicklingError, match="posix.system"):
+    runner_config.experiment_name += "x"
+    with pytest.raises(pickle.UnpicklingError, match=r"posix\.system"):
         build_runner(runner_config).test()
     assert not marker.exists()
     assert pickle.loads(pickle.dumps(command)) == 0
@@ -110,15 +110,16 @@ def test_a_malicious_checkpoint_is_refused_and_nothing_in_it_runs(
 
 
 @pytest.mark.parametrize(
-    "reached", [(HistoryBuffer, "__subclasses__"), (np.ndarray, "tofile"), (HistoryBuffer, "_set_default_statistics")]
+    ("owner", "name"),
+    [(HistoryBuffer, "__subclasses__"), (HistoryBuffer, "_set_default_statistics"), (np.ndarray, "tofile")],
 )
-def test_getattr_gives_nothing_but_four_statistics(tmp_path: Path, reached: tuple):
-    torch.save({"message_hub": Command(getattr, *reached)}, tmp_path / "evil.pth")
-    with pytest.raises((pickle.UnpicklingError, ValueError), match=rf"\.{reached[1]}, which ours never hold"):
+def test_getattr_gives_nothing_but_four_statistics(tmp_path: Path, owner: type, name: str):
+    torch.save({"message_hub": Command(getattr, owner, name)}, tmp_path / "evil.pth")
+    with pytest.raises((pickle.UnpicklingError, ValueError), match=rf"\.{name}, which ours never hold"):
         torch.load(tmp_path / "evil.pth", weights_only=True)
-    for name in ("current", "max", "mean", "min"):
-        torch.save({"a": Command(getattr, HistoryBuffer, name)}, tmp_path / "good.pth")
-        assert torch.load(tmp_path / "good.pth", weights_only=True)["a"] is getattr(HistoryBuffer, name)
+    for good in ("current", "max", "mean", "min"):
+        torch.save({"a": Command(getattr, HistoryBuffer, good)}, tmp_path / "good.pth")
+        assert torch.load(tmp_path / "good.pth", weights_only=True)["a"] is getattr(HistoryBuffer, good)
 
 
 def test_mmpretrain_is_imported_also_beside_pycocotools(tmp_path: Path, root: Path):
@@ -193,6 +194,10 @@ def test_attention_is_counted(length: int, keys: int, width: int, values: int):
         def forward(self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
             return F.scaled_dot_product_attention(query, key, value)
 
+    class WrittenOut(nn.Module):
+        def forward(self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
+            return torch.matmul(torch.matmul(query, key.transpose(2, 3)).softmax(dim=3), value)
+
     tensors = (torch.zeros(2, 3, length, width), torch.zeros(2, 3, keys, width), torch.zeros(2, 3, keys, values))
     count = FlopCountAnalysis(Attention(), tensors).unsupported_ops_warnings(False)
     assert count.total() == 0, "fvcore knows it now, and the work-around can go"
@@ -203,20 +208,20 @@ def test_attention_is_counted(length: int, keys: int, width: int, values: int):
         by_hand += width  # query times key
         by_hand += values  # weight times value
     assert count.total() == by_hand
-    # torch counts a multiply-add as two.
-    assert 2 * count.total() == sdpa_flop_count(*(tensor.shape for tensor in tensors))
+    written_out = FlopCountAnalysis(WrittenOut(), tensors).unsupported_ops_warnings(False)
+    assert count.total() == written_out.total()
 
 
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
-        ("[12:00:01] /github/workspace/src/video/video_reader.cc:151: Check failed: st_nb >= 0\nStack trace", "Check failed: st_nb >= 0"),
-        ("[1:2:3] /a/b.cc:292: [1:2:3] /a/c.cc:218: Check failed: avcodec_send_packet", "Check failed: avcodec_send_packet"),
+        ("[12:00:01] /github/src/video_reader.cc:151: Check failed: st_nb >= 0\nStack", "Check failed: st_nb >= 0"),
+        ("[1:2:3] /a/b.cc:292: [1:2:3] /a/c.cc:218: Check failed: send_packet", "Check failed: send_packet"),
         ("\nError reading a.mp4...\n", "Error reading a.mp4..."),
         ("cannot open a:12: b", "cannot open a:12: b"),
         ("", "ValueError"),
     ],
     ids=["decord", "decord in decord", "plain", "a path with a number", "nothing"],
-)  # fmt: skip
+)
 def test_a_decoder_s_reason_is_its_first_line_without_paths(text: str, reason: str):
     assert compat.decoder_reason(ValueError(text)) == reason

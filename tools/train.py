@@ -6,6 +6,7 @@ import os
 import sys
 
 from mmengine.config import DictAction
+from mmengine.runner import find_latest_checkpoint
 
 from clipbert_mm.checkpoint import check_file
 from clipbert_mm.engine.config import load_config
@@ -45,10 +46,12 @@ def main(argv: list[str] | None = None) -> None:
     config.work_dir = args.work_dir or config.get("work_dir") or os.path.join("work_dirs", name)
     if args.amp:
         use_amp(config)
-    if args.resume is not None:
-        config.resume = True
-        if args.resume != "auto":
-            config.load_from = args.resume
+    if args.resume == "auto":
+        # MMEngine would resume from the config's load_from instead; that is where training begins, not where it goes on.
+        config.resume = find_latest_checkpoint(config.work_dir) is not None
+        config.load_from = None if config.resume else config.get("load_from")
+    elif args.resume is not None:
+        config.resume, config.load_from = True, args.resume
     if config.get("load_from") is not None:
         check_file(config.load_from)
     build_runner(config).train()

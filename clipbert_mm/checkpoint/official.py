@@ -17,7 +17,10 @@ RENAMED = (
     (r"^(backbone\.layer\d\.\d+)\.conv(\d)\.norm\.", r"\1.bn\2."),
     (r"^cnn\.grid_encoder\.0\.", "projection.conv."),
     (r"^transformer\.bert\.visual_embeddings\.row_position_embeddings\.", "encoder.visual_embedding.row_embeddings."),
-    (r"^transformer\.bert\.visual_embeddings\.col_position_embeddings\.", "encoder.visual_embedding.column_embeddings."),
+    (
+        r"^transformer\.bert\.visual_embeddings\.col_position_embeddings\.",
+        "encoder.visual_embedding.column_embeddings.",
+    ),
     (r"^transformer\.bert\.visual_embeddings\.token_type_embeddings\.", "encoder.visual_embedding.type_embedding."),
     (r"^transformer\.bert\.visual_embeddings\.LayerNorm\.", "encoder.visual_embedding.norm."),
     (r"^transformer\.bert\.", "encoder.bert."),

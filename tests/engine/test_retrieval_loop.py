@@ -73,7 +73,7 @@ def test_texts_are_scored_beside_others_of_their_length(runner_config: Config):
 
 
 def test_broken_videos_are_left_out_and_told(runner_config: Config, own_world: Path, tmp_path: Path, break_file):
-    broken = break_file(own_world / "videos" / "test_00002.mp4", "cut, no index")
+    broken = break_file(own_world / "videos" / "test_00002.mp4", "cut")
     runner_config.test_dataloader.dataset.update(data_root=str(own_world), on_broken="skip")
     runner_config.test_dataloader.batch_size = 1  # a batch without any readable video
     runner_config.test_evaluator.rankings_file = str(tmp_path / "rankings.json")

@@ -2,6 +2,7 @@
 """Print a config as it is after inheritance and options: python tools/analysis_tools/print_config.py CONFIG."""
 
 import argparse
+import contextlib
 import sys
 
 from mmengine.config import DictAction
@@ -16,7 +17,9 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("config", help="config file")
     parser.add_argument("--cfg-options", nargs="+", action=DictAction, metavar="KEY=VALUE")
     args = parser.parse_args(argv)
-    print(load_config(args.config, args.cfg_options).pretty_text)
+    with contextlib.redirect_stdout(sys.stderr):  # MMEngine's log, which else would stand in the config
+        config = load_config(args.config, args.cfg_options)
+    print(config.pretty_text)
 
 
 if __name__ == "__main__":

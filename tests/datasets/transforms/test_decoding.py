@@ -101,7 +101,7 @@ def test_other_containers_and_codecs(tmp_path: Path, decode_with_pyav):
     [
         ("empty", r"the file is empty \(0 bytes\)"),
         ("text", "Error reading"),
-        ("cut, no index", "Error reading"),
+        ("cut", "Error reading"),
         ("cut in the data", "av_read_frame failed"),
         ("zeros in the data", "^Check failed: avcodec_send_packet"),  # without the paths of decord's build machine
         ("no head", "Error reading"),
@@ -142,7 +142,7 @@ def test_a_grey_image_has_three_channels(tmp_path: Path):
     assert (LoadImage().transform(dict(path=str(tmp_path / "a.png")))["frames"] == np.full((1, 1, 4, 5, 3), 77)).all()
 
 
-@pytest.mark.parametrize("how", ["empty", "text", "cut, no index", "no head"])
+@pytest.mark.parametrize("how", ["empty", "text", "cut", "no head"])
 def test_a_broken_image_is_named_with_what_is_wrong(world: Path, tmp_path: Path, break_file, how: str):
     path = tmp_path / "a.jpg"
     path.symlink_to(world / "images" / "00000.jpg")

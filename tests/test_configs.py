@@ -1,0 +1,186 @@
+"""Every config: its model and its datasets are built, and what it says about itself is true."""
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from mmengine.config import Config
+from mmengine.optim import build_optim_wrapper
+from mmengine.runner import Runner
+from torch import nn
+
+from clipbert_mm.engine.config import load_config
+from clipbert_mm.registry import MODELS
+
+CONFIGS = Path(__file__).resolve().parents[1] / "configs"
+LEAVES = sorted(path for path in CONFIGS.rglob("*.py") if "_base_" not in path.parts)
+TINY = [path for path in LEAVES if "tiny" in path.stem]
+LARGE = [path for path in LEAVES if "tiny" not in path.stem]
+SPLITS = ("train", "val", "test")
+
+
+def name_of(path: Path) -> str:
+    return path.stem
+
+
+@pytest.fixture
+def read(own_world: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[Path], Config]:
+    """Read a config with its data in the small world."""
+    for variable in ("SHAPES_ROOT", "CLIPBERT_DATA"):
+        monkeypatch.setenv(variable, str(own_world))
+    monkeypatch.delenv("CLIPBERT_BERT", raising=False)
+    return lambda path: load_config(str(path))
+
+
+def loaders(config: Config) -> dict[str, dict[str, Any]]:
+    """The dataloaders of a config by split."""
+    return {split: config[f"{split}_dataloader"] for split in SPLITS if f"{split}_dataloader" in config}
+
+
+def step_of(loader: dict[str, Any], kind: str) -> dict[str, Any]:
+    """The transform of a kind in a dataloader's pipeline."""
+    return next(step for step in loader["dataset"]["pipeline"] if step["type"] == kind)
+
+
+def test_there_are_configs():
+    assert len(TINY) >= 2
+    assert len(LARGE) >= 1
+
+
+@pytest.mark.parametrize("path", LEAVES, ids=name_of)
+def test_a_leaf_inherits_bases_alone(path: Path):
+    bases = re.search(r"_base_ = \[(.*?)\]", path.read_text(), re.DOTALL).group(1)
+    found = [(path.parent / base).resolve() for base in re.findall(r'"(.*?)"', bases)]
+    assert found
+    for base in found:
+        assert base.is_relative_to(CONFIGS / "_base_")
+        assert "_base_ =" not in base.read_text(), "two levels, no more"
+
+
+@pytest.mark.parametrize("path", LEAVES, ids=name_of)
+def test_a_file_name_says_the_recipe(path: Path, read: Callable):
+    config, name = read(path), path.stem
+    recipe = re.search(r"_\d+xb(\d+)(?:-(\d+)x(\d+))?-(\d+)e_", name)
+    if recipe is None:
+        assert name.endswith("_custom"), "only the template has no recipe"
+        return
+    batch, clips, frames, epochs = (None if value is None else int(value) for value in recipe.groups())
+    assert config.train_dataloader.batch_size == batch
+    assert config.train_cfg.max_epochs == epochs
+    if clips is not None:
+        sampling = step_of(config.train_dataloader, "SampleClips")
+        assert (sampling.num_clips, sampling.num_frames, sampling.mode) == (clips, frames, "random")
+    opening = path.read_text().partition("_base_")[0]
+    assert f"python tools/train.py {path.relative_to(CONFIGS.parent)}" in opening
+
+
+@pytest.mark.parametrize("path", LEAVES, ids=name_of)
+def test_what_has_to_agree_agrees(path: Path, read: Callable):
+    config = read(path)
+    model = config.model
+    width = model.encoder.hidden_size
+    assert model.projection.out_channels == model.head.in_channels == width
+    assert model.data_preprocessor.vocab_size == model.encoder.vocab_size
+    if "mlm_head" in model:
+        assert (model.mlm_head.in_channels, model.mlm_head.vocab_size) == (width, model.encoder.vocab_size)
+    sizes = {step_of(loader, "ResizePad").size for loader in loaders(config).values()}
+    words = {step_of(loader, "Tokenize").tokenizer for loader in loaders(config).values()}
+    assert len(sizes) == len(words) == 1, "training and testing prepare alike"
+    # The rate rises over the first tenth and falls to 0 at the end (Section 3 of the paper).
+    first, second = config.param_scheduler
+    assert first.end == second.begin == pytest.approx(0.1 * config.train_cfg.max_epochs)
+    assert second.end == config.train_cfg.max_epochs
+    assert second.end_factor == 0
+
+
+@pytest.mark.parametrize("path", LEAVES, ids=name_of)
+def test_datasets_give_what_the_model_takes(path: Path, read: Callable):
+    config = read(path)
+    for split, loader in loaders(config).items():
+        loader = Runner.build_dataloader(loader | dict(num_workers=0, persistent_workers=False, batch_size=2), seed=0)
+        data = next(iter(loader))
+        preprocessor = MODELS.build(config.model.data_preprocessor)
+        inputs = preprocessor(data)["inputs"]
+        size = step_of(config[f"{split}_dataloader"], "ResizePad").size
+        assert inputs["frames"].shape[0] == 2
+        assert inputs["frames"].shape[3:] == (3, size, size)
+        tokenizer = loader.dataset.pipeline.transforms[-2].tokenizer
+        if "mlm_labels" not in inputs:  # the captions reach the model, none as [UNK]
+            texts = [text for sample in data["data_samples"] for text in sample.texts]
+            for ids, mask, text in zip(inputs["text_ids"], inputs["text_mask"], texts, strict=True):
+                assert tokenizer.decode(ids[mask.bool()]).replace(" ,", ",") == f"[CLS] {text} [SEP]"
+        if split == "train":
+            labels = np.concatenate([sample.match_labels for sample in data["data_samples"]])
+            assert len(labels) == len(inputs["text_ids"])
+            assert set(labels) <= {0, 1}
+
+
+@pytest.mark.parametrize("path", TINY, ids=name_of)
+def test_one_step_of_training_reaches_every_parameter(path: Path, read: Callable, without_gradient: Callable):
+    config = read(path)
+    model = MODELS.build(config.model)
+    model.init_weights()
+    for module in model.backbone.modules():
+        if isinstance(module, nn.BatchNorm2d) and not module.weight.any():
+            nn.init.constant_(
+                module.weight, 0.1
+            )  # mmpretrain lets each block begin as the identity, with no gradient inside
+    loader = Runner.build_dataloader(config.train_dataloader | dict(num_workers=0, batch_size=4), seed=0)
+    wrapper = build_optim_wrapper(model, config.optim_wrapper)
+    model.train()
+    before = {name: value.detach().clone() for name, value in model.named_parameters()}
+    loss, log = model.parse_losses(model(**model.data_preprocessor(next(iter(loader)), True), mode="loss"))
+    loss.backward()
+    assert without_gradient(model) == []
+    wrapper.step()
+    # Fresh weights know nothing: the losses begin near the logarithms of the number of choices.
+    assert log["loss_match"].item() == pytest.approx(np.log(2), abs=0.15)
+    if "loss_mlm" in log:
+        assert log["loss_mlm"].item() == pytest.approx(np.log(config.model.encoder.vocab_size), rel=0.15)
+    assert not [name for name, value in model.named_parameters() if torch.equal(before[name], value)]
+
+
+@pytest.mark.parametrize("path", TINY, ids=name_of)
+def test_weight_decay_spares_biases_and_norms(path: Path, read: Callable):
+    config = read(path)
+    model = MODELS.build(config.model)
+    wrapper = build_optim_wrapper(model, config.optim_wrapper)
+    decays = {id(value): group["weight_decay"] for group in wrapper.param_groups for value in group["params"]}
+    norms = {
+        id(value)
+        for module in model.modules()
+        if isinstance(module, (nn.LayerNorm, nn.BatchNorm2d))
+        for value in module.parameters()
+    }
+    for name, value in model.named_parameters():
+        spared = id(value) in norms or name.endswith("bias")
+        assert decays[id(value)] == (0 if spared else 1e-3), name
+    assert {group["lr"] for group in wrapper.param_groups} == {config.optim_wrapper.optimizer.lr}
+
+
+@pytest.mark.parametrize("path", LARGE, ids=name_of)
+def test_the_paper_s_model_is_built(path: Path, read: Callable):
+    model = MODELS.build(read(path).model)
+    model.train()
+    names = {name for name, value in model.named_parameters() if not value.requires_grad}
+    # Batch norms, stem and first stage stay as they are.
+    assert names == {
+        name
+        for name, _ in model.backbone.named_parameters(prefix="backbone")
+        if ".bn" in name or "downsample.1" in name or name.startswith(("backbone.conv1", "backbone.layer1"))
+    }
+    norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
+    assert len(norms) == 53
+    assert not any(norm.training for norm in norms)
+    # The stride of a stage sits in its first 1x1 convolution, as in the Caffe-style ResNet.
+    assert model.backbone.layer2[0].conv1.stride == (2, 2)
+    assert model.backbone.layer2[0].conv2.stride == (1, 1)
+    # ResNet-50 without its classifier, the projection, BERT-base, places and kind of grid cells with their norm, the head.
+    resnet, projection = 23_508_032, 2048 * 768 * 9
+    bert, visual = 109_482_240, (100 + 100 + 1 + 2) * 768
+    head = 768 * 1536 + 1536 + 1536 * 2 + 2
+    assert sum(value.numel() for value in model.parameters()) == resnet + projection + bert + visual + head

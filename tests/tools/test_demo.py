@@ -1,0 +1,71 @@
+"""The demo from nothing to its table, on a small world and for one epoch a stage; a second run does nothing again."""
+
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+
+import cv2
+import numpy as np
+import pytest
+from mmengine.config import Config
+
+from clipbert_mm.datasets.shapes import ShapesWorld
+from clipbert_mm.evaluation.retrieval import retrieval_metrics
+
+
+@pytest.fixture
+def demo(tool: Callable[[str], ModuleType], monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """The demo with less of everything."""
+    module = tool("demo.py")
+    stage_config = module.stage_config
+
+    def shrunken(*arguments) -> Config:
+        config = stage_config(*arguments)
+        config.train_dataloader.batch_size = 8
+        config.train_cfg.max_epochs = 1
+        config.default_hooks.checkpoint.interval = 1
+        return config
+
+    monkeypatch.setattr(module, "stage_config", shrunken)
+    monkeypatch.setattr(
+        module, "ShapesWorld", lambda seed: ShapesWorld(seed=seed, images=16, train_videos=6, test_videos=3)
+    )
+    monkeypatch.setenv("SHAPES_ROOT", "nowhere")  # the demo sets it, and this puts it back
+    return module
+
+
+def test_the_demo_ends_with_a_table_of_its_metrics(demo: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture):
+    demo.main(["--out", str(tmp_path / "demo"), "--seed", "3"])
+    printed = capsys.readouterr().out
+    metrics = json.loads((tmp_path / "demo" / "metrics.json").read_text())
+    assert list(metrics) == ["N_test = 8", "N_test = 1", "chance"]
+    for clips in (8, 1):
+        rankings = json.loads((tmp_path / "demo" / f"test_{clips}" / "rankings.json").read_text())
+        wanted = retrieval_metrics(np.array(rankings["scores"]), np.array(rankings["text_video"]))
+        assert metrics[f"N_test = {clips}"] == pytest.approx(wanted | {"coverage": 100})
+    for direction, words in (("t2v", "text -> video"), ("v2t", "video -> text")):
+        for name, own in metrics.items():
+            row = re.search(rf"^{words}, {name}\s+(.*)$", printed, re.MULTILINE).group(1)
+            shown = [float(value) for value in row.split()]
+            columns = ("R@1", "R@5", "R@10", "MdR", "MnR")
+            assert shown == pytest.approx([own[f"{direction}/{column}"] for column in columns], abs=0.051)
+    for picture in ("curves.png", "retrieval.png"):
+        assert cv2.imread(str(tmp_path / "demo" / picture)).std() > 5
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "demo").rglob("*.pth")}
+    demo.main(["--out", str(tmp_path / "demo"), "--seed", "3"])
+    assert capsys.readouterr().out.count("done already") == 4
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "demo").rglob("*.pth")} == before
+
+
+def test_chance_is_what_chance_gives(demo: ModuleType, tmp_path: Path):
+    # 30 videos of one caption: R@K is K / 30, the mean rank 15.5.
+    rankings = dict(scores=np.zeros((30, 30)).tolist(), text_video=list(range(30)))
+    (tmp_path / "rankings.json").write_text(json.dumps(rankings))
+    found = demo.chance(tmp_path / "rankings.json")
+    for direction in ("t2v", "v2t"):
+        for k in (1, 5, 10):
+            deviation = 100 * np.sqrt(k / 30 * (1 - k / 30) / (30 * 200))
+            assert found[f"{direction}/R@{k}"] == pytest.approx(100 * k / 30, abs=5 * deviation)
+        assert found[f"{direction}/MnR"] == pytest.approx(15.5, abs=0.6)

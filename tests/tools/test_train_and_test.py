@@ -1,0 +1,253 @@
+"""The tools end to end, on a small world and for few steps: pre-training, retrieval, going on, testing, and what they say."""
+
+import json
+import re
+import runpy
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import ModuleType
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from mmengine.fileio import load
+
+from clipbert_mm.evaluation.retrieval import retrieval_metrics
+
+ROOT = Path(__file__).resolve().parents[2]
+PRETRAIN = str(ROOT / "configs/shapes/clipbert_tiny_1xb32-14e_shapes-pretrain.py")
+RETRIEVAL = next(str(path) for path in (ROOT / "configs/shapes").glob("*-retrieval.py"))
+
+
+def options(**more) -> list[str]:
+    """Command-line options that shrink a config; keys have __ for dots."""
+    shrunken = dict(
+        train_dataloader__batch_size=8,
+        default_hooks__checkpoint__interval=1,
+        default_hooks__logger__interval=1,
+        experiment_name=f"run-{time.monotonic_ns()}",  # runners of one name share their state
+        log_level="WARNING",
+    )
+    return ["--cfg-options", *(f"{key.replace('__', '.')}={value}" for key, value in (shrunken | more).items())]
+
+
+def weights(path: Path) -> dict[str, torch.Tensor]:
+    """The weights of a checkpoint."""
+    return torch.load(path, weights_only=True)["state_dict"]
+
+
+def logged(work_dir: Path) -> list[dict]:
+    """What was logged over the steps, in the order of the runs."""
+    logs = sorted(work_dir.glob("*/vis_data/scalars.json"), key=lambda path: path.stat().st_mtime_ns)
+    rows = [json.loads(line) for log in logs for line in log.read_text().splitlines()]
+    return [row for row in rows if "loss" in row]
+
+
+@pytest.fixture(scope="module")
+def train(tool: Callable[[str], ModuleType]) -> Callable:
+    return tool("train.py").main
+
+
+@pytest.fixture(scope="module")
+def test(tool: Callable[[str], ModuleType]) -> Callable:
+    return tool("test.py").main
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory, link_world: Callable) -> Iterator[Path]:
+    """A folder with a world of its own in world/, which the configs read."""
+    folder = tmp_path_factory.mktemp("end-to-end")
+    link_world(folder / "world")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SHAPES_ROOT", str(folder / "world"))
+        patch.setenv("LOCAL_RANK", "0")
+        yield folder
+
+
+@pytest.fixture(scope="module")
+def pretrained(folder: Path, train: Callable) -> Path:
+    """The checkpoint of two short epochs of pre-training."""
+    train([PRETRAIN, "--work-dir", str(folder / "pretrain"), *options(train_cfg__max_epochs=2)])
+    return folder / "pretrain" / "epoch_2.pth"
+
+
+@pytest.fixture(scope="module")
+def finetuned(folder: Path, train: Callable, pretrained: Path) -> Path:
+    """The checkpoint of two short epochs of retrieval."""
+    train([RETRIEVAL, "--work-dir", str(folder / "whole"), *options(train_cfg__max_epochs=2, load_from=pretrained)])
+    return folder / "whole" / "epoch_2.pth"
+
+
+def test_pretraining_writes_losses_and_a_checkpoint(folder: Path, pretrained: Path):
+    rows = logged(folder / "pretrain")
+    assert [row["step"] for row in rows] == list(range(1, 11))  # 40 images, batches of 8, 2 epochs
+    assert all(row["loss"] == pytest.approx(row["loss_match"] + row["loss_mlm"], rel=1e-3) for row in rows)
+    assert rows[-1]["loss_mlm"] < rows[0]["loss_mlm"]
+    assert [path.name for path in (folder / "pretrain").glob("*.pth")] == ["epoch_2.pth"]
+    assert all(value.isfinite().all() for value in weights(pretrained).values())
+    assert (folder / "world" / "tokenizer" / "tokenizer.json").is_file()
+
+
+def test_retrieval_begins_with_the_pretrained_weights(folder: Path, pretrained: Path, train: Callable):
+    train(
+        [
+            RETRIEVAL,
+            *("--work-dir", str(folder / "still")),
+            *options(train_cfg__max_epochs=1, load_from=pretrained, optim_wrapper__optimizer__lr=0.0),
+        ]
+    )
+    before, after = weights(pretrained), weights(folder / "still" / "epoch_1.pth")
+    assert before.keys() - after.keys() == {name for name in before if name.startswith("mlm_head")}
+    assert all(torch.equal(before[name], value) for name, value in after.items()), "also the batch norms' statistics"
+
+
+def test_a_run_that_was_cut_goes_on_as_if_it_had_not_been(
+    folder: Path, pretrained: Path, finetuned: Path, train: Callable
+):
+    work_dir = folder / "cut"
+    start = ["--work-dir", str(work_dir), "--resume"]  # nothing to go on from yet, so it begins with load_from
+    train([RETRIEVAL, *start, *options(train_cfg__max_epochs=1, load_from=pretrained)])
+    assert (work_dir / "last_checkpoint").read_text().endswith("epoch_1.pth")
+    train([RETRIEVAL, *start, *options(train_cfg__max_epochs=2, load_from=pretrained)])
+    rows = logged(work_dir)
+    assert [(row["epoch"], row["step"]) for row in rows] == [(1, 1), (1, 2), (1, 3), (2, 4), (2, 5), (2, 6)]
+    whole = logged(folder / "whole")
+    for key in ("loss", "lr", "match_accuracy"):
+        assert [row[key] for row in rows] == pytest.approx([row[key] for row in whole])
+    resumed = weights(work_dir / "epoch_2.pth")
+    for name, value in weights(finetuned).items():
+        torch.testing.assert_close(resumed[name], value)
+
+
+def test_resuming_from_a_path(folder: Path, pretrained: Path, train: Callable):
+    work_dir = folder / "elsewhere"
+    train([PRETRAIN, "--work-dir", str(work_dir), "--resume", str(pretrained), *options(train_cfg__max_epochs=3)])
+    assert {row["epoch"] for row in logged(work_dir)} == {3}
+
+
+@pytest.fixture(scope="module")
+def tested(folder: Path, finetuned: Path, test: Callable) -> dict[str, float]:
+    """Metrics of a test that dumps and draws."""
+    shown, dump = folder / "shown", folder / "predictions.pkl"
+    arguments = ["--work-dir", str(folder / "test"), "--show-dir", str(shown), "--dump", str(dump)]
+    return test([RETRIEVAL, str(finetuned), *arguments, *options(test_dataloader__batch_size=3)])
+
+
+def test_a_test_writes_predictions_that_give_its_metrics(folder: Path, tested: dict[str, float]):
+    entries = load(folder / "predictions.pkl")
+    assert [entry["sample_idx"] for entry in entries] == list(range(7))
+    scores = np.stack([entry["scores"] for entry in entries], axis=1)
+    text_video = np.repeat(np.arange(7), [len(entry["texts"]) for entry in entries])
+    assert scores.shape == (14, 7)
+    assert tested == pytest.approx(retrieval_metrics(scores, text_video) | {"coverage": 100})
+    rankings = json.loads((folder / "shown" / "rankings.json").read_text())
+    assert np.array(rankings["scores"]) == pytest.approx(scores)
+    assert [Path(path).name for path in rankings["videos"]] == [f"test_0000{i}.mp4" for i in range(7)]
+
+
+def test_a_test_draws_its_rankings(folder: Path, tested: dict[str, float]):
+    picture = cv2.imread(str(folder / "shown" / "retrieval.png"))
+    assert picture.shape[0] > 500
+    assert picture.std() > 10
+
+
+def test_a_test_reads_the_checkpoint_it_was_given(folder: Path, pretrained: Path, tested: dict, test: Callable):
+    # The pre-trained model fits too, since only its extra head is left over, and it gives other scores.
+    arguments = ["--work-dir", str(folder / "test2"), "--show-dir", str(folder / "shown2")]
+    test([RETRIEVAL, str(pretrained), *arguments, *options(test_dataloader__num_workers=0)])
+    first, second = (load(folder / name / "rankings.json")["scores"] for name in ("shown", "shown2"))
+    assert np.abs(np.array(first) - np.array(second)).max() > 1e-3
+
+
+def test_mixed_precision_trains(folder: Path, pretrained: Path, train: Callable):
+    work_dir = folder / "amp"
+    train([RETRIEVAL, "--work-dir", str(work_dir), "--amp", *options(train_cfg__max_epochs=1, load_from=pretrained)])
+    whole = [row["loss"] for row in logged(folder / "whole") if row["epoch"] == 1]
+    found = [row["loss"] for row in logged(work_dir)]
+    assert found == pytest.approx(whole, abs=0.02)
+    assert found != whole
+
+
+def said(capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch, script: str, *arguments: str) -> str:
+    """Run a tool as from the shell; what it ends with."""
+    monkeypatch.setattr(sys, "argv", [script, *arguments])
+    with pytest.raises(SystemExit) as caught:
+        runpy.run_path(str(ROOT / "tools" / script), run_name="__main__")
+    return str(caught.value.code)
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ("train_dataloader.batch_sise=2", r"no 'batch_sise' in train_dataloader\. Did you mean batch_size"),
+        ("model.agregator.type=MaxAggregator", r"has no option 'agregator'\. Did you mean aggregator"),
+        (
+            "model.aggregator.type=MaxAgregator",
+            r"'MaxAgregator' is not in the model registry\. Did you mean MaxAggregator",
+        ),
+        ("train_dataloader.dataset.num_negative=3", r"no option 'num_negative'\. Did you mean num_negatives"),
+        ("train_dataloader.dataset.ann_file=nothing.jsonl", r"There is no annotation file .*/world/nothing\.jsonl"),
+        ("max_epochs=1", r"'max_epochs' is a variable of the config file"),
+        ("load_from=nothing.pth", r"There is no checkpoint .*/nothing\.pth"),
+    ],
+)
+def test_what_a_user_can_mend_is_said_in_one_message(
+    folder: Path, capsys, monkeypatch: pytest.MonkeyPatch, option: str, message: str
+):
+    arguments = ["--work-dir", str(folder / "never"), *options()]
+    if not option.startswith("load_from"):
+        arguments.append("load_from=None")
+    found = said(capsys, monkeypatch, "train.py", RETRIEVAL, *arguments, option)
+    assert re.match(rf"error: .*{message}", found), found
+    assert not list((folder / "never").glob("*.pth"))
+
+
+def test_a_test_says_what_is_wrong_with_its_checkpoint(
+    folder: Path, finetuned: Path, capsys, monkeypatch: pytest.MonkeyPatch
+):
+    cut = folder / "cut.pth"
+    cut.write_bytes(finetuned.read_bytes()[:10_000])
+    work_dir = ["--work-dir", str(folder / "never")]
+    for arguments, message in (
+        ([RETRIEVAL, "none.pth", *work_dir], r"error: There is no checkpoint .*/none\.pth\."),
+        ([RETRIEVAL, str(cut), *work_dir], r"error: .*cut\.pth \(10000 bytes\) is no checkpoint"),
+        (
+            [RETRIEVAL, str(finetuned), *work_dir, *options(model__head__hidden_channels=64)],
+            r"error: The checkpoint does not fit the model: 3 tensors differ in shape, the first is head\.classifier",
+        ),
+        (
+            [RETRIEVAL, str(finetuned), *work_dir, *options(model__encoder__num_layers=4)],
+            r"error: The checkpoint does not fit the model: .* first that is missing is encoder\.bert\.encoder\.layer\.3",
+        ),
+    ):
+        found = said(capsys, monkeypatch, "test.py", *arguments)
+        assert re.match(message, found), found
+
+
+def test_a_test_stops_at_a_broken_video_or_leaves_it_out(
+    link_world: Callable,
+    tmp_path: Path,
+    break_file: Callable,
+    finetuned: Path,
+    test: Callable,
+    capsys,
+    monkeypatch: pytest.MonkeyPatch,
+):
+    world = link_world(tmp_path / "world")
+    (world / "tokenizer").symlink_to(finetuned.parents[1] / "world" / "tokenizer")
+    broken = break_file(world / "videos" / "test_00005.mp4", "cut in the data")
+    monkeypatch.setenv("SHAPES_ROOT", str(world))
+    arguments = [RETRIEVAL, str(finetuned), "--work-dir", str(tmp_path / "test")]
+    found = said(capsys, monkeypatch, "test.py", *arguments, *options())
+    assert re.match(rf"error: cannot read {broken}: .*on_broken='skip'", found), found
+    assert "\n" not in found
+    metrics = test([*arguments, *options(test_dataloader__dataset__on_broken="skip")])
+    assert metrics["coverage"] == pytest.approx(600 / 7)
+
+
+def test_a_dump_needs_the_name_of_a_pickle_file(capsys, monkeypatch: pytest.MonkeyPatch):
+    assert said(capsys, monkeypatch, "test.py", RETRIEVAL, "a.pth", "--dump", "scores.json") == "2"
+    assert "expected a name that ends with .pkl, got scores.json" in capsys.readouterr().err
