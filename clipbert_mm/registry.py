@@ -46,7 +46,7 @@ OPTIM_WRAPPERS = _child("optimizer wrapper", root.OPTIM_WRAPPERS, "compat")
 # The next ones hold nothing of ours; with them MMEngine finds every look-up in our scope and names what there is.
 OPTIMIZERS = _child("optimizer", root.OPTIMIZERS)
 OPTIM_WRAPPER_CONSTRUCTORS = _child("optimizer wrapper constructor", root.OPTIM_WRAPPER_CONSTRUCTORS)
-PARAM_SCHEDULERS = _child("parameter scheduler", root.PARAM_SCHEDULERS)
+PARAM_SCHEDULERS = _child("parameter scheduler", root.PARAM_SCHEDULERS, "engine")
 DATA_SAMPLERS = _child("data sampler", root.DATA_SAMPLERS)
 WEIGHT_INITIALIZERS = _child("weight initializer", root.WEIGHT_INITIALIZERS)
 MODEL_WRAPPERS = _child("model wrapper", root.MODEL_WRAPPERS)

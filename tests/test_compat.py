@@ -217,11 +217,12 @@ def test_attention_is_counted(length: int, keys: int, width: int, values: int):
     [
         ("[12:00:01] /github/src/video_reader.cc:151: Check failed: st_nb >= 0\nStack", "Check failed: st_nb >= 0"),
         ("[1:2:3] /a/b.cc:292: [1:2:3] /a/c.cc:218: Check failed: send_packet", "Check failed: send_packet"),
-        ("\nError reading a.mp4...\n", "Error reading a.mp4..."),
+        ("\nError reading a.mp4...\n", "not a video, or cut short"),
+        ("\nSomething else...\n", "Something else"),
         ("cannot open a:12: b", "cannot open a:12: b"),
         ("", "ValueError"),
     ],
-    ids=["decord", "decord in decord", "plain", "a path with a number", "nothing"],
+    ids=["decord", "decord in decord", "nothing read", "plain", "a path with a number", "nothing"],
 )
 def test_a_decoder_s_reason_is_its_first_line_without_paths(text: str, reason: str):
     assert compat.decoder_reason(ValueError(text)) == reason

@@ -32,7 +32,8 @@ def read(own_world: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[Path], C
     """Read a config with its data in the small world."""
     for variable in ("SHAPES_ROOT", "CLIPBERT_DATA"):
         monkeypatch.setenv(variable, str(own_world))
-    monkeypatch.delenv("CLIPBERT_BERT", raising=False)
+    for variable in ("CLIPBERT_BERT", "CLIPBERT_WEIGHTS"):
+        monkeypatch.delenv(variable, raising=False)
     return lambda path: load_config(str(path))
 
 
@@ -90,11 +91,9 @@ def test_what_has_to_agree_agrees(path: Path, read: Callable):
     sizes = {step_of(loader, "ResizePad").size for loader in loaders(config).values()}
     words = {step_of(loader, "Tokenize").tokenizer for loader in loaders(config).values()}
     assert len(sizes) == len(words) == 1, "training and testing prepare alike"
-    # The rate rises over the first tenth and falls to 0 at the end (Section 3 of the paper).
-    first, second = config.param_scheduler
-    assert first.end == second.begin == pytest.approx(0.1 * config.train_cfg.max_epochs)
-    assert second.end == config.train_cfg.max_epochs
-    assert second.end_factor == 0
+    # The rate rises over the first tenth of the steps and falls to 0 (Section 3 of the paper).
+    (schedule,) = config.param_scheduler
+    assert (schedule.type, schedule.warmup_share, schedule.convert_to_iter_based) == ("WarmupLinearLR", 0.1, True)
 
 
 @pytest.mark.parametrize("path", LEAVES, ids=name_of)
@@ -163,7 +162,8 @@ def test_weight_decay_spares_biases_and_norms(path: Path, read: Callable):
 
 
 @pytest.mark.parametrize("path", LARGE, ids=name_of)
-def test_the_paper_s_model_is_built(path: Path, read: Callable):
+def test_the_paper_s_model_is_built(path: Path, read: Callable, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("CLIPBERT_WEIGHTS", "weights.pth")
     model = MODELS.build(read(path).model)
     model.train()
     names = {name for name, value in model.named_parameters() if not value.requires_grad}
@@ -184,3 +184,12 @@ def test_the_paper_s_model_is_built(path: Path, read: Callable):
     bert, visual = 109_482_240, (100 + 100 + 1 + 2) * 768
     head = 768 * 1536 + 1536 + 1536 * 2 + 2
     assert sum(value.numel() for value in model.parameters()) == resnet + projection + bert + visual + head
+
+
+def test_without_weights_nothing_is_frozen(read: Callable):
+    (path,) = [leaf for leaf in LEAVES if leaf.stem == "clipbert_custom"]
+    config = read(path)
+    assert config.load_from is None
+    model = MODELS.build(config.model).train()
+    assert all(value.requires_grad for value in model.parameters())
+    assert all(module.training for module in model.modules())

@@ -5,6 +5,7 @@ import argparse
 import json
 import logging
 import os
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from mmengine.config import Config
 
 from clipbert_mm.datasets.shapes import ShapesWorld
 from clipbert_mm.engine.config import load_config
+from clipbert_mm.engine.errors import USER_ERRORS, plain_message
 from clipbert_mm.engine.launch import build_runner
 from clipbert_mm.evaluation import retrieval_metrics
 from clipbert_mm.visualization import draw_curves, draw_retrieval
@@ -137,4 +139,7 @@ def report(results: dict[str, dict[str, float]], out: Path, seconds: float) -> N
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except USER_ERRORS as error:
+        sys.exit(plain_message(error))

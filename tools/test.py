@@ -42,7 +42,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 def main(argv: list[str] | None = None) -> dict[str, float]:
     """Test; returns the metrics."""
     args = parse_args(argv)
-    config = load_config(args.config, args.cfg_options)
+    config = load_config(args.config, args.cfg_options, needs=("model", "test_cfg", "test_dataloader"))
     check_file(args.checkpoint)
     config.launcher = args.launcher
     name = os.path.splitext(os.path.basename(args.config))[0]

@@ -40,7 +40,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 def main(argv: list[str] | None = None) -> None:
     """Train."""
     args = parse_args(argv)
-    config = load_config(args.config, args.cfg_options)
+    config = load_config(args.config, args.cfg_options, needs=("model", "train_cfg", "train_dataloader"))
     config.launcher = args.launcher
     name = os.path.splitext(os.path.basename(args.config))[0]
     config.work_dir = args.work_dir or config.get("work_dir") or os.path.join("work_dirs", name)

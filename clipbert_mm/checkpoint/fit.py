@@ -34,8 +34,8 @@ def check_fit(model: nn.Module, state_dict: Mapping[str, Tensor], *, whole: bool
     Args:
         model: The model that is to take the weights.
         state_dict: Tensors by name.
-        whole: Whether the model has to be covered wholly, as for testing and resuming; a model to be trained on may have
-            new parts.
+        whole: Whether the two have to agree, as for testing and resuming: the model is covered wholly, and the checkpoint
+            has no more of any part (backbone, encoder, ...) that the model has. A model to be trained on may have new parts.
 
     Returns:
         One line that says what fits and what does not.
@@ -53,16 +53,19 @@ def check_fit(model: nn.Module, state_dict: Mapping[str, Tensor], *, whole: bool
     ]
     missing = [name for name in own if name not in state_dict]
     unused = [name for name in state_dict if name not in own and not name.endswith("num_batches_tracked")]
+    parts = {name.partition(".")[0] for name in own}
+    alien = [name for name in unused if name.partition(".")[0] in parts]
     found = f"{len(own) - len(missing)} of the model's {len(own)} tensors are in the checkpoint"
     if wrong:
         raise CheckpointError(
             f"The checkpoint does not fit the model: {len(wrong)} tensors differ in shape, the first is {wrong[0]}. Use the "
             "config that the checkpoint was trained with."
         )
-    if len(missing) == len(own) or (whole and missing):
+    if len(missing) == len(own) or (whole and (missing or alien)):
         raise CheckpointError(
-            f"The checkpoint does not fit the model: {found}; the first that is missing is {missing[0]}, the first that the "
-            f"model does not know is {unused[0] if unused else 'none'}. Use the config that the checkpoint was trained with."
+            f"The checkpoint does not fit the model: {found}; the first that is missing is "
+            f"{(missing or ['none'])[0]}, the first that the model does not know is {(unused or ['none'])[0]}. "
+            f"Use the config that the checkpoint was trained with."
         )
     new = f"; new are {_parts(missing)}" if missing else ""
     left = f"; not used are {_parts(unused)}" if unused else ""

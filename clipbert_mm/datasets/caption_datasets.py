@@ -1,13 +1,11 @@
 """Videos or images with captions: the items of retrieval and of pre-training."""
 
-import logging
 import os
 from typing import Any
 
 import numpy as np
 import torch
 from mmengine.dataset import BaseDataset
-from mmengine.logging import print_log
 
 from clipbert_mm.datasets.annotations import AnnotationError, check_files, read_records
 from clipbert_mm.datasets.transforms import BrokenMediaError
@@ -68,6 +66,11 @@ class CaptionDataset(BaseDataset):
             pipeline=pipeline,
             test_mode=test_mode,
         )
+
+    @property
+    def tokenizer(self) -> Any:  # noqa: ANN401
+        """The tokenizer of the pipeline; None if it has none."""
+        return next((step.tokenizer for step in self.pipeline.transforms if hasattr(step, "tokenizer")), None)
 
     def set_draw(self, seed: int, epoch: int) -> None:
         """Tell from which seed and epoch on to draw; see :class:`~clipbert_mm.engine.EpochSeedHook`."""
@@ -130,7 +133,6 @@ class CaptionDataset(BaseDataset):
                     f"{error.reason}. Testing does not replace it; mend or remove it, or set on_broken='skip' of the "
                     "dataset to go on without it and report coverage",
                 ) from error
-            print_log(f"Left out of the test: {error}.", logger="current", level=logging.WARNING)
             metainfo = dict(sample_idx=idx, path=error.path, texts=info["texts"], broken=error.reason, replaced=[])
             return {"inputs": None, "data_samples": VideoTextSample(metainfo=metainfo)}
 

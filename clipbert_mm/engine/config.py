@@ -3,6 +3,7 @@
 import difflib
 import inspect
 import os
+from collections.abc import Sequence
 from typing import Any
 
 from mmengine.config import Config
@@ -17,23 +18,32 @@ class OptionError(ValueError):
     """An option that the config does not have."""
 
 
-def load_config(path: str, options: dict[str, Any] | None = None) -> Config:
+def load_config(path: str, options: dict[str, Any] | None = None, needs: Sequence[str] = ("model",)) -> Config:
     """Read a config file and lay options over it.
 
     Args:
         path: The config file.
         options: Values by dotted key, as in ``{"train_dataloader.batch_size": 8}``.
+        needs: What the config has to have.
 
     Raises:
         FileNotFoundError: If there is no such file.
-        OptionError: If there is nothing in the config that such a key could set.
+        OptionError: If there is nothing in the config that such a key could set, or the file itself misspells a name that a
+            run reads.
     """
     if not os.path.isfile(path):
         raise FileNotFoundError(f"There is no config {os.path.abspath(path)}.")
     config = Config.fromfile(path)
+    for name in config:
+        near = difflib.get_close_matches(name, RUNNER_KEYS, n=1, cutoff=0.85)
+        if name not in RUNNER_KEYS and near:
+            raise OptionError(f"{path}: nothing reads '{name}'. Did you mean {near[0]}?")
     for key in options or {}:
         check_option(config, key)
     config.merge_from_dict(options or {})
+    for name in needs:
+        if config.get(name) is None:
+            raise OptionError(f"{path} has no {name}, which this needs. It has: {', '.join(sorted(config))}.")
     return config
 
 

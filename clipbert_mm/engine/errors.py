@@ -10,24 +10,31 @@ from clipbert_mm.datasets.annotations import AnnotationError
 from clipbert_mm.datasets.transforms import BrokenMediaError
 from clipbert_mm.engine.config import OptionError
 
+OWN_ERRORS = (AnnotationError, BrokenMediaError, CheckpointError, OptionError)
 USER_ERRORS = (KeyError, OSError, RuntimeError, TypeError, ValueError)
-"""What the tools answer with :func:`plain_message`; a defect of ours still shows where it happened, see there."""
+"""What the tools answer with :func:`plain_message`, which raises again what is no user's to mend."""
 
 
 def plain_message(error: Exception) -> str:
     """Say an error in one message that begins with "error:"; to be called while it is handled.
 
-    That is for errors that we raise ourselves, for files and folders, and for what a registry says of a config. Of any
-    other the traceback is what helps, so it is raised again.
+    That is for errors that our code raises on purpose, for files and folders, and for an argument that a class does not
+    have. Of any other, a defect of ours among them, the traceback is what helps, so it is raised again.
     """
     text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
     if "Traceback (most recent call last)" in text:  # torch passes a worker's traceback on as text
-        text = text.strip().splitlines()[-1].partition(": ")[2]
+        *trace, last = text.strip().splitlines()
+        meant = any(line.lstrip().startswith("raise ") for line in trace[-8:])
+        text = last.partition(": ")[2]
+    else:
+        innermost = inspect.trace()[-1]
+        line = (innermost.code_context or [""])[0]
+        ours = innermost.frame.f_globals.get("__name__", "").startswith("clipbert_mm")
+        meant = (ours and line.lstrip().startswith("raise ")) or isinstance(error, (OSError, *OWN_ERRORS))
     if isinstance(error, TypeError):
-        text = explain_arguments(text) or text
-    origin = inspect.trace()[-1].frame.f_globals.get("__name__", "")
-    ours = isinstance(error, (AnnotationError, BrokenMediaError, CheckpointError, OptionError, OSError))
-    if not ours and not origin.startswith(("clipbert_mm", "mmengine.registry")):
+        explained = explain_arguments(text)
+        meant, text = explained is not None, explained or text
+    if not meant:
         raise error
     return f"error: {text}"
 

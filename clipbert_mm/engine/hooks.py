@@ -1,17 +1,32 @@
 """Hooks of training."""
 
+import hashlib
+import json
+
 from mmengine.dist import all_gather_object
 from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
-from mmengine.runner import BaseLoop, Runner
+from mmengine.runner import BaseLoop, EpochBasedTrainLoop, Runner
 
-from clipbert_mm.checkpoint import check_fit
+from clipbert_mm.checkpoint import CheckpointError, check_fit
 from clipbert_mm.registry import HOOKS
 
 
 @HOOKS.register_module()
 class EpochSeedHook(Hook):
     """Tell the training dataset the seed and which epoch begins, so that each draws other clips, negatives and masks."""
+
+    def before_train(self, runner: Runner) -> None:
+        """See that there are epochs.
+
+        Raises:
+            ValueError: If the training loop has none: every pass would draw the same.
+        """
+        if not isinstance(runner.train_loop, EpochBasedTrainLoop):
+            raise ValueError(
+                "Items are drawn anew each epoch, so training needs EpochBasedTrainLoop, got "
+                f"{type(runner.train_loop).__name__}."
+            )
 
     def before_train_epoch(self, runner: Runner) -> None:
         """Set the seed and the epoch of the dataset."""
@@ -66,19 +81,40 @@ class BrokenMediaHook(Hook):
         runner.logger.warning(report)
 
 
+def vocabulary_digest(runner: Runner) -> str | None:
+    """Return a digest of the word pieces that the run's data is tokenised with; None if it is not tokenised."""
+    loops = (runner._train_loop, runner._val_loop, runner._test_loop)  # configs until they begin
+    datasets = [loop.dataloader.dataset for loop in loops if isinstance(loop, BaseLoop)]
+    tokenizer = next((dataset.tokenizer for dataset in datasets), None)
+    if tokenizer is None:
+        return None
+    return hashlib.sha256(json.dumps(sorted(tokenizer.get_vocab().items())).encode()).hexdigest()[:16]
+
+
 @HOOKS.register_module()
 class CheckpointFitHook(Hook):
     """See that a checkpoint fits the model before its weights are taken over.
 
-    Testing and resuming need every weight. Training from ``load_from`` may leave parts new; the log says which.
+    Testing and resuming need every weight. Training from ``load_from`` may leave parts new; the log says which. Checkpoints
+    carry a digest of the vocabulary that they were trained with, since other word pieces make their weights meaningless.
     """
+
+    def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        """Note the vocabulary."""
+        checkpoint["vocabulary"] = vocabulary_digest(runner)
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Compare, and log what fits.
 
         Raises:
-            CheckpointError: If the checkpoint does not fit.
+            CheckpointError: If the checkpoint does not fit, or was trained with other word pieces.
         """
+        trained_with, now = checkpoint.get("vocabulary"), vocabulary_digest(runner)
+        if None not in (trained_with, now) and trained_with != now:
+            raise CheckpointError(
+                f"The checkpoint was trained with another vocabulary (digest {trained_with}) than the data's tokenizer has "
+                f"({now}). Set `tokenizer` of Tokenize to the folder of the training."
+            )
         model = runner.model.module if is_model_wrapper(runner.model) else runner.model
         trains = isinstance(runner._train_loop, BaseLoop)  # a config until training begins
         needs_all = not trains or runner._resume

@@ -13,10 +13,14 @@ def build_runner(config: Config) -> Runner:
     Args:
         config: A whole config, with ``launcher``.
     """
+    for name, loader in config.items():
+        if name.endswith("_dataloader") and isinstance(loader, dict) and not loader.get("num_workers"):
+            loader.pop("persistent_workers", None)  # torch refuses it where there is no worker
     launcher = config.get("launcher", "none")
     if launcher != "none" and not torch.cuda.is_available():
         compat.start_gloo(launcher)
-        config.model_wrapper_cfg = dict(type="MMDistributedDataParallel", device_ids=None)
+        wrapper = config.get("model_wrapper_cfg", {"type": "MMDistributedDataParallel"})
+        config.model_wrapper_cfg = {**wrapper, "device_ids": None}
     return Runner.from_cfg(config)
 
 

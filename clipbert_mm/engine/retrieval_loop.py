@@ -105,7 +105,13 @@ class RetrievalLoop:
 
     @torch.no_grad()
     def run(self) -> dict[str, float]:
-        """Encode, score, evaluate; returns the metrics."""
+        """Encode, score, evaluate; returns the metrics.
+
+        Raises:
+            ValueError: If the dataset draws negatives, which would count as captions.
+        """
+        if not self.dataloader.dataset.test_mode:
+            raise ValueError(f"{type(self).__name__} needs a dataset with test_mode=True, got test_mode=False.")
         for event in (f"before_{self.STAGE}", f"before_{self.STAGE}_epoch"):
             self.runner.call_hook(event)
         model = self.runner.model.module if is_model_wrapper(self.runner.model) else self.runner.model

@@ -16,8 +16,9 @@ from clipbert_mm.registry import METRICS
 def best_ranks(scores: np.ndarray, relevant: np.ndarray) -> np.ndarray:
     """Rank the best relevant candidate of each query, from 1.
 
-    Ties count by their expectation under random order: each irrelevant candidate with the very score of the best relevant
-    one adds half a place. So a model that scores everything alike ranks in the middle, not first.
+    Ties count by their expectation under random order: an irrelevant candidate with the very score of the best relevant one
+    adds half a place, or 1 / (r + 1) of a place where r relevant ones share that score. So a model that scores everything
+    alike ranks as chance would, not first.
 
     Args:
         scores: Score of each query and candidate, (Q, G), unrounded, larger is better.
@@ -43,7 +44,8 @@ def best_ranks(scores: np.ndarray, relevant: np.ndarray) -> np.ndarray:
     best = np.where(relevant, scores, -np.inf).max(axis=1, keepdims=True)  # (Q, 1)
     above = ((scores > best) & ~relevant).sum(axis=1)
     equal = ((scores == best) & ~relevant).sum(axis=1)
-    return 1.0 + above + equal / 2
+    sharing = ((scores == best) & relevant).sum(axis=1)
+    return 1.0 + above + equal / (sharing + 1)
 
 
 def retrieval_metrics(scores: np.ndarray, text_video: np.ndarray) -> dict[str, float]:
@@ -101,8 +103,11 @@ class RetrievalMetric(BaseMetric):
         text_video = np.repeat(np.arange(len(gallery)), [len(entry["texts"]) for entry in gallery])
         metrics = retrieval_metrics(scores, text_video) | {"coverage": len(gallery) / len(entries) * 100}
         if len(gallery) < len(entries):
+            broken = [
+                f"\n  {entry['path']}: {entry['broken']}" for entry in entries.values() if entry["broken"] is not None
+            ]
             print_log(
-                f"{len(entries) - len(gallery)} of {len(entries)} videos could not be read and are left out of the metrics.",
+                f"{len(broken)} of {len(entries)} videos could not be read and are left out:{''.join(broken)}",
                 logger="current",
                 level=logging.WARNING,
             )

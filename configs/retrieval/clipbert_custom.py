@@ -14,9 +14,16 @@ data_root = "{{$CLIPBERT_DATA:data/custom}}"
 bert = "{{$CLIPBERT_BERT:none}}"
 from_scratch = bert == "none"
 tokenizer = f"{data_root}/tokenizer" if from_scratch else bert
-max_epochs = 10
+
+# A checkpoint of this model to start from. Without one the ResNet learns from scratch: nothing of it is frozen.
+weights = "{{$CLIPBERT_WEIGHTS:none}}"
+load_from = None if weights == "none" else weights
+frozen = load_from is not None
 
 model = dict(
+    backbone=dict(
+        frozen_stages=1 if frozen else -1, norm_cfg=dict(type="BN", requires_grad=not frozen), norm_eval=frozen
+    ),
     encoder=dict(pretrained=None if from_scratch else bert),
     head=dict(type="MatchingHead", in_channels=768, hidden_channels=1536),
 )
@@ -60,16 +67,5 @@ test_dataloader = dict(
     ),
 )
 
-train_cfg = dict(type="EpochBasedTrainLoop", max_epochs=max_epochs)
+train_cfg = dict(type="EpochBasedTrainLoop", max_epochs=10)
 test_cfg = dict(clips_per_tile=64)
-param_scheduler = [
-    dict(type="LinearLR", start_factor=1e-3, end=0.1 * max_epochs, convert_to_iter_based=True),
-    dict(
-        type="LinearLR",
-        start_factor=1.0,
-        end_factor=0.0,
-        begin=0.1 * max_epochs,
-        end=max_epochs,
-        convert_to_iter_based=True,
-    ),
-]

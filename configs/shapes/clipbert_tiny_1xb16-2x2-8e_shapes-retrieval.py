@@ -10,7 +10,6 @@ _base_ = [
 data_root = "{{$SHAPES_ROOT:data/shapes}}"
 tokenizer = f"{data_root}/tokenizer"
 captions = [f"{data_root}/pretrain.jsonl", f"{data_root}/train.jsonl"]
-max_epochs = 8
 load_from = "work_dirs/clipbert_tiny_1xb32-14e_shapes-pretrain/epoch_14.pth"
 
 model = dict(
@@ -53,17 +52,6 @@ test_dataloader = dict(
     ),
 )
 
-train_cfg = dict(type="EpochBasedTrainLoop", max_epochs=max_epochs)
+train_cfg = dict(type="EpochBasedTrainLoop", max_epochs=8)
 optim_wrapper = dict(optimizer=dict(lr=5e-4))
-param_scheduler = [
-    dict(type="LinearLR", start_factor=1e-3, end=0.1 * max_epochs, convert_to_iter_based=True),
-    dict(
-        type="LinearLR",
-        start_factor=1.0,
-        end_factor=0.0,
-        begin=0.1 * max_epochs,
-        end=max_epochs,
-        convert_to_iter_based=True,
-    ),
-]
 default_hooks = dict(checkpoint=dict(interval=2))

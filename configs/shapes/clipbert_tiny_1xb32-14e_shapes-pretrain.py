@@ -10,7 +10,6 @@ _base_ = [
 data_root = "{{$SHAPES_ROOT:data/shapes}}"
 tokenizer = f"{data_root}/tokenizer"
 captions = [f"{data_root}/pretrain.jsonl", f"{data_root}/train.jsonl"]
-max_epochs = 14
 
 model = dict(
     head=dict(type="MatchingHead", in_channels=128, hidden_channels=256, dropout=0.0),
@@ -33,17 +32,6 @@ train_dataloader = dict(
     ),
 )
 
-train_cfg = dict(type="EpochBasedTrainLoop", max_epochs=max_epochs)
+train_cfg = dict(type="EpochBasedTrainLoop", max_epochs=14)
 optim_wrapper = dict(optimizer=dict(lr=1e-3))
-param_scheduler = [
-    dict(type="LinearLR", start_factor=1e-3, end=0.1 * max_epochs, convert_to_iter_based=True),
-    dict(
-        type="LinearLR",
-        start_factor=1.0,
-        end_factor=0.0,
-        begin=0.1 * max_epochs,
-        end=max_epochs,
-        convert_to_iter_based=True,
-    ),
-]
 default_hooks = dict(checkpoint=dict(interval=2))

@@ -74,7 +74,7 @@ def test_replaced_files_are_reported_at_the_end_of_the_epoch(
     assert report.levelno == logging.WARNING
     # Its three captions are three items.
     assert report.getMessage().startswith("3 of 24 items were replaced in this epoch; 1 files cannot be read:")
-    assert f"{broken}: Error reading" in report.getMessage()
+    assert f"{broken}: not a video, or cut short" in report.getMessage()
     assert Path(runner_config.work_dir, "epoch_1.pth").is_file()
 
 

@@ -35,7 +35,7 @@ def options(batch_size: int, name: str) -> list[str]:
         "test_dataloader.batch_size=2",
         "default_hooks.checkpoint.interval=1",
         "custom_hooks.1.max_share=0.5",
-        "param_scheduler.0.start_factor=0.5",
+        "param_scheduler.0.warmup_share=0.5",
         "train_cfg.max_epochs=1",
         "load_from=None",
         f"experiment_name={name}",

@@ -109,7 +109,7 @@ def test_a_run_that_was_cut_goes_on_as_if_it_had_not_been(
 ):
     work_dir = folder / "cut"
     start = ["--work-dir", str(work_dir), "--resume"]  # nothing to go on from yet, so it begins with load_from
-    train([RETRIEVAL, *start, *options(train_cfg__max_epochs=1, load_from=pretrained)])
+    train([RETRIEVAL, *start, *options(train_cfg__max_epochs=1, param_scheduler__0__end=2, load_from=pretrained)])
     assert (work_dir / "last_checkpoint").read_text().endswith("epoch_1.pth")
     train([RETRIEVAL, *start, *options(train_cfg__max_epochs=2, load_from=pretrained)])
     rows = logged(work_dir)
@@ -190,7 +190,7 @@ def said(capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch, script:
         ),
         ("train_dataloader.dataset.num_negative=3", r"no option 'num_negative'\. Did you mean num_negatives"),
         ("train_dataloader.dataset.ann_file=nothing.jsonl", r"There is no annotation file .*/world/nothing\.jsonl"),
-        ("max_epochs=1", r"'max_epochs' is a variable of the config file"),
+        ("data_root=data", r"'data_root' is a variable of the config file"),
         ("load_from=nothing.pth", r"There is no checkpoint .*/nothing\.pth"),
     ],
 )

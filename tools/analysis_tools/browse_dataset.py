@@ -22,8 +22,9 @@ def describe(dataset: Any, idx: int, clip_times: dict[int, Any]) -> dict[str, An
     sample, inputs = item["data_samples"], item["inputs"]
     labels = sample.match_labels.tolist() if "match_labels" in sample else [None] * len(inputs["text_ids"])
     marks = {1: "+  ", 0: "-  ", None: ""}
-    tokenizer = next(step.tokenizer for step in dataset.pipeline.transforms if hasattr(step, "tokenizer"))
-    texts = [marks[label] + tokenizer.decode(ids) for label, ids in zip(labels, inputs["text_ids"], strict=True)]
+    texts = [
+        marks[label] + dataset.tokenizer.decode(ids) for label, ids in zip(labels, inputs["text_ids"], strict=True)
+    ]
     frames = inputs["frames"]
     times = clip_times.get(idx)
     titles = [""] * len(frames) if times is None else [f"{start:.1f}-{end:.1f} s" for start, end in times]
@@ -42,7 +43,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--out", help="PNG file (default: work_dirs/<config name>/browse_<split>.png)")
     parser.add_argument("--cfg-options", nargs="+", action=DictAction, metavar="KEY=VALUE")
     args = parser.parse_args(argv)
-    config = load_config(args.config, args.cfg_options)
+    config = load_config(args.config, args.cfg_options, needs=(f"{args.split}_dataloader",))
     with DefaultScope.overwrite_default_scope("clipbert_mm"):
         dataset = DATASETS.build(config[f"{args.split}_dataloader"]["dataset"])
     dataset.set_draw(config.get("randomness", {}).get("seed") or 0, args.epoch)

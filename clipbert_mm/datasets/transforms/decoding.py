@@ -1,7 +1,6 @@
 """Opening and decoding: mmaction2's Decord transforms for video, mmcv's reader for images."""
 
 import os
-from types import SimpleNamespace
 from typing import Any
 
 import mmcv
@@ -52,9 +51,7 @@ class OpenVideo(BaseTransform):
     """
 
     def __init__(self, *, num_threads: int = 1) -> None:
-        from mmaction.datasets.transforms import DecordInit  # takes seconds, and images do without
-
-        self.init = DecordInit(num_threads=num_threads)
+        self.init = compat.build_decord_init(num_threads)
 
     def transform(self, results: dict[str, Any]) -> dict[str, Any]:
         """Add the reader.
@@ -65,9 +62,6 @@ class OpenVideo(BaseTransform):
         path = results["path"]
         _check_size(path)
         results["filename"] = path
-        # DecordInit's own client is deprecated, and says so each time; and the name it is asked for has ".mp4" added where
-        # the path has no ending.
-        self.init.file_client = SimpleNamespace(get=lambda _: get(path))
         try:
             results = self.init.transform(results)
         except Exception as error:  # each reader has exceptions of its own, which share no base class

@@ -13,8 +13,8 @@ class SampleClips(BaseTransform):
     """Choose short clips of equal length and evenly spaced frames in each (Section 3 of the paper).
 
     A clip starts somewhere in [0, video length - clip length]: at random and each on its own in training (sparse
-    sampling), evenly from the first possible start to the last in testing. One uniform clip is the middle one. A video
-    shorter than a clip is one clip that covers it.
+    sampling), evenly from the first possible start to the last in testing. One uniform clip is the middle one. In a video
+    shorter than a clip, each clip is the whole video.
 
     Required Keys:
         total_frames, avg_fps, rng (for random clips)

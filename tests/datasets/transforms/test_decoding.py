@@ -100,11 +100,11 @@ def test_other_containers_and_codecs(tmp_path: Path, decode_with_pyav):
     ("how", "reason"),
     [
         ("empty", r"the file is empty \(0 bytes\)"),
-        ("text", "Error reading"),
-        ("cut", "Error reading"),
-        ("cut in the data", "av_read_frame failed"),
+        ("text", "^not a video, or cut short$"),
+        ("cut", "^not a video, or cut short$"),
+        ("cut in the data", "^not a video, or cut short$"),
         ("zeros in the data", "^Check failed: avcodec_send_packet"),  # without the paths of decord's build machine
-        ("no head", "Error reading"),
+        ("no head", "^not a video, or cut short$"),
     ],
 )
 def test_a_broken_video_is_named_with_what_is_wrong(video: Path, break_file, how: str, reason: str):

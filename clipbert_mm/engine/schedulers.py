@@ -1,0 +1,50 @@
+"""The paper's learning rate: up over the first steps, then linearly to zero."""
+
+from typing import Any
+
+from mmengine.optim.scheduler.lr_scheduler import LRSchedulerMixin
+from mmengine.optim.scheduler.param_scheduler import _ParamScheduler
+
+from clipbert_mm.registry import PARAM_SCHEDULERS
+
+
+@PARAM_SCHEDULERS.register_module()
+class WarmupLinearLR(LRSchedulerMixin, _ParamScheduler):
+    """Warm-up over a share of the steps, then linear to 0 (Section 3 of the paper, Implementation Details).
+
+    Use it with ``convert_to_iter_based=True``; ``end`` is then the training's last epoch unless given. It holds for any
+    number of steps, also where the warm-up is a fraction of an epoch.
+
+    Args:
+        optimizer: Optimiser or its wrapper.
+        warmup_share: Share of the steps over which the rate rises; 0.1 in the paper.
+        end: Number of steps.
+        **schedule: ``begin``, ``last_step``, ``by_epoch`` and ``verbose`` of MMEngine's schedulers.
+    """
+
+    def __init__(self, optimizer: Any, *, warmup_share: float = 0.1, end: int, **schedule: Any) -> None:  # noqa: ANN401
+        self.total = end
+        self.warmup = warmup_share * end
+        super().__init__(optimizer, end=end, **schedule)
+
+    @classmethod
+    def build_iter_from_epoch(
+        cls,
+        optimizer: Any,  # noqa: ANN401
+        *,
+        end: int,
+        epoch_length: int,
+        by_epoch: bool = True,
+        **options: Any,  # noqa: ANN401
+    ) -> "WarmupLinearLR":
+        """Build it for a training whose ``end`` is given in epochs of ``epoch_length`` steps."""
+        return cls(optimizer, end=end * epoch_length, by_epoch=False, **options)
+
+    def factor(self, step: int) -> float:
+        """Return the share of the full rate at a step, from 0; every step of the training has a rate above 0."""
+        if step + 1 < self.warmup:
+            return (step + 1) / self.warmup
+        return min(1.0, max(0.0, (self.total - step) / max(1.0, self.total - self.warmup)))
+
+    def _get_value(self) -> list[float]:
+        return [base * self.factor(self.last_step) for base in self.base_values]
