@@ -186,7 +186,7 @@ def write_video(path: str | os.PathLike, scenes: tuple[Scene, ...], size: tuple[
         fps: Frames a second.
     """
     with av.open(str(path), "w") as container:
-        # One thread: the same seed gives the same bytes. Key frames every 30 frames, as web video is often encoded.
+        # One thread: the same seed gives the same pictures. Key frames every 30 frames, as web video is often encoded.
         options = {"crf": "23", "preset": "veryfast", "threads": "1"}
         stream = container.add_stream("libx264", rate=Fraction(fps).limit_denominator(1001), options=options)
         stream.width, stream.height = size
@@ -204,7 +204,7 @@ class ShapesWorld:
     """How much of the Shapes world to write.
 
     Args:
-        seed: The same seed and sizes give the same files.
+        seed: The same seed and sizes give the same pictures and captions.
         images: Images for pre-training.
         train_videos: Videos for training.
         test_videos: Held-out videos.

@@ -127,7 +127,9 @@ def test_browsing_shows_masks(tool: Callable, monkeypatch: pytest.MonkeyPatch, t
     assert any("[MASK]" in text for text in texts if text.startswith("-"))
 
 
-def test_the_shapes_world_is_written_by_its_tool(tool: Callable, tmp_path: Path, capsys: pytest.CaptureFixture):
+def test_the_shapes_world_is_written_by_its_tool(
+    tool: Callable, tmp_path: Path, capsys: pytest.CaptureFixture, decode_with_pyav: Callable
+):
     sizes = dict(seed=4, images=2, train_videos=2, test_videos=1, test_captions=2)
     arguments = [f"--{name.replace('_', '-')}={value}" for name, value in sizes.items()]
     main = tool("dataset_converters/shapes.py").main
@@ -135,7 +137,11 @@ def test_the_shapes_world_is_written_by_its_tool(tool: Callable, tmp_path: Path,
     ShapesWorld(**sizes).write(tmp_path / "b")
     files = sorted(path.relative_to(tmp_path / "b") for path in (tmp_path / "b").rglob("*.*"))
     assert len(files) == 2 + 3 + 4
-    assert all((tmp_path / "a" / path).read_bytes() == (tmp_path / "b" / path).read_bytes() for path in files)
+    for path in files:
+        if path.suffix == ".mp4":  # x264 may write the same pictures in other bytes
+            assert (decode_with_pyav(tmp_path / "a" / path) == decode_with_pyav(tmp_path / "b" / path)).all()
+        else:
+            assert (tmp_path / "a" / path).read_bytes() == (tmp_path / "b" / path).read_bytes()
     capsys.readouterr()
     main([str(tmp_path / "a"), *arguments])
     assert "holds this very world already" in capsys.readouterr().out
