@@ -62,3 +62,9 @@ def test_files_that_are_no_checkpoint_are_refused(tmp_path: Path, model: nn.Modu
     with pytest.raises(CheckpointError, match="is no checkpoint"):
         check_file(str(path))
     assert check_file("https://example.org/a.pth") is None, "what is elsewhere is fetched first"
+
+
+def test_more_of_a_part_than_the_model_has_is_another_model(model: nn.Module):
+    deeper = model.state_dict() | {"head.2.weight": torch.zeros(1)}
+    with pytest.raises(CheckpointError, match=r"first that the model does not know is head\.2\.weight"):
+        check_fit(model, deeper, whole=True)

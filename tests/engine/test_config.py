@@ -88,3 +88,15 @@ def test_options_that_would_set_nothing_are_refused(path: str, key: str, message
 def test_a_missing_config_is_named(tmp_path: Path):
     with pytest.raises(FileNotFoundError, match=rf"There is no config {tmp_path}/none\.py\."):
         load_config(str(tmp_path / "none.py"))
+
+
+def test_a_config_that_misspells_what_a_run_reads_is_refused(tmp_path: Path):
+    (tmp_path / "a.py").write_text("model = dict(type='X')\noptim_wraper = dict(type='OptimWrapper')\n")
+    with pytest.raises(OptionError, match=r"nothing reads 'optim_wraper'\. Did you mean optim_wrapper\?"):
+        load_config(str(tmp_path / "a.py"))
+
+
+def test_a_config_without_what_is_needed_is_refused(tmp_path: Path):
+    (tmp_path / "a.py").write_text("model = dict(type='X')\n")
+    with pytest.raises(OptionError, match=r"has no test_dataloader, which this needs\. It has: model\."):
+        load_config(str(tmp_path / "a.py"), needs=("model", "test_dataloader"))

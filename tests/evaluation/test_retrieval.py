@@ -153,3 +153,12 @@ def test_broken_videos_are_left_out_with_their_captions():
 def test_a_gallery_without_a_readable_video_is_an_error():
     with pytest.raises(RuntimeError, match="None of the 2 videos of the test could be read"):
         evaluate(RetrievalMetric(), entries_of(np.zeros((0, 0)), [1, 1], broken=(0, 1)))
+
+
+def test_ties_with_several_relevant_candidates_count_by_their_expectation():
+    rng = np.random.default_rng(0)
+    relevant = np.arange(12) < 3
+    places = [np.flatnonzero(relevant[rng.permutation(12)])[0] + 1 for _ in range(20000)]
+    ours = best_ranks(np.zeros((1, 12)), relevant[None])
+    assert ours == pytest.approx([1 + 9 / 4])
+    assert np.mean(places) == pytest.approx(ours[0], abs=0.05)

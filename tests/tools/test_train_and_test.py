@@ -15,6 +15,7 @@ import pytest
 import torch
 from mmengine.fileio import load
 
+from clipbert_mm.datasets.transforms.text import train_wordpiece
 from clipbert_mm.evaluation.retrieval import retrieval_metrics
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -251,3 +252,24 @@ def test_a_test_stops_at_a_broken_video_or_leaves_it_out(
 def test_a_dump_needs_the_name_of_a_pickle_file(capsys, monkeypatch: pytest.MonkeyPatch):
     assert said(capsys, monkeypatch, "test.py", RETRIEVAL, "a.pth", "--dump", "scores.json") == "2"
     assert "expected a name that ends with .pkl, got scores.json" in capsys.readouterr().err
+
+
+def test_a_checkpoint_refuses_another_vocabulary(
+    folder: Path, finetuned: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+):
+    other = train_wordpiece(["quite other words"], tmp_path / "tokenizer", vocab_size=60)
+    swap = f"test_dataloader.dataset.pipeline.4.tokenizer={other}"
+    found = said(
+        capsys, monkeypatch, "test.py", RETRIEVAL, str(finetuned), "--work-dir", str(folder / "n"), *options(), swap
+    )
+    assert re.match(r"error: The checkpoint was trained with another vocabulary \(digest \w+\)", found), found
+
+
+def test_testing_needs_a_dataset_in_test_mode(
+    folder: Path, finetuned: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+):
+    option = "test_dataloader.dataset.test_mode=False"
+    found = said(
+        capsys, monkeypatch, "test.py", RETRIEVAL, str(finetuned), "--work-dir", str(folder / "n"), *options(), option
+    )
+    assert found.startswith("error: RetrievalTestLoop needs a dataset with test_mode=True")
