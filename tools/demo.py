@@ -61,7 +61,7 @@ def stage_config(stage: str, seed: int, work_dir: Path) -> Config:
 
 
 class Essentials(logging.Filter):
-    """Lets progress, results and warnings through to the screen; MMEngine's log files keep everything."""
+    """Lets progress, results and warnings through to the screen; MMEngine's log file has the other lines of the run."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Say whether a line is shown."""

@@ -65,7 +65,7 @@ def check_fit(model: nn.Module, state_dict: Mapping[str, Tensor], *, whole: bool
         raise CheckpointError(
             f"The checkpoint does not fit the model: {found}; the first that is missing is "
             f"{(missing or ['none'])[0]}, the first that the model does not know is {(unused or ['none'])[0]}. "
-            f"Use the config that the checkpoint was trained with."
+            "Use the config that the checkpoint was trained with."
         )
     new = f"; new are {_parts(missing)}" if missing else ""
     left = f"; not used are {_parts(unused)}" if unused else ""
