@@ -6,7 +6,7 @@ A part of this file can go as soon as its releases are out of our bounds (requir
 import os
 import re
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -15,6 +15,7 @@ import torch
 from mmengine.logging import HistoryBuffer
 from mmengine.optim import OptimWrapper
 
+from clipbert_mm.checkpoint.arrays import STAND_INS
 from clipbert_mm.registry import OPTIM_WRAPPERS
 
 
@@ -30,17 +31,10 @@ def allow_mmengine_checkpoints() -> None:
 
     For MMEngine 0.10.7 with torch >= 2.6: the Runner's checkpoints hold its message hub (HistoryBuffer, numpy arrays),
     which torch refuses since weights-only loading is the default; so neither resume nor test could open them. Only
-    harmless types are allowed; the check stays on.
+    harmless types are allowed, numpy's by stand-ins of ours; the check stays on.
     """
-    dtypes = {type(np.dtype(kind)) for kind in ("float64", "float32", "int64", "int32", "uint8", "bool")}
-    # Checkpoints of numpy 1 and 2 name the same two functions by other modules.
-    rebuild: dict[str, Callable[..., Any]] = {
-        "scalar": np.float64(0).__reduce__()[0],  # type: ignore[dict-item]
-        "_reconstruct": np.empty(0).__reduce__()[0],  # type: ignore[dict-item]
-    }
-    named = [(rebuild[name], f"numpy.{core}.multiarray.{name}") for core in ("core", "_core") for name in rebuild]
-    allowed = [HistoryBuffer, np.ndarray, np.dtype, *dtypes, *named, (_history_statistic, "builtins.getattr")]
-    torch.serialization.add_safe_globals(allowed)
+    arrays = [(stand_in, name) for name, stand_in in STAND_INS.items()]
+    torch.serialization.add_safe_globals([HistoryBuffer, *arrays, (_history_statistic, "builtins.getattr")])
 
 
 def import_mmpretrain() -> None:

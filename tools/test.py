@@ -8,7 +8,6 @@ from pathlib import Path
 
 from mmengine.config import DictAction
 
-from clipbert_mm.checkpoint import check_file
 from clipbert_mm.engine.config import load_config
 from clipbert_mm.engine.errors import USER_ERRORS, plain_message
 from clipbert_mm.engine.launch import build_runner
@@ -43,7 +42,6 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
     """Test; returns the metrics."""
     args = parse_args(argv)
     config = load_config(args.config, args.cfg_options, needs=("model", "test_cfg", "test_dataloader"))
-    check_file(args.checkpoint)
     config.launcher = args.launcher
     name = os.path.splitext(os.path.basename(args.config))[0]
     config.work_dir = args.work_dir or config.get("work_dir") or os.path.join("work_dirs", name)

@@ -8,7 +8,6 @@ import sys
 from mmengine.config import DictAction
 from mmengine.runner import find_latest_checkpoint
 
-from clipbert_mm.checkpoint import check_file
 from clipbert_mm.engine.config import load_config
 from clipbert_mm.engine.errors import USER_ERRORS, plain_message
 from clipbert_mm.engine.launch import build_runner, use_amp
@@ -52,8 +51,6 @@ def main(argv: list[str] | None = None) -> None:
         config.load_from = None if config.resume else config.get("load_from")
     elif args.resume is not None:
         config.resume, config.load_from = True, args.resume
-    if config.get("load_from") is not None:
-        check_file(config.load_from)
     build_runner(config).train()
 
 

@@ -1,81 +1,184 @@
-"""Does a checkpoint fit the model? MMEngine only warns where it does not, and goes on with random weights."""
+"""Do checkpoints fit the model? MMEngine only warns where they do not, and goes on with random weights."""
 
-import os
-import zipfile
-from collections.abc import Mapping
+import itertools
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 from torch import Tensor, nn
 
-
-class CheckpointError(ValueError):
-    """A checkpoint that cannot be read or does not fit."""
-
-
-def check_file(path: str) -> None:
-    """See that a local file may be a checkpoint of torch's, without reading it.
-
-    Raises:
-        CheckpointError: If there is no such file, or it is cut short or something else.
-    """
-    if "://" in path:
-        return
-    if not os.path.isfile(path):
-        raise CheckpointError(f"There is no checkpoint {os.path.abspath(path)}.")
-    if not zipfile.is_zipfile(path):
-        raise CheckpointError(
-            f"{path} ({os.path.getsize(path)} bytes) is no checkpoint: expected a file of torch.save, which is a zip archive. "
-            "It may have been cut short while it was written or copied."
-        )
+from clipbert_mm.checkpoint.kinds import Source
+from clipbert_mm.checkpoint.reading import CheckpointError
 
 
-def check_fit(model: nn.Module, state_dict: Mapping[str, Tensor], *, whole: bool) -> str:
-    """Compare a state dict with a model.
+@dataclass(frozen=True)
+class FitReport:
+    """What checkpoints gave a model.
 
     Args:
-        model: The model that is to take the weights.
-        state_dict: Tensors by name.
-        whole: Whether the two have to agree, as for testing and resuming: the model is covered wholly, and the checkpoint
-            has no more of any part (backbone, encoder, ...) that the model has. A model to be trained on may have new parts.
+        sources: Each checkpoint with its kind.
+        loaded: Names of the model's tensors that were loaded.
+        missing: Those that are in no checkpoint and keep their initial values.
+        unexpected: Names in the checkpoints that the model does not have.
+        wrong_shape: Names of tensors that have another shape in the checkpoint.
+    """
+
+    sources: tuple[str, ...]
+    loaded: tuple[str, ...]
+    missing: tuple[str, ...]
+    unexpected: tuple[str, ...]
+    wrong_shape: tuple[str, ...]
+
+    def __str__(self) -> str:
+        """Lay it out over some lines."""
+        own = (*self.loaded, *self.missing, *self.wrong_shape)
+        given = (*self.loaded, *self.unexpected, *self.wrong_shape)
+        return (
+            f"weights from {'; '.join(self.sources)}\n"
+            f"  loaded: {len(self.loaded)} of the model's {len(own)} tensors{_listed(self.loaded, own)}\n"
+            f"  missing (new): {len(self.missing)}{_listed(self.missing, own)}\n"
+            f"  unexpected (not used): {len(self.unexpected)}{_listed(self.unexpected, given)}\n"
+            f"  wrong shape: {len(self.wrong_shape)}{_listed(self.wrong_shape, own)}"
+        )
+
+
+def check_fit(
+    model: nn.Module, sources: Sequence[Source], *, whole: bool, min_share: float = 0.95, fresh: Sequence[str] = ()
+) -> FitReport:
+    """Compare checkpoints with a model that is to take their weights.
+
+    Args:
+        model: The model.
+        sources: The checkpoints; of a tensor that several have, the last counts.
+        whole: Whether the two have to agree, as for testing and resuming: the model is covered wholly, and no checkpoint has
+            more of any part (backbone, encoder, ...) that the model has. A model to be trained on may have new parts.
+        min_share: Smallest share of the tensors of each module that a checkpoint is for, 0 to 1.
+        fresh: Modules that take nothing from a checkpoint, such as "head" for another number of answers.
 
     Returns:
-        One line that says what fits and what does not.
+        The report.
 
     Raises:
-        CheckpointError: If a tensor has another shape than the model's, nothing fits, or ``whole`` is asked for and
-            something is missing.
+        CheckpointError: If a tensor has another shape than the model's, the depths differ, too little is there, or ``fresh``
+            names no module.
     """
-    # Batch norms count their batches; not every library saves that, and nothing depends on it.
-    own = {name: tensor for name, tensor in model.state_dict().items() if not name.endswith("num_batches_tracked")}
-    wrong = [
-        f"{name}: checkpoint {tuple(state_dict[name].shape)}, model {tuple(own[name].shape)}"
-        for name in own
-        if name in state_dict and state_dict[name].shape != own[name].shape
-    ]
-    missing = [name for name in own if name not in state_dict]
-    unused = [name for name in state_dict if name not in own and not name.endswith("num_batches_tracked")]
+    own = _counted(model.state_dict())
+    for module in fresh:
+        if not any(within(name, (module,)) for name in own):
+            raise CheckpointError(
+                f"fresh names '{module}', which is no module of the model. It has: "
+                f"{', '.join(dict.fromkeys(name.partition('.')[0] for name in own))}."
+            )
+    given: dict[str, Tensor] = {}
+    for source in sources:
+        given |= {name: value for name, value in _counted(source.tensors).items() if not within(name, fresh)}
+    report = FitReport(
+        sources=tuple(f"{source.path} ({source.title})" for source in sources),
+        loaded=tuple(name for name in own if name in given and given[name].shape == own[name].shape),
+        missing=tuple(name for name in own if name not in given),
+        unexpected=tuple(name for name in given if name not in own),
+        wrong_shape=tuple(name for name in own if name in given and given[name].shape != own[name].shape),
+    )
+    ours, theirs = _facts(own), _facts(given)
+    differing = [fact for fact in ours if fact in theirs and ours[fact] != theirs[fact]]
+    depths = [fact for fact in differing if fact in DEPTHS]
+    if report.wrong_shape or depths:
+        said = [f"{fact}: checkpoint {theirs[fact]}, model {ours[fact]}" for fact in differing]
+        said += [
+            f"{name}: checkpoint {tuple(given[name].shape)}, model {tuple(own[name].shape)}"
+            for name in report.wrong_shape[:1]
+        ]
+        heads = [name for name in report.wrong_shape if name.startswith("head.")]
+        advice = (
+            "Set fresh=['head'] of CheckpointFitHook to train a new head."
+            if heads and len(heads) == len(report.wrong_shape) and not depths and not whole
+            else "Use the config that the checkpoint was trained with, or change the model's."
+        )
+        raise CheckpointError(f"The checkpoint does not fit the model. {'; '.join(said)}. {advice}\n{report}")
     parts = {name.partition(".")[0] for name in own}
-    alien = [name for name in unused if name.partition(".")[0] in parts]
-    found = f"{len(own) - len(missing)} of the model's {len(own)} tensors are in the checkpoint"
-    if wrong:
+    alien = [name for name in report.unexpected if name.partition(".")[0] in parts]
+    if whole and (report.missing or alien):
+        first = f"missing is {report.missing[0]}" if report.missing else f"not the model's is {alien[0]}"
         raise CheckpointError(
-            f"The checkpoint does not fit the model: {len(wrong)} tensors differ in shape, the first is {wrong[0]}. Use the "
-            "config that the checkpoint was trained with."
+            f"The checkpoint does not fit the model: the first that is {first}. Use the config that the checkpoint was trained "
+            f"with.\n{report}"
         )
-    if len(missing) == len(own) or (whole and (missing or alien)):
-        raise CheckpointError(
-            f"The checkpoint does not fit the model: {found}; the first that is missing is "
-            f"{(missing or ['none'])[0]}, the first that the model does not know is {(unused or ['none'])[0]}. "
-            "Use the config that the checkpoint was trained with."
-        )
-    new = f"; new are {_parts(missing)}" if missing else ""
-    left = f"; not used are {_parts(unused)}" if unused else ""
-    return found + new + left
+    for source in sources:
+        for part in source.parts:
+            wanted = [name for name in own if within(name, (part,)) and not within(name, fresh)]
+            found = sum(name in source.tensors for name in wanted)
+            if wanted and found < min_share * len(wanted):
+                raise CheckpointError(
+                    f"{source.path} ({source.title}) has {found} of the {len(wanted)} tensors of the model's {part}, fewer "
+                    f"than the share of {min_share:g} that CheckpointFitHook asks for. Take a model that it was made for, or "
+                    f"lower min_share.\n{report}"
+                )
+    if not report.loaded:
+        raise CheckpointError(f"Nothing in the checkpoint fits the model.\n{report}")
+    return report
 
 
-def _parts(names: list[str]) -> str:
-    """Name the modules that tensors belong to.
+DEPTHS = ("blocks of the backbone's stages", "layers of the encoder")
 
-    >>> _parts(["head.a.weight", "head.a.bias", "mlm_head.bias"])
-    'head.a, mlm_head'
+
+def _facts(tensors: Mapping[str, Tensor]) -> dict[str, object]:
+    """Read off the names and shapes what a config says in numbers."""
+    facts: dict[str, object] = {}
+    blocks: dict[str | Any, int] = {}
+    layers = set()
+    for name in tensors:
+        if block := re.match(r"backbone\.layer(\d)\.(\d+)\.", name):
+            blocks[block[1]] = max(blocks.get(block[1], 0), int(block[2]) + 1)
+        if layer := re.match(r"encoder\.bert\.encoder\.layer\.(\d+)\.", name):
+            layers.add(layer[1])
+    if blocks:
+        facts[DEPTHS[0]] = tuple(blocks[stage] for stage in sorted(blocks))
+    if layers:
+        facts[DEPTHS[1]] = len(layers)
+    for title, pattern, axis in (
+        ("channels of the backbone's stem", r"backbone\.conv1\.weight", 0),
+        ("vocabulary", r"encoder\.bert\.embeddings\.word_embeddings\.weight", 0),
+        ("width of the encoder", r"encoder\.bert\.embeddings\.word_embeddings\.weight", 1),
+        ("places of a text", r"encoder\.bert\.embeddings\.position_embeddings\.weight", 0),
+        ("places of the grid", r"encoder\.visual_embedding\.row_embeddings\.weight", 0),
+        ("answers of the head", r"head\.classifier\.(2\.)?weight", 0),
+    ):
+        found = [tensor for name, tensor in tensors.items() if re.fullmatch(pattern, name)]
+        if found:
+            facts[title] = found[0].shape[axis]
+    return facts
+
+
+def _counted(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Leave out how many batches a norm has seen; not every library saves that, and nothing depends on it."""
+    return {name: tensor for name, tensor in tensors.items() if not name.endswith("num_batches_tracked")}
+
+
+def within(name: str, modules: Sequence[str]) -> bool:
+    """Whether a tensor belongs to one of some modules."""
+    return any(name == module or name.startswith(f"{module}.") for module in modules)
+
+
+def _listed(names: Sequence[str], among: Sequence[str]) -> str:
+    """Name the modules that tensors belong to, at most eight; a module whose tensors are all listed stands for its parts.
+
+    >>> _listed(
+    ...     ["head.a.weight", "head.a.bias", "head.b.bias", "mlm.x.bias"],
+    ...     ["head.a.weight", "head.a.bias", "head.b.bias", "mlm.x.bias", "mlm.y.bias"],
+    ... )
+    ': head, mlm.x'
+    >>> _listed([], [])
+    ''
     """
-    return ", ".join(dict.fromkeys(name.rpartition(".")[0] for name in names))
+    others = set(among) - set(names)
+    modules = dict.fromkeys(
+        next(
+            module
+            for module in itertools.accumulate(name.split("."), "{}.{}".format)
+            if module == name or not any(within(other, (module,)) for other in others)
+        )
+        for name in names
+    )
+    more = f" and {len(modules) - 8} more" if len(modules) > 8 else ""
+    return f": {', '.join(list(modules)[:8])}{more}" if modules else ""

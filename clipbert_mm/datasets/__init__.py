@@ -1,5 +1,6 @@
 """Annotations to items."""
 
 from clipbert_mm.datasets.caption_datasets import PretrainingDataset, RetrievalDataset
+from clipbert_mm.datasets.question_datasets import OpenEndedDataset
 
-__all__ = ["PretrainingDataset", "RetrievalDataset"]
+__all__ = ["OpenEndedDataset", "PretrainingDataset", "RetrievalDataset"]

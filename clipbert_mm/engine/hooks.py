@@ -2,13 +2,16 @@
 
 import hashlib
 import json
+from collections.abc import Sequence
+from typing import Any
 
 from mmengine.dist import all_gather_object
 from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
 from mmengine.runner import BaseLoop, EpochBasedTrainLoop, Runner
 
-from clipbert_mm.checkpoint import CheckpointError, check_fit
+from clipbert_mm.checkpoint import CheckpointError, Convention, check_fit
+from clipbert_mm.checkpoint.fit import within
 from clipbert_mm.registry import HOOKS
 
 
@@ -93,29 +96,61 @@ def vocabulary_digest(runner: Runner) -> str | None:
 
 @HOOKS.register_module()
 class CheckpointFitHook(Hook):
-    """See that a checkpoint fits the model before its weights are taken over.
+    """See that checkpoints fit the model before their weights are taken over, and report what is taken.
 
-    Testing and resuming need every weight. Training from ``load_from`` may leave parts new; the log says which. Checkpoints
-    carry a digest of the vocabulary that they were trained with, since other word pieces make their weights meaningless.
+    Testing and resuming need every weight. Training from ``load_from`` may leave parts new; the report says which. Checkpoints
+    of ours carry a digest of the vocabulary that they were trained with, since other word pieces make their weights
+    meaningless, and how they want their frames.
+
+    Args:
+        min_share: Smallest share of the tensors of each module that a checkpoint of ``load_from`` is for, 0 to 1.
+        fresh: Modules that take nothing from ``load_from``, such as "head" to train on other answers.
     """
 
+    def __init__(self, *, min_share: float = 0.95, fresh: Sequence[str] = ()) -> None:
+        if isinstance(fresh, str) or not 0 <= min_share <= 1:
+            raise ValueError(
+                f"CheckpointFitHook expects min_share in [0, 1] and fresh a list, got {min_share} and {fresh!r}."
+            )
+        self.min_share = min_share
+        self.fresh = tuple(fresh)
+
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        """Note the vocabulary."""
+        """Note the vocabulary and how frames come in."""
         checkpoint["vocabulary"] = vocabulary_digest(runner)
+        checkpoint["convention"] = Convention.of_model(_bare(runner.model)).to_dict()
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        """Compare, and log what fits.
+        """Compare, log the report, and take out what is to be trained afresh.
 
         Raises:
-            CheckpointError: If the checkpoint does not fit, or was trained with other word pieces.
+            CheckpointError: If a checkpoint does not fit, or was trained with other word pieces or other frames.
         """
-        trained_with, now = checkpoint.get("vocabulary"), vocabulary_digest(runner)
-        if None not in (trained_with, now) and trained_with != now:
-            raise CheckpointError(
-                f"The checkpoint was trained with another vocabulary (digest {trained_with}) than the data's tokenizer has "
-                f"({now}). Set `tokenizer` of Tokenize to the folder of the training."
-            )
-        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        model, now = _bare(runner.model), vocabulary_digest(runner)
+        sources = checkpoint["sources"]
+        for source in sources:
+            trained_with = source.rest.get("vocabulary")
+            if None not in (trained_with, now) and trained_with != now:
+                raise CheckpointError(
+                    f"The checkpoint {source.path} was trained with another vocabulary (digest {trained_with}) than the data's "
+                    f"tokenizer has ({now}). Set `tokenizer` of Tokenize to the folder of the training."
+                )
+            if source.convention is not None and not source.convention.agrees(Convention.of_model(model)):
+                raise CheckpointError(
+                    f"{source.path} ({source.title}) wants its frames as {source.convention}, the model has "
+                    f"{Convention.of_model(model)}. Set mean, std and to_bgr of the data_preprocessor and style of "
+                    "the backbone."
+                )
         trains = isinstance(runner._train_loop, BaseLoop)  # a config until training begins
         needs_all = not trains or runner._resume
-        runner.logger.info(check_fit(model, checkpoint.get("state_dict", checkpoint), whole=needs_all))
+        fresh = () if needs_all else self.fresh
+        report = check_fit(model, sources, whole=needs_all, min_share=self.min_share, fresh=fresh)
+        runner.logger.info(str(report))
+        for name in list(checkpoint["state_dict"]):
+            if within(name, fresh):
+                del checkpoint["state_dict"][name]
+
+
+def _bare(model: Any) -> Any:  # noqa: ANN401
+    """Return a model without the wrapper of several processes."""
+    return model.module if is_model_wrapper(model) else model

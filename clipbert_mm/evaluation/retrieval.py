@@ -1,6 +1,5 @@
 """Retrieval in both directions, with any number of captions a video."""
 
-import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -8,8 +7,8 @@ from typing import Any
 import numpy as np
 from mmengine.evaluator import BaseMetric
 from mmengine.fileio import dump
-from mmengine.logging import print_log
 
+from clipbert_mm.evaluation.coverage import readable
 from clipbert_mm.registry import METRICS
 
 
@@ -96,21 +95,10 @@ class RetrievalMetric(BaseMetric):
     def compute_metrics(self, results: list[dict]) -> dict[str, float]:
         """Put the entries side by side and compute."""
         entries = {entry["sample_idx"]: entry for entry in results}
-        gallery = [entries[i] for i in sorted(entries) if entries[i]["broken"] is None]
-        if not gallery:
-            raise RuntimeError(f"None of the {len(entries)} videos of the test could be read.")
+        gallery, coverage = readable([entries[i] for i in sorted(entries)])
         scores = np.stack([entry["scores"] for entry in gallery], axis=1)  # (texts, videos)
         text_video = np.repeat(np.arange(len(gallery)), [len(entry["texts"]) for entry in gallery])
-        metrics = retrieval_metrics(scores, text_video) | {"coverage": len(gallery) / len(entries) * 100}
-        if len(gallery) < len(entries):
-            broken = [
-                f"\n  {entry['path']}: {entry['broken']}" for entry in entries.values() if entry["broken"] is not None
-            ]
-            print_log(
-                f"{len(broken)} of {len(entries)} videos could not be read and are left out:{''.join(broken)}",
-                logger="current",
-                level=logging.WARNING,
-            )
+        metrics = retrieval_metrics(scores, text_video) | {"coverage": coverage}
         if self.rankings_file is not None:
             Path(self.rankings_file).parent.mkdir(parents=True, exist_ok=True)
             dump(

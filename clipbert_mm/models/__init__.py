@@ -4,18 +4,33 @@ from clipbert_mm.models.aggregators import LogSumExpAggregator, MaxAggregator, M
 from clipbert_mm.models.clipbert import ClipBert
 from clipbert_mm.models.data_preprocessors import VideoTextPreprocessor
 from clipbert_mm.models.encoders import JointEncoder
-from clipbert_mm.models.heads import MaskedLanguageHead, MatchingHead
-from clipbert_mm.models.necks import GridProjection, MeanFusion
+from clipbert_mm.models.heads import (
+    CountHead,
+    MarginRankingHead,
+    MaskedLanguageHead,
+    MatchingHead,
+    MultipleChoiceHead,
+    OpenEndedHead,
+    SoftAnswerHead,
+)
+from clipbert_mm.models.necks import Conv2Plus1DFusion, Conv3DFusion, GridProjection, MeanFusion
 
 __all__ = [
     "ClipBert",
+    "Conv2Plus1DFusion",
+    "Conv3DFusion",
+    "CountHead",
     "GridProjection",
     "JointEncoder",
     "LogSumExpAggregator",
+    "MarginRankingHead",
     "MaskedLanguageHead",
     "MatchingHead",
     "MaxAggregator",
     "MeanAggregator",
     "MeanFusion",
+    "MultipleChoiceHead",
+    "OpenEndedHead",
+    "SoftAnswerHead",
     "VideoTextPreprocessor",
 ]

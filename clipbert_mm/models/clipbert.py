@@ -4,12 +4,24 @@ Shapes: B videos, K clips of a video, T frames of a clip, M texts in the batch, 
 clip, D width, C classes.
 """
 
+from collections.abc import Sequence
+
 from mmengine.model import BaseModel
-from torch import Tensor
+from torch import Tensor, nn
 
 from clipbert_mm.models.backbones import build_backbone
 from clipbert_mm.registry import MODELS
 from clipbert_mm.structures import VideoTextSample
+
+PARTS = {
+    "visual_encoder": ("backbone", "projection", "temporal_fusion"),  # F_v of Eq. 3
+    "text_encoder": (
+        "encoder.bert.embeddings",
+        "encoder.bert.embeddings_project",
+    ),  # F_l of Eq. 3: "a trainable word embedding layer"
+    "fusion_encoder": ("encoder.bert.encoder", "encoder.bert.pooler", "encoder.visual_embedding"),  # H without the head
+}
+"""What may be frozen by name, and the modules that it is made of."""
 
 
 @MODELS.register_module()
@@ -27,7 +39,13 @@ class ClipBert(BaseModel):
         aggregator: Config of the pooling over clips.
         mlm_head: Config of the masked-language head; in pre-training only.
         data_preprocessor: Config of the data preprocessor.
+        frozen: What keeps the weights it starts from (Table 6): any of "visual_encoder", "text_encoder" (the embeddings of
+            words, F_l of the paper) and "fusion_encoder" (the transformer). It stays in eval mode, gets no gradient and
+            takes no optimiser state.
         init_cfg: MMEngine's initialisation config.
+
+    Raises:
+        ValueError: If ``frozen`` names something else.
     """
 
     def __init__(
@@ -41,6 +59,7 @@ class ClipBert(BaseModel):
         aggregator: dict,
         data_preprocessor: dict,
         mlm_head: dict | None = None,
+        frozen: Sequence[str] = (),
         init_cfg: dict | list | None = None,
     ) -> None:
         super().__init__(data_preprocessor=data_preprocessor, init_cfg=init_cfg)
@@ -51,6 +70,23 @@ class ClipBert(BaseModel):
         self.head = MODELS.build(head)
         self.mlm_head = None if mlm_head is None else MODELS.build(mlm_head)
         self.aggregator = MODELS.build(aggregator)
+        if isinstance(frozen, str) or not set(frozen) <= set(PARTS):
+            raise ValueError(f"ClipBert expects frozen to be a list of some of {', '.join(PARTS)}, got {frozen!r}.")
+        self.frozen = tuple(frozen)
+        for module in self.frozen_modules():
+            module.requires_grad_(False)
+
+    def frozen_modules(self) -> list[nn.Module]:
+        """Return the modules that keep the weights they start from."""
+        names = [name for part in self.frozen for name in PARTS[part]]
+        return [module for name, module in self.named_modules() if name in names]
+
+    def train(self, mode: bool = True) -> "ClipBert":
+        """Set training mode, but for what is frozen."""
+        super().train(mode)
+        for module in self.frozen_modules():
+            module.eval()
+        return self
 
     def encode_video(self, frames: Tensor) -> Tensor:
         """Encode the clips of videos; needed once a video.
@@ -120,10 +156,12 @@ class ClipBert(BaseModel):
         return losses
 
     def predict(self, inputs: dict[str, Tensor], data_samples: list[VideoTextSample]) -> list[VideoTextSample]:
-        """Write ``clip_logits`` and ``scores`` of each item's own texts onto the samples."""
+        """Write ``clip_logits`` and ``scores`` of each item's own texts onto the samples; not where its file is broken."""
+        if not inputs:
+            return data_samples
         clip_logits = self.score(self.encode_video(inputs["frames"]), *self._texts(inputs))  # (M, K, C)
-        scores = self.head.scores(self.aggregator(clip_logits))  # (M,)
-        for i, sample in enumerate(data_samples):
+        scores = self.head.scores(self.aggregator(clip_logits))  # (M,), or (M, C) for answers
+        for i, sample in enumerate(sample for sample in data_samples if sample.get("broken") is None):
             own = inputs["video_index"] == i
             sample.clip_logits, sample.scores = clip_logits[own], scores[own]
         return data_samples

@@ -18,6 +18,11 @@ class VideoTextSample(BaseDataElement):
 
     Data:
         match_labels (np.ndarray): 1 where a text belongs to the video, else 0; int64, (m,).
+        answer_labels (np.ndarray): The right answer of each question: its place in the answer vocabulary, or among the
+            options of multiple choice; int64, one a question.
+        answer_scores (np.ndarray): How right each answer of the vocabulary is, 0 to 1; float32, (m, C).
+        counts (np.ndarray): The count that each question asks for; float32, (m,).
         clip_logits (Tensor): What the model said of each clip, (m, K, C).
-        scores (Tensor): One score a text, pooled over the clips, (m,).
+        scores (Tensor): What the head makes of the logits pooled over the clips: one score a text, (m,), or one for each
+            answer, (m, C).
     """

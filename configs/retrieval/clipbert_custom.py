@@ -15,16 +15,16 @@ bert = "{{$CLIPBERT_BERT:none}}"
 from_scratch = bert == "none"
 tokenizer = f"{data_root}/tokenizer" if from_scratch else bert
 
-# A checkpoint of this model to start from. Without one the ResNet learns from scratch: nothing of it is frozen.
+# A checkpoint to start from: of this model, the paper's release, or a ResNet-50 of torchvision, mmpretrain, mmaction2 or
+# detectron2. Without one the ResNet learns from scratch: nothing of it is frozen.
 weights = "{{$CLIPBERT_WEIGHTS:none}}"
-load_from = None if weights == "none" else weights
-frozen = load_from is not None
+load_from = [source for source in (bert, weights) if source != "none"] or None
+frozen = weights != "none"
 
 model = dict(
     backbone=dict(
         frozen_stages=1 if frozen else -1, norm_cfg=dict(type="BN", requires_grad=not frozen), norm_eval=frozen
     ),
-    encoder=dict(pretrained=None if from_scratch else bert),
     head=dict(type="MatchingHead", in_channels=768, hidden_channels=1536),
 )
 

@@ -10,7 +10,7 @@ from mmengine.config import Config
 from mmengine.hooks import Hook
 
 from clipbert_mm.checkpoint import CheckpointError
-from clipbert_mm.engine import BrokenMediaHook
+from clipbert_mm.engine import BrokenMediaHook, CheckpointFitHook
 from clipbert_mm.engine.launch import build_runner
 from clipbert_mm.structures import VideoTextSample
 
@@ -132,24 +132,97 @@ def test_training_may_begin_with_part_of_a_checkpoint_and_says_which(
     at_first = CatchWeights()
     runner.register_hook(at_first)
     runner.train()
-    found = next(
-        record.getMessage() for record in caplog.records if "tensors are in the checkpoint" in record.getMessage()
-    )
-    assert found.startswith(
-        f"{len(part)} of the model's {len(source)} tensors are in the checkpoint; new are backbone.conv"
-    )
-    assert found.endswith("; not used are mlm_head")
+    (found,) = (record.getMessage() for record in caplog.records if record.getMessage().startswith("weights from"))
+    assert found.splitlines() == [
+        f"weights from {tmp_path}/part.pth (clipbert_mm's)",
+        f"  loaded: {len(part)} of the model's {len(source)} tensors: encoder.bert",
+        f"  missing (new): {len(source) - len(part)}: backbone, projection, encoder.visual_embedding, head",
+        "  unexpected (not used): 1: mlm_head",
+        "  wrong shape: 0",
+    ]
     assert all((at_first.weights[name] == 0.25).all() for name in part)
+
+
+def test_a_fresh_head_keeps_its_first_values(runner_config: Config, tmp_path: Path):
+    model = build_runner(runner_config).model.state_dict()
+    saved = {name: torch.full_like(value, 0.25) for name, value in model.items()}
+    torch.save(saved, tmp_path / "a.pth")
+    starts = []
+    for fresh, load_from in (((), None), (("head",), str(tmp_path / "a.pth"))):
+        runner_config.custom_hooks[2].fresh, runner_config.load_from = fresh, load_from
+        runner_config.experiment_name += "-next"
+        runner = build_runner(runner_config)
+        starts.append(CatchWeights())
+        runner.register_hook(starts[-1])
+        runner.train()
+    for name, value in starts[1].weights.items():
+        assert torch.equal(value, (starts[0].weights if name.startswith("head.") else saved)[name]), name
+
+
+def test_a_fresh_head_lets_other_answers_be_trained_but_not_tested(runner_config: Config, tmp_path: Path):
+    source = build_runner(runner_config).model.state_dict()
+    other = source | {"head.classifier.2.weight": torch.ones(9, 32), "head.classifier.2.bias": torch.ones(9)}
+    torch.save(other, tmp_path / "a.pth")
+    runner_config.load_from = str(tmp_path / "a.pth")
+    use = "answers of the head: checkpoint 9, model 2; .* Use the config"
+    message = r"answers of the head: checkpoint 9, model 2; .* Set fresh=\['head'\] of CheckpointFitHook"
+    for fresh, task, words in (
+        ((), "train", message),
+        (("head",), "train", None),
+        (("head",), "test", use),
+    ):
+        runner_config.custom_hooks[2].fresh = fresh
+        runner_config.experiment_name += "-next"
+        run = getattr(build_runner(runner_config), task)
+        if words is None:
+            run()
+        else:
+            with pytest.raises(CheckpointError, match=words):
+                run()
+
+
+def test_the_share_of_weights_that_a_part_needs(runner_config: Config, tmp_path: Path):
+    model = build_runner(runner_config).model.state_dict()
+    names = [name for name in model if name.startswith("encoder.bert.encoder.")]
+    torch.save({name: model[name] for name in names[:24]}, tmp_path / "part.pth")
+    runner_config.load_from = str(tmp_path / "part.pth")
+    for min_share in (0.75, 0.76):  # 24 of 32 are 0.75
+        runner_config.custom_hooks[2].min_share = min_share
+        runner_config.experiment_name += "-next"
+        runner = build_runner(runner_config)
+        if min_share == 0.75:
+            runner.train()
+            continue
+        with pytest.raises(
+            CheckpointError, match=r"has 24 of the 32 tensors of the model's encoder\.bert\.encoder, fewer .* 0\.76"
+        ):
+            runner.train()
+
+
+@pytest.mark.parametrize(
+    ("options", "got"),
+    [
+        (dict(min_share=1.01), r"1\.01 and \(\)"),
+        (dict(min_share=-0.1), "-0.1"),
+        (dict(fresh="head"), "0.95 and 'head'"),
+    ],
+)
+def test_what_the_fit_hook_takes(options: dict, got: str):
+    with pytest.raises(ValueError, match=rf"expects min_share in \[0, 1\] and fresh a list, got {got}"):
+        CheckpointFitHook(**options)
 
 
 @pytest.mark.parametrize("task", ["test", "resume"])
 def test_testing_and_resuming_need_every_weight(runner_config: Config, tmp_path: Path, task: str):
     whole = build_runner(runner_config).model.state_dict()
-    torch.save({"state_dict": {name: whole[name] for name in list(whole)[:5]}}, tmp_path / "part.pth")
+    training = {key: {} for key in ("meta", "optimizer", "message_hub")}
+    part = {name: whole[name] for name in list(whole)[:5]}
+    torch.save({"state_dict": part, **training}, tmp_path / "part.pth")
     runner_config.load_from, runner_config.experiment_name = str(tmp_path / "part.pth"), tmp_path.name + "-part"
     runner_config.resume = task == "resume"
     runner = build_runner(runner_config)
-    with pytest.raises(CheckpointError, match=rf"does not fit the model: 5 of the model's {len(whole)} tensors"):
+    message = rf"does not fit the model: the first that is missing is {list(whole)[5]}\.(.|\n)* 5 of the model's {len(whole)} "
+    with pytest.raises(CheckpointError, match=message):
         runner.test() if task == "test" else runner.train()
 
 

@@ -1,15 +1,20 @@
 """The method: clips are predicted on their own and pooled; folding them into the batch changes nothing."""
 
 import copy
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from mmengine.optim import build_optim_wrapper
 from torch import nn
 
 from clipbert_mm.registry import MODELS
+
+PARTS = ("visual_encoder", "text_encoder", "fusion_encoder")
+SUBSETS = [subset for count in range(4) for subset in itertools.combinations(PARTS, count)]
 
 
 @pytest.fixture
@@ -22,7 +27,8 @@ def model(model_config: dict) -> nn.Module:
 def with_resnet(model_config: dict) -> Callable[..., nn.Module]:
     """Build the tiny model on a ResNet with batch norms that have seen something, in training mode."""
 
-    def build(**options) -> nn.Module:
+    def build(frozen: Sequence[str] = (), **options) -> nn.Module:
+        model_config["frozen"] = frozen
         backbone = dict(type="mmpretrain.ResNet", depth=18, stem_channels=4, base_channels=4, strides=(1, 2, 2, 1))
         model_config["backbone"] = backbone | options
         model_config["projection"]["in_channels"] = 32
@@ -169,6 +175,68 @@ def test_one_step_of_training_lowers_the_loss(model_config: dict, make_batch: Ca
         optimizer.step()
         values.append(loss.item())
     assert values == sorted(values, reverse=True)
+
+
+def part_of(name: str) -> str:
+    """The part of the model that a parameter, buffer or module belongs to."""
+    if name.startswith(("backbone.", "projection.", "temporal_fusion.")):
+        return "visual_encoder"
+    if name.startswith("encoder.bert.embeddings"):  # with embeddings_project, ELECTRA's
+        return "text_encoder"
+    return "fusion_encoder" if name.startswith("encoder.") else "heads"
+
+
+@pytest.mark.parametrize("frozen", SUBSETS, ids="+".join)
+def test_frozen_parts_stay_in_eval_mode(frozen: tuple[str, ...], model_config: dict, with_resnet: Callable):
+    model_config["encoder"]["dropout"] = 0.3
+    model = with_resnet(frozen=frozen, norm_eval=False)
+    leaves = [(name, module) for name, module in model.named_modules() if not list(module.children())]
+    for _ in range(2):
+        assert all(module.training == (part_of(f"{name}.") not in frozen) for name, module in leaves)
+        model.eval()
+        assert not any(module.training for _, module in leaves)
+        model.train()
+
+
+@pytest.mark.parametrize("architecture", ["bert", "electra"])
+@pytest.mark.parametrize("frozen", SUBSETS, ids="+".join)
+def test_what_is_frozen_stays_as_it_was_and_all_else_learns(
+    frozen: tuple[str, ...],
+    architecture: str,
+    model_config: dict,
+    with_resnet: Callable,
+    make_batch: Callable,
+    without_gradient: Callable,
+):
+    model_config["encoder"] |= dict(architecture=architecture, dropout=0.3)
+    model_config["temporal_fusion"] = dict(type="Conv2Plus1DFusion", channels=16)
+    if architecture == "electra":
+        del model_config["mlm_head"]  # its word embeddings are of another width than its encoder
+    model = with_resnet(frozen=frozen, norm_eval=False, zero_init_residual=False)
+    before = copy.deepcopy(model.state_dict())
+    # Weight decay would move what has a gradient of zero.
+    adam = dict(type="AdamW", lr=0.01, weight_decay=0.1)
+    wrapper = build_optim_wrapper(model, dict(type="OptimWrapper", optimizer=adam))
+    loss, _ = model.parse_losses(model(**model.data_preprocessor(make_batch(size=64)), mode="loss"))
+    wrapper.backward(loss)
+    assert without_gradient(model) == []
+    for name, parameter in model.named_parameters():
+        assert (parameter.grad is None) == (part_of(name) in frozen), name
+    wrapper.step()
+    for name, parameter in model.named_parameters():
+        assert (parameter not in wrapper.optimizer.state) == (part_of(name) in frozen), name
+    for name, value in model.state_dict().items():  # with the statistics of batch norms
+        assert torch.equal(value, before[name]) == (part_of(name) in frozen), name
+
+
+@pytest.mark.parametrize("frozen", [["backbone"], ["text_encoder", "head"], "text_encoder"])
+def test_something_else_to_freeze_is_refused(model_config: dict, frozen: list[str] | str):
+    with pytest.raises(
+        ValueError,
+        match="ClipBert expects frozen to be a list of some of visual_encoder, text_encoder, fusion_encoder, got",
+    ) as caught:
+        MODELS.build(model_config | dict(frozen=frozen))
+    assert f"got {frozen!r}." in str(caught.value)
 
 
 def test_an_unknown_mode_is_refused(model: nn.Module, make_batch: Callable):

@@ -1,18 +1,34 @@
 """Heads and their losses, against the formulas written out."""
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 import torch
 
-from clipbert_mm.models import MaskedLanguageHead, MatchingHead
+from clipbert_mm.models import (
+    CountHead,
+    MarginRankingHead,
+    MaskedLanguageHead,
+    MatchingHead,
+    MultipleChoiceHead,
+    OpenEndedHead,
+    SoftAnswerHead,
+)
+from clipbert_mm.models.heads.task_head import TaskHead
 from clipbert_mm.structures import IGNORED, VideoTextSample
 
 
-def samples_of(*labels: list[int]) -> list[VideoTextSample]:
-    """Samples with labels."""
-    samples = [VideoTextSample(metainfo=dict(path=f"{i}.mp4")) for i in range(len(labels))]
-    for sample, own in zip(samples, labels, strict=True):
-        sample.match_labels = np.array(own)
+def samples_of(
+    *labels: list, field: str = "match_labels", texts: tuple[int, ...] | None = None
+) -> list[VideoTextSample]:
+    """Samples with labels, as many texts as labels if not told."""
+    samples = []
+    for i, own in enumerate(labels):
+        count = len(own) if texts is None else texts[i]
+        sample = VideoTextSample(metainfo=dict(path=f"{i}.mp4", texts=["a"] * count))
+        sample.set_field(np.array(own), field)
+        samples.append(sample)
     return samples
 
 
@@ -36,6 +52,14 @@ def test_matching_is_a_two_layer_mlp(matching: MatchingHead):
     assert not torch.equal(matching.train()(states), matching(states)), "dropout is on in training"
 
 
+def test_matching_of_pre_training_is_one_linear_layer():
+    head = MatchingHead(in_channels=6, hidden_channels=None)
+    weight, bias = (value.detach().double().numpy() for value in head.parameters())
+    states = torch.randn(3, 4, 6)
+    wanted = states.double().numpy() @ weight.T + bias
+    assert head.eval()(states).detach().numpy() == pytest.approx(wanted, abs=1e-6)
+
+
 def test_matching_loss_by_hand(matching: MatchingHead):
     logits = np.array([[2.0, -1.0], [0.5, 0.5], [-1.0, 3.0]])
     labels = [1, 0, 1]
@@ -56,12 +80,6 @@ def test_matching_without_labels_is_an_error(matching: MatchingHead):
     unlabelled = VideoTextSample(metainfo=dict(path="b.mp4"))
     with pytest.raises(ValueError, match=r"MatchingHead needs match_labels to train on, got none for b\.mp4\."):
         matching.loss(torch.zeros(2, 2), [*samples_of([1]), unlabelled])
-
-
-def test_matching_gradients_reach_every_parameter(matching: MatchingHead, without_gradient):
-    logits = matching.eval()(torch.randn(3, 1, 6))[:, 0]
-    matching.loss(logits, samples_of([1, 0, 1]))["loss_match"].backward()
-    assert without_gradient(matching) == []
 
 
 def test_heads_start_as_bert_s_do():
@@ -114,6 +132,205 @@ def test_masked_language_gradients_reach_every_parameter_and_the_word_embeddings
     language.loss(torch.randn(2, 1, 4, 6), words, torch.tensor([[1, 2, 3, 4], [5, 6, 7, 8]]))["loss_mlm"].backward()
     assert without_gradient(language) == []
     assert words.grad.any()
+
+
+@pytest.fixture
+def ranking() -> MarginRankingHead:
+    return MarginRankingHead(in_channels=6, hidden_channels=10, margin=0.3)
+
+
+def test_margin_ranking_loss_by_hand(ranking: MarginRankingHead):
+    logits = 2 * np.random.default_rng(1).normal(size=10)
+    labels = [[1, 0, 0], [0, 1, 1, 0, 0], [1, 0]]
+    losses, right, first = [], [], 0
+    for own in labels:  # a text is never compared with one of another video
+        scores = 1 / (1 + np.exp(-logits[first : first + len(own)]))
+        for p, match in enumerate(own):
+            for n, other in enumerate(own):
+                if match == 1 and other == 0:
+                    losses.append(max(0, 0.3 + scores[n] - scores[p]))
+                    right.append(scores[p] > scores[n])
+        first += len(own)
+    found = ranking.loss(torch.from_numpy(logits)[:, None], samples_of(*labels))
+    assert len(losses) == 9
+    assert 0 < losses.count(0) < 9
+    assert found["loss_rank"].item() == pytest.approx(np.mean(losses))
+    assert found["rank_accuracy"].item() == pytest.approx(np.mean(right))
+
+
+def test_margin_ranking_is_content_where_all_margins_are_kept(ranking: MarginRankingHead):
+    logits = torch.tensor([[2.0], [-2.0], [30.0], [1.0]])  # the second video's probabilities are 1.0 and 0.73
+    found = ranking.loss(logits, samples_of([1, 0], [1, 0]))
+    assert found["loss_rank"].item() == pytest.approx((0.3 - 1 + 1 / (1 + np.exp(-1))) / 2, rel=1e-5)
+    assert ranking.loss(logits[:2], samples_of([1, 0]))["loss_rank"].item() == 0
+
+
+def test_margin_ranking_scores_keep_their_order_where_probabilities_round_to_one(ranking: MarginRankingHead):
+    logits = torch.tensor([[30.0], [-1.0], [31.0]])
+    assert ranking.scores(logits).argsort().tolist() == [1, 0, 2]
+
+
+@pytest.mark.parametrize("labels", [[1, 1], [0, 0]])
+def test_margin_ranking_needs_both_kinds_of_texts(ranking: MarginRankingHead, labels: list[int]):
+    with pytest.raises(
+        ValueError, match=rf"got match_labels \[{labels[0]}, {labels[1]}\] for 1\.mp4\. Set num_negatives of"
+    ):
+        ranking.loss(torch.zeros(4, 1), samples_of([1, 0], labels))
+
+
+@pytest.fixture
+def open_ended() -> OpenEndedHead:
+    return OpenEndedHead(in_channels=6, num_answers=4, hidden_channels=10)
+
+
+def test_open_ended_loss_and_scores_by_hand(open_ended: OpenEndedHead):
+    logits = np.random.default_rng(0).normal(size=(3, 4))
+    labels = [int(logits[0].argmax()), int(logits[1].argmin()), int(logits[2].argmax())]
+    found = open_ended.loss(torch.from_numpy(logits), samples_of(labels[:1], labels[1:], field="answer_labels"))
+    wanted = -np.mean([log_softmax(row)[label] for row, label in zip(logits, labels, strict=True)])
+    assert found["loss_answer"].item() == pytest.approx(wanted)
+    assert found["answer_accuracy"].item() == pytest.approx(2 / 3)
+    assert open_ended.scores(torch.from_numpy(logits)).numpy() == pytest.approx(log_softmax(logits))
+
+
+@pytest.mark.parametrize("label", [-1, 4])
+def test_an_answer_out_of_the_vocabulary_is_refused(open_ended: OpenEndedHead, label: int):
+    samples = samples_of([0], [3, label], field="answer_labels")
+    with pytest.raises(
+        ValueError,
+        match=rf"OpenEndedHead knows 4 answers, got answer_labels \[3, {label}\] for 1\.mp4\. Set num_answers",
+    ):
+        open_ended.loss(torch.zeros(3, 4), samples)
+
+
+@pytest.fixture
+def soft_answer() -> SoftAnswerHead:
+    return SoftAnswerHead(in_channels=6, num_answers=4, hidden_channels=10)
+
+
+def test_soft_answer_loss_by_hand(soft_answer: SoftAnswerHead):
+    logits = np.array([[2.0, -1.0, 0.5, 0.0], [-3.0, 1.0, 0.0, 0.5], [0.0, -1.0, -2.0, 4.0]])
+    truth = [[1.0, 0.0, 0.3, 0.0], [0.0, 0.6, 0.0, 0.9], [0.3, 0.0, 0.0, 0.0]]
+    found = soft_answer.loss(torch.from_numpy(logits), samples_of(truth[:2], truth[2:], field="answer_scores"))
+    total = 0.0
+    for row, wanted in zip(logits, truth, strict=True):
+        for logit, share in zip(row, wanted, strict=True):
+            probability = 1 / (1 + np.exp(-logit))
+            total -= share * np.log(probability) + (1 - share) * np.log(1 - probability)
+    assert found["loss_answer"].item() == pytest.approx(total / 3)
+    assert found["answer_accuracy"].item() == pytest.approx((1.0 + 0.6 + 0.0) / 3)  # of answers 0, 1 and 3
+
+
+def test_soft_answer_scores_rank_as_probabilities_do(soft_answer: SoftAnswerHead):
+    logits = torch.tensor([[30.0, -1.0, 31.0, 0.0]])
+    assert soft_answer.scores(logits).argsort(dim=1).tolist() == [[1, 3, 0, 2]]
+
+
+def test_soft_answers_of_another_vocabulary_are_refused(soft_answer: SoftAnswerHead):
+    samples = samples_of([[0.0, 1.0, 0.0]], [[1.0, 0.0, 0.0]], field="answer_scores")
+    with pytest.raises(
+        ValueError, match=r"expects answer_scores of shape \(2, 4\), got \(2, 3\)\. Set num_answers of the head"
+    ):
+        soft_answer.loss(torch.zeros(2, 4), samples)
+
+
+@pytest.fixture
+def choice() -> MultipleChoiceHead:
+    return MultipleChoiceHead(in_channels=6, hidden_channels=10)
+
+
+def test_multiple_choice_loss_by_hand(choice: MultipleChoiceHead):
+    # One question of 5 options, then two of 3, then one of 2: each is a softmax of its own and counts the same.
+    logits = np.random.default_rng(1).normal(size=13)
+    samples = samples_of([4], [0, 2], [1], field="answer_labels", texts=(5, 6, 2))
+    losses, right = [], []
+    for first, last, label in ((0, 5, 4), (5, 8, 0), (8, 11, 2), (11, 13, 1)):
+        losses.append(-log_softmax(logits[first:last])[label])
+        right.append(logits[first:last].argmax() == label)
+    found = choice.loss(torch.from_numpy(logits)[:, None], samples)
+    assert found["loss_answer"].item() == pytest.approx(np.mean(losses))
+    assert found["answer_accuracy"].item() == pytest.approx(np.mean(right))
+    assert 0 < sum(right) < 4
+
+
+@pytest.mark.parametrize(("labels", "texts"), [([0, 1], 5), ([3], 3), ([-1], 3), ([0, 1], 1)])
+def test_options_and_labels_that_do_not_go_together_are_refused(
+    choice: MultipleChoiceHead, labels: list[int], texts: int
+):
+    samples = samples_of([1], labels, field="answer_labels", texts=(2, texts))
+    with pytest.raises(
+        ValueError, match=rf"MultipleChoiceHead expects .* got {texts} texts and answer_labels "
+    ) as caught:
+        choice.loss(torch.zeros(2 + texts, 1), samples)
+    assert f"answer_labels {labels} for 1.mp4" in str(caught.value)
+
+
+def test_count_loss_by_hand():
+    head = CountHead(in_channels=6, hidden_channels=10)
+    outputs = torch.tensor([[2.4], [7.6], [3.0], [-0.4]], dtype=torch.float64)
+    found = head.loss(outputs, samples_of([2.0, 7.0], [5.0, 0.0], field="counts"))
+    assert found["loss_count"].item() == pytest.approx((0.4**2 + 0.6**2 + 2**2 + 0.4**2) / 4)
+    assert found["count_accuracy"].item() == pytest.approx(2 / 4)  # 2 and 0 after rounding
+
+
+@pytest.mark.parametrize("kind", [CountHead, MultipleChoiceHead])
+def test_one_output_is_the_score(kind: type):
+    head = kind(in_channels=6, hidden_channels=10)
+    assert head.scores(torch.tensor([[2.5], [-1.0]])).tolist() == [2.5, -1.0]
+
+
+@pytest.mark.parametrize(
+    ("kind", "options", "field"),
+    [
+        (MarginRankingHead, {}, "match_labels"),
+        (OpenEndedHead, dict(num_answers=4), "answer_labels"),
+        (SoftAnswerHead, dict(num_answers=4), "answer_scores"),
+        (MultipleChoiceHead, {}, "answer_labels"),
+        (CountHead, {}, "counts"),
+    ],
+)
+def test_training_without_labels_is_an_error(kind: type, options: dict, field: str):
+    head = kind(in_channels=6, hidden_channels=10, **options)
+    unlabelled = VideoTextSample(metainfo=dict(path="b.mp4", texts=["a"]))
+    with pytest.raises(ValueError, match=rf"{kind.__name__} needs {field} to train on, got none for b\.mp4\."):
+        head.loss(torch.zeros(1, 4), [unlabelled])
+
+
+@pytest.mark.parametrize("hidden_channels", [10, None])
+@pytest.mark.parametrize(
+    ("kind", "options", "field", "labels"),
+    [
+        (MatchingHead, {}, "match_labels", [1, 0, 1]),
+        (MarginRankingHead, {}, "match_labels", [1, 0, 1]),
+        (OpenEndedHead, dict(num_answers=4), "answer_labels", [3, 0, 1]),
+        (SoftAnswerHead, dict(num_answers=2), "answer_scores", [[1.0, 0.3], [0.0, 1.0], [0.6, 0.0]]),
+        (CountHead, {}, "counts", [2.0, 3.0, 0.0]),
+    ],
+)
+def test_gradients_reach_every_parameter_of_a_head(
+    kind: type[TaskHead],
+    options: dict,
+    field: str,
+    labels: list,
+    hidden_channels: int | None,
+    without_gradient: Callable,
+):
+    head = kind(in_channels=6, hidden_channels=hidden_channels, dropout=0.0, **options).double()
+    logits = head(torch.randn(3, 1, 6, dtype=torch.float64))[:, 0]
+    losses = head.loss(logits, samples_of(labels, field=field, texts=(3,)))
+    next(iter(losses.values())).backward()
+    assert without_gradient(head) == []
+
+
+@pytest.mark.parametrize("hidden_channels", [10, None])
+def test_multiple_choice_gradients_reach_all_but_the_last_bias(hidden_channels: int | None, without_gradient: Callable):
+    head = MultipleChoiceHead(in_channels=6, hidden_channels=hidden_channels, dropout=0.0).double()
+    logits = head(torch.randn(3, 1, 6, dtype=torch.float64))[:, 0]
+    head.loss(logits, samples_of([2], field="answer_labels", texts=(3,)))["loss_answer"].backward()
+    *_, bias = head.parameters()
+    assert bias.grad.item() == pytest.approx(0, abs=1e-12), "it shifts all options alike"
+    bias.requires_grad_(False)
+    assert without_gradient(head) == []
 
 
 def test_misspelt_options_are_refused():

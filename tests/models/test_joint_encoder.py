@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from transformers import BertConfig, BertModel
+from transformers import AutoModel, ElectraConfig, RobertaConfig
 
 from clipbert_mm.models import JointEncoder
 
@@ -119,47 +119,125 @@ def test_pixel_sampling_draws_once_for_the_batch_and_in_training_alone(build: Ca
     assert build(pixel_sampling=20).train().embed_clips(features).shape[2] == 20
 
 
-def test_weights_start_as_asked():
-    encoder = JointEncoder(
-        **(SIZES | dict(hidden_size=64, intermediate_size=128, vocab_size=500)), initializer_range=0.08
-    )
+@pytest.mark.parametrize("kind", ["bert", "roberta", "electra"])
+def test_weights_start_as_asked(kind: str):
+    sizes = SIZES | dict(hidden_size=64, intermediate_size=128, vocab_size=500)
+    encoder = JointEncoder(**sizes, architecture=kind, initializer_range=0.08)
     for name, parameter in encoder.named_parameters():
         if parameter.ndim == 2 and parameter.numel() > 1000:
             assert parameter.std().item() == pytest.approx(0.08, rel=0.12), name
     assert encoder.visual_embedding.row_embeddings.weight.std().item() == pytest.approx(0.08, rel=0.2)
 
 
-def test_a_pretrained_bert_is_taken_over(tmp_path: Path):
-    config = BertConfig(
+@pytest.fixture
+def narrow_electra(tmp_path: Path) -> str:
+    """A folder that holds no more than the config of an ELECTRA whose word embeddings are half as wide as its layers."""
+    ElectraConfig(
         vocab_size=50,
+        embedding_size=8,
         hidden_size=16,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        intermediate_size=24,
-        max_position_embeddings=12,
-    )
-    source = BertModel(config)
-    source.save_pretrained(tmp_path)
-    encoder = JointEncoder(**SIZES, pretrained=str(tmp_path))
-    own = encoder.bert.state_dict()
-    assert own.keys() == source.state_dict().keys()
-    for name, value in source.state_dict().items():
-        assert torch.equal(own[name], value), name
-    # MMEngine's initialisation, which the Runner calls, leaves them as they are.
-    encoder.init_weights()
-    assert all(torch.equal(encoder.bert.state_dict()[name], value) for name, value in source.state_dict().items())
+        num_hidden_layers=3,
+        num_attention_heads=2,
+        intermediate_size=20,
+        max_position_embeddings=9,
+    ).save_pretrained(tmp_path)
+    return str(tmp_path)
 
 
-def test_a_pretrained_bert_of_another_size_is_refused(tmp_path: Path):
-    BertModel(BertConfig(vocab_size=50, hidden_size=8, num_hidden_layers=1, num_attention_heads=2)).save_pretrained(
-        tmp_path
-    )
-    with pytest.raises(RuntimeError, match="size"):
-        JointEncoder(**SIZES, pretrained=str(tmp_path))
+@pytest.fixture
+def build_kind(build: Callable, narrow_electra: str) -> Callable[[str], JointEncoder]:
+    """Build a small encoder of one of the kinds of ``KINDS``."""
+
+    def make(kind: str) -> JointEncoder:
+        return build(architecture=narrow_electra if kind == "narrow electra" else kind)
+
+    return make
 
 
-def test_gradients_reach_every_parameter(build: Callable, texts: tuple, without_gradient):
-    encoder = build()
+KINDS = ["bert", "roberta", "electra", "narrow electra"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_without_visual_tokens_it_is_the_model_of_transformers(build_kind: Callable, texts: tuple, kind: str):
+    encoder = build_kind(kind)
+    twin = AutoModel.from_config(encoder.bert.config, attn_implementation="eager").double().eval()
+    weights = encoder.bert.state_dict()
+    twin.load_state_dict({name: weights[name] for name in twin.state_dict()})
+    text_ids, text_mask = texts
+    states = encoder(text_ids, text_mask, torch.zeros(2, 3, 0, 16, dtype=torch.float64))
+    wanted = twin(input_ids=text_ids, attention_mask=text_mask).last_hidden_state
+    for k in range(3):
+        torch.testing.assert_close(states[:, k][text_mask.bool()], wanted[text_mask.bool()])
+    # Alone, without padding and mask: what the twin says does not hang on either.
+    torch.testing.assert_close(states[1, 0, :4], twin(input_ids=text_ids[1:, :4]).last_hidden_state[0])
+
+
+@pytest.mark.parametrize("kind", KINDS[1:])
+def test_padding_changes_nothing_in_other_kinds(build_kind: Callable, texts: tuple, kind: str):
+    encoder = build_kind(kind)
+    visual_tokens = torch.randn(2, 3, 6, 16, dtype=torch.float64)
+    states = encoder(*texts, visual_tokens)
+    padded = encoder(F.pad(texts[0], (0, 2), value=33), F.pad(texts[1], (0, 2)), visual_tokens)[:, :, :7]
+    real = texts[1].bool()[:, None].expand(states.shape[:3])
+    torch.testing.assert_close(padded[real], states[real])
+    assert (states[0, 0] - states[0, 1]).abs().max() > 1e-3, "texts do look at their clip"
+
+
+def test_the_pooled_state_of_a_kind_without_a_pooler_is_bert_s(build_kind: Callable, texts: tuple):
+    encoder = build_kind("electra")
+    states = encoder(*texts, torch.randn(2, 3, 6, 16, dtype=torch.float64))
+    dense = encoder.bert.pooler.dense
+    torch.testing.assert_close(encoder.pool(states), torch.tanh(states[:, :, 0] @ dense.weight.T + dense.bias))
+
+
+def test_a_folder_gives_type_and_sizes(narrow_electra: str):
+    encoder = JointEncoder(architecture=narrow_electra)
+    shapes = {name: tuple(value.shape) for name, value in encoder.named_parameters()}
+    assert encoder.bert.config.model_type == "electra"
+    assert shapes["bert.embeddings.word_embeddings.weight"] == (50, 8)
+    assert shapes["bert.embeddings_project.weight"] == (16, 8)
+    assert shapes["bert.encoder.layer.2.intermediate.dense.weight"] == (20, 16)
+    assert "bert.encoder.layer.3.intermediate.dense.weight" not in shapes
+    assert encoder.max_text_length == 9
+
+
+def test_sizes_given_are_laid_over_those_of_the_folder(narrow_electra: str):
+    encoder = JointEncoder(architecture=narrow_electra, vocab_size=60, num_layers=1, max_text_length=11)
+    shapes = {name: tuple(value.shape) for name, value in encoder.named_parameters()}
+    assert shapes["bert.embeddings.word_embeddings.weight"] == (60, 8)
+    assert shapes["bert.encoder.layer.0.intermediate.dense.weight"] == (20, 16)
+    assert "bert.encoder.layer.1.intermediate.dense.weight" not in shapes
+    assert encoder.max_text_length == 11
+
+
+@pytest.mark.parametrize(
+    ("kind", "reason"),
+    [
+        (
+            "distilbert",
+            "takes models that are embeddings followed by an encoder, .* 'distilbert' has embeddings, transformer",
+        ),
+        ("albert", "takes models that are embeddings followed by an encoder, .* 'albert' has .*pooler_activation"),
+        ("gpt2", "takes models that are embeddings followed by an encoder, .* 'gpt2' has .*wte"),
+        ("deberta", "cannot use 'deberta': DebertaModel does not support"),
+    ],
+)
+def test_an_architecture_of_another_build_is_refused(kind: str, reason: str):
+    with pytest.raises(ValueError, match=f"JointEncoder {reason}"):
+        JointEncoder(**SIZES, architecture=kind)
+
+
+@pytest.mark.parametrize("folder", [True, False])
+def test_an_unknown_architecture_is_refused(folder: bool, tmp_path: Path):
+    name = str(tmp_path) if folder else "bertt"
+    with pytest.raises(ValueError, match=r"no model type of transformers, no folder with a config\.json") as caught:
+        JointEncoder(architecture=name)
+    assert f"There is no architecture '{name}'" in str(caught.value)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_gradients_reach_every_parameter(build_kind: Callable, texts: tuple, without_gradient: Callable, kind: str):
+    encoder = build_kind(kind)
     tokens = encoder.embed_clips(torch.randn(2, 2, 16, 5, 5, dtype=torch.float64))
     encoder.pool(encoder(*texts, tokens)).pow(2).sum().backward()
     assert without_gradient(encoder) == []
@@ -169,6 +247,19 @@ def test_a_text_that_is_too_long_is_refused(build: Callable):
     ids = torch.ones(1, 13, dtype=torch.long)
     with pytest.raises(ValueError, match=r"texts of at most 12 word pieces, got 13\. Lower max_length of Tokenize"):
         build()(ids, ids, torch.zeros(1, 1, 4, 16))
+
+
+def test_a_text_that_is_too_long_for_roberta_is_refused(tmp_path: Path):
+    # RoBERTa-base has 514 places; those of the numbers 0 and 1 (its padding's) stay empty.
+    RobertaConfig(
+        vocab_size=50, hidden_size=4, num_hidden_layers=1, num_attention_heads=1, max_position_embeddings=514
+    ).save_pretrained(tmp_path)
+    encoder = JointEncoder(architecture=str(tmp_path)).eval()
+    ids = torch.full((1, 513), 5)
+    with pytest.raises(ValueError, match="texts of at most 512 word pieces, got 513"):
+        encoder(ids, torch.ones_like(ids), torch.zeros(1, 1, 4, 4))
+    longest = ids[:, :512]
+    assert encoder(longest, torch.ones_like(longest), torch.zeros(1, 1, 4, 4)).isfinite().all()
 
 
 def test_a_grid_that_is_too_large_is_refused(build: Callable):

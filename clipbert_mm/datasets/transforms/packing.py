@@ -9,13 +9,16 @@ from mmcv.transforms import BaseTransform
 from clipbert_mm.registry import FUNCTIONS, TRANSFORMS
 from clipbert_mm.structures import VideoTextSample
 
+LABELS = ("match_labels", "answer_labels", "answer_scores", "counts")
+"""Keys of an item that go onto its sample."""
+
 
 @TRANSFORMS.register_module()
 class PackInputs(BaseTransform):
     """Pack an item into ``inputs`` (arrays for the model) and ``data_samples`` (its record).
 
     Required Keys:
-        frames, text_ids, texts, path, sample_idx; mlm_labels and match_labels where there are any
+        frames, text_ids, texts, path, sample_idx; mlm_labels and :data:`LABELS` where there are any
     """
 
     def transform(self, results: dict[str, Any]) -> dict[str, Any]:
@@ -27,8 +30,7 @@ class PackInputs(BaseTransform):
                 sample_idx=results["sample_idx"], path=results["path"], texts=results["texts"], broken=None, replaced=[]
             )
         )
-        if "match_labels" in results:
-            sample.match_labels = results["match_labels"]
+        sample.set_data({key: results[key] for key in LABELS if key in results})
         return {"inputs": inputs, "data_samples": sample}
 
 

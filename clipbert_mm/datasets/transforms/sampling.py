@@ -1,4 +1,4 @@
-"""Which clips of a video, and which frames of a clip: arithmetic in seconds, no file is touched."""
+"""Which clips of a video, and which frames of a clip: arithmetic alone, no file is touched."""
 
 from typing import Any
 
@@ -7,14 +7,17 @@ from mmcv.transforms import BaseTransform
 
 from clipbert_mm.registry import TRANSFORMS
 
+MODES = ("random", "uniform", "middle")
+
 
 @TRANSFORMS.register_module()
 class SampleClips(BaseTransform):
     """Choose short clips of equal length and evenly spaced frames in each (Section 3 of the paper).
 
-    A clip starts somewhere in [0, video length - clip length]: at random and each on its own in training (sparse
-    sampling), evenly from the first possible start to the last in testing. One uniform clip is the middle one. In a video
-    shorter than a clip, each clip is the whole video.
+    A clip starts somewhere in [0, room], with room = video length - clip length: at random and each on its own (sparse random
+    sampling, for training), evenly from the first possible start to the last (dense uniform sampling of Table 4 in
+    training, and testing), or in the middle (one clip; testing in Tables 1, 2, 5 and 6). One uniform clip is the middle one.
+    In a video shorter than a clip, each clip is the whole video.
 
     Required Keys:
         total_frames, avg_fps, rng (for random clips)
@@ -26,47 +29,70 @@ class SampleClips(BaseTransform):
         num_clips: Clips K of a video: N_train or N_test of the paper.
         num_frames: Frames T of a clip.
         clip_seconds: Length of a clip in seconds; 1 in the paper, 2 for ActivityNet Captions.
-        mode: "random" or "uniform".
+        mode: "random", "uniform" or "middle".
+        compat: None, or "official" for the frames that the paper's release takes: uniform clip i of K starts at room · i / K,
+            so that the end is never seen; its middle clip starts at room / 3; and the frames of a clip go from its first to
+            its last, by truncation, where ours stand in the middle of their shares of the clip.
 
     Raises:
         ValueError: If an argument is out of range.
     """
 
-    def __init__(self, *, num_clips: int, num_frames: int, clip_seconds: float = 1.0, mode: str = "random") -> None:
-        if num_clips < 1 or num_frames < 1 or clip_seconds <= 0 or mode not in ("random", "uniform"):
+    def __init__(
+        self,
+        *,
+        num_clips: int,
+        num_frames: int,
+        clip_seconds: float = 1.0,
+        mode: str = "random",
+        compat: str | None = None,
+    ) -> None:
+        if num_clips < 1 or num_frames < 1 or clip_seconds <= 0 or mode not in MODES:
             raise ValueError(
-                "SampleClips expects num_clips >= 1, num_frames >= 1, clip_seconds > 0 and mode 'random' or 'uniform', got "
+                f"SampleClips expects num_clips >= 1, num_frames >= 1, clip_seconds > 0 and mode {', '.join(MODES)}, got "
                 f"{num_clips}, {num_frames}, {clip_seconds} and {mode!r}."
             )
+        if mode == "middle" and num_clips != 1:
+            raise ValueError(f"SampleClips has one middle clip, got num_clips={num_clips}. Set num_clips=1.")
+        if compat not in (None, "official"):
+            raise ValueError(f"SampleClips expects compat None or 'official', got {compat!r}.")
         self.num_clips = num_clips
         self.num_frames = num_frames
         self.clip_seconds = clip_seconds
         self.mode = mode
+        self.compat = compat
 
     def transform(self, results: dict[str, Any]) -> dict[str, Any]:
         """Add the frame indices of the clips."""
         total, fps = results["total_frames"], results["avg_fps"]
-        duration = total / fps
-        length = min(self.clip_seconds, duration)
-        starts = self.clip_starts(duration - length, results.get("rng"))  # (K,)
-        # Each frame stands in the middle of its share of the clip; so T = 1 takes the clip's middle frame.
-        offsets = (np.arange(self.num_frames) + 0.5) * length / self.num_frames  # (T,)
-        times = starts[:, None] + offsets  # (K, T)
-        results["frame_inds"] = np.clip((times * fps).astype(np.int64), 0, total - 1).reshape(-1)
+        length = self.clip_seconds * fps  # in source frames, as all that follows
+        if self.compat is None:
+            length = min(length, total)
+            # Each frame stands in the middle of its share of the clip; so T = 1 takes the clip's middle frame.
+            offsets = (np.arange(self.num_frames) + 0.5) * length / self.num_frames  # (T,)
+        else:
+            offsets = np.linspace(0, length - 1, self.num_frames)  # (T,)
+        starts = self.clip_starts(max(total - length, 0.0), results.get("rng"))  # (K,)
+        wanted = starts[:, None] + offsets  # (K, T)
+        results["frame_inds"] = np.clip(wanted.astype(np.int64), 0, total - 1).reshape(-1)
         results["num_clips"], results["clip_len"] = self.num_clips, self.num_frames
-        results["clip_times"] = np.stack([starts, starts + length], axis=1)
+        results["clip_times"] = np.stack([starts, np.minimum(starts + length, total)], axis=1) / fps
         return results
 
     def clip_starts(self, room: float, rng: np.random.Generator | None) -> np.ndarray:
-        """Choose the starts of the clips in seconds, (K,), within [0, room].
+        """Choose the starts of the clips, (K,), within [0, room], in source frames.
 
         >>> SampleClips(num_clips=3, num_frames=2, mode="uniform").clip_starts(9.0, None).tolist()
         [0.0, 4.5, 9.0]
-        >>> SampleClips(num_clips=1, num_frames=2, mode="uniform").clip_starts(9.0, None).tolist()
+        >>> SampleClips(num_clips=3, num_frames=2, mode="uniform", compat="official").clip_starts(9.0, None).tolist()
+        [0.0, 3.0, 6.0]
+        >>> SampleClips(num_clips=1, num_frames=2, mode="middle").clip_starts(9.0, None).tolist()
         [4.5]
         """
-        if self.mode == "uniform":
-            return np.array([room / 2]) if self.num_clips == 1 else np.linspace(0, room, self.num_clips)
-        if rng is None:
-            raise ValueError("SampleClips in mode 'random' needs the item's generator `rng`, got none.")
-        return np.sort(rng.uniform(0, room, self.num_clips))
+        if self.mode == "random":
+            if rng is None:
+                raise ValueError("SampleClips in mode 'random' needs the item's generator `rng`, got none.")
+            return np.sort(rng.uniform(0, room, self.num_clips))
+        if self.compat:
+            return np.array([room / 3]) if self.mode == "middle" else room * np.arange(self.num_clips) / self.num_clips
+        return np.array([room / 2]) if self.num_clips == 1 else np.linspace(0, room, self.num_clips)

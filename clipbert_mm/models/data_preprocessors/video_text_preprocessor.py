@@ -49,11 +49,14 @@ class VideoTextPreprocessor(BaseDataPreprocessor):
 
         Returns:
             ``inputs`` with ``frames`` (B, K, T, 3, H, W), ``text_ids`` and ``text_mask`` (M, L), ``video_index`` (M,),
-            with L the longest text of this batch, and ``mlm_labels`` (M, L) where there are any; ``data_samples``.
+            with L the longest text of this batch, and ``mlm_labels`` (M, L) where there are any; nothing of it where none of
+            the items could be read; ``data_samples``.
 
         Raises:
             ValueError: If a word piece is none of the encoder's.
         """
+        if not data["inputs"]:
+            return data
         inputs, items = data["inputs"], data["inputs"]["text_ids"]
         counts = torch.tensor([len(texts) for texts in items])
         batch = {

@@ -1,9 +1,12 @@
 """Cross-modal fusion: BERT over the tokens of a text followed by those of a clip (Section 3, Figure 2 of the paper)."""
 
+from typing import Any
+
 import torch
 from mmengine.model import BaseModule
 from torch import Tensor, nn
-from transformers import BertConfig, BertModel
+from transformers import CONFIG_MAPPING, AutoConfig, AutoModel
+from transformers.models.bert.modeling_bert import BertPooler
 
 from clipbert_mm.registry import MODELS
 
@@ -60,11 +63,62 @@ class VisualEmbedding(nn.Module):
         return tokens
 
 
-@MODELS.register_module()
-class JointEncoder(BaseModule):
-    """BERT over text tokens followed by visual tokens; only text padding is masked.
+def build_text_model(architecture: str, sizes: dict[str, Any]) -> Any:  # noqa: ANN401
+    """Build a BERT-like model of transformers with fresh weights.
 
     Args:
+        architecture: A model type of transformers ("bert", "roberta", "electra", ...), or a Hugging Face folder or name whose
+            config says type and sizes.
+        sizes: Values laid over its config.
+
+    Raises:
+        ValueError: If there is no such architecture, or it is not embeddings followed by an encoder, as BERT is.
+    """
+    if architecture in CONFIG_MAPPING:
+        config = AutoConfig.for_model(architecture, **sizes)
+    else:
+        try:
+            config = AutoConfig.from_pretrained(architecture)
+        except (OSError, ValueError) as error:
+            raise ValueError(
+                f"There is no architecture '{architecture}': no model type of transformers, no folder with a config.json, and "
+                "Hugging Face gave none of that name. Give a type such as 'bert' with its sizes, or a folder."
+            ) from error
+        config.update(sizes)
+    try:
+        # A whole model, since an encoder built alone is not initialised as BERT's is.
+        model = AutoModel.from_config(config, attn_implementation="sdpa")
+        places = getattr(getattr(model, "embeddings", None), "position_embeddings", None)
+        padding = getattr(places, "padding_idx", None)
+        if "max_position_embeddings" in sizes and padding is not None:
+            # RoBERTa's kind begins to count after its padding's number.
+            config.max_position_embeddings += padding + 1
+            model = AutoModel.from_config(config, attn_implementation="sdpa")
+    except ValueError as error:
+        raise ValueError(f"JointEncoder cannot use '{config.model_type}': {error}") from error
+    parts = {name for name, _ in model.named_children()}
+    if not {"embeddings", "encoder"} <= parts <= {"embeddings", "embeddings_project", "encoder", "pooler"}:
+        raise ValueError(
+            f"JointEncoder takes models that are embeddings followed by an encoder, as bert, roberta and electra are; "
+            f"'{config.model_type}' has {', '.join(sorted(parts))}."
+        )
+    if "pooler" not in parts:  # ELECTRA has none
+        model.pooler = BertPooler(config)
+        nn.init.normal_(model.pooler.dense.weight, std=config.initializer_range)
+        nn.init.zeros_(model.pooler.dense.bias)
+    return model
+
+
+@MODELS.register_module()
+class JointEncoder(BaseModule):
+    """BERT, or one of its kind, over text tokens followed by visual tokens; only text padding is masked.
+
+    The weights are fresh; those of a Hugging Face folder or name come by ``load_from`` of the config. Sizes that are None are
+    the architecture's own: BERT-base's for "bert".
+
+    Args:
+        architecture: A model type of transformers ("bert", "roberta", "electra", ...), or a Hugging Face folder or name whose
+            config says type and sizes.
         vocab_size: Number of word pieces.
         hidden_size: Width D.
         num_layers: Transformer layers.
@@ -76,26 +130,28 @@ class JointEncoder(BaseModule):
         pixel_sampling: Visual tokens kept in training; None keeps all. 100 in the paper's pre-training.
         initializer_range: Standard deviation of the initial weights. BERT's 0.02 is for a width of 768; a narrow encoder
             learns far sooner from about 0.55 / sqrt(D), which lets each layer pass on as much.
-        pretrained: A Hugging Face folder or name of a BERT to start from; it has to agree with the sizes above.
+
+    Raises:
+        ValueError: If the architecture cannot be used.
     """
 
     def __init__(
         self,
         *,
-        vocab_size: int = 30522,
-        hidden_size: int = 768,
-        num_layers: int = 12,
-        num_heads: int = 12,
-        intermediate_size: int = 3072,
-        max_text_length: int = 512,
+        architecture: str = "bert",
+        vocab_size: int | None = None,
+        hidden_size: int | None = None,
+        num_layers: int | None = None,
+        num_heads: int | None = None,
+        intermediate_size: int | None = None,
+        max_text_length: int | None = None,
         dropout: float = 0.1,
         grid_size: int = 100,
         pixel_sampling: int | None = None,
         initializer_range: float = 0.02,
-        pretrained: str | None = None,
     ) -> None:
         super().__init__()
-        config = BertConfig(
+        sizes = dict(
             vocab_size=vocab_size,
             hidden_size=hidden_size,
             num_hidden_layers=num_layers,
@@ -105,23 +161,29 @@ class JointEncoder(BaseModule):
             hidden_dropout_prob=dropout,
             attention_probs_dropout_prob=dropout,
             initializer_range=initializer_range,
-            attn_implementation="sdpa",
         )
-        # A whole BertModel, since a BertEncoder built alone is not initialised as BERT is.
-        self.bert = BertModel(config) if pretrained is None else BertModel.from_pretrained(pretrained, config=config)
+        self.bert: Any = build_text_model(
+            architecture, {key: value for key, value in sizes.items() if value is not None}
+        )
         self.visual_embedding = VisualEmbedding(
-            hidden_size=hidden_size,
+            hidden_size=self.bert.config.hidden_size,
             grid_size=grid_size,
             dropout=dropout,
             pixel_sampling=pixel_sampling,
-            layer_norm_eps=config.layer_norm_eps,
-            std=config.initializer_range,
+            layer_norm_eps=self.bert.config.layer_norm_eps,
+            std=initializer_range,
         )
 
     @property
     def word_embeddings(self) -> Tensor:
         """The word embedding matrix, (vocab_size, D); the masked-language head decodes with it."""
         return self.bert.embeddings.word_embeddings.weight
+
+    @property
+    def max_text_length(self) -> int:
+        """The longest text, in word pieces; RoBERTa's kind leaves the places up to its padding's number unused."""
+        positions = self.bert.embeddings.position_embeddings
+        return positions.num_embeddings - (0 if positions.padding_idx is None else positions.padding_idx + 1)
 
     def embed_clips(self, features: Tensor) -> Tensor:
         """Embed grid features of clips, (B, K, D, h, w), as visual tokens, (B, K, S, D)."""
@@ -143,12 +205,14 @@ class JointEncoder(BaseModule):
         """
         texts, clips, cells, _ = visual_tokens.shape
         length = text_ids.shape[1]
-        if length > self.bert.config.max_position_embeddings:
+        if length > self.max_text_length:
             raise ValueError(
-                f"JointEncoder takes texts of at most {self.bert.config.max_position_embeddings} word pieces, got "
-                f"{length}. Lower max_length of Tokenize or raise max_text_length of the encoder."
+                f"JointEncoder takes texts of at most {self.max_text_length} word pieces, got {length}. Lower max_length of "
+                "Tokenize or raise max_text_length of the encoder."
             )
         text = self.bert.embeddings(input_ids=text_ids)  # (M, L, D)
+        if hasattr(self.bert, "embeddings_project"):  # a narrow embedding, as ELECTRA-small's
+            text = self.bert.embeddings_project(text)
         text = text[:, None].expand(-1, clips, -1, -1)  # (M, K, L, D)
         states = torch.cat([text, visual_tokens.to(text.dtype)], dim=2).flatten(0, 1)  # (M·K, L+S, D)
         mask = torch.cat([text_mask, text_mask.new_ones(texts, cells)], dim=1)  # (M, L+S)

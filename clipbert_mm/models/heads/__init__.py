@@ -1,6 +1,15 @@
 """Task heads: clip logits, losses, scores."""
 
 from clipbert_mm.models.heads.masked_language_head import MaskedLanguageHead
-from clipbert_mm.models.heads.matching_head import MatchingHead
+from clipbert_mm.models.heads.matching_head import MarginRankingHead, MatchingHead
+from clipbert_mm.models.heads.question_heads import CountHead, MultipleChoiceHead, OpenEndedHead, SoftAnswerHead
 
-__all__ = ["MaskedLanguageHead", "MatchingHead"]
+__all__ = [
+    "CountHead",
+    "MarginRankingHead",
+    "MaskedLanguageHead",
+    "MatchingHead",
+    "MultipleChoiceHead",
+    "OpenEndedHead",
+    "SoftAnswerHead",
+]

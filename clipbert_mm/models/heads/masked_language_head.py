@@ -29,7 +29,17 @@ class MaskedLanguageHead(BaseModule):
         self.bias = nn.Parameter(Tensor(vocab_size).zero_())
 
     def forward(self, states: Tensor, word_embeddings: Tensor) -> Tensor:
-        """Return logits (N, vocab_size) of token states (N, D)."""
+        """Return logits (N, vocab_size) of token states (N, D).
+
+        Raises:
+            ValueError: If the word embeddings are not of width D.
+        """
+        if word_embeddings.shape[1] != states.shape[-1]:
+            raise ValueError(
+                f"MaskedLanguageHead decodes with the encoder's word embeddings, so they have to be of its width "
+                f"{states.shape[-1]}, got {word_embeddings.shape[1]}. Take an encoder without a projection after its "
+                "embeddings."
+            )
         return F.linear(self.transform(states), word_embeddings, self.bias)
 
     def loss(self, text_states: Tensor, word_embeddings: Tensor, mlm_labels: Tensor) -> dict[str, Tensor]:

@@ -1,11 +1,10 @@
 """Does this text belong to this video? For retrieval (appendix B of the paper) and for image-text matching."""
 
-import numpy as np
 import torch
 import torch.nn.functional as F
-from mmengine.model import BaseModule
-from torch import Tensor, nn
+from torch import Tensor
 
+from clipbert_mm.models.heads.task_head import TaskHead
 from clipbert_mm.registry import MODELS
 from clipbert_mm.structures import VideoTextSample
 
@@ -14,28 +13,32 @@ MATCHED = 1
 
 
 @MODELS.register_module()
-class MatchingHead(BaseModule):
-    """Two-layer MLP on the pooled [CLS] state, two classes: not matched, matched.
+class MatchingHead(TaskHead):
+    """Two classes, not matched and matched, and their cross entropy.
 
     Args:
         in_channels: Width D of the encoder.
-        hidden_channels: Width of the hidden layer; the paper's release has 2·D.
-        dropout: Dropout probability before the MLP.
+        hidden_channels: Width of the hidden layer, 2·D in the paper's release for retrieval; None for one linear layer, as in
+            its pre-training.
+        dropout: Dropout probability before the classifier.
         init_cfg: MMEngine's initialisation config.
     """
 
     def __init__(
-        self, *, in_channels: int, hidden_channels: int, dropout: float = 0.1, init_cfg: dict | list | None = None
+        self,
+        *,
+        in_channels: int,
+        hidden_channels: int | None,
+        dropout: float = 0.1,
+        init_cfg: dict | list | None = None,
     ) -> None:
-        super().__init__(init_cfg or dict(type="Normal", layer="Linear", std=0.02))
-        self.dropout = nn.Dropout(dropout)
-        self.classifier = nn.Sequential(
-            nn.Linear(in_channels, hidden_channels), nn.ReLU(), nn.Linear(hidden_channels, 2)
+        super().__init__(
+            in_channels=in_channels,
+            out_channels=2,
+            hidden_channels=hidden_channels,
+            dropout=dropout,
+            init_cfg=init_cfg,
         )
-
-    def forward(self, cls_states: Tensor) -> Tensor:
-        """Return clip logits (M, K, 2) of pooled [CLS] states (M, K, D)."""
-        return self.classifier(self.dropout(cls_states))
 
     def loss(self, logits: Tensor, data_samples: list[VideoTextSample]) -> dict[str, Tensor]:
         """Compute the cross entropy of pooled logits (Eq. 6 of the paper) and, for the log, the accuracy.
@@ -47,14 +50,73 @@ class MatchingHead(BaseModule):
         Raises:
             ValueError: If a label is missing.
         """
-        for sample in data_samples:
-            if "match_labels" not in sample:
-                raise ValueError(f"MatchingHead needs match_labels to train on, got none for {sample.path}.")
-        match_labels = np.concatenate([sample.match_labels for sample in data_samples])
-        labels = torch.from_numpy(match_labels).to(logits.device)  # (M,)
+        labels = self.labels_of(data_samples, "match_labels", logits)  # (M,)
         accuracy = (logits.detach().argmax(dim=1) == labels).float().mean()
         return {"loss_match": F.cross_entropy(logits, labels), "match_accuracy": accuracy}
 
     def scores(self, logits: Tensor) -> Tensor:
         """Return the log-odds of a match, (M,), of logits (M, 2): order-true where probabilities round to 1."""
         return logits[:, MATCHED] - logits[:, 1 - MATCHED]
+
+
+@MODELS.register_module()
+class MarginRankingHead(TaskHead):
+    """One score a text, its sigmoid, and a margin between the texts that belong to a video and those that do not.
+
+    The variant of matching in the paper's release. Its loss for a matching text p and another text n of one video is
+    max(0, margin + sigmoid(n) - sigmoid(p)), averaged over all such pairs of the batch.
+
+    Args:
+        in_channels: Width D of the encoder.
+        hidden_channels: Width of the hidden layer; None for one linear layer.
+        margin: The margin between two probabilities; 0.2 in the paper's release.
+        dropout: Dropout probability before the classifier.
+        init_cfg: MMEngine's initialisation config.
+    """
+
+    def __init__(
+        self,
+        *,
+        in_channels: int,
+        hidden_channels: int | None,
+        margin: float = 0.2,
+        dropout: float = 0.1,
+        init_cfg: dict | list | None = None,
+    ) -> None:
+        super().__init__(
+            in_channels=in_channels,
+            out_channels=1,
+            hidden_channels=hidden_channels,
+            dropout=dropout,
+            init_cfg=init_cfg,
+        )
+        self.margin = margin
+
+    def loss(self, logits: Tensor, data_samples: list[VideoTextSample]) -> dict[str, Tensor]:
+        """Compute the ranking loss of pooled logits and, for the log, the share of pairs in the right order.
+
+        Args:
+            logits: Logits of every text and its video, pooled over clips, (M, 1).
+            data_samples: The items with their ``match_labels``, M in all.
+
+        Raises:
+            ValueError: If a label is missing, or a video has no text that matches or none that does not.
+        """
+        matches = self.labels_of(data_samples, "match_labels", logits) == MATCHED  # (M,)
+        counts = [len(sample.match_labels) for sample in data_samples]
+        gaps = []
+        for sample, own, match in zip(
+            data_samples, logits[:, 0].sigmoid().split(counts), matches.split(counts), strict=True
+        ):
+            if match.all() or not match.any():
+                raise ValueError(
+                    f"MarginRankingHead compares texts that match a video with texts that do not, got match_labels "
+                    f"{sample.match_labels.tolist()} for {sample.path}. Set num_negatives of the dataset to 1 or more."
+                )
+            gaps.append((own[match][:, None] - own[~match]).flatten())  # (positives · negatives,)
+        gap = torch.cat(gaps)
+        return {"loss_rank": F.relu(self.margin - gap).mean(), "rank_accuracy": (gap.detach() > 0).float().mean()}
+
+    def scores(self, logits: Tensor) -> Tensor:
+        """Return the logits, (M,), of logits (M, 1): order-true where their sigmoid rounds to 1."""
+        return logits[:, 0]

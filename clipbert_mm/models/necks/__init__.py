@@ -1,6 +1,6 @@
 """From backbone maps to the features of a clip."""
 
 from clipbert_mm.models.necks.grid_projection import GridProjection
-from clipbert_mm.models.necks.temporal_fusion import MeanFusion
+from clipbert_mm.models.necks.temporal_fusion import Conv2Plus1DFusion, Conv3DFusion, MeanFusion
 
-__all__ = ["GridProjection", "MeanFusion"]
+__all__ = ["Conv2Plus1DFusion", "Conv3DFusion", "GridProjection", "MeanFusion"]

@@ -8,10 +8,12 @@ import pytest
 from clipbert_mm.datasets.transforms import SampleClips
 
 
-def sample(total: int, fps: float, clips: int, frames: int, seconds: float = 1.0, seed: int | None = None) -> dict:
+def sample(
+    total: int, fps: float, clips: int, frames: int, seconds: float = 1.0, seed: int | None = None, **options
+) -> dict:
     """Sample; uniformly without a seed, at random with one."""
-    mode = "uniform" if seed is None else "random"
-    sampler = SampleClips(num_clips=clips, num_frames=frames, clip_seconds=seconds, mode=mode)
+    options = dict(mode="uniform" if seed is None else "random") | options
+    sampler = SampleClips(num_clips=clips, num_frames=frames, clip_seconds=seconds, **options)
     rng = None if seed is None else np.random.default_rng(seed)
     results = sampler.transform(dict(total_frames=total, avg_fps=fps, rng=rng))
     results["frame_inds"] = results["frame_inds"].reshape(clips, frames)
@@ -56,6 +58,16 @@ def test_by_hand():
     assert sample(101, 10, 1, 1)["frame_inds"].tolist() == [[50]]
     # T frames a clip cover it evenly: a clip of 2 s at 4 fps has 8 frames, every second one is taken.
     assert sample(8, 4, 1, 4, seconds=2)["frame_inds"].tolist() == [[1, 3, 5, 7]]
+
+
+@pytest.mark.parametrize("fps", [8.0, 12.5, 29.97])
+def test_the_middle_clip_leaves_as_much_before_it_as_after_it(fps: float):
+    for total in (3, 30, 99, 250):
+        results = sample(total, fps, 1, 3, seconds=2, mode="middle")
+        ((start, end),) = results["clip_times"]
+        assert start == pytest.approx(total / fps - end)
+        assert end - start == pytest.approx(min(2, total / fps))
+        assert results["frame_inds"].tolist() == sample(total, fps, 1, 3, seconds=2)["frame_inds"].tolist()
 
 
 @pytest.mark.parametrize("seed", [None, 0])
@@ -108,7 +120,7 @@ def test_the_item_s_generator_decides():
 
 @pytest.mark.parametrize(
     "wrong",
-    [dict(num_clips=0), dict(num_frames=0), dict(clip_seconds=0.0), dict(mode="middle")],
+    [dict(num_clips=0), dict(num_frames=0), dict(clip_seconds=0.0), dict(mode="centre")],
     ids=lambda w: next(iter(w)),
 )
 def test_wrong_options_are_refused(wrong: dict):
@@ -116,6 +128,82 @@ def test_wrong_options_are_refused(wrong: dict):
         SampleClips(**(dict(num_clips=2, num_frames=2) | wrong))
 
 
-def test_random_clips_need_a_generator():
+def test_a_second_middle_clip_is_refused():
+    with pytest.raises(ValueError, match=r"SampleClips has one middle clip, got num_clips=2\. Set num_clips=1"):
+        SampleClips(num_clips=2, num_frames=2, mode="middle")
+
+
+def test_another_compat_is_refused():
+    with pytest.raises(ValueError, match=r"SampleClips expects compat None or 'official', got 'paper'\."):
+        SampleClips(num_clips=2, num_frames=2, compat="paper")
+
+
+@pytest.mark.parametrize("compat", [None, "official"])
+def test_random_clips_need_a_generator(compat: str | None):
     with pytest.raises(ValueError, match="mode 'random' needs the item's generator `rng`, got none"):
-        SampleClips(num_clips=2, num_frames=2).transform(dict(total_frames=10, avg_fps=5.0))
+        SampleClips(num_clips=2, num_frames=2, compat=compat).transform(dict(total_frames=10, avg_fps=5.0))
+
+
+def official_inds(total: int, fps: Fraction, start: Fraction, frames: int, seconds: Fraction) -> list[Fraction]:
+    """Where the release's frames of a clip lie, in frames, neither truncated nor held within the video."""
+    last = start + seconds * fps - 1
+    return [start + (last - start) * t / max(frames - 1, 1) for t in range(frames)]
+
+
+def assert_truncated(found: list[int], exact: list[Fraction], total: int) -> None:
+    """Compare indices with exact places; on the edge between two frames either is right."""
+    for index, place in zip(found, exact, strict=True):
+        either = {int(place + Fraction(e, 10**9)) for e in (-1, 1)}  # truncated
+        assert index in {min(max(i, 0), total - 1) for i in either}
+
+
+@pytest.mark.parametrize("fps", [Fraction(25), Fraction(25, 2), Fraction(2997, 100), Fraction(1, 2)])
+@pytest.mark.parametrize(
+    ("clips", "frames", "seconds"), [(1, 1, 1), (1, 4, 2), (2, 2, 1), (8, 2, 1), (5, 3, Fraction(1, 2))]
+)
+def test_official_clips_agree_with_exact_arithmetic(fps: Fraction, clips: int, frames: int, seconds: Fraction):
+    for total in (1, 2, 7, 13, 30, 99, 250, 1799):
+        room = max(total - seconds * fps, 0)
+        options = dict(frames=frames, seconds=float(seconds), compat="official")
+        uniform = sample(total, float(fps), clips, **options)
+        for i in range(clips):
+            start = room * i / clips
+            assert_truncated(
+                uniform["frame_inds"][i].tolist(), official_inds(total, fps, start, frames, seconds), total
+            )
+            assert uniform["clip_times"][i, 0] == pytest.approx(float(start / fps))
+        middle = sample(total, float(fps), 1, mode="middle", **options)["frame_inds"][0].tolist()
+        assert_truncated(middle, official_inds(total, fps, room / 3, frames, seconds), total)
+        drawn = sample(total, float(fps), clips, seed=total, **options)
+        for row, (begin, _) in zip(drawn["frame_inds"].tolist(), drawn["clip_times"], strict=True):
+            assert 0 <= begin * fps <= room + 1e-9
+            start = Fraction(float(begin)) * fps
+            assert_truncated(row, official_inds(total, fps, start, frames, seconds), total)
+
+
+def test_official_by_hand():
+    # 100 frames at 10 fps: clips of 10 frames start at 0, 30 and 60, their frames go from the first to the last.
+    assert sample(100, 10, 3, 2, compat="official")["frame_inds"].tolist() == [[0, 9], [30, 39], [60, 69]]
+    assert sample(100, 10, 1, 1, compat="official")["frame_inds"].tolist() == [[0]]
+    assert sample(100, 10, 1, 4, mode="middle", compat="official")["frame_inds"].tolist() == [[30, 33, 36, 39]]
+    # A video shorter than the clip: what lies behind its end is its last frame.
+    assert sample(6, 10, 2, 4, compat="official")["frame_inds"].tolist() == [[0, 3, 5, 5]] * 2
+    assert sample(6, 10, 2, 4, compat="official")["clip_times"].tolist() == [[0.0, 0.6]] * 2
+
+
+def test_official_random_starts_are_uniform_up_to_the_last_possible_one():
+    sampler = SampleClips(num_clips=1, num_frames=1, compat="official")
+    rng = np.random.default_rng(0)
+    draws = [sampler.transform(dict(total_frames=35, avg_fps=5, rng=rng))["frame_inds"][0] for _ in range(3000)]
+    counts = np.bincount(draws)  # room is 30 frames
+    assert len(counts) == 30
+    assert np.abs(counts - 100).max() < 5 * np.sqrt(100)  # five standard deviations
+
+
+@pytest.mark.parametrize("clips", [2, 4, 16])
+def test_official_uniform_clips_never_see_the_end_and_ours_do(clips: int):
+    total, fps = 600, 20
+    official = sample(total, fps, clips, 2, compat="official")
+    assert official["clip_times"].max() == pytest.approx(30 - 29 / clips)
+    assert official["frame_inds"].max() < total - (total - fps) / clips
+    assert sample(total, fps, clips, 2)["clip_times"].max() == pytest.approx(30)

@@ -1,0 +1,65 @@
+"""Stand-ins for what numpy's arrays are pickled by; they build arrays of numbers or letters and nothing else.
+
+numpy's own take the flags of a type from the file, so that a forged one reads memory at addresses that the file chooses.
+"""
+
+import math
+import pickle
+from typing import Any
+
+import numpy as np
+
+
+class PlainType:
+    """Stands for ``numpy.dtype``: notes which type a file names."""
+
+    def __init__(self, code: str, *flags: bool) -> None:
+        self.code = code
+        self.order = "="
+
+    def __setstate__(self, state: tuple) -> None:
+        self.order = state[1] if state[1] in ("<", ">") else "="
+
+    def resolve(self) -> np.dtype:
+        """Return the type.
+
+        Raises:
+            pickle.UnpicklingError: If it is not one of numbers or letters.
+        """
+        if not isinstance(self.code, str) or self.code[:1] not in "biufcSU" or not self.code[1:].isdigit():
+            raise pickle.UnpicklingError(f"ARRAY of {self.code}")
+        return np.dtype(self.code) if self.order == "=" else np.dtype(self.order + self.code)
+
+
+class PlainArray(np.ndarray):
+    """Stands for ``numpy.ndarray``: an array whose state was checked. It is pickled as any other."""
+
+    def __setstate__(self, state: tuple) -> None:
+        _, shape, plain_type, fortran, data = state
+        dtype = plain_type.resolve()
+        data = data.encode("latin1") if isinstance(data, str) else data  # bytes of Python 2
+        if not isinstance(data, bytes) or len(data) != math.prod(shape) * dtype.itemsize or min(shape, default=0) < 0:
+            raise pickle.UnpicklingError(f"ARRAY of {plain_type.code} whose size is another than its shape")
+        super().__setstate__((1, shape, dtype, bool(fortran), data))  # type: ignore[arg-type]
+
+    def __reduce_ex__(self, protocol: Any) -> Any:  # noqa: ANN401
+        return np.array(self, subok=False).__reduce_ex__(protocol)
+
+
+def reconstruct(*arguments: Any) -> PlainArray:  # noqa: ANN401
+    """Stand for numpy's ``_reconstruct``: an empty array, which is given its state next."""
+    return PlainArray((0,), np.uint8)
+
+
+def scalar(plain_type: PlainType, data: bytes | str) -> np.generic:
+    """Stand for numpy's ``scalar``: one number."""
+    data = data.encode("latin1") if isinstance(data, str) else data
+    return np.frombuffer(data, plain_type.resolve())[0]
+
+
+STAND_INS: dict[str, Any] = {"numpy.ndarray": PlainArray, "numpy.dtype": PlainType} | {
+    f"numpy.{core}.multiarray.{name}": stand_in  # numpy 1 and 2 name them by other modules
+    for core in ("core", "_core")
+    for name, stand_in in (("_reconstruct", reconstruct), ("scalar", scalar))
+}
+"""What takes the place of numpy's names in a pickle."""

@@ -1,0 +1,167 @@
+"""Which library's file is this? Recognised by the names of its tensors, and given ours (Table 5 of the paper)."""
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from clipbert_mm.checkpoint.convention import CAFFE, PYTORCH, Convention
+from clipbert_mm.checkpoint.official import convert_official_state_dict
+from clipbert_mm.checkpoint.reading import CheckpointError, read_checkpoint
+
+Tensors = Mapping[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of checkpoint.
+
+    Args:
+        title: What it is, for a report.
+        pattern: Regular expression that finds one of its tensors' names and none of a kind further down the list.
+        parts: Modules of a ClipBert that it is to fill wholly.
+        convert: From its names to ours.
+        convention: What its visual weights take for granted; None if it has none, or says so itself.
+    """
+
+    title: str
+    pattern: str
+    parts: tuple[str, ...]
+    convert: Callable[[Tensors], dict[str, Tensor]]
+    convention: Convention | None
+
+
+@dataclass(frozen=True)
+class Source:
+    """A checkpoint that was read and recognised.
+
+    Args:
+        path: The file, folder or name.
+        title: Which kind it is.
+        parts: Modules of a ClipBert that it is to fill wholly.
+        convention: What its visual weights take for granted; None if it has no visual weights.
+        tensors: The tensors by our names.
+        rest: What else is in the file.
+    """
+
+    path: str
+    title: str
+    parts: tuple[str, ...]
+    convention: Convention | None
+    tensors: dict[str, Tensor]
+    rest: dict[str, Any] = field(default_factory=dict)
+
+
+def read_source(path: str, map_location: str | torch.device = "cpu", *, mmap: bool = True) -> Source:
+    """Read a checkpoint of any kind; arguments as of :func:`read_checkpoint`.
+
+    Raises:
+        CheckpointError: If it cannot be read or is of no kind that is known.
+    """
+    rest = read_checkpoint(path, map_location, mmap=mmap)
+    tensors = rest.pop("state_dict")
+    kind = recognise(tensors)
+    if kind is None:
+        raise CheckpointError(
+            f"{path} holds tensors such as {', '.join(list(tensors)[:3])}, by which it is none of: "
+            f"{'; '.join(known.title for known in KINDS)}. Rename them to the model's, or take another file."
+        )
+    converted = kind.convert(tensors)
+    convention = Convention.from_dict(rest["convention"]) if rest.get("convention") else kind.convention
+    if rest.get("__author__") == "torchvision":  # detectron2's tool converts its names alone
+        convention = PYTORCH
+    parts = tuple(part for part in kind.parts if any(name.startswith(f"{part}.") for name in converted))
+    return Source(path, kind.title, parts, convention, converted, rest)
+
+
+def recognise(names: Iterable[str]) -> Kind | None:
+    """Tell the kind of a checkpoint by its tensors' names; None if it is none that is known."""
+    listed = list(names)
+    return next((kind for kind in KINDS if any(re.search(kind.pattern, name) for name in listed)), None)
+
+
+def _rename(
+    tensors: Tensors, rules: Iterable[tuple[str, str]], dropped: str = r"num_batches_tracked$"
+) -> dict[str, Tensor]:
+    """Apply patterns and replacements in their order to every name that is not dropped."""
+    converted = {}
+    for name, tensor in tensors.items():
+        if re.search(dropped, name):
+            continue
+        for pattern, replacement in rules:
+            name = re.sub(pattern, replacement, name)
+        converted[name] = tensor
+    return converted
+
+
+def _from_ours(tensors: Tensors) -> dict[str, Tensor]:
+    return dict(tensors)
+
+
+def _from_torchvision(tensors: Tensors) -> dict[str, Tensor]:
+    return _rename(tensors, [(r"^(?=conv1\.|bn1\.|layer\d\.)", "backbone.")])
+
+
+def _from_mmaction(tensors: Tensors) -> dict[str, Tensor]:
+    rules = (
+        (r"^backbone\.conv1\.conv\.", "backbone.conv1."),
+        (r"^backbone\.conv1\.bn\.", "backbone.bn1."),
+        (r"^(backbone\.layer\d\.\d+)\.conv(\d)\.conv\.", r"\1.conv\2."),
+        (r"^(backbone\.layer\d\.\d+)\.conv(\d)\.bn\.", r"\1.bn\2."),
+        (r"^(backbone\.layer\d\.\d+)\.downsample\.conv\.", r"\1.downsample.0."),
+        (r"^(backbone\.layer\d\.\d+)\.downsample\.bn\.", r"\1.downsample.1."),
+    )
+    return _rename(tensors, rules)
+
+
+def _from_detectron(tensors: Tensors) -> dict[str, Tensor]:
+    """Rename as the release's own visual names, which are detectron2's after a prefix."""
+    # The C4 models have their last stage in the box head; ImageNet files have no prefix.
+    own = r"^(?:backbone\.bottom_up\.|backbone\.|roi_heads\.(?=res5\.))?(?=stem\.|res[2-5]\.)"
+    return convert_official_state_dict(_rename(tensors, [(own, "cnn.feature.backbone.")]))
+
+
+def _from_transformers(tensors: Tensors) -> dict[str, Tensor]:
+    """Rename BERT's kind: with or without the prefix of the whole model, with the names of LayerNorm of old and new."""
+    word = next(name for name in tensors if name.endswith("embeddings.word_embeddings.weight"))
+    prefix = re.escape(word.removesuffix("embeddings.word_embeddings.weight"))
+    rules = (
+        (r"LayerNorm\.gamma$", "LayerNorm.weight"),
+        (r"LayerNorm\.beta$", "LayerNorm.bias"),
+        (rf"^{prefix}(?=(embeddings|embeddings_project|encoder|pooler)\.)", "encoder.bert."),
+        (r"^(cls\.predictions\.transform|lm_head)\.dense\.", "mlm_head.transform.0."),
+        (r"^(cls\.predictions\.transform\.LayerNorm|lm_head\.layer_norm)\.", "mlm_head.transform.2."),
+        (r"^(cls\.predictions|lm_head)\.bias$", "mlm_head.bias"),
+    )
+    # Numbered places, and the decoder, which is the word embeddings over again.
+    return _rename(tensors, rules, dropped=r"embeddings\.position_ids$|^(cls\.predictions|lm_head)\.decoder\.")
+
+
+VISUAL = ("backbone",)
+TEXT = ("encoder.bert.embeddings", "encoder.bert.encoder")  # not every model has a pooler
+WHOLE = (*VISUAL, "projection", *TEXT, "encoder.visual_embedding")
+KINDS = (
+    Kind("clipbert_mm's", r"^(encoder\.(bert|visual_embedding)|projection)\.", WHOLE, _from_ours, None),
+    Kind("the paper's release's", r"^(cnn\.feature|transformer\.bert)\.", WHOLE, convert_official_state_dict, CAFFE),
+    Kind("mmaction2's (TSN)", r"^backbone\.(layer1\.0\.)?conv1\.conv\.", VISUAL, _from_mmaction, PYTORCH),
+    Kind(
+        "detectron2's (grid-feat)",
+        r"^(backbone\.(bottom_up\.)?)?(stem\.conv1|res2\.0\.conv1)\.",
+        VISUAL,
+        _from_detectron,
+        CAFFE,
+    ),
+    Kind("mmpretrain's", r"^backbone\.", VISUAL, _from_ours, PYTORCH),
+    Kind("torchvision's ResNet", r"^layer1\.0\.conv1\.", VISUAL, _from_torchvision, PYTORCH),
+    Kind(
+        "transformers' (BERT)",
+        r"(^|\.)embeddings\.word_embeddings\.weight$",
+        TEXT,
+        _from_transformers,
+        None,
+    ),
+)
+"""The kinds that are known, the first that a name belongs to counts."""

@@ -1,0 +1,116 @@
+"""What the datasets share: draws that depend on seed, epoch and item alone, and files that cannot be read."""
+
+from abc import abstractmethod
+from typing import Any
+
+import numpy as np
+import torch
+from mmengine.dataset import BaseDataset
+
+from clipbert_mm.datasets.transforms import BrokenMediaError
+from clipbert_mm.structures import VideoTextSample
+
+ATTEMPTS = 20
+"""How many files in a row may be unreadable before a training item gives up."""
+
+
+class MediaDataset(BaseDataset):
+    """Videos or images with texts; what becomes of them is said by the classes that inherit.
+
+    All that is random about an item is drawn from (seed, epoch, item), so it depends neither on the number of workers nor on
+    where a run was interrupted.
+
+    A file that cannot be read is replaced by another item in training; the item names it in ``replaced`` and
+    :class:`~clipbert_mm.engine.BrokenMediaHook` counts it. In testing it is never replaced.
+
+    Args:
+        ann_file: JSON-lines file, relative to ``data_root``.
+        pipeline: Configs of the transforms.
+        data_root: Folder that the other paths are relative to.
+        media_folder: Folder of the videos or images, relative to ``data_root``.
+        test_mode: Whether an item has all texts of its file, in order, and nothing is drawn.
+        on_broken: What testing does with a file that cannot be read: "stop", or "skip" to go on and report coverage.
+
+    Raises:
+        AnnotationError: If the annotation file cannot be used, or files that it names are missing.
+    """
+
+    def __init__(
+        self,
+        *,
+        ann_file: str,
+        pipeline: list[dict],
+        data_root: str = "",
+        media_folder: str = "",
+        test_mode: bool = False,
+        on_broken: str = "stop",
+    ) -> None:
+        if on_broken not in ("stop", "skip"):
+            raise ValueError(f"{type(self).__name__} expects on_broken 'stop' or 'skip', got {on_broken!r}.")
+        self.on_broken = on_broken
+        # Seed and epoch, in shared memory, so that workers that live on see the epoch move.
+        self._draw = torch.zeros(2, dtype=torch.int64).share_memory_()
+        super().__init__(
+            ann_file=ann_file,
+            data_root=data_root,
+            data_prefix=dict(media=media_folder),
+            pipeline=pipeline,
+            test_mode=test_mode,
+        )
+
+    @property
+    def tokenizer(self) -> Any:  # noqa: ANN401
+        """The tokenizer of the pipeline; None if it has none."""
+        return next((step.tokenizer for step in self.pipeline.transforms if hasattr(step, "tokenizer")), None)
+
+    def set_draw(self, seed: int, epoch: int) -> None:
+        """Tell from which seed and epoch on to draw; see :class:`~clipbert_mm.engine.EpochSeedHook`."""
+        self._draw.copy_(torch.tensor([seed, epoch]))
+
+    def __getitem__(self, idx: int) -> dict[str, Any]:
+        """Return an item as its pipeline leaves it.
+
+        Raises:
+            BrokenMediaError: In testing, if the file cannot be read and ``on_broken`` is "stop".
+            RuntimeError: In training, if so many files in a row cannot be read that something else must be wrong.
+        """
+        if self.test_mode:
+            return self._test_item(idx)
+        rng = np.random.default_rng((*self._draw.tolist(), idx))
+        replaced: list[tuple[str, str]] = []
+        for _ in range(ATTEMPTS):
+            try:
+                item = self.pipeline(self.prepare(idx, rng))
+            except BrokenMediaError as error:
+                replaced.append((error.path, error.reason))
+                idx = int(rng.integers(len(self)))
+                continue
+            item["data_samples"].set_metainfo(dict(replaced=replaced))
+            return item
+        raise RuntimeError(
+            f"{ATTEMPTS} files in a row could not be read; the last was {replaced[-1][0]}: {replaced[-1][1]}. Check the "
+            "decoder and the files."
+        )
+
+    def _test_item(self, idx: int) -> dict[str, Any]:
+        """Return an item of all texts; ``inputs`` is None where the file cannot be read and may be left out."""
+        info = self.prepare_test(idx)
+        try:
+            return self.pipeline(info)
+        except BrokenMediaError as error:
+            if self.on_broken == "stop":
+                raise BrokenMediaError(
+                    error.path,
+                    f"{error.reason}. Testing does not replace it; mend or remove it, or set on_broken='skip' of the "
+                    "dataset to go on without it and report coverage",
+                ) from error
+            metainfo = dict(sample_idx=idx, path=error.path, texts=info["texts"], broken=error.reason, replaced=[])
+            return {"inputs": None, "data_samples": VideoTextSample(metainfo=metainfo)}
+
+    @abstractmethod
+    def prepare(self, idx: int, rng: np.random.Generator) -> dict[str, Any]:
+        """Choose the texts of a training item and their labels; the item has ``rng``."""
+
+    @abstractmethod
+    def prepare_test(self, idx: int) -> dict[str, Any]:
+        """Return a testing item: all texts of its file."""

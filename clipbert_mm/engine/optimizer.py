@@ -1,0 +1,71 @@
+"""From a model to the groups of its optimiser."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from mmengine.optim import OptimWrapper
+from torch import nn
+
+from clipbert_mm.registry import OPTIM_WRAPPER_CONSTRUCTORS, OPTIM_WRAPPERS, OPTIMIZERS
+
+
+@OPTIM_WRAPPER_CONSTRUCTORS.register_module()
+class GroupedOptimWrapperConstructor:
+    """Few groups of parameters: biases and norm scales without weight decay, modules with rates of their own.
+
+    MMEngine's own constructor makes a group of each parameter, which a fused optimiser steps through one by one, and where a
+    module has a rate of its own, decays its biases and norms. What is frozen is in no group.
+
+    Args:
+        optim_wrapper_cfg: Config of the optimiser wrapper with that of the ``optimizer``.
+        paramwise_cfg: ``lr_mult``, a dict of factors of the rate by module, such as ``{"backbone": 0.1, "encoder": 0.5}``;
+            of several that hold a parameter, the longest name counts.
+
+    Raises:
+        ValueError: If ``paramwise_cfg`` has something else, or the optimiser no ``lr``.
+    """
+
+    def __init__(self, optim_wrapper_cfg: dict[str, Any], paramwise_cfg: Mapping[str, Any] | None = None) -> None:
+        unknown = set(paramwise_cfg or {}) - {"lr_mult"}
+        if unknown:
+            raise ValueError(
+                f"GroupedOptimWrapperConstructor knows lr_mult in paramwise_cfg, got {', '.join(sorted(unknown))}. Biases and "
+                "norm scales have no weight decay anyway."
+            )
+        self.wrapper = dict(optim_wrapper_cfg)
+        self.optimizer = dict(self.wrapper.pop("optimizer"))
+        if "lr" not in self.optimizer:
+            raise ValueError(f"GroupedOptimWrapperConstructor expects an optimizer with lr, got {self.optimizer}.")
+        self.lr_mult = dict((paramwise_cfg or {}).get("lr_mult", {}))
+
+    def __call__(self, model: nn.Module) -> OptimWrapper:
+        """Build optimiser and wrapper.
+
+        Raises:
+            ValueError: If the model has no module of a name in ``lr_mult``, or nothing to train.
+        """
+        model = getattr(model, "module", model)
+        for name in self.lr_mult:
+            if not any(parameter.startswith(f"{name}.") for parameter, _ in model.named_parameters()):
+                modules = ", ".join(
+                    name for name, child in model.named_children() if any(True for _ in child.parameters())
+                )
+                raise ValueError(
+                    f"lr_mult names '{name}', which is no module of the model with weights. It has: {modules}."
+                )
+        groups: dict[tuple[float, bool], list[nn.Parameter]] = {}
+        for name, parameter in model.named_parameters():
+            if parameter.requires_grad:
+                factor = max((own for own in self.lr_mult if name.startswith(f"{own}.")), key=len, default=None)
+                # Biases, scales and shifts of norms, and no other, have one dimension.
+                key = (1.0 if factor is None else self.lr_mult[factor], parameter.ndim > 1)
+                groups.setdefault(key, []).append(parameter)
+        if not groups:
+            raise ValueError("There is nothing to train: every parameter of the model is frozen.")
+        # The log names the rate of the first group: the one whose factor is 1, if there is one.
+        self.optimizer["params"] = [
+            dict(params=parameters, lr=self.optimizer["lr"] * factor) | ({} if decays else dict(weight_decay=0.0))
+            for (factor, decays), parameters in sorted(groups.items(), key=lambda group: group[0][0] != 1.0)
+        ]
+        wrapper = {"type": "OptimWrapper", **self.wrapper, "optimizer": OPTIMIZERS.build(self.optimizer)}
+        return OPTIM_WRAPPERS.build(wrapper)

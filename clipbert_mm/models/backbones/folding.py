@@ -1,0 +1,72 @@
+"""Frozen batch norms, done inside the convolution before them: no pass over the maps, no map kept for them."""
+
+import itertools
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+class FoldedConv2d(nn.Conv2d):
+    """A convolution that does the frozen batch norm after it, by its weights; the names of the weights stay as they are."""
+
+    frozen_norm: tuple["FoldedNorm"]
+    """The batch norm, in a tuple, so that it is not registered a second time."""
+
+    def forward(self, maps: Tensor) -> Tensor:
+        """Convolve and normalise maps (N, C, H, W)."""
+        (norm,) = self.frozen_norm
+        scale = norm.weight * torch.rsqrt(norm.running_var + norm.eps)  # (C',)
+        shift = norm.bias - norm.running_mean * scale
+        if self.bias is not None:
+            shift = shift + self.bias * scale
+        return self._conv_forward(maps, self.weight * scale[:, None, None, None], shift)
+
+
+class FoldedNorm(nn.Module):
+    """A batch norm that the convolution before it does; holds its statistics, scales and shifts.
+
+    It is no batch norm to others, who would convert it into one that works on its own.
+    """
+
+    weight: Tensor
+    bias: Tensor
+    running_mean: Tensor
+    running_var: Tensor
+    eps: float
+
+    def forward(self, maps: Tensor) -> Tensor:
+        """Return the maps as they are."""
+        return maps
+
+
+def fold_frozen_norms(resnet: nn.Module) -> int:
+    """Fold the batch norms of a ResNet that neither learn nor follow the batch into the convolutions before them.
+
+    Args:
+        resnet: A ResNet of mmpretrain, with ``norm_eval=True``. In its blocks ``bn1`` follows ``conv1`` and so on.
+
+    Returns:
+        How many were folded. Norms with trainable scales or shifts are left alone.
+    """
+    count = 0
+    for conv, norm in _pairs(resnet):
+        if any(parameter.requires_grad for parameter in norm.parameters()):
+            continue
+        conv.__class__, norm.__class__ = FoldedConv2d, FoldedNorm  # type: ignore[assignment]
+        conv.frozen_norm = (norm,)  # type: ignore[assignment]
+        count += 1
+    return count
+
+
+def _pairs(resnet: nn.Module) -> Iterator[tuple[nn.Conv2d, nn.BatchNorm2d]]:
+    """Find each convolution with the batch norm that directly follows it."""
+    for module in resnet.modules():
+        if isinstance(module, nn.Sequential):
+            found: list[tuple[Any, Any]] = list(itertools.pairwise(module))
+        else:
+            found = [(getattr(module, f"conv{i}", None), getattr(module, f"bn{i}", None)) for i in (1, 2, 3)]
+        for conv, norm in found:
+            if type(conv) is nn.Conv2d and type(norm) is nn.BatchNorm2d:
+                yield conv, norm

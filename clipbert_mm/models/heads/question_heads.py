@@ -1,0 +1,191 @@
+"""Answers to questions: open-ended, multiple choice, soft labels, counts (Sections 4.1 and 4.4, appendix B of the paper)."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from clipbert_mm.models.heads.task_head import TaskHead
+from clipbert_mm.registry import MODELS
+from clipbert_mm.structures import VideoTextSample
+
+
+class AnswerHead(TaskHead):
+    """One logit an answer of a vocabulary.
+
+    Args:
+        in_channels: Width D of the encoder.
+        num_answers: Answers C of the vocabulary.
+        hidden_channels: Width of the hidden layer, 2·D in the paper's release; None for one linear layer.
+        dropout: Dropout probability before the classifier.
+        init_cfg: MMEngine's initialisation config.
+    """
+
+    def __init__(
+        self,
+        *,
+        in_channels: int,
+        num_answers: int,
+        hidden_channels: int | None,
+        dropout: float = 0.1,
+        init_cfg: dict | list | None = None,
+    ) -> None:
+        super().__init__(
+            in_channels=in_channels,
+            out_channels=num_answers,
+            hidden_channels=hidden_channels,
+            dropout=dropout,
+            init_cfg=init_cfg,
+        )
+        self.num_answers = num_answers
+
+
+@MODELS.register_module()
+class OpenEndedHead(AnswerHead):
+    """Open-ended questions: a softmax over the answers; 1,500 for MSRVTT-QA. Arguments as of :class:`AnswerHead`."""
+
+    def loss(self, logits: Tensor, data_samples: list[VideoTextSample]) -> dict[str, Tensor]:
+        """Compute the cross entropy of pooled logits and, for the log, the accuracy.
+
+        Args:
+            logits: Logits of every question, pooled over clips, (M, C).
+            data_samples: The items with their ``answer_labels``, one a question, M in all.
+
+        Raises:
+            ValueError: If a label is missing or out of the vocabulary.
+        """
+        labels = self.labels_of(data_samples, "answer_labels", logits)  # (M,)
+        if int(labels.min()) < 0 or int(labels.max()) >= self.num_answers:
+            wrong = next(
+                s for s in data_samples if ((s.answer_labels < 0) | (s.answer_labels >= self.num_answers)).any()
+            )
+            raise ValueError(
+                f"OpenEndedHead knows {self.num_answers} answers, got answer_labels {wrong.answer_labels.tolist()} for "
+                f"{wrong.path}. Set num_answers of the head to the size of the answer vocabulary."
+            )
+        accuracy = (logits.detach().argmax(dim=1) == labels).float().mean()
+        return {"loss_answer": F.cross_entropy(logits, labels), "answer_accuracy": accuracy}
+
+    def scores(self, logits: Tensor) -> Tensor:
+        """Return log-probabilities of the answers, (M, C)."""
+        return logits.log_softmax(dim=1)
+
+
+@MODELS.register_module()
+class SoftAnswerHead(AnswerHead):
+    """Questions with several answers of graded truth, as VQA 2.0's 3,129: one sigmoid an answer.
+
+    Arguments as of :class:`AnswerHead`.
+    """
+
+    def loss(self, logits: Tensor, data_samples: list[VideoTextSample]) -> dict[str, Tensor]:
+        """Compute the binary cross entropy, summed over answers and averaged over questions, and the soft accuracy.
+
+        Args:
+            logits: Logits of every question, pooled over clips, (M, C).
+            data_samples: The items with their ``answer_scores``, float32 in [0, 1], (m, C) an item.
+
+        Raises:
+            ValueError: If scores are missing or of another number of answers.
+        """
+        wanted = self.labels_of(data_samples, "answer_scores", logits)  # (M, C)
+        if wanted.shape != logits.shape:
+            raise ValueError(
+                f"SoftAnswerHead expects answer_scores of shape {tuple(logits.shape)}, got {tuple(wanted.shape)}. Set "
+                "num_answers of the head to the size of the answer vocabulary."
+            )
+        accuracy = wanted.gather(1, logits.detach().argmax(dim=1, keepdim=True)).mean()
+        loss = F.binary_cross_entropy_with_logits(logits, wanted, reduction="sum") / len(logits)
+        return {"loss_answer": loss, "answer_accuracy": accuracy}
+
+    def scores(self, logits: Tensor) -> Tensor:
+        """Return the logits of the answers, (M, C); each has a sigmoid of its own."""
+        return logits
+
+
+class SingleOutputHead(TaskHead):
+    """One output.
+
+    Args:
+        in_channels: Width D of the encoder.
+        hidden_channels: Width of the hidden layer, 2·D in the paper's release; None for one linear layer.
+        dropout: Dropout probability before the classifier.
+        init_cfg: MMEngine's initialisation config.
+    """
+
+    def __init__(
+        self,
+        *,
+        in_channels: int,
+        hidden_channels: int | None,
+        dropout: float = 0.1,
+        init_cfg: dict | list | None = None,
+    ) -> None:
+        super().__init__(
+            in_channels=in_channels,
+            out_channels=1,
+            hidden_channels=hidden_channels,
+            dropout=dropout,
+            init_cfg=init_cfg,
+        )
+
+    def scores(self, logits: Tensor) -> Tensor:
+        """Return the output, (M,), of logits (M, 1)."""
+        return logits[:, 0]
+
+
+@MODELS.register_module()
+class MultipleChoiceHead(SingleOutputHead):
+    """Multiple choice: each text is a question with one of its options; one logit a text, a softmax over the options.
+
+    Arguments as of :class:`SingleOutputHead`.
+    """
+
+    def loss(self, logits: Tensor, data_samples: list[VideoTextSample]) -> dict[str, Tensor]:
+        """Compute the cross entropy over the options and, for the log, the accuracy.
+
+        Args:
+            logits: Logits of every option, pooled over clips, (M, 1).
+            data_samples: The items with their ``answer_labels``, one a question: an item with q questions has m = q·o
+                texts, the o options of its first question, then those of the next.
+
+        Raises:
+            ValueError: If a label is missing, or texts and labels do not go together.
+        """
+        labels = self.joined(data_samples, "answer_labels", logits.device)  # (questions,)
+        losses, right = [], []
+        texts = logits[:, 0].split([len(sample.texts) for sample in data_samples])
+        questions = labels.split([len(sample.answer_labels) for sample in data_samples])
+        for sample, own, wanted in zip(data_samples, texts, questions, strict=True):
+            options = len(own) // max(1, len(wanted))
+            if options * len(wanted) != len(own) or int(wanted.min()) < 0 or int(wanted.max()) >= options:
+                raise ValueError(
+                    f"MultipleChoiceHead expects the same number of options for each question and labels below it, got "
+                    f"{len(own)} texts and answer_labels {wanted.tolist()} for {sample.path}."
+                )
+            choice = own.unflatten(0, (len(wanted), options))  # (q, o)
+            losses.append(F.cross_entropy(choice, wanted, reduction="none"))
+            right.append(choice.detach().argmax(dim=1) == wanted)
+        return {"loss_answer": torch.cat(losses).mean(), "answer_accuracy": torch.cat(right).float().mean()}
+
+
+@MODELS.register_module()
+class CountHead(SingleOutputHead):
+    """How often something happens, by regression: the future work of the paper on TGIF-QA's Count.
+
+    The output is the count itself, so it is pooled by the mean. Arguments as of :class:`SingleOutputHead`.
+    """
+
+    def loss(self, logits: Tensor, data_samples: list[VideoTextSample]) -> dict[str, Tensor]:
+        """Compute the mean square error and, for the log, the accuracy after rounding.
+
+        Args:
+            logits: Outputs of every question, pooled over clips, (M, 1).
+            data_samples: The items with their ``counts``, float32, one a question, M in all.
+
+        Raises:
+            ValueError: If a count is missing.
+        """
+        counts = self.labels_of(data_samples, "counts", logits)  # (M,)
+        found = logits[:, 0]
+        accuracy = (found.detach().round() == counts).float().mean()
+        return {"loss_count": F.mse_loss(found, counts), "count_accuracy": accuracy}

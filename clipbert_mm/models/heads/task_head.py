@@ -1,0 +1,76 @@
+"""What the task heads share: the classifier on the pooled [CLS] state, and the way to the labels."""
+
+from abc import abstractmethod
+
+import numpy as np
+import torch
+from mmengine.model import BaseModule
+from torch import Tensor, nn
+
+from clipbert_mm.structures import VideoTextSample
+
+
+class TaskHead(BaseModule):
+    """A classifier on pooled [CLS] states; what its outputs mean is said by the classes that inherit.
+
+    Args:
+        in_channels: Width D of the encoder.
+        out_channels: Outputs C.
+        hidden_channels: Width of the hidden layer of a two-layer MLP, 2·D in the paper's release; None for one linear layer,
+            as in its pre-training.
+        dropout: Dropout probability before the classifier.
+        init_cfg: MMEngine's initialisation config.
+    """
+
+    def __init__(
+        self,
+        *,
+        in_channels: int,
+        out_channels: int,
+        hidden_channels: int | None,
+        dropout: float,
+        init_cfg: dict | list | None,
+    ) -> None:
+        super().__init__(init_cfg or dict(type="Normal", layer="Linear", std=0.02))
+        self.dropout = nn.Dropout(dropout)
+        self.classifier: nn.Module
+        if hidden_channels is None:
+            self.classifier = nn.Linear(in_channels, out_channels)
+        else:
+            self.classifier = nn.Sequential(
+                nn.Linear(in_channels, hidden_channels), nn.ReLU(), nn.Linear(hidden_channels, out_channels)
+            )
+
+    def forward(self, cls_states: Tensor) -> Tensor:
+        """Return clip logits (M, K, C) of pooled [CLS] states (M, K, D)."""
+        return self.classifier(self.dropout(cls_states))
+
+    @abstractmethod
+    def loss(self, logits: Tensor, data_samples: list[VideoTextSample]) -> dict[str, Tensor]:
+        """Compute the losses of logits pooled over clips, (M, C), and what is worth a line in the log."""
+
+    @abstractmethod
+    def scores(self, logits: Tensor) -> Tensor:
+        """Turn logits pooled over clips, (M, C), into what a sample is scored by."""
+
+    def labels_of(self, data_samples: list[VideoTextSample], field: str, logits: Tensor) -> Tensor:
+        """Join a field of the samples, one entry a row of the logits, on their device.
+
+        Raises:
+            ValueError: If a sample has no such field, or there are more or fewer entries than rows.
+        """
+        labels = self.joined(data_samples, field, logits.device)
+        if len(labels) != len(logits):
+            raise ValueError(f"{type(self).__name__} needs {field} for each of {len(logits)} texts, got {len(labels)}.")
+        return labels
+
+    def joined(self, data_samples: list[VideoTextSample], field: str, device: torch.device) -> Tensor:
+        """Join a field of the samples along its first axis.
+
+        Raises:
+            ValueError: If a sample has no such field.
+        """
+        for sample in data_samples:
+            if field not in sample:
+                raise ValueError(f"{type(self).__name__} needs {field} to train on, got none for {sample.path}.")
+        return torch.from_numpy(np.concatenate([sample.get(field) for sample in data_samples])).to(device)

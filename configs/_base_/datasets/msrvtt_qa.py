@@ -1,0 +1,33 @@
+# MSRVTT-QA: open-ended questions, 1,500 answers, tested on the validation split (Section 4.1). A leaf adds the pipelines.
+msrvtt = "{{$CLIPBERT_MSRVTT:data/msrvtt}}"
+train_dataloader = dict(
+    batch_size=16,
+    num_workers=4,
+    persistent_workers=True,
+    drop_last=True,
+    collate_fn=dict(type="clipbert_mm.collate_items"),
+    sampler=dict(type="DefaultSampler", shuffle=True),
+    dataset=dict(
+        type="OpenEndedDataset",
+        data_root=msrvtt,
+        ann_file="annotations/qa_train.jsonl",
+        answer_file="annotations/qa_answers.json",
+        media_folder="videos",
+    ),
+)
+test_dataloader = dict(
+    batch_size=4,
+    num_workers=4,
+    collate_fn=dict(type="clipbert_mm.collate_items"),
+    sampler=dict(type="DefaultSampler", shuffle=False),
+    dataset=dict(
+        type="OpenEndedDataset",
+        data_root=msrvtt,
+        ann_file="annotations/qa_val.jsonl",
+        answer_file="annotations/qa_answers.json",
+        media_folder="videos",
+        test_mode=True,
+    ),
+)
+test_cfg = dict(type="TestLoop")
+test_evaluator = dict(type="AnswerAccuracy")

@@ -1,0 +1,32 @@
+# MSRVTT text-to-video retrieval: 7k training videos, tested on the local validation split of the paper's ablations, 1,000 pairs
+# (Section 4.1). A leaf adds the pipelines.
+msrvtt = "{{$CLIPBERT_MSRVTT:data/msrvtt}}"
+train_dataloader = dict(
+    batch_size=16,
+    num_workers=4,
+    persistent_workers=True,
+    drop_last=True,
+    collate_fn=dict(type="clipbert_mm.collate_items"),
+    sampler=dict(type="DefaultSampler", shuffle=True),
+    dataset=dict(
+        type="RetrievalDataset",
+        data_root=msrvtt,
+        ann_file="annotations/retrieval_train-7k.jsonl",
+        media_folder="videos",
+    ),
+)
+test_dataloader = dict(
+    batch_size=4,
+    num_workers=4,
+    collate_fn=dict(type="clipbert_mm.collate_items"),
+    sampler=dict(type="DefaultSampler", shuffle=False),
+    dataset=dict(
+        type="RetrievalDataset",
+        data_root=msrvtt,
+        ann_file="annotations/retrieval_val-local.jsonl",
+        media_folder="videos",
+        test_mode=True,
+    ),
+)
+test_cfg = dict(type="RetrievalTestLoop")
+test_evaluator = dict(type="RetrievalMetric")

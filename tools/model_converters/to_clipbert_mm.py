@@ -1,0 +1,54 @@
+#!/usr/bin/env python
+"""Convert a checkpoint of another library to our names: python tools/model_converters/to_clipbert_mm.py SOURCE TARGET.pth."""
+
+import argparse
+import os
+import sys
+import tempfile
+
+import torch
+
+from clipbert_mm import __version__
+from clipbert_mm.checkpoint import read_source
+from clipbert_mm.engine.errors import USER_ERRORS, plain_message
+
+
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description="Convert a checkpoint of another library to our names")
+    parser.add_argument("source", help="file, Hugging Face folder or name")
+    parser.add_argument("target", help="file to write, .pth")
+    return parser.parse_args(argv)
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Convert; the target appears whole or not at all."""
+    args = parse_args(argv)
+    if os.path.exists(args.target):
+        raise FileExistsError(f"{args.target} exists. Move it away or name another target.")
+    source = read_source(args.source)
+    checkpoint = {
+        "state_dict": source.tensors,
+        "meta": {"converted_from": source.title, "clipbert_mm_version": __version__},
+    }
+    if source.convention is not None:
+        checkpoint["convention"] = source.convention.to_dict()
+    folder = os.path.dirname(os.path.abspath(args.target))
+    os.makedirs(folder, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder, prefix=".convert-") as scratch:
+        whole = os.path.join(scratch, "whole.pth")
+        torch.save(checkpoint, whole)
+        os.replace(whole, args.target)
+    modules = dict.fromkeys(name.partition(".")[0] for name in source.tensors)
+    print(
+        f"{args.source} is {source.title}; {len(source.tensors)} tensors of {', '.join(modules)} are in {args.target}."
+    )
+    if source.convention is not None:
+        print(f"Its visual weights want frames as {source.convention}.")
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except USER_ERRORS as error:
+        sys.exit(plain_message(error))
