@@ -52,6 +52,19 @@ def import_mmpretrain() -> None:
         import mmpretrain.models  # noqa: F401
 
 
+def put_channels_first(backbone: torch.nn.Module) -> None:
+    """Let a backbone of timm give its maps as (N, C, H, W).
+
+    For mmpretrain 1.2.0, whose TIMMBackbone hands on what timm gives: (N, H, W, C) for Swin and others.
+    """
+    if str(getattr(backbone.timm_model, "output_fmt", "NCHW")).endswith("NHWC"):
+        backbone.register_forward_hook(_permute_maps)
+
+
+def _permute_maps(backbone: torch.nn.Module, frames: tuple, maps: tuple) -> tuple:
+    return tuple(each.permute(0, 3, 1, 2) for each in maps)
+
+
 @OPTIM_WRAPPERS.register_module()
 class CpuAmpOptimWrapper(OptimWrapper):
     """Mixed precision on the CPU, in bfloat16.

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from mmengine.config import DictAction
 
-from clipbert_mm.engine.config import load_config
+from clipbert_mm.engine.config import OptionError, load_config
 from clipbert_mm.engine.errors import USER_ERRORS, plain_message
 from clipbert_mm.engine.launch import build_runner
 from clipbert_mm.visualization import draw_retrieval
@@ -47,6 +47,8 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
     config.work_dir = args.work_dir or config.get("work_dir") or os.path.join("work_dirs", name)
     config.load_from, config.resume = args.checkpoint, False
     if args.show_dir is not None:
+        if config.test_evaluator.get("type") != "RetrievalMetric":
+            raise OptionError(f"--show-dir draws retrieval, but {args.config} is tested by {config.test_evaluator}.")
         config.test_evaluator.rankings_file = os.path.join(args.show_dir, "rankings.json")
     runner = build_runner(config)
     if args.dump is not None:

@@ -51,6 +51,11 @@ def reconstruct(*arguments: Any) -> PlainArray:  # noqa: ANN401
     return PlainArray((0,), np.uint8)
 
 
+def from_buffer(data: bytes, plain_type: PlainType, shape: tuple[int, ...], order: str, *more: Any) -> np.ndarray:  # noqa: ANN401
+    """Stand for numpy's ``_frombuffer``, which protocol 5 has instead."""
+    return np.frombuffer(bytes(data), plain_type.resolve()).reshape(shape, order="F" if order == "F" else "C").copy()
+
+
 def scalar(plain_type: PlainType, data: bytes | str) -> np.generic:
     """Stand for numpy's ``scalar``: one number."""
     data = data.encode("latin1") if isinstance(data, str) else data
@@ -58,8 +63,12 @@ def scalar(plain_type: PlainType, data: bytes | str) -> np.generic:
 
 
 STAND_INS: dict[str, Any] = {"numpy.ndarray": PlainArray, "numpy.dtype": PlainType} | {
-    f"numpy.{core}.multiarray.{name}": stand_in  # numpy 1 and 2 name them by other modules
+    f"numpy.{core}.{name}": stand_in  # numpy 1 and 2 name them by other modules
     for core in ("core", "_core")
-    for name, stand_in in (("_reconstruct", reconstruct), ("scalar", scalar))
+    for name, stand_in in (
+        ("multiarray._reconstruct", reconstruct),
+        ("multiarray.scalar", scalar),
+        ("numeric._frombuffer", from_buffer),
+    )
 }
 """What takes the place of numpy's names in a pickle."""

@@ -81,6 +81,11 @@ def check_fit(
         wrong_shape=tuple(name for name in own if name in given and given[name].shape != own[name].shape),
     )
     ours, theirs = _facts(own), _facts(given)
+    if not within("encoder.bert", fresh):
+        # No tensor shows it, and other heads make other sense of the same weights.
+        ours[DEPTHS[2]] = _attention_heads(model)
+        known = [source.rest["attention_heads"] for source in sources if source.rest.get("attention_heads") is not None]
+        theirs |= dict.fromkeys(DEPTHS[2:], known[-1]) if known else {}
     differing = [fact for fact in ours if fact in theirs and ours[fact] != theirs[fact]]
     depths = [fact for fact in differing if fact in DEPTHS]
     if report.wrong_shape or depths:
@@ -119,7 +124,14 @@ def check_fit(
     return report
 
 
-DEPTHS = ("blocks of the backbone's stages", "layers of the encoder")
+DEPTHS = ("blocks of the backbone's stages", "layers of the encoder", "attention heads of the encoder")
+"""Facts that have to agree even where every tensor fits."""
+
+
+def _attention_heads(model: Any) -> int | None:  # noqa: ANN401
+    """Return the number of attention heads of a ClipBert."""
+    bert = getattr(getattr(model, "encoder", None), "bert", None)
+    return None if bert is None else bert.config.num_attention_heads
 
 
 def _facts(tensors: Mapping[str, Tensor]) -> dict[str, object]:

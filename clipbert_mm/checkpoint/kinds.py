@@ -25,6 +25,7 @@ class Kind:
         parts: Modules of a ClipBert that it is to fill wholly.
         convert: From its names to ours.
         convention: What its visual weights take for granted; None if it has none, or says so itself.
+        excluded: Regular expression of names that only other kinds have; None if there are none.
     """
 
     title: str
@@ -32,6 +33,7 @@ class Kind:
     parts: tuple[str, ...]
     convert: Callable[[Tensors], dict[str, Tensor]]
     convention: Convention | None
+    excluded: str | None = None
 
 
 @dataclass(frozen=True)
@@ -44,7 +46,7 @@ class Source:
         parts: Modules of a ClipBert that it is to fill wholly.
         convention: What its visual weights take for granted; None if it has no visual weights.
         tensors: The tensors by our names.
-        rest: What else is in the file.
+        rest: What else is in the file; of a Hugging Face folder, the number of ``attention_heads``.
     """
 
     path: str
@@ -80,7 +82,11 @@ def read_source(path: str, map_location: str | torch.device = "cpu", *, mmap: bo
 def recognise(names: Iterable[str]) -> Kind | None:
     """Tell the kind of a checkpoint by its tensors' names; None if it is none that is known."""
     listed = list(names)
-    return next((kind for kind in KINDS if any(re.search(kind.pattern, name) for name in listed)), None)
+
+    def has(pattern: str | None) -> bool:
+        return pattern is not None and any(re.search(pattern, name) for name in listed)
+
+    return next((kind for kind in KINDS if has(kind.pattern) and not has(kind.excluded)), None)
 
 
 def _rename(
@@ -131,6 +137,7 @@ def _from_transformers(tensors: Tensors) -> dict[str, Tensor]:
     rules = (
         (r"LayerNorm\.gamma$", "LayerNorm.weight"),
         (r"LayerNorm\.beta$", "LayerNorm.bias"),
+        (rf"^{prefix}transformer\.", "encoder.bert.encoder."),  # DistilBERT
         (rf"^{prefix}(?=(embeddings|embeddings_project|encoder|pooler)\.)", "encoder.bert."),
         (r"^(cls\.predictions\.transform|lm_head)\.dense\.", "mlm_head.transform.0."),
         (r"^(cls\.predictions\.transform\.LayerNorm|lm_head\.layer_norm)\.", "mlm_head.transform.2."),
@@ -140,6 +147,10 @@ def _from_transformers(tensors: Tensors) -> dict[str, Tensor]:
     return _rename(tensors, rules, dropped=r"embeddings\.position_ids$|^(cls\.predictions|lm_head)\.decoder\.")
 
 
+DETECTORS = (
+    r"^(rpn_head|roi_head|bbox_head|mask_head|decode_head|auxiliary_head)\.|^backbone\.(body|slow_path|fast_path)\."
+)
+"""Names of detection, segmentation and two-stream models, whose frames may be of either convention."""
 VISUAL = ("backbone",)
 TEXT = ("encoder.bert.embeddings", "encoder.bert.encoder")  # not every model has a pooler
 WHOLE = (*VISUAL, "projection", *TEXT, "encoder.visual_embedding")
@@ -154,7 +165,7 @@ KINDS = (
         _from_detectron,
         CAFFE,
     ),
-    Kind("mmpretrain's", r"^backbone\.", VISUAL, _from_ours, PYTORCH),
+    Kind("mmpretrain's", r"^backbone\.", VISUAL, _from_ours, PYTORCH, DETECTORS),
     Kind("torchvision's ResNet", r"^layer1\.0\.conv1\.", VISUAL, _from_torchvision, PYTORCH),
     Kind(
         "transformers' (BERT)",

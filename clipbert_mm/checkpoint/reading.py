@@ -1,6 +1,7 @@
 """Opening checkpoint files of any library without running code from them."""
 
 import hashlib
+import json
 import os
 import pickle
 import re
@@ -49,7 +50,10 @@ def read_checkpoint(
         CheckpointError: If there is no such file, it is cut short or something else, or it asks for code to be run.
     """
     if "://" in path_or_name:
-        path_or_name = _fetch(path_or_name)
+        try:
+            return read_checkpoint(_fetch(path_or_name), map_location, mmap=mmap)
+        except CheckpointError as error:
+            raise CheckpointError(f"{path_or_name}: {error}") from error
     merged: dict[str, Any] = {}
     files = _find_files(path_or_name)
     for path in files:
@@ -61,6 +65,10 @@ def read_checkpoint(
             Exception
         ) as error:  # torch, pickle, zip and safetensors each have errors of their own for a damaged file
             raise CheckpointError(f"{_name(path)} {_reason(error)}") from error
+        settings = os.path.join(os.path.dirname(path), "config.json")  # beside the weights of a Hugging Face model
+        if not os.path.isfile(path_or_name) and os.path.isfile(settings):
+            with open(settings, encoding="utf-8") as file:
+                content["attention_heads"] = json.load(file).get("num_attention_heads")
         content["state_dict"] = {**merged.get("state_dict", {}), **content["state_dict"]}
         merged = content
     return merged
@@ -69,7 +77,7 @@ def read_checkpoint(
 def _fetch(address: str) -> str:
     """Return the file of an address, fetched the first time."""
     if not address.startswith(("http://", "https://")):
-        raise CheckpointError(f"{address}: expected a file, a folder, a Hugging Face name, or an http(s) address.")
+        raise CheckpointError("expected a file, a folder, a Hugging Face name, or an http(s) address.")
     name = f"{hashlib.sha256(address.encode()).hexdigest()[:8]}-{os.path.basename(urlparse(address).path)}"
     path = os.path.join(torch.hub.get_dir(), "checkpoints", name)
     if not os.path.exists(path):
@@ -77,9 +85,7 @@ def _fetch(address: str) -> str:
         try:
             torch.hub.download_url_to_file(address, path)  # under another name until it is whole
         except OSError as error:
-            raise CheckpointError(
-                f"{address} cannot be fetched: {error}. Fetch it by hand and give the file."
-            ) from error
+            raise CheckpointError(f"it cannot be fetched: {error}. Fetch it by hand and give the file.") from error
     return path
 
 
@@ -126,8 +132,11 @@ def _read_file(path: str, map_location: str | torch.device, mmap: bool) -> objec
             from safetensors.torch import load_file
 
             return load_file(path, device=str(map_location))
-        if head[:1] == b"\x80":
+        try:
             return _ArrayUnpickler(file).load()
+        except Exception as error:
+            if head[:1] == b"\x80" or _refused(error):  # else it may be anything
+                raise
     raise CheckpointError(
         f"{_name(path)} is no checkpoint: expected a file of torch.save, safetensors, or a pickle of arrays. It may have been "
         "cut short while it was written or copied."
@@ -182,12 +191,18 @@ def _name(path: str) -> str:
     return f"{path} ({os.path.getsize(path)} bytes)" if os.path.isfile(path) else path
 
 
+def _refused(error: Exception) -> str | None:
+    """Return what a file asked for and was not given; None if that is not what failed."""
+    asked = re.search(r"(?:GLOBAL |(?=ARRAY of))([\w.]+(?: of \w+)?)", str(error))
+    return None if asked is None else asked[1]
+
+
 def _reason(error: Exception) -> str:
     """Say why a file could not be read."""
-    asked = re.search(r"(?:GLOBAL |(?=ARRAY of))([\w.]+(?: of \w+)?)", str(error))
-    if asked:
+    asked = _refused(error)
+    if asked is not None:
         return (
-            f"is refused: it asks for {asked[1]}, which is neither a tensor nor a plain value, and code from a checkpoint is "
+            f"is refused: it asks for {asked}, which is neither a tensor nor a plain value, and code from a checkpoint is "
             "never run. Save the weights alone with the library that wrote it, or take them from a source you trust."
         )
     first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

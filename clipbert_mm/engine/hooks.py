@@ -119,6 +119,7 @@ class CheckpointFitHook(Hook):
         """Note the vocabulary and how frames come in."""
         checkpoint["vocabulary"] = vocabulary_digest(runner)
         checkpoint["convention"] = Convention.of_model(_bare(runner.model)).to_dict()
+        checkpoint["attention_heads"] = _bare(runner.model).encoder.bert.config.num_attention_heads
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Compare, log the report, and take out what is to be trained afresh.

@@ -45,21 +45,19 @@ class GroupedOptimWrapperConstructor:
             ValueError: If the model has no module of a name in ``lr_mult``, or nothing to train.
         """
         model = getattr(model, "module", model)
+        trained = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
         for name in self.lr_mult:
-            if not any(parameter.startswith(f"{name}.") for parameter, _ in model.named_parameters()):
-                modules = ", ".join(
-                    name for name, child in model.named_children() if any(True for _ in child.parameters())
-                )
+            if not any(parameter.startswith(f"{name}.") for parameter in trained):
+                modules = ", ".join(dict.fromkeys(parameter.partition(".")[0] for parameter in trained))
                 raise ValueError(
-                    f"lr_mult names '{name}', which is no module of the model with weights. It has: {modules}."
+                    f"lr_mult names '{name}', which is no module of the model with weights to train. Such are: {modules}."
                 )
         groups: dict[tuple[float, bool], list[nn.Parameter]] = {}
-        for name, parameter in model.named_parameters():
-            if parameter.requires_grad:
-                factor = max((own for own in self.lr_mult if name.startswith(f"{own}.")), key=len, default=None)
-                # Biases, scales and shifts of norms, and no other, have one dimension.
-                key = (1.0 if factor is None else self.lr_mult[factor], parameter.ndim > 1)
-                groups.setdefault(key, []).append(parameter)
+        for name, parameter in trained.items():
+            own = max((module for module in self.lr_mult if name.startswith(f"{module}.")), key=len, default=None)
+            # Scales and shifts of norms have one dimension; so have biases, but for tables of them in some backbones.
+            decays = parameter.ndim > 1 and "bias" not in name.rpartition(".")[2]
+            groups.setdefault((1.0 if own is None else self.lr_mult[own], decays), []).append(parameter)
         if not groups:
             raise ValueError("There is nothing to train: every parameter of the model is frozen.")
         # The log names the rate of the first group: the one whose factor is 1, if there is one.

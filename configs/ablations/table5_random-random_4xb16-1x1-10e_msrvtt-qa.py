@@ -12,7 +12,13 @@ load_from = None
 model = dict(
     # Nothing of a random ResNet is frozen; input and strides as in PyTorch.
     data_preprocessor=dict(std=[58.395, 57.12, 57.375], to_bgr=False),
-    backbone=dict(style="pytorch", frozen_stages=-1, norm_cfg=dict(type="BN", requires_grad=True), norm_eval=False),
+    backbone=dict(
+        style="pytorch",
+        frozen_stages=-1,
+        norm_cfg=dict(type="BN", requires_grad=True),
+        norm_eval=False,
+        zero_init_residual=False,
+    ),
     head=dict(type="OpenEndedHead", in_channels=768, num_answers=1500, hidden_channels=1536),
 )
 

@@ -1,5 +1,6 @@
 """Weights that do not fit are refused, with both sides in numbers; what is new or left over is reported."""
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -233,3 +234,13 @@ def test_nothing_that_fits(model: nn.Module):
     message = "Nothing in the checkpoint fits the model."
     assert refusal(model, source_of({"encoder.weight": torch.zeros(1)})) == message
     assert refusal(model, source_of(model), fresh=["backbone", "head"]) == message
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_another_number_of_attention_heads_is_refused_though_every_tensor_fits(whole: bool):
+    model, other = encoder(num_heads=2), encoder(num_heads=4)
+    source = dataclasses.replace(source_of(other, "encoder.bert"), rest={"attention_heads": 4})
+    assert refusal(model, source, whole=whole) == (
+        f"The checkpoint does not fit the model. attention heads of the encoder: checkpoint 4, model 2. {USE_ITS_CONFIG}"
+    )
+    assert check_fit(other, [source], whole=whole).missing == ()

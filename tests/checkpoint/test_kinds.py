@@ -324,3 +324,18 @@ def test_other_files_are_answered_with_the_kinds(tmp_path: Path):
         f"{path} holds tensors such as foo.bar, foo.weight, a, by which it is none of: {titles}. Rename them"
     )
     assert "transformers' (BERT)" in titles
+
+
+@pytest.mark.parametrize(
+    "other", ["roi_head.bbox_head.fc_cls.weight", "decode_head.conv_seg.weight", "backbone.slow_path.x"]
+)
+def test_detectors_are_not_taken_for_classifiers(tmp_path: Path, other: str):
+    torch.save(numbered(["backbone.conv1.weight", "backbone.layer1.0.conv1.weight", other]), tmp_path / "detector.pth")
+    with pytest.raises(CheckpointError, match=r"by which it is none of: "):
+        read_source(str(tmp_path / "detector.pth"))
+
+
+def test_the_heads_of_a_folder_are_known(tmp_path: Path):
+    config = BertConfig(vocab_size=50, hidden_size=16, num_hidden_layers=1, num_attention_heads=4, intermediate_size=20)
+    BertModel(config).save_pretrained(tmp_path)
+    assert read_source(str(tmp_path)).rest["attention_heads"] == 4

@@ -44,8 +44,7 @@ WRITERS: dict[str, Callable[[dict[str, Tensor], Path], None]] = {
     "torch": torch.save,
     "torch 1.5": partial(torch.save, **LEGACY),
     "safetensors": save_file,
-    "pickle 2": partial(write_arrays, protocol=2),
-    "pickle 4": partial(write_arrays, protocol=4),
+    **{f"pickle {protocol}": partial(write_arrays, protocol=protocol) for protocol in (0, 2, 4, 5)},
 }
 
 
@@ -125,8 +124,7 @@ class Call:
 MALICIOUS = {
     "torch": WRITERS["torch"],
     "torch 1.5": WRITERS["torch 1.5"],
-    "pickle 2": partial(write_pickle, protocol=2),
-    "pickle 4": partial(write_pickle, protocol=4),
+    **{f"pickle {protocol}": partial(write_pickle, protocol=protocol) for protocol in (0, 2, 4, 5)},
 }
 HIDDEN = {
     "alone": lambda call: call,

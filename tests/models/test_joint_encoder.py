@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from transformers import AutoModel, ElectraConfig, RobertaConfig
+from transformers import AutoModel, BertConfig, BertModel, ElectraConfig, RobertaConfig
 
 from clipbert_mm.models import JointEncoder
 
@@ -154,14 +154,15 @@ def build_kind(build: Callable, narrow_electra: str) -> Callable[[str], JointEnc
     return make
 
 
-KINDS = ["bert", "roberta", "electra", "narrow electra"]
+KINDS = ["bert", "roberta", "electra", "narrow electra", "distilbert", "megatron-bert"]
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_without_visual_tokens_it_is_the_model_of_transformers(build_kind: Callable, texts: tuple, kind: str):
     encoder = build_kind(kind)
     twin = AutoModel.from_config(encoder.bert.config, attn_implementation="eager").double().eval()
-    weights = encoder.bert.state_dict()
+    layers = "transformer." if kind == "distilbert" else "encoder."
+    weights = {name.replace("encoder.", layers): value for name, value in encoder.bert.state_dict().items()}
     twin.load_state_dict({name: weights[name] for name in twin.state_dict()})
     text_ids, text_mask = texts
     states = encoder(text_ids, text_mask, torch.zeros(2, 3, 0, 16, dtype=torch.float64))
@@ -213,13 +214,10 @@ def test_sizes_given_are_laid_over_those_of_the_folder(narrow_electra: str):
 @pytest.mark.parametrize(
     ("kind", "reason"),
     [
-        (
-            "distilbert",
-            "takes models that are embeddings followed by an encoder, .* 'distilbert' has embeddings, transformer",
-        ),
+        ("fnet", "cannot use 'fnet' as it would BERT: "),
         ("albert", "takes models that are embeddings followed by an encoder, .* 'albert' has .*pooler_activation"),
         ("gpt2", "takes models that are embeddings followed by an encoder, .* 'gpt2' has .*wte"),
-        ("deberta", "cannot use 'deberta': DebertaModel does not support"),
+        ("deberta", "cannot use 'deberta' as it would BERT: its attention does not heed the mask"),
     ],
 )
 def test_an_architecture_of_another_build_is_refused(kind: str, reason: str):
@@ -265,3 +263,10 @@ def test_a_text_that_is_too_long_for_roberta_is_refused(tmp_path: Path):
 def test_a_grid_that_is_too_large_is_refused(build: Callable):
     with pytest.raises(ValueError, match=r"places for a grid of 5 x 5, got 4 x 6\. Raise its grid_size"):
         build().embed_clips(torch.zeros(1, 1, 16, 4, 6))
+
+
+def test_a_folder_in_half_precision_gives_an_encoder_in_float32(tmp_path: Path):
+    sizes = dict(vocab_size=50, hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=20)
+    BertModel(BertConfig(**sizes)).half().save_pretrained(tmp_path)
+    encoder = JointEncoder(architecture=str(tmp_path))
+    assert {value.dtype for value in encoder.parameters()} == {torch.float32}

@@ -80,7 +80,7 @@ def build() -> Callable[[str], Any]:
             model = MODELS.build(config).eval()
         weights = convert_official_state_dict(official_state_dict(name, outputs))
         check_fit(model, [Source("seeded", "the release's", (), None, weights)], whole=True)
-        assert model.load_state_dict(weights, strict=False).unexpected_keys == []
+        model.load_state_dict(weights, strict=True)
         return model
 
     return make

@@ -39,6 +39,15 @@ def test_a_converted_resnet_gives_the_maps_of_its_source(
     assert os.listdir(tmp_path / "new") == ["converted.pth"]
 
 
+def test_what_our_own_say_of_themselves_is_kept(convert: Callable, tmp_path: Path):
+    known = {"vocabulary": "ab12", "attention_heads": 2, "convention": PYTORCH.to_dict()}
+    torch.save({"state_dict": {"projection.conv.weight": torch.ones(1)}, "optimizer": {}, **known}, tmp_path / "a.pth")
+    convert([str(tmp_path / "a.pth"), str(tmp_path / "b.pth")])
+    kept = read_source(str(tmp_path / "b.pth"))
+    assert (kept.convention, kept.rest["vocabulary"], kept.rest["attention_heads"]) == (PYTORCH, "ab12", 2)
+    assert "optimizer" not in kept.rest
+
+
 def test_nothing_is_overwritten_and_nothing_half_written_is_left(convert: Callable, tmp_path: Path):
     (tmp_path / "there.pth").write_text("kept")
     (tmp_path / "text.pth").write_text("no weights")

@@ -33,6 +33,7 @@ def main(argv: list[str] | None = None) -> None:
     }
     if source.convention is not None:
         checkpoint["convention"] = source.convention.to_dict()
+    checkpoint |= {key: source.rest[key] for key in ("vocabulary", "attention_heads") if key in source.rest}
     folder = os.path.dirname(os.path.abspath(args.target))
     os.makedirs(folder, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder, prefix=".convert-") as scratch:

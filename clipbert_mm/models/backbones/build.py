@@ -19,9 +19,11 @@ def build_backbone(config: dict) -> nn.Module:
     if not str(config.get("type", "")).startswith("mmpretrain."):
         return MODELS.build(config)
     compat.import_mmpretrain()
-    from mmpretrain.models import ResNet
+    from mmpretrain.models import ResNet, TIMMBackbone
 
     backbone = MODELS.build(config)
+    if isinstance(backbone, TIMMBackbone):
+        compat.put_channels_first(backbone)
     if isinstance(backbone, ResNet) and backbone.norm_eval:
         fold_frozen_norms(backbone)
     return backbone

@@ -40,6 +40,11 @@ class FoldedNorm(nn.Module):
         """Return the maps as they are."""
         return maps
 
+    def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *arguments: Any) -> None:  # noqa: ANN401
+        """Pass over the number of batches seen, which some libraries save and frozen statistics do not need."""
+        state_dict.pop(f"{prefix}num_batches_tracked", None)
+        super()._load_from_state_dict(state_dict, prefix, *arguments)
+
 
 def fold_frozen_norms(resnet: nn.Module) -> int:
     """Fold the batch norms of a ResNet that neither learn nor follow the batch into the convolutions before them.
@@ -56,6 +61,7 @@ def fold_frozen_norms(resnet: nn.Module) -> int:
             continue
         conv.__class__, norm.__class__ = FoldedConv2d, FoldedNorm  # type: ignore[assignment]
         conv.frozen_norm = (norm,)  # type: ignore[assignment]
+        del norm.num_batches_tracked
         count += 1
     return count
 

@@ -85,28 +85,37 @@ def build_text_model(architecture: str, sizes: dict[str, Any]) -> Any:  # noqa: 
                 "Hugging Face gave none of that name. Give a type such as 'bert' with its sizes, or a folder."
             ) from error
         config.update(sizes)
-    try:
-        # A whole model, since an encoder built alone is not initialised as BERT's is.
-        model = AutoModel.from_config(config, attn_implementation="sdpa")
-        places = getattr(getattr(model, "embeddings", None), "position_embeddings", None)
-        padding = getattr(places, "padding_idx", None)
-        if "max_position_embeddings" in sizes and padding is not None:
-            # RoBERTa's kind begins to count after its padding's number.
-            config.max_position_embeddings += padding + 1
-            model = AutoModel.from_config(config, attn_implementation="sdpa")
-    except ValueError as error:
-        raise ValueError(f"JointEncoder cannot use '{config.model_type}': {error}") from error
+    model = _from_config(config)
+    places = getattr(getattr(model, "embeddings", None), "position_embeddings", None)
+    padding = getattr(places, "padding_idx", None)
+    if "max_position_embeddings" in sizes and padding is not None:
+        # RoBERTa's kind begins to count after its padding's number.
+        config.max_position_embeddings += padding + 1
+        model = _from_config(config)
     parts = {name for name, _ in model.named_children()}
-    if not {"embeddings", "encoder"} <= parts <= {"embeddings", "embeddings_project", "encoder", "pooler"}:
+    if parts in ({"embeddings", "transformer"}, {"embeddings", "transformer", "pooler"}):  # DistilBERT
+        model.encoder = model._modules.pop("transformer")
+    elif not {"embeddings", "encoder"} <= parts <= {"embeddings", "embeddings_project", "encoder", "pooler"}:
         raise ValueError(
             f"JointEncoder takes models that are embeddings followed by an encoder, as bert, roberta and electra are; "
             f"'{config.model_type}' has {', '.join(sorted(parts))}."
         )
-    if "pooler" not in parts:  # ELECTRA has none
+    if "pooler" not in parts:  # ELECTRA and DistilBERT have none
         model.pooler = BertPooler(config)
         nn.init.normal_(model.pooler.dense.weight, std=config.initializer_range)
         nn.init.zeros_(model.pooler.dense.bias)
     return model
+
+
+def _from_config(config: Any) -> Any:  # noqa: ANN401
+    """Build a whole model of transformers, since an encoder built alone is not initialised as BERT's is."""
+    for attention in ("sdpa", "eager"):  # not every model has the faster one
+        try:
+            # A config may ask for half precision; mixed precision is the optimiser wrapper's to choose.
+            return AutoModel.from_config(config, attn_implementation=attention).float()
+        except (AssertionError, ValueError) as error:
+            reason = error
+    raise ValueError(f"JointEncoder cannot use '{config.model_type}': {reason}") from reason
 
 
 @MODELS.register_module()
@@ -170,9 +179,35 @@ class JointEncoder(BaseModule):
             grid_size=grid_size,
             dropout=dropout,
             pixel_sampling=pixel_sampling,
-            layer_norm_eps=self.bert.config.layer_norm_eps,
+            layer_norm_eps=getattr(self.bert.config, "layer_norm_eps", 1e-12),
             std=initializer_range,
         )
+        self._try_out()
+
+    @torch.no_grad()
+    def _try_out(self) -> None:
+        """See that the architecture does as BERT does: it runs, and what the mask hides changes nothing.
+
+        Raises:
+            ValueError: If it does not.
+        """
+        weight = self.word_embeddings
+        if weight.is_meta:
+            return
+        ids = torch.tensor([[2, 3, 4]], device=weight.device)
+        mask = torch.tensor([[1, 1, 0]], device=weight.device)
+        cells = weight.new_zeros(1, 1, 1, self.bert.config.hidden_size)
+        self.eval()
+        try:
+            padded, alone = self(ids, mask, cells)[:, :, :2], self(ids[:, :2], mask[:, :2], cells)
+            reason = (
+                None if torch.allclose(padded, alone, rtol=1e-3, atol=1e-3) else "its attention does not heed the mask"
+            )
+        except Exception as error:  # each architecture fails in a way of its own
+            reason = str(error)
+        self.train()
+        if reason is not None:
+            raise ValueError(f"JointEncoder cannot use '{self.bert.config.model_type}' as it would BERT: {reason}.")
 
     @property
     def word_embeddings(self) -> Tensor:
@@ -182,7 +217,9 @@ class JointEncoder(BaseModule):
     @property
     def max_text_length(self) -> int:
         """The longest text, in word pieces; RoBERTa's kind leaves the places up to its padding's number unused."""
-        positions = self.bert.embeddings.position_embeddings
+        positions = getattr(self.bert.embeddings, "position_embeddings", None)
+        if positions is None:  # places are the encoder's matter
+            return self.bert.config.max_position_embeddings
         return positions.num_embeddings - (0 if positions.padding_idx is None else positions.padding_idx + 1)
 
     def embed_clips(self, features: Tensor) -> Tensor:
