@@ -1,6 +1,18 @@
 """Annotations to items."""
 
 from clipbert_mm.datasets.caption_datasets import PretrainingDataset, RetrievalDataset
-from clipbert_mm.datasets.question_datasets import OpenEndedDataset
+from clipbert_mm.datasets.question_datasets import (
+    CountDataset,
+    MultipleChoiceDataset,
+    OpenEndedDataset,
+    SoftAnswerDataset,
+)
 
-__all__ = ["OpenEndedDataset", "PretrainingDataset", "RetrievalDataset"]
+__all__ = [
+    "CountDataset",
+    "MultipleChoiceDataset",
+    "OpenEndedDataset",
+    "PretrainingDataset",
+    "RetrievalDataset",
+    "SoftAnswerDataset",
+]

@@ -2,57 +2,98 @@
 
 import json
 import os
+from collections.abc import Mapping
 from typing import Any
 
-EXAMPLE = '{"video": "a.mp4", "caption": "what happens in it"}'
+MEDIA_KEYS = ("video", "image", "clip_name", "gif_name", "video_id", "image_id", "coco_id", "vg_id")
+"""Where a record names its file: ours, then those of the paper's release. The first that is there counts."""
 
 
 class AnnotationError(ValueError):
     """An annotation file, or what it points to, that cannot be used."""
 
 
-def read_records(path: str, keys: tuple[str, ...]) -> list[dict[str, Any]]:
+def read_records(path: str, keys: Mapping[str, type | tuple[type, ...]], example: str) -> list[dict[str, Any]]:
     """Read a JSON-lines file: one object a line, blank lines are left out.
 
     Args:
         path: The file.
-        keys: What every record needs, each with text in it.
+        keys: What every record needs beside its file, with its type; text has to have something in it.
+        example: A line as it should be, for errors.
+
+    Returns:
+        The records, each with the name of its file under ``media``.
 
     Raises:
         AnnotationError: If the file is missing or has no record, if a line is not UTF-8 or no JSON object, or if a record
-            lacks a key.
+            lacks a key or has something else under it.
     """
     if not os.path.isfile(path):
         raise AnnotationError(
             f"There is no annotation file {os.path.abspath(path)}. Set data_root and ann_file of the dataset; the file has "
-            f"one line for each pair: {EXAMPLE}."
+            f"lines such as {example}."
         )
     records = []
     with open(path, "rb") as lines:
         for number, line in enumerate(lines, start=1):
             if not line.strip():
                 continue
-            try:
-                record = json.loads(line.decode("utf-8"))
-            except UnicodeDecodeError as error:
-                raise AnnotationError(f"{path}, line {number}: expected UTF-8, got {error}.") from None
-            except json.JSONDecodeError as error:
-                text = line.decode("utf-8").strip()
+            record = _parse(line, f"{path}, line {number}", example)
+            key = next((key for key in MEDIA_KEYS if key in record), None)
+            name = None if key is None else record[key]
+            if isinstance(name, int) and str(key).endswith("_id"):  # of images, in the paper's release
+                name = str(name)
+            if not isinstance(name, str) or not name.strip():
+                found = f"has {sorted(record)}" if key is None else f"got {name!r}"
                 raise AnnotationError(
-                    f"{path}, line {number}: expected a JSON object such as {EXAMPLE}, got {text[:80]!r} ({error})."
-                ) from None
-            if not isinstance(record, dict):
-                raise AnnotationError(
-                    f"{path}, line {number}: expected a JSON object such as {EXAMPLE}, got {record!r}."
+                    f'{path}, line {number}: expected text under the key "{_media_key(example)}", {found}.'
                 )
-            for key in keys:
-                if not isinstance(record.get(key), str) or not record[key].strip():
-                    found = f"has {sorted(record)}" if key not in record else f"got {record[key]!r}"
-                    raise AnnotationError(f'{path}, line {number}: expected text under the key "{key}", {found}.')
+            for key, kind in keys.items():
+                value = record.get(key)
+                if (
+                    not isinstance(value, kind)
+                    or isinstance(value, bool)
+                    or (isinstance(value, str) and not value.strip())
+                ):
+                    found = f"has {sorted(record)}" if key not in record else f"got {value!r}"
+                    raise AnnotationError(
+                        f'{path}, line {number}: expected {_word(kind)} under the key "{key}", {found}.'
+                    )
+            record["media"] = name
             records.append(record)
     if not records:
-        raise AnnotationError(f"The annotation file {path} is empty. It needs one line for each pair: {EXAMPLE}.")
+        raise AnnotationError(f"The annotation file {path} is empty. It needs lines such as {example}.")
     return records
+
+
+def _parse(line: bytes, where: str, example: str) -> dict[str, Any]:
+    """Parse one line."""
+    try:
+        record = json.loads(line.decode("utf-8"))
+    except UnicodeDecodeError as error:
+        raise AnnotationError(f"{where}: expected UTF-8, got {error}.") from None
+    except json.JSONDecodeError as error:
+        text = line.decode("utf-8").strip()
+        raise AnnotationError(
+            f"{where}: expected a JSON object such as {example}, got {text[:80]!r} ({error})."
+        ) from None
+    if not isinstance(record, dict):
+        raise AnnotationError(f"{where}: expected a JSON object such as {example}, got {record!r}.")
+    return record
+
+
+def _media_key(example: str) -> str:
+    return next(key for key in MEDIA_KEYS if f'"{key}"' in example)
+
+
+def _word(kind: type | tuple[type, ...]) -> str:
+    """Name a type of JSON's.
+
+    >>> _word((int, float))
+    'a number'
+    """
+    words = {str: "text", int: "a whole number", float: "a number", list: "a list", dict: "an object"}
+    return words[kind[-1] if isinstance(kind, tuple) else kind]
 
 
 def check_files(paths: list[str], ann_file: str) -> None:
@@ -69,6 +110,6 @@ def check_files(paths: list[str], ann_file: str) -> None:
     if missing:
         raise AnnotationError(
             f"{len(missing)} of {len(paths)} files named in {ann_file} are missing; the first is "
-            f"{os.path.abspath(missing[0])}. Set data_root and media_folder of the dataset to where they lie, or take the "
-            "lines out of the annotation file."
+            f"{os.path.abspath(missing[0])}. Set data_root, media_folder and media_suffix of the dataset to where they lie, or "
+            "take the lines out of the annotation file."
         )

@@ -1,6 +1,5 @@
 """Videos or images with captions: the items of retrieval and of pre-training."""
 
-import os
 from typing import Any
 
 import numpy as np
@@ -24,8 +23,8 @@ class CaptionDataset(MediaDataset):
         AnnotationError: If the annotation file cannot be used, or files that it names are missing.
     """
 
-    MEDIA_KEY: str
-    """The key of the file in a record."""
+    MEDIA, FILE = "video", "a.mp4"
+    NEGATIVES_IN_TEST = False
 
     def __init__(self, *, captions_per_item: int = 1, **options: Any) -> None:  # noqa: ANN401
         self.captions_per_item = captions_per_item
@@ -34,13 +33,13 @@ class CaptionDataset(MediaDataset):
     def load_data_list(self) -> list[dict[str, Any]]:
         """Read the annotation file: one dict with ``path`` and ``captions`` an item."""
         captions: dict[str, list[str]] = {}
-        for record in read_records(self.ann_file, (self.MEDIA_KEY, "caption")):
-            path = os.path.join(self.data_prefix["media"], record[self.MEDIA_KEY])
-            captions.setdefault(path, []).append(record["caption"])
+        example = f'{{"{self.MEDIA}": "{self.FILE}", "caption": "what happens in it"}}'
+        for record in read_records(self.ann_file, {"caption": str}, example):
+            captions.setdefault(self.path_of(record["media"]), []).append(record["caption"])
         check_files(list(captions), self.ann_file)
-        if not self.test_mode and len(captions) < 2:
+        if (self.NEGATIVES_IN_TEST or not self.test_mode) and len(captions) < 2:
             raise AnnotationError(
-                f"{self.ann_file} names only {next(iter(captions))}. Training needs captions of another file as negatives: "
+                f"{self.ann_file} names only {next(iter(captions))}. It needs captions of another file as negatives: "
                 "give it two files or more."
             )
         size = max(map(len, captions.values())) if self.test_mode else self.captions_per_item
@@ -76,8 +75,6 @@ class RetrievalDataset(CaptionDataset):
         **options: Those of :class:`CaptionDataset`, which names what it does not know.
     """
 
-    MEDIA_KEY = "video"
-
     def __init__(self, *, num_negatives: int = 1, **options: Any) -> None:  # noqa: ANN401
         self.num_negatives = num_negatives
         super().__init__(**options)
@@ -100,7 +97,8 @@ class PretrainingDataset(CaptionDataset):
         **options: Those of :class:`CaptionDataset`, which names what it does not know.
     """
 
-    MEDIA_KEY = "image"
+    MEDIA, FILE = "image", "a.jpg"
+    NEGATIVES_IN_TEST = True
 
     def __init__(self, *, negative_probability: float = 0.5, **options: Any) -> None:  # noqa: ANN401
         self.negative_probability = negative_probability
@@ -116,3 +114,7 @@ class PretrainingDataset(CaptionDataset):
             for text, matches in zip(own, labels, strict=True)
         ]
         return info | dict(texts=texts, match_labels=labels, rng=rng)
+
+    def prepare_test(self, idx: int) -> dict[str, Any]:
+        """Return an item as in training; what is drawn for it is always the same."""
+        return self.prepare(idx, np.random.default_rng((0, idx)))

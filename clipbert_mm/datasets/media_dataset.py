@@ -1,5 +1,6 @@
 """What the datasets share: draws that depend on seed, epoch and item alone, and files that cannot be read."""
 
+import os
 from abc import abstractmethod
 from typing import Any
 
@@ -28,6 +29,7 @@ class MediaDataset(BaseDataset):
         pipeline: Configs of the transforms.
         data_root: Folder that the other paths are relative to.
         media_folder: Folder of the videos or images, relative to ``data_root``.
+        media_suffix: What follows a name in the annotation file to make the file's, such as ".mp4".
         test_mode: Whether an item has all texts of its file, in order, and nothing is drawn.
         on_broken: What testing does with a file that cannot be read: "stop", or "skip" to go on and report coverage.
 
@@ -42,12 +44,14 @@ class MediaDataset(BaseDataset):
         pipeline: list[dict],
         data_root: str = "",
         media_folder: str = "",
+        media_suffix: str = "",
         test_mode: bool = False,
         on_broken: str = "stop",
     ) -> None:
         if on_broken not in ("stop", "skip"):
             raise ValueError(f"{type(self).__name__} expects on_broken 'stop' or 'skip', got {on_broken!r}.")
         self.on_broken = on_broken
+        self.media_suffix = media_suffix
         # Seed and epoch, in shared memory, so that workers that live on see the epoch move.
         self._draw = torch.zeros(2, dtype=torch.int64).share_memory_()
         super().__init__(
@@ -57,6 +61,10 @@ class MediaDataset(BaseDataset):
             pipeline=pipeline,
             test_mode=test_mode,
         )
+
+    def path_of(self, name: str) -> str:
+        """Return the path of a file that the annotation file names."""
+        return os.path.join(self.data_prefix["media"], name + self.media_suffix)
 
     @property
     def tokenizer(self) -> Any:  # noqa: ANN401

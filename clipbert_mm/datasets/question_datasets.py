@@ -3,7 +3,9 @@
 import json
 import logging
 import os
-from typing import Any
+from abc import abstractmethod
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 import numpy as np
 from mmengine.logging import print_log
@@ -38,30 +40,83 @@ def read_answers(path: str) -> dict[str, int]:
     return answers
 
 
-@DATASETS.register_module()
-class OpenEndedDataset(MediaDataset):
-    """Videos with open-ended questions, whose answers are words of a vocabulary.
+class QuestionDataset(MediaDataset):
+    """Videos or images with questions; what an answer is, is said by the classes that inherit.
 
-    The annotation file has one JSON object a line, ``{"video": "a.mp4", "question": "...", "answer": "..."}``. An answer
-    outside the vocabulary cannot be learnt, so training leaves its question out; in testing its question counts as wrong.
-    In testing the questions of a video share a visual pass.
+    A line of the annotation file is a JSON object with a file, a ``question``, what the class says, and perhaps an
+    ``answer_type`` and a ``question_id``. In testing all questions of a file share a visual pass.
 
     Args:
-        answer_file: JSON file from each answer to its place in the vocabulary, relative to ``data_root``.
+        questions_per_item: Questions of one file that share a visual pass in training; a file with more has several items.
         **options: Those of :class:`~clipbert_mm.datasets.media_dataset.MediaDataset`.
 
     Raises:
-        AnnotationError: If a file cannot be used, or files that it names are missing, or no answer is in the vocabulary.
+        AnnotationError: If a file cannot be used, or files that it names are missing.
+    """
+
+    KEYS: ClassVar[Mapping[str, type | tuple[type, ...]]]
+    """What a record needs beside its file, with its type."""
+    EXAMPLE: str
+    """A line of the annotation file."""
+
+    def __init__(self, *, questions_per_item: int = 1, **options: Any) -> None:  # noqa: ANN401
+        self.questions_per_item = questions_per_item
+        super().__init__(**options)
+
+    def load_data_list(self) -> list[dict[str, Any]]:
+        """Read the annotation file: one dict with ``path`` and ``questions`` (the records) an item."""
+        grouped: dict[str, list[dict[str, Any]]] = {}
+        for record in self.choose(read_records(self.ann_file, self.KEYS, self.EXAMPLE)):
+            grouped.setdefault(self.path_of(record.pop("media")), []).append(record)
+        check_files(list(grouped), self.ann_file)
+        size = max(map(len, grouped.values())) if self.test_mode else self.questions_per_item
+        return [
+            dict(path=path, questions=own[start : start + size])
+            for path, own in grouped.items()
+            for start in range(0, len(own), size)
+        ]
+
+    def choose(self, records: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Check the records and leave out those that cannot be used."""
+        return records
+
+    def prepare(self, idx: int, rng: np.random.Generator) -> dict[str, Any]:
+        """Return the item's questions and their answers."""
+        return self.prepare_test(idx) | dict(rng=rng)
+
+    def prepare_test(self, idx: int) -> dict[str, Any]:
+        """Return the item's questions and their answers."""
+        info = self.get_data_info(idx)
+        questions = info.pop("questions")
+        for name in ("answer_type", "question_id"):
+            if all(name in question for question in questions):
+                info[f"{name}s"] = [question[name] for question in questions]
+        return info | dict(texts=self.texts_of(questions)) | self.labels_of(questions)
+
+    def texts_of(self, questions: list[dict[str, Any]]) -> list[str]:
+        """Return what the model reads."""
+        return [question["question"] for question in questions]
+
+    @abstractmethod
+    def labels_of(self, questions: list[dict[str, Any]]) -> dict[str, np.ndarray]:
+        """Return the labels of the sample."""
+
+
+class VocabularyDataset(QuestionDataset):
+    """Questions whose answers are words of a vocabulary.
+
+    Args:
+        answer_file: JSON file from each answer to its place in the vocabulary, relative to ``data_root``.
+        **options: Those of :class:`QuestionDataset`.
     """
 
     def __init__(self, *, answer_file: str, data_root: str = "", **options: Any) -> None:  # noqa: ANN401
         self.answers = read_answers(os.path.join(data_root, answer_file))
         super().__init__(data_root=data_root, **options)
 
-    def load_data_list(self) -> list[dict[str, Any]]:
-        """Read the annotation file: one dict with ``path``, ``questions`` and ``labels`` an item."""
-        records = read_records(self.ann_file, ("video", "question", "answer"))
-        known = [record for record in records if record["answer"] in self.answers]
+    def choose(self, records: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Leave out, in training, what no answer of the vocabulary is right for."""
+        known = [record for record in records if self.knows(record)]
         if len(known) < len(records):
             fate = "count as wrong" if self.test_mode else "are left out"
             print_log(
@@ -72,23 +127,129 @@ class OpenEndedDataset(MediaDataset):
             )
         if not known:
             raise AnnotationError(
-                f"{self.ann_file}: no answer is in the vocabulary of {len(self.answers)}, the first is "
-                f"{records[0]['answer']!r}. Set answer_file of the dataset to the vocabulary made with this file."
+                f"{self.ann_file}: no answer is in the vocabulary of {len(self.answers)}. The first question is "
+                f"{records[0]['question']!r}. Set answer_file of the dataset to the vocabulary made with this file."
             )
-        items: dict[object, dict[str, Any]] = {}
-        for number, record in enumerate(records if self.test_mode else known):
-            path = os.path.join(self.data_prefix["media"], record["video"])
-            own = items.setdefault(path if self.test_mode else number, dict(path=path, questions=[], labels=[]))
-            own["questions"].append(record["question"])
-            own["labels"].append(self.answers.get(record["answer"], IGNORED))
-        check_files(list(dict.fromkeys(item["path"] for item in items.values())), self.ann_file)
-        return list(items.values())
+        return records if self.test_mode else known
 
-    def prepare(self, idx: int, rng: np.random.Generator) -> dict[str, Any]:
-        """Return the item's question and its answer."""
-        return self.prepare_test(idx) | dict(rng=rng)
+    @abstractmethod
+    def knows(self, record: dict[str, Any]) -> bool:
+        """Whether an answer of the vocabulary is right."""
 
-    def prepare_test(self, idx: int) -> dict[str, Any]:
-        """Return an item of all questions of its video."""
-        info = self.get_data_info(idx)
-        return info | dict(texts=info.pop("questions"), answer_labels=np.array(info.pop("labels")))
+
+@DATASETS.register_module()
+class OpenEndedDataset(VocabularyDataset):
+    """Open-ended questions, each with one right answer: MSRVTT-QA, TGIF-QA's frameQA.
+
+    An answer outside the vocabulary cannot be learnt, so training leaves its question out; in testing its question counts as
+    wrong. Arguments as of :class:`VocabularyDataset`.
+    """
+
+    KEYS: ClassVar = {"question": str, "answer": str}
+    EXAMPLE = '{"video": "a.mp4", "question": "what is the man doing?", "answer": "cook", "answer_type": "what"}'
+
+    def knows(self, record: dict[str, Any]) -> bool:
+        """Whether the answer is in the vocabulary."""
+        return record["answer"] in self.answers
+
+    def labels_of(self, questions: list[dict[str, Any]]) -> dict[str, np.ndarray]:
+        """Return ``answer_labels``; ``IGNORED`` where the answer is not in the vocabulary."""
+        return dict(answer_labels=np.array([self.answers.get(question["answer"], IGNORED) for question in questions]))
+
+
+@DATASETS.register_module()
+class SoftAnswerDataset(VocabularyDataset):
+    """Questions with several answers of graded truth: VQA 2.0. Files for a test server have no ``labels``.
+
+    Arguments as of :class:`VocabularyDataset`.
+    """
+
+    KEYS: ClassVar = {"question": str}
+    EXAMPLE = '{"image": "a.jpg", "question": "what is it?", "question_id": 7, "labels": {"cat": 1.0, "kitten": 0.3}}'
+
+    def choose(self, records: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """See that labels are scores, and leave out what cannot be learnt."""
+        if self.test_mode and not any("labels" in record for record in records):
+            return records
+        for record in records:
+            labels = record.get("labels")
+            if not isinstance(labels, dict) or not all(
+                isinstance(score, (int, float)) and 0 <= score <= 1 for score in labels.values()
+            ):
+                raise AnnotationError(
+                    f"{self.ann_file}, question {record['question']!r}: expected labels from answers to scores in [0, 1], as "
+                    f"in {self.EXAMPLE}, got {labels!r}."
+                )
+        return super().choose(records)
+
+    def knows(self, record: dict[str, Any]) -> bool:
+        """Whether an answer of the vocabulary has a score."""
+        return any(answer in self.answers for answer in record["labels"])
+
+    def labels_of(self, questions: list[dict[str, Any]]) -> dict[str, np.ndarray]:
+        """Return ``answer_scores``, (m, C); nothing where there are no labels."""
+        if "labels" not in questions[0]:
+            return {}
+        scores = np.zeros((len(questions), len(self.answers)), np.float32)
+        for row, question in zip(scores, questions, strict=True):
+            for answer, score in question["labels"].items():
+                if answer in self.answers:
+                    row[self.answers[answer]] = score
+        return dict(answer_scores=scores)
+
+
+@DATASETS.register_module()
+class MultipleChoiceDataset(QuestionDataset):
+    """Multiple choice: TGIF-QA's action and transition, and MSRVTT's test, which has options without a question.
+
+    Each option is a text: the question, where there is one, and the option. Arguments as of :class:`QuestionDataset`.
+    """
+
+    KEYS: ClassVar = {"options": list, "answer": int}
+    EXAMPLE = '{"video": "a.gif", "question": "what does he do?", "options": ["jump", "sit"], "answer": 0}'
+
+    def choose(self, records: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """See that options and answers go together; all questions of a file have to have as many options.
+
+        Raises:
+            AnnotationError: If they do not.
+        """
+        sizes: dict[str, int] = {}
+        for record in records:
+            options = record["options"]
+            right = len(options) > 1 and all(isinstance(option, str) and option.strip() for option in options)
+            if not right or not 0 <= record["answer"] < len(options):
+                raise AnnotationError(
+                    f"{self.ann_file}: expected two or more options and the place of the right one, as in {self.EXAMPLE}, got "
+                    f"{options!r} and {record['answer']} for {record['media']}."
+                )
+            if sizes.setdefault(record["media"], len(options)) != len(options):
+                raise AnnotationError(
+                    f"{self.ann_file}: expected the same number of options in all questions of {record['media']}, got "
+                    f"{sizes[record['media']]} and {len(options)}."
+                )
+        return records
+
+    def texts_of(self, questions: list[dict[str, Any]]) -> list[str]:
+        """Return the question with each of its options."""
+        return [
+            f"{question.get('question') or ''} {option}".strip()
+            for question in questions
+            for option in question["options"]
+        ]
+
+    def labels_of(self, questions: list[dict[str, Any]]) -> dict[str, np.ndarray]:
+        """Return ``answer_labels``."""
+        return dict(answer_labels=np.array([question["answer"] for question in questions]))
+
+
+@DATASETS.register_module()
+class CountDataset(QuestionDataset):
+    """Questions that ask for a count: TGIF-QA's Count. Arguments as of :class:`QuestionDataset`."""
+
+    KEYS: ClassVar = {"question": str, "count": (int, float)}
+    EXAMPLE = '{"video": "a.gif", "question": "how many times does he jump?", "count": 3}'
+
+    def labels_of(self, questions: list[dict[str, Any]]) -> dict[str, np.ndarray]:
+        """Return ``counts``."""
+        return dict(counts=np.array([question["count"] for question in questions], np.float32))

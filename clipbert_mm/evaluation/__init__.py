@@ -1,6 +1,17 @@
 """Metrics: pure functions and thin classes around them."""
 
-from clipbert_mm.evaluation.answers import AnswerAccuracy, right_answers
-from clipbert_mm.evaluation.retrieval import RetrievalMetric, best_ranks, retrieval_metrics
+from clipbert_mm.evaluation.answers import AnswerAccuracy, CountError, accuracy_by_type, right_answers
+from clipbert_mm.evaluation.pretraining import PretrainingAccuracy
+from clipbert_mm.evaluation.retrieval import RetrievalMetric, best_ranks, bootstrap_intervals, retrieval_metrics
 
-__all__ = ["AnswerAccuracy", "RetrievalMetric", "best_ranks", "retrieval_metrics", "right_answers"]
+__all__ = [
+    "AnswerAccuracy",
+    "CountError",
+    "PretrainingAccuracy",
+    "RetrievalMetric",
+    "accuracy_by_type",
+    "best_ranks",
+    "bootstrap_intervals",
+    "retrieval_metrics",
+    "right_answers",
+]

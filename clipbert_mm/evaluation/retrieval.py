@@ -1,15 +1,25 @@
 """Retrieval in both directions, with any number of captions a video."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from mmengine.evaluator import BaseMetric
 from mmengine.fileio import dump
+from mmengine.logging import print_log
 
 from clipbert_mm.evaluation.coverage import readable
 from clipbert_mm.registry import METRICS
+
+SUMMARIES: dict[str, Callable[[np.ndarray], Any]] = {
+    "R@1": lambda ranks: (ranks <= 1).mean() * 100,
+    "R@5": lambda ranks: (ranks <= 5).mean() * 100,
+    "R@10": lambda ranks: (ranks <= 10).mean() * 100,
+    "MdR": np.median,
+    "MnR": np.mean,
+}
+"""The metrics of some queries by their ranks, (Q,); recall in percent."""
 
 
 def best_ranks(scores: np.ndarray, relevant: np.ndarray) -> np.ndarray:
@@ -59,14 +69,40 @@ def retrieval_metrics(scores: np.ndarray, text_video: np.ndarray) -> dict[str, f
     Returns:
         ``t2v/R@1`` ... ``t2v/MnR`` and the same under ``v2t/``. MdR is the median, MnR the mean of :func:`best_ranks`.
     """
+    ranks = ranks_both_ways(scores, text_video)
+    return {f"{way}/{name}": float(value(own)) for way, own in ranks.items() for name, value in SUMMARIES.items()}
+
+
+def ranks_both_ways(scores: np.ndarray, text_video: np.ndarray) -> dict[str, np.ndarray]:
+    """Rank for each text its video (``t2v``, (texts,)) and for each video its best text (``v2t``, (videos,)).
+
+    Arguments as of :func:`retrieval_metrics`.
+    """
     relevant = text_video[:, None] == np.arange(scores.shape[1])  # (texts, videos)
-    metrics = {}
-    for direction, ranks in (("t2v", best_ranks(scores, relevant)), ("v2t", best_ranks(scores.T, relevant.T))):
-        for k in (1, 5, 10):
-            metrics[f"{direction}/R@{k}"] = float((ranks <= k).mean() * 100)
-        metrics[f"{direction}/MdR"] = float(np.median(ranks))
-        metrics[f"{direction}/MnR"] = float(ranks.mean())
-    return metrics
+    return {"t2v": best_ranks(scores, relevant), "v2t": best_ranks(scores.T, relevant.T)}
+
+
+def bootstrap_intervals(
+    ranks: np.ndarray, *, draws: int = 1000, seed: int = 0, level: float = 0.95
+) -> dict[str, tuple[float, float]]:
+    """Estimate by the bootstrap over queries how far the metrics of a test of this size may be off.
+
+    Args:
+        ranks: Rank of each query, (Q,), as of :func:`best_ranks`.
+        draws: Resampled tests.
+        seed: Seed of the resampling.
+        level: Share of the draws inside an interval.
+
+    Returns:
+        Lower and upper end for each of R@1, R@5, R@10, MdR and MnR.
+    """
+    rng = np.random.default_rng(seed)
+    found = []
+    for _ in range(draws):
+        drawn = rng.choice(ranks, len(ranks))
+        found.append([value(drawn) for value in SUMMARIES.values()])
+    ends = np.quantile(found, [(1 - level) / 2, (1 + level) / 2], axis=0)  # (2, metrics)
+    return {name: (float(low), float(high)) for name, (low, high) in zip(SUMMARIES, ends.T, strict=True)}
 
 
 @METRICS.register_module()
@@ -99,6 +135,11 @@ class RetrievalMetric(BaseMetric):
         scores = np.stack([entry["scores"] for entry in gallery], axis=1)  # (texts, videos)
         text_video = np.repeat(np.arange(len(gallery)), [len(entry["texts"]) for entry in gallery])
         metrics = retrieval_metrics(scores, text_video) | {"coverage": coverage}
+        for way, ranks in ranks_both_ways(scores, text_video).items():
+            said = [f"{name} {low:.1f} to {high:.1f}" for name, (low, high) in bootstrap_intervals(ranks).items()]
+            print_log(
+                f"{way}, 95 % intervals by bootstrap over {len(ranks)} queries: {', '.join(said)}", logger="current"
+            )
         if self.rankings_file is not None:
             Path(self.rankings_file).parent.mkdir(parents=True, exist_ok=True)
             dump(

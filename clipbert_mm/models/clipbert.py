@@ -159,11 +159,15 @@ class ClipBert(BaseModel):
         """Write ``clip_logits`` and ``scores`` of each item's own texts onto the samples; not where its file is broken."""
         if not inputs:
             return data_samples
-        clip_logits = self.score(self.encode_video(inputs["frames"]), *self._texts(inputs))  # (M, K, C)
+        states = self.fuse(self.encode_video(inputs["frames"]), *self._texts(inputs))  # (M, K, L, D)
+        clip_logits = self.head(self.encoder.pool(states))  # (M, K, C)
         scores = self.head.scores(self.aggregator(clip_logits))  # (M,), or (M, C) for answers
         for i, sample in enumerate(sample for sample in data_samples if sample.get("broken") is None):
             own = inputs["video_index"] == i
             sample.clip_logits, sample.scores = clip_logits[own], scores[own]
+            if self.mlm_head is not None and "mlm_labels" in inputs:
+                words = self.encoder.word_embeddings
+                sample.words_right = self.mlm_head.right(states[own], words, inputs["mlm_labels"][own])
         return data_samples
 
     @staticmethod

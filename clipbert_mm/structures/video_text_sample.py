@@ -14,6 +14,8 @@ class VideoTextSample(BaseDataElement):
         path (str): The video or image file.
         texts (list[str]): The ``m`` texts of this item.
         broken (str | None): Why the file could not be read, where the dataset was told to go on without it.
+        answer_types (list[str]): Kind of each question, where the annotations say it.
+        question_ids (list): Number or name of each question, where the annotations say it.
         replaced (list[tuple[str, str]]): Files that could not be read and stand replaced by this item, with the reasons.
 
     Data:
@@ -23,6 +25,7 @@ class VideoTextSample(BaseDataElement):
         answer_scores (np.ndarray): How right each answer of the vocabulary is, 0 to 1; float32, (m, C).
         counts (np.ndarray): The count that each question asks for; float32, (m,).
         clip_logits (Tensor): What the model said of each clip, (m, K, C).
+        words_right (Tensor): Which masked word pieces were predicted right; bool, one a piece and clip.
         scores (Tensor): What the head makes of the logits pooled over the clips: one score a text, (m,), or one for each
             answer, (m, C).
     """

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from clipbert_mm.datasets import OpenEndedDataset
+from clipbert_mm.datasets import CountDataset, MultipleChoiceDataset, OpenEndedDataset, SoftAnswerDataset
 from clipbert_mm.datasets.annotations import AnnotationError
 from clipbert_mm.registry import DATASETS
 from clipbert_mm.structures import IGNORED
@@ -41,8 +41,8 @@ def test_training_has_a_question_an_item_and_leaves_out_what_cannot_be_learnt(fo
     found = [(Path(item["path"]).name, *item["texts"], *item["answer_labels"]) for item in items]
     assert found == [
         ("train_00000.mp4", "how many shapes?", 0),
-        ("train_00001.mp4", "what is red?", 1),
         ("train_00000.mp4", "what is green?", 1),
+        ("train_00001.mp4", "what is red?", 1),
     ]
 
 
@@ -64,7 +64,7 @@ def test_an_item_reaches_the_model_with_its_labels(folder: Path, tokenizer: str)
         dict(type="Tokenize", tokenizer=tokenizer, max_length=40),
         dict(type="PackInputs"),
     ]
-    item = questions(folder, pipeline=pipeline)[1]
+    item = questions(folder, pipeline=pipeline)[2]
     assert item["inputs"]["frames"].shape == (2, 1, 32, 32, 3)
     assert item["data_samples"].texts == ["what is red?"]
     np.testing.assert_array_equal(item["data_samples"].answer_labels, [1])
@@ -78,7 +78,10 @@ def test_an_item_reaches_the_model_with_its_labels(folder: Path, tokenizer: str)
         ('{"circle": 1, "two": 2}', r"numbers are 0 to the number of answers - 1, each once"),
         ('{"circle": 0, "two": 0}', r"each once"),
         ('{"circle": "0", "two": 1}', r"each once"),
-        ('{"zebroid": 0}', r"qa\.jsonl: no answer is in the vocabulary of 1, the first is 'two'\. Set answer_file"),
+        (
+            '{"zebroid": 0}',
+            r"no answer is in the vocabulary of 1\. The first question is 'how many shapes\?'\. Set",
+        ),
     ],
 )
 def test_a_vocabulary_that_cannot_be_used_is_named(folder: Path, vocabulary: str, message: str):
@@ -99,3 +102,77 @@ def test_a_misspelt_option_is_refused(folder: Path):
     config = dict(type="OpenEndedDataset", ann_file="qa.jsonl", answer_file="answers.json", data_root=str(folder))
     with pytest.raises(TypeError, match="unexpected keyword argument 'media_fold'"):
         DATASETS.build(config | dict(pipeline=[], media_fold="videos"))
+
+
+def written(folder: Path, *records: dict[str, Any]) -> dict[str, Any]:
+    """Write an annotation file of two videos; the options that name it."""
+    (folder / "more.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+    return dict(data_root=str(folder), ann_file="more.jsonl", media_folder="videos", media_suffix=".mp4", pipeline=[])
+
+
+def test_questions_of_a_video_may_share_a_visual_pass_in_training(folder: Path):
+    items = questions(folder, questions_per_item=2)
+    found = [items.prepare(i, np.random.default_rng(0))["texts"] for i in range(len(items))]
+    assert found == [["how many shapes?", "what is green?"], ["what is red?"]]
+
+
+def test_each_option_is_a_text(folder: Path):
+    options = dict(question="what moves ?", options=["a ring", "a star"])
+    asked = dict(gif_name="train_00000", **options, answer=1, question_id="q7")
+    bare = dict(clip_name="train_00001", options=["a man", "a dog", "a cat"], answer=2)
+    dataset = MultipleChoiceDataset(**written(folder, asked, asked | dict(answer=0), bare), test_mode=True)
+    first, second = dataset.prepare_test(0), dataset.prepare_test(1)
+    assert first["texts"] == ["what moves ? a ring", "what moves ? a star"] * 2
+    assert (first["answer_labels"].tolist(), first["question_ids"]) == ([1, 0], ["q7", "q7"])
+    assert (second["texts"], second["answer_labels"].tolist()) == (["a man", "a dog", "a cat"], [2])
+    assert "question_ids" not in second
+
+
+@pytest.mark.parametrize("wrong", [dict(answer=2), dict(answer=-1), dict(options=["alone"]), dict(options=["a", ""])])
+def test_options_and_answers_have_to_go_together(folder: Path, wrong: dict[str, Any]):
+    record = dict(video="train_00000", options=["a", "b"], answer=0) | wrong
+    with pytest.raises(
+        AnnotationError, match=r"expected two or more options and the place of the right one, .* train_00000"
+    ):
+        MultipleChoiceDataset(**written(folder, record))
+
+
+def test_a_video_s_questions_need_as_many_options_each(folder: Path):
+    records = [dict(video="train_00000", options=list("abc")[:count], answer=0) for count in (2, 3)]
+    with pytest.raises(AnnotationError, match=r"same number of options in all questions of train_00000, got 2 and 3"):
+        MultipleChoiceDataset(**written(folder, *records))
+
+
+def test_counts_are_numbers(folder: Path):
+    dataset = CountDataset(**written(folder, dict(video="train_00000", question="how often?", count=3)))
+    counts = dataset.prepare(0, np.random.default_rng(0))["counts"]
+    assert (counts.tolist(), counts.dtype) == ([3.0], np.float32)
+    with pytest.raises(AnnotationError, match=r'line 1: expected a number under the key "count", has'):
+        CountDataset(**written(folder, dict(video="train_00000", question="how often?")))
+
+
+def test_soft_answers_are_laid_out_over_the_vocabulary(folder: Path):
+    labels = ({"circle": 0.3, "zebra": 1.0}, {"two": 1.0}, {"zebra": 0.6})
+    records = [dict(video="train_00000", question="what?", labels=own) for own in labels]
+    options = written(folder, *records) | dict(answer_file="answers.json")
+    wanted = np.array([[0, 0.3], [1, 0], [0, 0]], np.float32)
+    np.testing.assert_array_equal(SoftAnswerDataset(**options, test_mode=True).prepare_test(0)["answer_scores"], wanted)
+    trained = SoftAnswerDataset(**options, questions_per_item=3).prepare(0, np.random.default_rng(0))
+    np.testing.assert_array_equal(trained["answer_scores"], wanted[:2])
+
+
+def test_questions_for_a_server_have_no_labels(folder: Path):
+    options = written(folder, dict(video="train_00000", question="what?", question_id=7)) | dict(
+        answer_file="answers.json"
+    )
+    item = SoftAnswerDataset(**options, test_mode=True).prepare_test(0)
+    assert item["question_ids"] == [7]
+    assert "answer_scores" not in item
+    with pytest.raises(AnnotationError, match=r"question 'what\?': expected labels from answers to scores .* got None"):
+        SoftAnswerDataset(**options)
+
+
+def test_a_large_file_of_questions_loads_fast_and_is_not_copied(tmp_path: Path, folder: Path):
+    dataset = questions(folder)
+    assert dataset.serialize_data, "workers read one array of bytes, whose pages they share"
+    assert isinstance(dataset.data_bytes, np.ndarray)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from clipbert_mm.evaluation import RetrievalMetric
-from clipbert_mm.evaluation.retrieval import best_ranks, retrieval_metrics
+from clipbert_mm.evaluation.retrieval import best_ranks, bootstrap_intervals, retrieval_metrics
 
 
 def rank_by_all_orders(scores: list[float], relevant: int) -> float:
@@ -162,3 +162,22 @@ def test_ties_with_several_relevant_candidates_count_by_their_expectation():
     ours = best_ranks(np.zeros((1, 12)), relevant[None])
     assert ours == pytest.approx([1 + 9 / 4])
     assert np.mean(places) == pytest.approx(ours[0], abs=0.05)
+
+
+def test_bootstrap_intervals_hold_what_they_say():
+    rng = np.random.default_rng(0)
+    hits, trials = 0, 200
+    for trial in range(trials):  # tests of 150 queries whose true R@1 is 30 %
+        ranks = np.where(rng.random(150) < 0.3, 1.0, 2.0)
+        low, high = bootstrap_intervals(ranks, draws=200, seed=trial)["R@1"]
+        hits += low <= 30 <= high
+    assert 0.88 < hits / trials < 0.99
+
+
+def test_bootstrap_intervals_agree_with_the_standard_error_and_are_drawn_from_the_seed():
+    ranks = np.where(np.arange(1000) % 4 == 0, 1.0, 11.0)
+    low, high = bootstrap_intervals(ranks)["R@1"]
+    error = 100 * np.sqrt(0.25 * 0.75 / 1000)  # of a share of 1,000 queries
+    assert (high - low) / 2 == pytest.approx(1.96 * error, rel=0.1)
+    assert bootstrap_intervals(ranks) == bootstrap_intervals(ranks)
+    assert bootstrap_intervals(ranks)["MdR"] == (11.0, 11.0)

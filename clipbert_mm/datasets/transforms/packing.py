@@ -18,7 +18,7 @@ class PackInputs(BaseTransform):
     """Pack an item into ``inputs`` (arrays for the model) and ``data_samples`` (its record).
 
     Required Keys:
-        frames, text_ids, texts, path, sample_idx; mlm_labels and :data:`LABELS` where there are any
+        frames, text_ids, texts, path, sample_idx; mlm_labels, answer_types, question_ids and :data:`LABELS` where there are any
     """
 
     def transform(self, results: dict[str, Any]) -> dict[str, Any]:
@@ -30,6 +30,7 @@ class PackInputs(BaseTransform):
                 sample_idx=results["sample_idx"], path=results["path"], texts=results["texts"], broken=None, replaced=[]
             )
         )
+        sample.set_metainfo({key: results[key] for key in ("answer_types", "question_ids") if key in results})
         sample.set_data({key: results[key] for key in LABELS if key in results})
         return {"inputs": inputs, "data_samples": sample}
 

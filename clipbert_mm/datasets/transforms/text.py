@@ -16,6 +16,8 @@ from clipbert_mm.datasets.annotations import read_records
 from clipbert_mm.registry import TRANSFORMS
 from clipbert_mm.structures import IGNORED
 
+CAPTION = '{"video": "a.mp4", "caption": "what happens in it"}'
+
 
 def train_wordpiece(texts: Iterable[str], folder: str | os.PathLike, vocab_size: int = 30522) -> Path:
     """Train an uncased WordPiece vocabulary on texts and save it as a Hugging Face tokenizer folder.
@@ -62,7 +64,7 @@ def get_tokenizer(path_or_name: str, train_on: tuple[str, ...] = (), vocab_size:
         AnnotationError: If a file of ``train_on`` cannot be used.
     """
     if train_on and not os.path.isdir(path_or_name):
-        captions = (record["caption"] for path in train_on for record in read_records(path, ("caption",)))
+        captions = (record["caption"] for path in train_on for record in read_records(path, {"caption": str}, CAPTION))
         train_wordpiece(captions, path_or_name, vocab_size)
     try:
         return compat.load_tokenizer(path_or_name)

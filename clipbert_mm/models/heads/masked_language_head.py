@@ -50,11 +50,19 @@ class MaskedLanguageHead(BaseModule):
             word_embeddings: Word embedding matrix, (vocab_size, D).
             mlm_labels: What each token was, ``IGNORED`` where it is not to be predicted, (M, L).
         """
-        labels = mlm_labels[:, None].expand(text_states.shape[:3])  # (M, K, L)
-        masked = labels != IGNORED
-        logits = self(text_states[masked], word_embeddings).float()  # (masked tokens, vocab_size)
-        wanted = labels[masked]
+        logits, wanted = self._masked(text_states, word_embeddings, mlm_labels)
         # The sum over max(count, 1) keeps a batch without any masked token finite, and its gradient zero.
         count = max(len(wanted), 1)
         accuracy = (logits.detach().argmax(dim=1) == wanted).float().sum() / count
         return {"loss_mlm": F.cross_entropy(logits, wanted, reduction="sum") / count, "mlm_accuracy": accuracy}
+
+    def right(self, text_states: Tensor, word_embeddings: Tensor, mlm_labels: Tensor) -> Tensor:
+        """Say which masked tokens are predicted right, bool (masked tokens,); arguments as of :meth:`loss`."""
+        logits, wanted = self._masked(text_states, word_embeddings, mlm_labels)
+        return logits.argmax(dim=1) == wanted
+
+    def _masked(self, text_states: Tensor, word_embeddings: Tensor, mlm_labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Return logits (masked tokens, vocab_size) and what the tokens were (masked tokens,)."""
+        labels = mlm_labels[:, None].expand(text_states.shape[:3])  # (M, K, L)
+        masked = labels != IGNORED
+        return self(text_states[masked], word_embeddings).float(), labels[masked]

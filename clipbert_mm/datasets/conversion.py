@@ -1,0 +1,297 @@
+"""What the converters in tools/dataset_converters share: reading publishers' files strictly, writing ours whole."""
+
+import csv
+import json
+import os
+import tempfile
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+from clipbert_mm.datasets.annotations import AnnotationError
+
+
+def read_text(path: str | os.PathLike) -> list[str]:
+    """Read the lines of a text file.
+
+    Raises:
+        AnnotationError: If there is no such file, or a line is not UTF-8.
+    """
+    if not os.path.isfile(path):
+        raise AnnotationError(f"There is no file {os.path.abspath(path)}.")
+    with open(path, "rb") as file:
+        lines = file.read().removeprefix(b"\xef\xbb\xbf").splitlines()
+    decoded = []
+    for number, line in enumerate(lines, start=1):
+        try:
+            decoded.append(line.decode("utf-8"))
+        except UnicodeDecodeError as error:
+            raise AnnotationError(f"{path}, line {number}: expected UTF-8, got {error}.") from None
+    return decoded
+
+
+def read_table(
+    path: str | os.PathLike, columns: Sequence[str], separators: str = ","
+) -> Iterator[tuple[int, dict[str, str]]]:
+    """Read a table with a header, row by row.
+
+    Args:
+        path: The file.
+        columns: Columns that it needs; more may be there.
+        separators: Characters that may stand between columns; the header tells which does.
+
+    Yields:
+        The number of the row's line and the row.
+
+    Raises:
+        AnnotationError: If the file cannot be read, a column is missing, or a row has more or fewer cells than the header.
+    """
+    lines = read_text(path)
+    header = lines[0] if lines else ""
+    names = {separator: [name.strip() for name in header.split(separator)] for separator in separators}
+    fitting = [separator for separator in separators if set(columns) <= set(names[separator])]
+    if not fitting:
+        known = " or ".join(repr(separator) for separator in separators)
+        raise AnnotationError(
+            f"{path}, line 1: expected the columns {', '.join(columns)}, separated by {known}, got {header[:120]!r}."
+        )
+    separator = fitting[0]
+    for number, cells in _split_lines(lines, separator, str(path)):
+        if number == 1:
+            continue
+        if len(cells) != len(names[separator]):
+            raise AnnotationError(
+                f"{path}, line {number}: expected {len(names[separator])} cells between {separator!r}, got {len(cells)}."
+            )
+        yield number, dict(zip(names[separator], (cell.strip() for cell in cells), strict=True))
+
+
+def _split_lines(lines: list[str], separator: str, path: str) -> Iterator[tuple[int, list[str]]]:
+    """Split lines into cells; yields the number of each line with something in it, and its cells."""
+    rows = csv.reader(lines, delimiter=separator, quoting=csv.QUOTE_NONE if separator == "\t" else csv.QUOTE_MINIMAL)
+    number = 0
+    try:
+        for cells in rows:
+            number += 1
+            if rows.line_num > number:  # it went on
+                raise csv.Error("a quotation mark that nothing closes")
+            if cells:
+                yield number, cells
+    except csv.Error as error:
+        raise AnnotationError(f"{path}, line {number}: expected a row of cells, got {error}.") from None
+
+
+def read_json(path: str | os.PathLike) -> Any:  # noqa: ANN401
+    """Read a JSON file.
+
+    Raises:
+        AnnotationError: If there is no such file, or it is no JSON.
+    """
+    return _parse_json(path, None)
+
+
+def read_json_by_id(path: str | os.PathLike) -> dict[str, dict[str, Any]]:
+    """Read a JSON file of one object from ids to objects.
+
+    Raises:
+        AnnotationError: If there is no such file, it is something else, or an id stands in it twice.
+    """
+
+    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        found = dict(pairs)
+        if len(found) < len(pairs):
+            seen: set[str] = set()
+            for key, _ in pairs:
+                expect_once(key, seen, str(path), "key of an object")
+        return found
+
+    items = _parse_json(path, unique)
+    expect(isinstance(items, dict) and bool(items), str(path), "a JSON object from ids to objects", items)
+    for name, item in items.items():
+        expect(isinstance(item, dict), f'{path}, "{name}"', "a JSON object", item)
+    return items
+
+
+def read_entries(path: str | os.PathLike) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Read a JSON file of a list of objects; yields where each stands, for errors, and the object.
+
+    Raises:
+        AnnotationError: If there is no such file, or it is something else.
+    """
+    yield from number_entries(read_json(path), str(path))
+
+
+def number_entries(entries: object, where: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Go through a list of objects; yields where each stands, counted from 1, and the object.
+
+    Args:
+        entries: What should be the list.
+        where: Where the list stands.
+
+    Raises:
+        AnnotationError: If it is no list of objects, or an empty one.
+    """
+    if not isinstance(entries, list) or not entries:
+        raise AnnotationError(f"{where}: expected a JSON list of objects, got {str(entries)[:160]!r}.")
+    for number, entry in enumerate(entries, start=1):
+        place = f"{where}, entry {number}"
+        expect(isinstance(entry, dict), place, "a JSON object", entry)
+        yield place, entry
+
+
+def read_json_lines(path: str | os.PathLike) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Read a file of one JSON object a line; yields where each stands, for errors, and the object.
+
+    Raises:
+        AnnotationError: If there is no such file, or a line is something else.
+    """
+    for number, line in enumerate(read_text(path), start=1):
+        if line.strip():
+            where = f"{path}, line {number}"
+            try:
+                entry = json.loads(line)
+            except json.JSONDecodeError as error:
+                raise AnnotationError(f"{where}: expected a JSON object, got {line[:80]!r} ({error.msg}).") from None
+            expect(isinstance(entry, dict), where, "a JSON object", entry)
+            yield where, entry
+
+
+def _parse_json(path: str | os.PathLike, object_pairs_hook: Callable | None) -> Any:  # noqa: ANN401
+    try:
+        return json.loads("\n".join(read_text(path)), object_pairs_hook=object_pairs_hook)
+    except json.JSONDecodeError as error:
+        raise AnnotationError(f"{path}, line {error.lineno}: expected JSON, got {error.msg}.") from None
+
+
+def expect(condition: bool, where: str, expected: str, got: object) -> None:
+    """See that a publisher's file is as it should be.
+
+    Raises:
+        AnnotationError: If ``condition`` does not hold.
+    """
+    if not condition:
+        raise AnnotationError(f"{where}: expected {expected}, got {str(got)[:160]!r}.")
+
+
+def expect_once(value: object, seen: set, where: str, what: str) -> None:
+    """Add to ``seen`` what must not come twice.
+
+    Raises:
+        AnnotationError: If it is there.
+    """
+    if value in seen:
+        raise AnnotationError(f"{where}: expected each {what} once, got {value!r} again.")
+    seen.add(value)
+
+
+def text_in(entry: Mapping[str, Any], key: str, where: str, may_be_blank: bool = False) -> str:
+    """Return the text under a key, without the white space around it.
+
+    Raises:
+        AnnotationError: If there is no such key, or something else under it.
+    """
+    value = entry.get(key)
+    if not isinstance(value, str) or not (may_be_blank or value.strip()):
+        raise AnnotationError(f'{where}: expected text under the key "{key}", {_found(entry, key)}.')
+    return value.strip()
+
+
+def whole_number_in(entry: Mapping[str, Any], key: str, where: str) -> int:
+    """Return the whole number under a key.
+
+    Raises:
+        AnnotationError: If there is no such key, or something else under it.
+    """
+    value = entry.get(key)
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise AnnotationError(f'{where}: expected a whole number under the key "{key}", {_found(entry, key)}.')
+    return value
+
+
+def _found(entry: Mapping[str, Any], key: str) -> str:
+    return f"got {str(entry[key])[:160]!r}" if key in entry else f"has {sorted(entry)}"
+
+
+def check_suffix(suffix: str | None) -> None:
+    """See that a file ending that the user gave is one: it begins with a dot, or is empty.
+
+    Raises:
+        AnnotationError: If not.
+    """
+    expect(not suffix or (suffix.startswith(".") and len(suffix) > 1), "--suffix", "a file ending such as .mp4", suffix)
+
+
+@contextmanager
+def written_whole(path: str | os.PathLike) -> Iterator[IO[str]]:
+    """Open a text file that appears under its name when it is whole, and not at all if an error ends its writing."""
+    target = Path(path)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}-") as scratch:
+        part = Path(scratch) / target.name
+        with open(part, "w", encoding="utf-8") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(part, target)
+
+
+def write_records(records: Iterable[Mapping[str, Any]], path: str | os.PathLike) -> int:
+    """Write JSON lines; returns how many."""
+    count = 0
+    with written_whole(path) as file:
+        for record in records:
+            file.write(json.dumps(record, ensure_ascii=False) + "\n")
+            count += 1
+    return count
+
+
+def most_common_answers(answers: Iterable[str], size: int) -> dict[str, int]:
+    """Return the vocabulary of the ``size`` most common answers, the most common first; ties go by the alphabet.
+
+    >>> most_common_answers(["b", "a", "b", "c"], 2)
+    {'b': 0, 'a': 1}
+    """
+    counted = sorted(Counter(answers).items(), key=lambda item: (-item[1], item[0]))
+    return {answer: place for place, (answer, _) in enumerate(counted[:size])}
+
+
+def say_count(what: str, found: int, published: int | None) -> str:
+    """Say how many there are beside how many were published.
+
+    >>> say_count("test pairs", 999, 1000)
+    'test pairs: 999 (published: 1,000, so 1 is missing)'
+    """
+    if published is None:
+        return f"{what}: {found:,}"
+    if found == published:
+        return f"{what}: {found:,} (as published)"
+    gap = abs(published - found)
+    verb = "is" if gap == 1 else "are"
+    return f"{what}: {found:,} (published: {published:,}, so {gap:,} {verb} {'missing' if found < published else 'too many'})"
+
+
+def compare_counts(counts: Iterable[tuple[str, int, int | None]], strict: bool) -> list[str]:
+    """Say counts beside the published ones, with a warning where they differ.
+
+    Args:
+        counts: What is counted, how many there are, and how many were published (None: nobody said).
+        strict: Refuse differences.
+
+    Raises:
+        AnnotationError: If ``strict`` and a count differs.
+
+    >>> compare_counts([("train videos", 3, 3), ("test videos", 2, 3)], strict=False)
+    ['train videos: 3 (as published)', 'warning: test videos: 2 (published: 3, so 1 is missing)']
+    """
+    lines, differing = [], []
+    for what, found, published in counts:
+        line = say_count(what, found, published)
+        differs = published not in (None, found)
+        lines.append(f"warning: {line}" if differs else line)
+        if differs:
+            differing.append(line)
+    if strict and differing:
+        raise AnnotationError(f"{'; '.join(differing)}. Nothing is written because of --strict.")
+    return lines
