@@ -24,7 +24,7 @@ from mmengine.logging import MMLogger
 from mmengine.registry import DefaultScope
 from torch import Tensor, nn
 
-from clipbert_mm.datasets.shapes import ShapesWorld
+from clipbert_mm.datasets.shapes_world import ShapesWorld
 from clipbert_mm.datasets.transforms.text import train_wordpiece
 from clipbert_mm.registry import MODELS
 from clipbert_mm.structures import VideoTextSample

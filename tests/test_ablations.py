@@ -5,7 +5,6 @@ import re
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -15,6 +14,7 @@ from mmengine.dataset import Compose
 from mmengine.evaluator import Evaluator
 from mmengine.optim import build_optim_wrapper
 from mmengine.runner import Runner
+from shrinking import build, shrink_loader, shrink_model
 from torch import nn
 
 from clipbert_mm.engine.config import load_config
@@ -26,7 +26,6 @@ from clipbert_mm.structures import VideoTextSample
 ROOT = Path(__file__).resolve().parents[1]
 ROWS = sorted((ROOT / "configs" / "ablations").glob("*.py"))
 PAGE = ROOT / "docs" / "paper_ablations.md"
-SMALLER = {224: 64, 448: 64, 768: 96, 1000: 128}
 HEADS = dict(
     matching=dict(type="MatchingHead", hidden_channels=1536),
     ranking=dict(type="MarginRankingHead", hidden_channels=1536, margin=5.0),  # no pair is beyond it
@@ -67,39 +66,6 @@ def read(msrvtt: Path, tokenizer: str, monkeypatch: pytest.MonkeyPatch) -> Calla
     for variable in ("CLIPBERT_WEIGHTS", "CLIPBERT_RESNET"):
         monkeypatch.setenv(variable, variable.lower())
     return lambda path: load_config(str(path))
-
-
-def shrink_model(model: dict[str, Any], vocab_size: int = 200) -> dict[str, Any]:
-    """The same model with fewer channels, layers and words."""
-    model["data_preprocessor"].update(vocab_size=vocab_size)
-    model["backbone"].update(stem_channels=8, base_channels=8)
-    model["projection"].update(in_channels=256, out_channels=32)
-    model["temporal_fusion"].update(dict(channels=32) if "channels" in model["temporal_fusion"] else {})
-    model["encoder"].update(
-        vocab_size=vocab_size, hidden_size=32, num_layers=2, num_heads=2, intermediate_size=64, initializer_range=0.2
-    )
-    model["head"].update(in_channels=32)
-    model["head"].update(dict(hidden_channels=64) if model["head"]["hidden_channels"] else {})
-    return model
-
-
-def shrink_loader(loader: dict[str, Any]) -> dict[str, Any]:
-    """The same loader in this process, with small batches of small frames."""
-    loader.update(batch_size=2, num_workers=0, persistent_workers=False)
-    for step in loader["dataset"]["pipeline"]:
-        if step["type"] == "ResizePad":
-            step["size"] = SMALLER[step["size"]]
-    return loader
-
-
-def build(config: dict[str, Any]) -> nn.Module:
-    """Build a model with weights that let a gradient through."""
-    model = MODELS.build(config)
-    model.init_weights()
-    for module in model.backbone.modules():
-        if isinstance(module, (nn.BatchNorm2d, FoldedNorm)):  # mmpretrain lets each block begin as the identity
-            nn.init.constant_(module.weight, 0.5)
-    return model.train()
 
 
 def check_gradients(model: nn.Module, without_gradient: Callable) -> None:
@@ -219,11 +185,9 @@ def test_with_each_head_gradients_reach_what_is_trained_and_nothing_else(
 ):
     config = Config.fromfile(ROOT / "configs" / "_base_" / "models" / "clipbert_r50_bert-base.py").model
     config.update(head=dict(HEADS[head]), frozen=frozen)
-    shrink_model(config)
     if head == "pretraining":
-        config.mlm_head = dict(type="MaskedLanguageHead", in_channels=32, vocab_size=200)
-        config.encoder.pixel_sampling = 3
-    model = build(config)
+        config.mlm_head = dict(type="MaskedLanguageHead", in_channels=768, vocab_size=30522)
+    model = build(shrink_model(config))
     data = make_batch(texts=(4, 4), size=128)
     for sample in data["data_samples"]:
         label(sample, head)

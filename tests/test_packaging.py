@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from modelindex.load_model_index import load
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -26,8 +27,25 @@ def test_model_index_lists_every_metafile():
 @pytest.mark.parametrize("metafile", metafiles(), ids=lambda path: path.parent.name)
 def test_metafile_names_configs_that_exist(metafile: Path):
     index = yaml.safe_load(metafile.read_text())
-    collections = {collection["Name"] for collection in index["Collections"]}
     for model in index["Models"]:
-        assert model["In Collection"] in collections
+        assert model["In Collection"] == "CLIPBERT"
         assert Path(model["Config"]).stem == model["Name"], "mim looks a config up by the model's name"
         assert (ROOT / model["Config"]).is_file()
+
+
+def test_open_mmlab_s_reader_takes_the_index_and_results_are_marked_as_the_paper_s(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(ROOT)
+    index = load("model-index.yml")
+    index.build_models_with_collections()
+    assert len(index.models) == sum(len(yaml.safe_load(path.read_text())["Models"]) for path in metafiles())
+    configs = {
+        path
+        for folder in ("shapes", "pretrain", "retrieval", "video_qa", "image_qa")
+        for path in (ROOT / "configs" / folder).glob("*.py")
+    }
+    assert {ROOT / model.config for model in index.models} == {
+        path for path in configs if not path.stem.endswith("_custom")
+    }
+    reported = [result for model in index.models for result in model.results or []]
+    assert len(reported) == 17
+    assert all(name.endswith(" (paper)") for result in reported for name in result.metrics)

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from mmengine.config import Config
 
-from clipbert_mm.datasets.shapes import ShapesWorld
+from clipbert_mm.datasets.shapes_world import ShapesWorld
 from clipbert_mm.engine.config import load_config
 from clipbert_mm.engine.errors import USER_ERRORS, plain_message
 from clipbert_mm.engine.launch import build_runner

@@ -1,6 +1,7 @@
 """Annotations to items."""
 
 from clipbert_mm.datasets.caption_datasets import PretrainingDataset, RetrievalDataset
+from clipbert_mm.datasets.mixed_dataset import MixedDataset
 from clipbert_mm.datasets.question_datasets import (
     CountDataset,
     MultipleChoiceDataset,
@@ -10,6 +11,7 @@ from clipbert_mm.datasets.question_datasets import (
 
 __all__ = [
     "CountDataset",
+    "MixedDataset",
     "MultipleChoiceDataset",
     "OpenEndedDataset",
     "PretrainingDataset",

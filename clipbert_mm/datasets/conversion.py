@@ -1,6 +1,7 @@
 """What the converters in tools/dataset_converters share: reading publishers' files strictly, writing ours whole."""
 
 import csv
+import itertools
 import json
 import os
 import tempfile
@@ -75,12 +76,14 @@ def _split_lines(lines: list[str], separator: str, path: str) -> Iterator[tuple[
     try:
         for cells in rows:
             number += 1
-            if rows.line_num > number:  # it went on
-                raise csv.Error("a quotation mark that nothing closes")
+            if rows.line_num > number:
+                raise AnnotationError(
+                    f"{path}, line {number}: expected a row, got a quotation mark that nothing closes."
+                )
             if cells:
                 yield number, cells
     except csv.Error as error:
-        raise AnnotationError(f"{path}, line {number}: expected a row of cells, got {error}.") from None
+        raise AnnotationError(f"{path}, line {number + 1}: expected a row, got {error}.") from None
 
 
 def read_json(path: str | os.PathLike) -> Any:  # noqa: ANN401
@@ -214,6 +217,35 @@ def _found(entry: Mapping[str, Any], key: str) -> str:
     return f"got {str(entry[key])[:160]!r}" if key in entry else f"has {sorted(entry)}"
 
 
+def genome_image_id(entry: Mapping[str, Any], where: str) -> int:
+    """Return the id of Visual Genome's image that an entry is of; some of its files and versions call it "id"."""
+    return whole_number_in(entry, "image_id" if "image_id" in entry else "id", where)
+
+
+def read_genome_images(path: str | os.PathLike) -> dict[int, tuple[str, dict[str, Any]]]:
+    """Read Visual Genome's image_data.json.
+
+    Returns:
+        The name of each image in the publisher's folders, ``VG_100K/1.jpg`` or ``VG_100K_2/1.jpg``, and its entry, by id. The
+        entry has a ``coco_id``, which is None for images that are not in COCO.
+
+    Raises:
+        AnnotationError: If there is no such file, it is something else, or an image stands in it twice.
+    """
+    images: dict[int, tuple[str, dict[str, Any]]] = {}
+    seen: set[int] = set()
+    for where, entry in read_entries(path):
+        image_id = genome_image_id(entry, where)
+        expect_once(image_id, seen, where, "image_id")
+        name = "/".join(text_in(entry, "url", where).split("/")[-2:])
+        expect(name.startswith("VG_100K"), where, "a url that ends as in VG_100K/1.jpg", entry["url"])
+        expect("coco_id" in entry, where, 'the key "coco_id"', sorted(entry))
+        if entry["coco_id"] is not None:
+            whole_number_in(entry, "coco_id", where)
+        images[image_id] = (name, entry)
+    return images
+
+
 def check_suffix(suffix: str | None) -> None:
     """See that a file ending that the user gave is one: it begins with a dot, or is empty.
 
@@ -270,6 +302,19 @@ def say_count(what: str, found: int, published: int | None) -> str:
     gap = abs(published - found)
     verb = "is" if gap == 1 else "are"
     return f"{what}: {found:,} (published: {published:,}, so {gap:,} {verb} {'missing' if found < published else 'too many'})"
+
+
+def warn_of_shared(splits: Mapping[str, Iterable[str]]) -> list[str]:
+    """Warn of videos that are in two splits.
+
+    >>> warn_of_shared({"train": ["a", "b"], "val": ["b"], "test": ["c"]})
+    ['warning: videos that both train and val have: 1, such as b']
+    """
+    lines = []
+    for (first, own), (second, others) in itertools.combinations(splits.items(), 2):
+        if shared := sorted(set(own) & set(others)):
+            lines.append(f"warning: videos that both {first} and {second} have: {len(shared):,}, such as {shared[0]}")
+    return lines
 
 
 def compare_counts(counts: Iterable[tuple[str, int, int | None]], strict: bool) -> list[str]:

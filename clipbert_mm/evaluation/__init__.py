@@ -3,12 +3,14 @@
 from clipbert_mm.evaluation.answers import AnswerAccuracy, CountError, accuracy_by_type, right_answers
 from clipbert_mm.evaluation.pretraining import PretrainingAccuracy
 from clipbert_mm.evaluation.retrieval import RetrievalMetric, best_ranks, bootstrap_intervals, retrieval_metrics
+from clipbert_mm.evaluation.vqa import VQAAccuracy
 
 __all__ = [
     "AnswerAccuracy",
     "CountError",
     "PretrainingAccuracy",
     "RetrievalMetric",
+    "VQAAccuracy",
     "accuracy_by_type",
     "best_ranks",
     "bootstrap_intervals",

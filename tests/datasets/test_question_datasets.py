@@ -25,13 +25,13 @@ def folder(own_world: Path) -> Path:
     """The small world with four questions, of whose answers two are in the vocabulary."""
     lines = [json.dumps(dict(video=video, question=question, answer=answer)) for video, question, answer in ASKED]
     (own_world / "qa.jsonl").write_text("\n".join(lines))
-    (own_world / "answers.json").write_text(json.dumps({"circle": 1, "two": 0}))
+    (own_world / "vocabulary.json").write_text(json.dumps({"circle": 1, "two": 0}))
     return own_world
 
 
 def questions(folder: Path, **options: Any) -> OpenEndedDataset:
     """The dataset of these questions."""
-    named = dict(data_root=str(folder), ann_file="qa.jsonl", answer_file="answers.json", media_folder="videos")
+    named = dict(data_root=str(folder), ann_file="qa.jsonl", answer_file="vocabulary.json", media_folder="videos")
     return OpenEndedDataset(**(named | dict(pipeline=[]) | options))
 
 
@@ -73,8 +73,8 @@ def test_an_item_reaches_the_model_with_its_labels(folder: Path, tokenizer: str)
 @pytest.mark.parametrize(
     ("vocabulary", "message"),
     [
-        ("not json", r"answers\.json: expected a JSON object such as .*, got Expecting value"),
-        ("[1, 2]", r"answers\.json: expected a JSON object such as .* each once"),
+        ("not json", r"vocabulary\.json: expected a JSON object such as .*, got Expecting value"),
+        ("[1, 2]", r"vocabulary\.json: expected a JSON object such as .* each once"),
         ('{"circle": 1, "two": 2}', r"numbers are 0 to the number of answers - 1, each once"),
         ('{"circle": 0, "two": 0}', r"each once"),
         ('{"circle": "0", "two": 1}', r"each once"),
@@ -85,7 +85,7 @@ def test_an_item_reaches_the_model_with_its_labels(folder: Path, tokenizer: str)
     ],
 )
 def test_a_vocabulary_that_cannot_be_used_is_named(folder: Path, vocabulary: str, message: str):
-    (folder / "answers.json").write_text(vocabulary)
+    (folder / "vocabulary.json").write_text(vocabulary)
     with pytest.raises(AnnotationError, match=message):
         questions(folder)
 
@@ -99,7 +99,7 @@ def test_missing_files_are_named(folder: Path):
 
 
 def test_a_misspelt_option_is_refused(folder: Path):
-    config = dict(type="OpenEndedDataset", ann_file="qa.jsonl", answer_file="answers.json", data_root=str(folder))
+    config = dict(type="OpenEndedDataset", ann_file="qa.jsonl", answer_file="vocabulary.json", data_root=str(folder))
     with pytest.raises(TypeError, match="unexpected keyword argument 'media_fold'"):
         DATASETS.build(config | dict(pipeline=[], media_fold="videos"))
 
@@ -154,7 +154,7 @@ def test_counts_are_numbers(folder: Path):
 def test_soft_answers_are_laid_out_over_the_vocabulary(folder: Path):
     labels = ({"circle": 0.3, "zebra": 1.0}, {"two": 1.0}, {"zebra": 0.6})
     records = [dict(video="train_00000", question="what?", labels=own) for own in labels]
-    options = written(folder, *records) | dict(answer_file="answers.json")
+    options = written(folder, *records) | dict(answer_file="vocabulary.json")
     wanted = np.array([[0, 0.3], [1, 0], [0, 0]], np.float32)
     np.testing.assert_array_equal(SoftAnswerDataset(**options, test_mode=True).prepare_test(0)["answer_scores"], wanted)
     trained = SoftAnswerDataset(**options, questions_per_item=3).prepare(0, np.random.default_rng(0))
@@ -163,7 +163,7 @@ def test_soft_answers_are_laid_out_over_the_vocabulary(folder: Path):
 
 def test_questions_for_a_server_have_no_labels(folder: Path):
     options = written(folder, dict(video="train_00000", question="what?", question_id=7)) | dict(
-        answer_file="answers.json"
+        answer_file="vocabulary.json"
     )
     item = SoftAnswerDataset(**options, test_mode=True).prepare_test(0)
     assert item["question_ids"] == [7]

@@ -12,7 +12,7 @@ import torch
 from mmengine.config import Config
 from torch import nn
 
-from clipbert_mm.datasets.shapes import ShapesWorld
+from clipbert_mm.datasets.shapes_world import ShapesWorld
 from clipbert_mm.engine.config import load_config
 from clipbert_mm.registry import DATASETS, MODELS
 
@@ -136,7 +136,7 @@ def test_the_shapes_world_is_written_by_its_tool(
     main([str(tmp_path / "a"), *arguments])
     ShapesWorld(**sizes).write(tmp_path / "b")
     files = sorted(path.relative_to(tmp_path / "b") for path in (tmp_path / "b").rglob("*.*"))
-    assert len(files) == 2 + 3 + 4
+    assert len(files) == 2 + 3 + 4 + 13, "images, videos, captions with world.json, questions"
     for path in files:
         if path.suffix == ".mp4":  # x264 may write the same pictures in other bytes
             assert (decode_with_pyav(tmp_path / "a" / path) == decode_with_pyav(tmp_path / "b" / path)).all()

@@ -5,7 +5,7 @@ import argparse
 import sys
 from dataclasses import fields
 
-from clipbert_mm.datasets.shapes import ShapesWorld
+from clipbert_mm.datasets.shapes_world import ShapesWorld
 from clipbert_mm.engine.errors import USER_ERRORS, plain_message
 
 

@@ -1,0 +1,133 @@
+"""The folder of the Shapes world: images, videos, captions and questions."""
+
+import json
+import logging
+import os
+import shutil
+import tempfile
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+from mmengine.logging import print_log
+
+from clipbert_mm.datasets.shapes import (
+    FRAME_RATES,
+    FRAME_SIZES,
+    Scene,
+    draw_scene,
+    random_scene,
+    random_story,
+    write_captions,
+    write_video,
+)
+from clipbert_mm.datasets.shapes_questions import write_image_questions, write_video_questions
+
+VERSION = 2
+"""Raised when the generator writes other files for the same seed."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShapesWorld:
+    """How much of the Shapes world to write.
+
+    Args:
+        seed: The same seed and sizes give the same pictures and captions.
+        images: Images for pre-training.
+        train_videos: Videos for training.
+        test_videos: Held-out videos.
+        image_captions: Captions an image.
+        train_captions: Captions a training video.
+        test_captions: Captions a held-out video.
+    """
+
+    seed: int = 0
+    images: int = 4000
+    train_videos: int = 400
+    test_videos: int = 100
+    image_captions: int = 2
+    train_captions: int = 3
+    test_captions: int = 1
+
+    def write(self, folder: str | os.PathLike) -> bool:
+        """Write the world, whole or not at all; a folder that holds this very world already is left as it is.
+
+        The folder gets ``images/``, ``videos/``, the annotation files ``pretrain.jsonl``, ``train.jsonl`` and ``test.jsonl``,
+        those of :mod:`~clipbert_mm.datasets.shapes_questions`, and ``world.json`` with these settings and the description of
+        every video's scenes.
+
+        Args:
+            folder: Where the world goes.
+
+        Returns:
+            Whether anything was written.
+
+        Raises:
+            FileExistsError: If the folder is there and holds something else.
+        """
+        folder = Path(folder)
+        settings = asdict(self) | {"version": VERSION}
+        if folder.exists():
+            manifest = folder / "world.json"
+            if manifest.is_file() and json.loads(manifest.read_text())["settings"] == settings:
+                return False
+            raise FileExistsError(
+                f"{folder} holds something else than the Shapes world {settings}. Move it away or choose another folder."
+            )
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        scratch = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".shapes-"))
+        try:
+            # Questions draw from streams of their own, so that pictures and captions do not depend on them.
+            write_image_questions(scratch, self._write_images(scratch), np.random.default_rng((self.seed, 3)))
+            described = {}
+            for number, (split, count, captions) in enumerate(
+                (
+                    ("train", self.train_videos, self.train_captions),
+                    ("test", self.test_videos, self.test_captions),
+                ),
+                start=4,
+            ):
+                stories = self._write_videos(scratch, split, count, captions)
+                write_video_questions(scratch, split, stories, np.random.default_rng((self.seed, number)))
+                described[split] = {name: [asdict(scene) for scene in scenes] for name, scenes in stories.items()}
+            (scratch / "world.json").write_text(json.dumps({"settings": settings, "videos": described}))
+            scratch.chmod(0o755)  # mkdtemp makes it private
+            scratch.rename(folder)
+        finally:
+            shutil.rmtree(scratch, ignore_errors=True)
+        print_log(
+            f"Wrote {self.images} images and {self.train_videos + self.test_videos} videos to {folder}.", "current"
+        )
+        return True
+
+    def _write_images(self, folder: Path) -> dict[str, Scene]:
+        (folder / "images").mkdir()
+        rng = np.random.default_rng((self.seed, 0))
+        scenes = {}
+        with open(folder / "pretrain.jsonl", "w", encoding="utf-8") as lines:
+            for i in range(self.images):
+                scene, size = random_scene(rng), FRAME_SIZES[rng.integers(len(FRAME_SIZES))]
+                frame = draw_scene(scene, rng.uniform(0, scene.seconds), *size)
+                name = f"{i:05d}.jpg"
+                scenes[name] = scene
+                cv2.imwrite(str(folder / "images" / name), frame[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 90])
+                for text in write_captions((scene,), self.image_captions, rng):
+                    lines.write(json.dumps({"image": name, "caption": text}) + "\n")
+        return scenes
+
+    def _write_videos(self, folder: Path, split: str, count: int, captions: int) -> dict[str, tuple[Scene, ...]]:
+        (folder / "videos").mkdir(exist_ok=True)
+        rng = np.random.default_rng((self.seed, 1 if split == "train" else 2))
+        stories = {}
+        with open(folder / f"{split}.jsonl", "w", encoding="utf-8") as lines:
+            for i in range(count):
+                scenes, size = random_story(rng), FRAME_SIZES[rng.integers(len(FRAME_SIZES))]
+                name = f"{split}_{i:05d}.mp4"
+                write_video(folder / "videos" / name, scenes, size, float(rng.choice(FRAME_RATES)))
+                stories[name] = scenes
+                for text in write_captions(scenes, captions, rng):
+                    lines.write(json.dumps({"video": name, "caption": text}) + "\n")
+                if (i + 1) % 100 == 0:
+                    print_log(f"{split}: {i + 1}/{count} videos", "current", logging.INFO)
+        return stories

@@ -1,0 +1,31 @@
+# TGIF-QA count, the future work of the paper (Section 4.1). A leaf adds the pipelines.
+tgif = "{{$CLIPBERT_TGIF:data/tgif_qa}}"
+train_dataloader = dict(
+    batch_size=32,
+    num_workers=4,
+    persistent_workers=True,
+    drop_last=True,
+    collate_fn=dict(type="clipbert_mm.collate_items"),
+    sampler=dict(type="DefaultSampler", shuffle=True),
+    dataset=dict(
+        type="CountDataset",
+        data_root=tgif,
+        ann_file="annotations/count_train.jsonl",
+        media_folder="gifs",
+    ),
+)
+test_dataloader = dict(
+    batch_size=4,
+    num_workers=4,
+    collate_fn=dict(type="clipbert_mm.collate_items"),
+    sampler=dict(type="DefaultSampler", shuffle=False),
+    dataset=dict(
+        type="CountDataset",
+        data_root=tgif,
+        ann_file="annotations/count_test.jsonl",
+        media_folder="gifs",
+        test_mode=True,
+    ),
+)
+test_cfg = dict(type="TestLoop")
+test_evaluator = dict(type="CountError", low=1, high=10)

@@ -1,0 +1,42 @@
+# Table 7c of the paper, row "CLIPBERT 4x2*". The paper's numbers: R1 20.9, R5 48.6, R10 62.8, MdR 6.
+#   bash tools/dist_train.sh configs/retrieval/clipbert_r50_8xb16-accum2-4x2-80e_activitynet.py 8
+_base_ = [
+    "../_base_/models/clipbert_r50_bert-base.py",
+    "../_base_/datasets/activitynet.py",
+    "../_base_/schedules/adamw_linear.py",
+    "../_base_/default_runtime.py",
+]
+weights = "{{$CLIPBERT_WEIGHTS:checkpoints/clipbert_image_text_pretrained.pt}}"  # the paper's image-text pre-training
+load_from = weights
+
+model = dict(
+    head=dict(type="MatchingHead", in_channels=768, hidden_channels=1536),
+)
+
+frames_and_text = [
+    dict(type="DecodeClips"),
+    dict(type="ResizePad", size=448),
+    dict(type="Tokenize", tokenizer="{{$CLIPBERT_BERT:bert-base-uncased}}", max_length=100),
+    dict(type="PackInputs"),
+]
+train_dataloader = dict(
+    dataset=dict(
+        pipeline=[
+            dict(type="OpenVideo"),
+            dict(type="SampleClips", num_clips=4, num_frames=2, clip_seconds=2.0, mode="random"),
+            *frames_and_text,
+        ]
+    )
+)
+test_dataloader = dict(
+    dataset=dict(
+        pipeline=[
+            dict(type="OpenVideo"),
+            dict(type="SampleClips", num_clips=16, num_frames=2, clip_seconds=2.0, mode="uniform"),
+            *frames_and_text,
+        ]
+    )
+)
+
+train_cfg = dict(type="EpochBasedTrainLoop", max_epochs=80)
+optim_wrapper = dict(optimizer=dict(lr=5e-5), accumulative_counts=2)

@@ -1,0 +1,65 @@
+# Paragraph-to-video retrieval, as DiDeMo and ActivityNet Captions, on the Shapes world; starts from its pre-training.
+#   python tools/train.py configs/shapes/clipbert_tiny_1xb16-2x2-16e_shapes-paragraph.py
+_base_ = [
+    "../_base_/models/clipbert_tiny.py",
+    "../_base_/schedules/adamw_linear.py",
+    "../_base_/default_runtime.py",
+]
+data_root = "{{$SHAPES_ROOT:data/shapes}}"
+tokenizer = f"{data_root}/tokenizer"
+captions = [f"{data_root}/pretrain.jsonl", f"{data_root}/train.jsonl"]
+load_from = "work_dirs/clipbert_tiny_1xb32-14e_shapes-pretrain/epoch_14.pth"
+
+model = dict(
+    backbone=dict(norm_eval=True),
+    head=dict(type="MatchingHead", in_channels=128, hidden_channels=256, dropout=0.0),
+)
+
+frames_and_text = [
+    dict(type="DecodeClips"),
+    dict(type="ResizePad", size=64),
+    dict(type="Tokenize", tokenizer=tokenizer, max_length=64, train_on=captions, vocab_size=200),
+    dict(type="PackInputs"),
+]
+train_dataloader = dict(
+    batch_size=16,
+    num_workers=0,
+    drop_last=True,
+    collate_fn=dict(type="clipbert_mm.collate_items"),
+    sampler=dict(type="DefaultSampler", shuffle=True),
+    dataset=dict(
+        type="RetrievalDataset",
+        data_root=data_root,
+        ann_file="paragraph_train.jsonl",
+        media_folder="videos",
+        pipeline=[
+            dict(type="OpenVideo"),
+            dict(type="SampleClips", num_clips=2, num_frames=2, clip_seconds=1.0, mode="random"),
+            *frames_and_text,
+        ],
+    ),
+)
+test_dataloader = dict(
+    batch_size=16,
+    num_workers=1,
+    collate_fn=dict(type="clipbert_mm.collate_items"),
+    sampler=dict(type="DefaultSampler", shuffle=False),
+    dataset=dict(
+        type="RetrievalDataset",
+        data_root=data_root,
+        ann_file="paragraph_test.jsonl",
+        media_folder="videos",
+        test_mode=True,
+        pipeline=[
+            dict(type="OpenVideo"),
+            dict(type="SampleClips", num_clips=8, num_frames=2, clip_seconds=1.0, mode="uniform"),
+            *frames_and_text,
+        ],
+    ),
+)
+
+train_cfg = dict(type="EpochBasedTrainLoop", max_epochs=16)
+test_cfg = dict(type="RetrievalTestLoop")
+test_evaluator = dict(type="RetrievalMetric")
+optim_wrapper = dict(optimizer=dict(lr=5e-4))
+default_hooks = dict(checkpoint=dict(interval=16))

@@ -1,0 +1,28 @@
+# Table 8c of the paper, row "CLIPBERT 8x2". The paper's numbers: accuracy 88.2.
+# CHECKPOINT is one of retrieval/clipbert_r50_8xb16-8x2-20e_msrvtt.py, which ranks the five captions.
+#   python tools/test.py configs/video_qa/clipbert_r50_8x2_msrvtt-mc.py CHECKPOINT
+_base_ = [
+    "../_base_/models/clipbert_r50_bert-base.py",
+    "../_base_/datasets/msrvtt_mc.py",
+    "../_base_/default_runtime.py",
+]
+
+model = dict(
+    head=dict(type="MatchingHead", in_channels=768, hidden_channels=1536),
+)
+
+frames_and_text = [
+    dict(type="DecodeClips"),
+    dict(type="ResizePad", size=448),
+    dict(type="Tokenize", tokenizer="{{$CLIPBERT_BERT:bert-base-uncased}}", max_length=20),
+    dict(type="PackInputs"),
+]
+test_dataloader = dict(
+    dataset=dict(
+        pipeline=[
+            dict(type="OpenVideo"),
+            dict(type="SampleClips", num_clips=16, num_frames=2, clip_seconds=1.0, mode="uniform"),
+            *frames_and_text,
+        ]
+    )
+)

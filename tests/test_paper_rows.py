@@ -1,0 +1,190 @@
+"""The configs of the paper's Tables 7 to 9 and of its pre-training: what they say, and a training and a test step of each."""
+
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from mmengine.config import Config
+from mmengine.evaluator import Evaluator
+from mmengine.optim import build_optim_wrapper
+from mmengine.runner import Runner
+from shrinking import build, shrink_loader, shrink_model
+from torch import nn
+
+from clipbert_mm.engine.config import load_config
+
+CONFIGS = Path(__file__).resolve().parents[1] / "configs"
+ROWS = sorted(
+    path
+    for folder in ("retrieval", "video_qa", "image_qa", "pretrain")
+    for path in (CONFIGS / folder).glob("*.py")
+    if not path.stem.endswith("_custom")
+)
+TRAINED = [path for path in ROWS if not path.stem.endswith("-mc")]
+# Tables 10 and 11 and Section 3: batch x accumulation x GPUs, epochs, rate; clips x frames, N_test, seconds, words.
+SETTINGS = {
+    "8xb16-4x1-20e_msrvtt": ("16x1x8", 20, 5e-5, "4x1", 16, 1.0, 20),
+    "8xb16-8x2-20e_msrvtt": ("16x1x8", 20, 5e-5, "8x2", 16, 1.0, 20),
+    "8xb8-accum4-4x1-20e_didemo": ("8x4x8", 20, 5e-5, "4x1", 16, 1.0, 100),
+    "8xb8-accum4-8x2-20e_didemo": ("8x4x8", 20, 5e-5, "8x2", 16, 1.0, 100),
+    "8xb16-accum2-4x2-80e_activitynet": ("16x2x8", 80, 5e-5, "4x2", 16, 2.0, 100),
+    "8xb16-accum2-4x2-80e_activitynet-ntest20": ("16x2x8", 80, 5e-5, "4x2", 20, 2.0, 100),
+    "8xb32-1x1-55e_tgif-action": ("32x1x8", 55, 1e-4, "1x1", 16, 1.0, 25),
+    "8xb32-1x1-55e_tgif-action-ntest1": ("32x1x8", 55, 1e-4, "1x1", 1, 1.0, 25),
+    "8xb32-1x1-15e_tgif-transition": ("32x1x8", 15, 1e-4, "1x1", 16, 1.0, 25),
+    "8xb32-1x1-15e_tgif-transition-ntest1": ("32x1x8", 15, 1e-4, "1x1", 1, 1.0, 25),
+    "8xb32-1x1-15e_tgif-frameqa": ("32x1x8", 15, 1e-4, "1x1", 16, 1.0, 25),
+    "8xb32-1x1-15e_tgif-frameqa-ntest1": ("32x1x8", 15, 1e-4, "1x1", 1, 1.0, 25),
+    "8xb32-4x1-15e_tgif-count": ("32x1x8", 15, 1e-4, "4x1", 16, 1.0, 25),
+    "4xb16-4x1-10e_msrvtt-qa": ("16x1x4", 10, 5e-5, "4x1", 16, 1.0, 100),
+    "4xb16-8x2-10e_msrvtt-qa": ("16x1x4", 10, 5e-5, "8x2", 16, 1.0, 100),
+    "8xb32-13e_vqa2": ("32x1x8", 13, 5e-5, None, None, None, 20),
+    "8xb32-40e_coco-vg": ("32x1x8", 40, 5e-5, None, None, None, 20),
+}
+
+
+def recipe_of(path: Path) -> str:
+    return path.stem.removeprefix("clipbert_r50_")
+
+
+@pytest.fixture
+def datasets(own_world: Path) -> Path:
+    """A folder laid out as each of the datasets, of the small world; questions ask for the second word of a caption."""
+    annotations = own_world / "annotations"
+    annotations.mkdir()
+    for name, target in (("gifs", "videos"), ("coco", "images"), ("vg", "images")):
+        (own_world / name).symlink_to(own_world / target)
+    lines = {split: (own_world / f"{split}.jsonl").read_text().splitlines() for split in ("train", "test", "pretrain")}
+    records = {split: [json.loads(line) for line in own] for split, own in lines.items()}
+    words = sorted({record["caption"].split()[1] for own in records.values() for record in own})
+
+    def write(name: str, split: str, **fields: Callable[[dict], Any]) -> None:
+        media = "image" if split == "pretrain" else "video"
+        made = [{media: r[media]} | {key: value(r) for key, value in fields.items()} for r in records[split]]
+        folder = own_world if name.startswith("pretrain") else annotations
+        (folder / f"{name}.jsonl").write_text("".join(json.dumps(line) + "\n" for line in made))
+
+    def caption(record: dict) -> str:
+        return record["caption"]
+
+    def answer(record: dict) -> str:
+        return record["caption"].split()[1]
+
+    def options(record: dict) -> list[str]:
+        return [answer(record), "a star", "two", "a red ring", "blue"]
+
+    for name, split in (("retrieval_train-7k", "train"), ("retrieval_test-1ka", "test"), ("val1", "test")):
+        write(name, split, caption=caption)
+    for split in ("train", "test"):
+        write(split, split, caption=caption)
+        for task in ("qa", "frameqa"):
+            write(f"{task}_{split}", split, question=caption, answer=answer, answer_type=lambda r: "what")
+        for task in ("action", "transition", "mc"):
+            write(f"{task}_{split}", split, question=lambda r: "what ?", options=options, answer=lambda r: 0)
+        write(f"count_{split}", split, question=caption, count=lambda r: len(r["caption"]) % 9 + 1)
+    for name in ("vqa_train", "vqa_val"):
+        write(name, "pretrain", question=caption, labels=lambda r: {answer(r): 1.0, words[0]: 0.3})
+    for name in ("pretrain_coco", "pretrain_vg"):
+        write(name, "pretrain", caption=caption)
+    for name in ("qa", "frameqa", "vqa"):
+        (annotations / f"{name}_answers.json").write_text(json.dumps({word: i for i, word in enumerate(words)}))
+    return own_world
+
+
+@pytest.fixture
+def read(datasets: Path, tokenizer: str, monkeypatch: pytest.MonkeyPatch) -> Callable[[Path], Config]:
+    """Read a config with its data in the small world."""
+    for name in ("MSRVTT", "DIDEMO", "ACTIVITYNET", "TGIF", "VQA", "PRETRAIN"):
+        monkeypatch.setenv(f"CLIPBERT_{name}", str(datasets))
+    monkeypatch.setenv("CLIPBERT_BERT", tokenizer)
+    for variable in ("CLIPBERT_WEIGHTS", "CLIPBERT_RESNET"):
+        monkeypatch.setenv(variable, variable.lower())
+    answers = len(json.loads((datasets / "annotations" / "vqa_answers.json").read_text()))
+
+    def with_its_answers(path: Path) -> Config:
+        config = load_config(str(path))
+        if config.model.head.type == "SoftAnswerHead":
+            assert config.model.head.num_answers == 3129
+            config.model.head.num_answers = answers
+        return config
+
+    return with_its_answers
+
+
+def step_of(dataset: dict[str, Any], kind: str) -> dict[str, Any]:
+    """The transform of a kind in a dataset's pipeline."""
+    return next(step for step in dataset["pipeline"] if step["type"] == kind)
+
+
+def test_every_row_has_a_config():
+    assert {recipe_of(path) for path in TRAINED} == set(SETTINGS)
+    assert {recipe_of(path) for path in ROWS} - set(SETTINGS) == {"4x1_msrvtt-mc", "8x2_msrvtt-mc"}
+
+
+@pytest.mark.parametrize("path", TRAINED, ids=recipe_of)
+def test_the_settings_are_the_paper_s(path: Path, read: Callable):
+    config = read(path)
+    batch, epochs, rate, sampling, test_clips, seconds, words = SETTINGS[recipe_of(path)]
+    gpus = re.match(r"(\d+)xb", recipe_of(path))[1]
+    accumulation = config.optim_wrapper.get("accumulative_counts", 1)
+    assert f"{config.train_dataloader.batch_size}x{accumulation}x{gpus}" == batch
+    assert (config.train_cfg.max_epochs, config.optim_wrapper.optimizer.lr) == (epochs, rate)
+    train = config.train_dataloader.dataset
+    train = train.get("datasets", [train])[0]
+    assert step_of(train, "Tokenize").max_length == words
+    assert step_of(train, "ResizePad").size == (768 if sampling is None else 448)
+    if sampling is not None:
+        clips, test = step_of(train, "SampleClips"), step_of(config.test_dataloader.dataset, "SampleClips")
+        assert (f"{clips.num_clips}x{clips.num_frames}", clips.mode, clips.clip_seconds) == (
+            sampling,
+            "random",
+            seconds,
+        )
+        wanted = (test_clips, clips.num_frames, "middle" if test_clips == 1 else "uniform", seconds)
+        assert (test.num_clips, test.num_frames, test.mode, test.clip_seconds) == wanted
+    assert f"bash tools/dist_train.sh configs/{path.relative_to(CONFIGS)} {gpus}\n" in path.read_text()
+
+
+@pytest.mark.parametrize("path", TRAINED, ids=recipe_of)
+def test_a_row_takes_a_training_step(path: Path, read: Callable, without_gradient: Callable):
+    config = read(path)
+    model = build(shrink_model(config.model))
+    wrapper = build_optim_wrapper(model, config.optim_wrapper)
+    loader = Runner.build_dataloader(shrink_loader(config.train_dataloader), seed=0)
+    before = {name: value.detach().clone() for name, value in model.named_parameters()}
+    wrapper.initialize_count_status(model, 0, 100)
+    for data in list(loader)[: config.optim_wrapper.get("accumulative_counts", 1)]:
+        losses = model(**model.data_preprocessor(data, True), mode="loss")
+        loss, _ = model.parse_losses(losses)
+        assert loss.isfinite()
+        wrapper.update_params(loss)
+    needless = {"head.classifier.2.bias"} if "tgif-action" in path.stem or "transition" in path.stem else set()
+    moved = {name for name, value in model.named_parameters() if not torch.equal(value, before[name])}
+    assert {name for name, value in model.named_parameters() if value.requires_grad} - moved <= needless
+
+
+@pytest.mark.parametrize("path", [path for path in ROWS if "coco-vg" not in path.stem], ids=recipe_of)
+def test_a_row_takes_a_test_step_and_its_metric_takes_the_result(path: Path, read: Callable):
+    config = read(path)
+    model: nn.Module = build(shrink_model(config.model)).eval()
+    loader = Runner.build_dataloader(shrink_loader(config.test_dataloader), seed=0)
+    with torch.no_grad():
+        samples = model.test_step(next(iter(loader)))
+    assert all(sample.scores.isfinite().all() for sample in samples)
+    if config.test_evaluator.type == "RetrievalMetric":  # its loop has tests of its own
+        assert [len(sample.scores) for sample in samples] == [len(sample.texts) for sample in samples]
+        return
+    evaluator = Evaluator(config.test_evaluator)
+    evaluator.dataset_meta = loader.dataset.metainfo
+    evaluator.process(samples)
+    metrics = evaluator.evaluate(len(samples))
+    assert metrics["coverage"] == 100
+    if config.test_evaluator.type == "AnswerAccuracy":
+        labels = np.concatenate([sample.answer_labels for sample in samples])
+        scores = np.concatenate([sample.scores.numpy().reshape(len(sample.answer_labels), -1) for sample in samples])
+        assert metrics["accuracy"] == pytest.approx((scores.argmax(axis=1) == labels).mean() * 100)
