@@ -66,8 +66,7 @@ def datasets(own_world: Path) -> Path:
     def write(name: str, split: str, **fields: Callable[[dict], Any]) -> None:
         media = "image" if split == "pretrain" else "video"
         made = [{media: r[media]} | {key: value(r) for key, value in fields.items()} for r in records[split]]
-        folder = own_world if name.startswith("pretrain") else annotations
-        (folder / f"{name}.jsonl").write_text("".join(json.dumps(line) + "\n" for line in made))
+        (annotations / f"{name}.jsonl").write_text("".join(json.dumps(line) + "\n" for line in made))
 
     def caption(record: dict) -> str:
         return record["caption"]

@@ -5,12 +5,10 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
+from clipbert_mm.structures import AnnotationError
+
 MEDIA_KEYS = ("video", "image", "clip_name", "gif_name", "video_id", "image_id", "coco_id", "vg_id")
 """Where a record names its file: ours, then those of the paper's release. The first that is there counts."""
-
-
-class AnnotationError(ValueError):
-    """An annotation file, or what it points to, that cannot be used."""
 
 
 def read_records(path: str, keys: Mapping[str, type | tuple[type, ...]], example: str) -> list[dict[str, Any]]:
@@ -22,7 +20,7 @@ def read_records(path: str, keys: Mapping[str, type | tuple[type, ...]], example
         example: A line as it should be, for errors.
 
     Returns:
-        The records, each with the name of its file under ``media``.
+        The records, each with the name of its file under ``media``, whatever key it had.
 
     Raises:
         AnnotationError: If the file is missing or has no record, if a line is not UTF-8 or no JSON object, or if a record
@@ -34,6 +32,7 @@ def read_records(path: str, keys: Mapping[str, type | tuple[type, ...]], example
             f"lines such as {example}."
         )
     records = []
+    shared: dict[str, str] = {}
     with open(path, "rb") as lines:
         for number, line in enumerate(lines, start=1):
             if not line.strip():
@@ -48,19 +47,20 @@ def read_records(path: str, keys: Mapping[str, type | tuple[type, ...]], example
                 raise AnnotationError(
                     f'{path}, line {number}: expected text under the key "{_media_key(example)}", {found}.'
                 )
-            for key, kind in keys.items():
-                value = record.get(key)
+            for wanted, kind in keys.items():
+                value = record.get(wanted)
                 if (
                     not isinstance(value, kind)
                     or isinstance(value, bool)
                     or (isinstance(value, str) and not value.strip())
                 ):
-                    found = f"has {sorted(record)}" if key not in record else f"got {value!r}"
+                    found = f"has {sorted(record)}" if wanted not in record else f"got {value!r}"
                     raise AnnotationError(
-                        f'{path}, line {number}: expected {_word(kind)} under the key "{key}", {found}.'
+                        f'{path}, line {number}: expected {_word(kind)} under the key "{wanted}", {found}.'
                     )
-            record["media"] = name
-            records.append(record)
+            # One string for each key, however many records.
+            kept = {shared.setdefault(word, word): value for word, value in record.items() if word != key}
+            records.append({"media": name, **kept})
     if not records:
         raise AnnotationError(f"The annotation file {path} is empty. It needs lines such as {example}.")
     return records

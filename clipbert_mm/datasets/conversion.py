@@ -4,14 +4,11 @@ import csv
 import itertools
 import json
 import os
-import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
-from clipbert_mm.datasets.annotations import AnnotationError
+from clipbert_mm.structures import AnnotationError, written_whole
 
 
 def read_text(path: str | os.PathLike) -> list[str]:
@@ -253,20 +250,6 @@ def check_suffix(suffix: str | None) -> None:
         AnnotationError: If not.
     """
     expect(not suffix or (suffix.startswith(".") and len(suffix) > 1), "--suffix", "a file ending such as .mp4", suffix)
-
-
-@contextmanager
-def written_whole(path: str | os.PathLike) -> Iterator[IO[str]]:
-    """Open a text file that appears under its name when it is whole, and not at all if an error ends its writing."""
-    target = Path(path)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}-") as scratch:
-        part = Path(scratch) / target.name
-        with open(part, "w", encoding="utf-8") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(part, target)
 
 
 def write_records(records: Iterable[Mapping[str, Any]], path: str | os.PathLike) -> int:

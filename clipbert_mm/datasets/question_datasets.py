@@ -1,6 +1,5 @@
 """Videos or images with questions."""
 
-import json
 import logging
 import os
 from abc import abstractmethod
@@ -10,34 +9,10 @@ from typing import Any, ClassVar
 import numpy as np
 from mmengine.logging import print_log
 
-from clipbert_mm.datasets.annotations import AnnotationError, check_files, read_records
+from clipbert_mm.datasets.annotations import check_files, read_records
 from clipbert_mm.datasets.media_dataset import MediaDataset
 from clipbert_mm.registry import DATASETS
-from clipbert_mm.structures import IGNORED
-
-
-def read_answers(path: str) -> dict[str, int]:
-    """Read an answer vocabulary: a JSON object from each answer to its place, 0 to the number of answers - 1.
-
-    Raises:
-        AnnotationError: If the file is missing, is no such object, or leaves a place out.
-    """
-    if not os.path.isfile(path):
-        raise AnnotationError(f"There is no answer vocabulary {os.path.abspath(path)}. Set answer_file of the dataset.")
-    with open(path, encoding="utf-8") as file:
-        try:
-            answers = json.load(file)
-        except ValueError as error:
-            raise AnnotationError(
-                f'{path}: expected a JSON object such as {{"yes": 0, "no": 1}}, got {error}.'
-            ) from None
-    places = sorted(answers.values(), key=str) if isinstance(answers, dict) else None
-    if places is None or not all(type(place) is int for place in places) or sorted(places) != list(range(len(places))):
-        raise AnnotationError(
-            f'{path}: expected a JSON object such as {{"yes": 0, "no": 1}} whose numbers are 0 to the number of answers - 1, '
-            "each once."
-        )
-    return answers
+from clipbert_mm.structures import IGNORED, AnnotationError, read_answers
 
 
 class QuestionDataset(MediaDataset):

@@ -12,11 +12,10 @@ import numpy as np
 from mmengine.evaluator import BaseMetric
 from mmengine.logging import print_log
 
-from clipbert_mm.datasets.conversion import written_whole
-from clipbert_mm.datasets.question_datasets import read_answers
 from clipbert_mm.evaluation.answers import accuracy_by_type
 from clipbert_mm.evaluation.coverage import readable
 from clipbert_mm.registry import METRICS
+from clipbert_mm.structures import read_answers, written_whole
 
 MARKS = ';/[]"{}()=+\\_-><@`,?!'
 """Marks that the server takes out. Colons, apostrophes and other signs stay."""

@@ -1,5 +1,7 @@
 """What a model predicts for and is scored on."""
 
+from clipbert_mm.structures.answers import AnnotationError, read_answers
+from clipbert_mm.structures.files import written_whole
 from clipbert_mm.structures.video_text_sample import IGNORED, VideoTextSample
 
-__all__ = ["IGNORED", "VideoTextSample"]
+__all__ = ["IGNORED", "AnnotationError", "VideoTextSample", "read_answers", "written_whole"]

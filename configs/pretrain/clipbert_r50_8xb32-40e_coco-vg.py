@@ -36,7 +36,10 @@ train_dataloader = dict(
                 captions_per_item=2,
                 pipeline=pipeline,
             )
-            for ann_file, media_folder in (("pretrain_coco.jsonl", "coco"), ("pretrain_vg.jsonl", "vg"))
+            for ann_file, media_folder in (
+                ("annotations/pretrain_coco.jsonl", "coco"),
+                ("annotations/pretrain_vg.jsonl", "vg"),
+            )
         ],
     )
 )

@@ -30,4 +30,4 @@ test_dataloader = dict(
     ),
 )
 test_cfg = dict(type="TestLoop")
-test_evaluator = dict(type="VQAAccuracy")
+test_evaluator = dict(type="VQAAccuracy", answer_file=f"{vqa2}/annotations/vqa_answers.json")
