@@ -94,22 +94,3 @@ def _word(kind: type | tuple[type, ...]) -> str:
     """
     words = {str: "text", int: "a whole number", float: "a number", list: "a list", dict: "an object"}
     return words[kind[-1] if isinstance(kind, tuple) else kind]
-
-
-def check_files(paths: list[str], ann_file: str) -> None:
-    """See that every file that an annotation file names is there.
-
-    Args:
-        paths: The files, each once.
-        ann_file: Who names them.
-
-    Raises:
-        AnnotationError: If any is missing: how many, and the first.
-    """
-    missing = [path for path in paths if not os.path.isfile(path)]
-    if missing:
-        raise AnnotationError(
-            f"{len(missing)} of {len(paths)} files named in {ann_file} are missing; the first is "
-            f"{os.path.abspath(missing[0])}. Set data_root, media_folder and media_suffix of the dataset to where they lie, or "
-            "take the lines out of the annotation file."
-        )

@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from clipbert_mm.datasets.annotations import AnnotationError, check_files, read_records
+from clipbert_mm.datasets.annotations import AnnotationError, read_records
 from clipbert_mm.datasets.media_dataset import MediaDataset
 from clipbert_mm.registry import DATASETS
 
@@ -36,7 +36,7 @@ class CaptionDataset(MediaDataset):
         example = f'{{"{self.MEDIA}": "{self.FILE}", "caption": "what happens in it"}}'
         for record in read_records(self.ann_file, {"caption": str}, example):
             captions.setdefault(self.path_of(record["media"]), []).append(record["caption"])
-        check_files(list(captions), self.ann_file)
+        captions = self.usable(captions)
         if (self.NEGATIVES_IN_TEST or not self.test_mode) and len(captions) < 2:
             raise AnnotationError(
                 f"{self.ann_file} names only {next(iter(captions))}. It needs captions of another file as negatives: "

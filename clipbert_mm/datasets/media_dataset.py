@@ -1,16 +1,21 @@
 """What the datasets share: draws that depend on seed, epoch and item alone, and files that cannot be read."""
 
+import logging
 import os
 from abc import abstractmethod
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 from mmengine.dataset import BaseDataset
+from mmengine.logging import print_log
 
+from clipbert_mm.datasets.scanning import absolute, left_out
 from clipbert_mm.datasets.transforms import BrokenMediaError
-from clipbert_mm.structures import VideoTextSample
+from clipbert_mm.datasets.transforms.storage import is_address, missing_media
+from clipbert_mm.structures import AnnotationError, VideoTextSample
 
+Item = TypeVar("Item")
 ATTEMPTS = 20
 """How many files in a row may be unreadable before a training item gives up."""
 
@@ -31,6 +36,8 @@ class MediaDataset(BaseDataset):
         media_folder: Folder of the videos or images, relative to ``data_root``.
         media_suffix: What follows a name in the annotation file to make the file's, such as ".mp4".
         test_mode: Whether an item has all texts of its file, in order, and nothing is drawn.
+        ledger: Ledger of tools/analysis_tools/scan_videos.py, relative to ``data_root``: files that it found missing,
+            unreadable or too slow are left out, and the log says how many. None leaves nothing out.
         on_broken: What testing does with a file that cannot be read: "stop", or "skip" to go on and report coverage.
 
     Raises:
@@ -46,12 +53,14 @@ class MediaDataset(BaseDataset):
         media_folder: str = "",
         media_suffix: str = "",
         test_mode: bool = False,
+        ledger: str | None = None,
         on_broken: str = "stop",
     ) -> None:
         if on_broken not in ("stop", "skip"):
             raise ValueError(f"{type(self).__name__} expects on_broken 'stop' or 'skip', got {on_broken!r}.")
         self.on_broken = on_broken
         self.media_suffix = media_suffix
+        self.useless = {} if ledger is None else left_out(os.path.join(data_root, ledger))
         # Seed and epoch, in shared memory, so that workers that live on see the epoch move.
         self._draw = torch.zeros(2, dtype=torch.int64).share_memory_()
         super().__init__(
@@ -65,6 +74,36 @@ class MediaDataset(BaseDataset):
     def path_of(self, name: str) -> str:
         """Return the path of a file that the annotation file names."""
         return os.path.join(self.data_prefix["media"], name + self.media_suffix)
+
+    def usable(self, grouped: dict[str, Item]) -> dict[str, Item]:
+        """Leave out what the ledger says is useless, say so, and see that the other files are there.
+
+        Args:
+            grouped: What there is of each file, by path.
+
+        Raises:
+            AnnotationError: If files are missing that the ledger does not leave out, or nothing is left.
+        """
+        kept = {path: own for path, own in grouped.items() if absolute(path) not in self.useless}
+        if self.useless and len(kept) == len(grouped):
+            print_log(
+                f"{self.ann_file}: the ledger leaves none of its files out. Its paths are absolute; scan again if data moved.",
+                logger="current",
+                level=logging.WARNING,
+            )
+        if len(kept) < len(grouped):
+            left = f"{len(grouped) - len(kept)} of {len(grouped)} files are left out by the ledger"
+            reasons = [f"\n  {path}: {self.useless[absolute(path)]}" for path in grouped if path not in kept]
+            more = f"\n  and {len(reasons) - 5} more" if len(reasons) > 5 else ""
+            print_log(
+                f"{self.ann_file}: {left}:{''.join(reasons[:5])}{more}",
+                logger="current",
+                level=logging.WARNING,
+            )
+        if not kept:
+            raise AnnotationError(f"{self.ann_file}: the ledger leaves none of its {len(grouped)} files.")
+        check_files(list(kept), self.ann_file)
+        return kept
 
     @property
     def tokenizer(self) -> Any:  # noqa: ANN401
@@ -122,3 +161,23 @@ class MediaDataset(BaseDataset):
     @abstractmethod
     def prepare_test(self, idx: int) -> dict[str, Any]:
         """Return a testing item: all texts of its file."""
+
+
+def check_files(paths: list[str], ann_file: str) -> None:
+    """See that every file, or folder of frames, that an annotation file names is there.
+
+    Args:
+        paths: The files, each once; addresses and keys of an LMDB are files too.
+        ann_file: Who names them.
+
+    Raises:
+        AnnotationError: If any is missing: how many, and the first.
+    """
+    missing = missing_media(paths)
+    if missing:
+        raise AnnotationError(
+            f"{len(missing)} of {len(paths)} files named in {ann_file} are missing; the first is "
+            f"{missing[0] if is_address(missing[0]) else os.path.abspath(missing[0])}. Set data_root, media_folder and "
+            "media_suffix of the dataset to where they lie, or take the lines out of the annotation file, or give the dataset "
+            "a ledger of tools/analysis_tools/scan_videos.py."
+        )

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import numpy as np
 from mmengine.logging import print_log
 
-from clipbert_mm.datasets.annotations import check_files, read_records
+from clipbert_mm.datasets.annotations import read_records
 from clipbert_mm.datasets.media_dataset import MediaDataset
 from clipbert_mm.registry import DATASETS
 from clipbert_mm.structures import IGNORED, AnnotationError, read_answers
@@ -43,7 +43,7 @@ class QuestionDataset(MediaDataset):
         grouped: dict[str, list[dict[str, Any]]] = {}
         for record in self.choose(read_records(self.ann_file, self.KEYS, self.EXAMPLE)):
             grouped.setdefault(self.path_of(record.pop("media")), []).append(record)
-        check_files(list(grouped), self.ann_file)
+        grouped = self.usable(grouped)
         size = max(map(len, grouped.values())) if self.test_mode else self.questions_per_item
         return [
             dict(path=path, questions=own[start : start + size])

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from clipbert_mm.datasets.annotations import AnnotationError, check_files, read_records
+from clipbert_mm.datasets.annotations import AnnotationError, read_records
+from clipbert_mm.datasets.media_dataset import check_files
 
 KEYS = {"caption": str}
 EXAMPLE = '{"video": "a.mp4", "caption": "what happens in it"}'
@@ -85,8 +86,8 @@ def test_a_missing_file_is_named_with_what_to_set(tmp_path: Path):
 
 def test_missing_videos_are_counted_and_the_first_is_named(tmp_path: Path):
     (tmp_path / "b.mp4").touch()
-    (tmp_path / "folder.mp4").mkdir()  # a folder is no video
-    paths = [str(tmp_path / name) for name in ("b.mp4", "a.mp4", "folder.mp4")]
-    with pytest.raises(AnnotationError, match=rf"2 of 3 files named in x\.jsonl are missing; the first is {paths[1]}"):
+    (tmp_path / "frames").mkdir()  # of a video whose frames lie there
+    paths = [str(tmp_path / name) for name in ("b.mp4", "a.mp4", "frames", "c.mp4")]
+    with pytest.raises(AnnotationError, match=rf"2 of 4 files named in x\.jsonl are missing; the first is {paths[1]}"):
         check_files(paths, "x.jsonl")
     assert check_files(paths[:1], "x.jsonl") is None

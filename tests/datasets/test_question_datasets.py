@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from mmengine.logging import MMLogger
 
 from clipbert_mm.datasets import CountDataset, MultipleChoiceDataset, OpenEndedDataset, SoftAnswerDataset
 from clipbert_mm.datasets.annotations import AnnotationError
@@ -176,3 +177,15 @@ def test_a_large_file_of_questions_loads_fast_and_is_not_copied(tmp_path: Path, 
     dataset = questions(folder)
     assert dataset.serialize_data, "workers read one array of bytes, whose pages they share"
     assert isinstance(dataset.data_bytes, np.ndarray)
+
+
+def test_a_ledger_leaves_files_out_and_the_log_says_so(folder: Path, caplog: pytest.LogCaptureFixture):
+    gone = folder / "videos" / "train_00001.mp4"
+    gone.unlink()
+    line = dict(path=str(gone), status="missing", reason="no such file", frames=None, fps=None, seconds=None)
+    (folder / "ledger.jsonl").write_text(json.dumps(line | dict(width=None, height=None, size=None, mtime=None)) + "\n")
+    MMLogger.get_current_instance().addHandler(caplog.handler)
+    dataset = questions(folder, ledger="ledger.jsonl")
+    assert {Path(dataset.get_data_info(i)["path"]).name for i in range(len(dataset))} == {"train_00000.mp4"}
+    said = next(record.getMessage() for record in caplog.records if "by the ledger" in record.getMessage())
+    assert said.endswith(f"qa.jsonl: 1 of 2 files are left out by the ledger:\n  {gone}: missing: no such file")

@@ -1,6 +1,6 @@
 """From a record to what the model is fed, step by step."""
 
-from clipbert_mm.datasets.transforms.decoding import BrokenMediaError, DecodeClips, LoadImage, OpenVideo
+from clipbert_mm.datasets.transforms.decoding import BrokenMediaError, DecodeClips, LoadImage, OpenFrames, OpenVideo
 from clipbert_mm.datasets.transforms.packing import PackInputs, collate_items
 from clipbert_mm.datasets.transforms.sampling import SampleClips
 from clipbert_mm.datasets.transforms.spatial import ResizePad
@@ -11,6 +11,7 @@ __all__ = [
     "DecodeClips",
     "LoadImage",
     "MaskTokens",
+    "OpenFrames",
     "OpenVideo",
     "PackInputs",
     "ResizePad",

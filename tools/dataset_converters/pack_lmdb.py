@@ -1,0 +1,138 @@
+#!/usr/bin/env python
+"""Pack a folder of videos or images into an LMDB: python tools/dataset_converters/pack_lmdb.py FOLDER OUT.lmdb."""
+
+import argparse
+import os
+import sys
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import islice
+from pathlib import Path
+
+import lmdb
+
+from clipbert_mm.datasets.transforms.storage import LONGEST_KEY, close_lmdbs, list_names
+from clipbert_mm.engine.errors import USER_ERRORS, plain_message
+
+PAGE = 4096
+BATCH = 64 << 20
+"""Bytes that are written together; what a killed run loses at most."""
+
+
+def choose_keys(folder: Path, keep_ending: bool) -> dict[bytes, Path]:
+    """Return the file of each key, sorted by key."""
+    if not folder.is_dir() or (folder / "data.mdb").exists():
+        raise FileNotFoundError(
+            f"Expected a folder of files, got {folder}: {'an LMDB' if folder.is_dir() else 'none'}."
+        )
+    keys: dict[bytes, Path] = {}
+    for name in list_names(str(folder)):
+        key = (name if keep_ending else os.path.splitext(name)[0]).encode()
+        if len(key) > LONGEST_KEY:
+            raise ValueError(f"{folder / name}: an LMDB's keys have up to {LONGEST_KEY} bytes, got {len(key)}.")
+        if key in keys:
+            raise ValueError(f"{keys[key]} and {folder / name} would have the same key. Pack them with --keep-ending.")
+        keys[key] = folder / name
+    if not keys:
+        raise FileNotFoundError(f"{folder} holds no files.")
+    return dict(sorted(keys.items()))
+
+
+def open_for_writing(path: Path, sizes: Sequence[int]) -> lmdb.Environment:
+    """Open an LMDB that has room for values of these sizes more."""
+    close_lmdbs()
+    room = sum(size + 2 * PAGE for size in sizes)
+    used = (path / "data.mdb").stat().st_size if (path / "data.mdb").exists() else 0
+    return lmdb.open(str(path), map_size=used + room + room // 8 + (16 << 20), readahead=False)
+
+
+def read_ahead(paths: Sequence[Path], workers: int) -> Iterator[bytes]:
+    """Read files in order, several at a time, few ahead of what is wanted."""
+    with ThreadPoolExecutor(workers) as pool:
+        todo = iter(paths)
+        reading: deque[Future] = deque(pool.submit(path.read_bytes) for path in islice(todo, 2 * workers))
+        while reading:
+            yield reading.popleft().result()
+            reading.extend(pool.submit(path.read_bytes) for path in islice(todo, 1))
+
+
+def write(path: Path, files: dict[bytes, Path], workers: int) -> tuple[int, int]:
+    """Write what is not there yet, or has another size; returns how many files and bytes."""
+    sizes = {key: file.stat().st_size for key, file in files.items()}
+    with open_for_writing(path, list(sizes.values())) as environment:
+        with environment.begin(buffers=True) as transaction:
+            there = {key: transaction.get(key) for key in files}
+            todo = [key for key, value in there.items() if value is None or len(value) != sizes[key]]
+            del there
+        packed = 0
+        transaction, pending = environment.begin(write=True), 0
+        for key, data in zip(todo, read_ahead([files[key] for key in todo], workers), strict=True):
+            transaction.put(key, data)
+            packed, pending = packed + len(data), pending + len(data)
+            if pending >= BATCH:
+                transaction.commit()  # on the disk, whatever becomes of this process
+                transaction, pending = environment.begin(write=True), 0
+        transaction.commit()
+    return len(todo), packed
+
+
+def check(path: Path, files: dict[bytes, Path], workers: int) -> list[str]:
+    """Compare every value with its file; returns what is wrong."""
+    if not (path / "data.mdb").is_file():
+        raise FileNotFoundError(f"There is no LMDB {path}.")
+    close_lmdbs()
+    wrong = []
+    with (
+        lmdb.open(str(path), create=False, readonly=True, lock=False) as environment,
+        environment.begin(buffers=True) as transaction,
+    ):
+        for key, data in zip(files, read_ahead(list(files.values()), workers), strict=True):
+            value = transaction.get(key)
+            if value is None:
+                wrong.append(f"{key.decode()}: missing")
+            elif value != data:
+                wrong.append(f"{key.decode()}: not the bytes of {files[key]}")
+        for key in transaction.cursor().iternext(values=False):
+            if bytes(key) not in files:
+                wrong.append(f"{bytes(key).decode(errors='replace')}: of no file in the folder")
+    return wrong
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Pack, or check what was packed; returns 1 if it is not right."""
+    parser = argparse.ArgumentParser(
+        description="Pack a folder into an LMDB: a key is a file's path in the folder without its ending, a value its bytes. "
+        "Run again, it goes on where it was stopped, and adds files that are new or have another size. The LMDB appears under "
+        "its name when it is whole. Do not add to one that is being read from."
+    )
+    parser.add_argument("folder", type=Path, help="folder of videos or images; sub-folders too, hidden files not")
+    parser.add_argument("out", type=Path, help="the LMDB, a folder named *.lmdb")
+    parser.add_argument("--workers", type=int, default=8, help="files that are read at a time (default: 8)")
+    parser.add_argument("--keep-ending", action="store_true", help="keys with the files' endings")
+    parser.add_argument("--check", action="store_true", help="write nothing; compare every value with its file")
+    args = parser.parse_args(argv)
+    if args.out.suffix != ".lmdb" or (args.out.exists() and not (args.out / "data.mdb").is_file()):
+        raise ValueError(f"Expected a new folder or an LMDB that is named *.lmdb, got {args.out}.")
+    if args.out.resolve().is_relative_to(args.folder.resolve()):
+        raise ValueError(f"{args.out} lies in the folder that is to be packed, {args.folder}. Put it somewhere else.")
+    files = choose_keys(args.folder, args.keep_ending)
+    if args.check:
+        wrong = check(args.out, files, args.workers)
+        print("\n".join([*wrong, f"{len(files):,} files, {len(wrong):,} differences"]))
+        return 1 if wrong else 0
+    part = args.out.with_name(f"{args.out.name}.part")
+    target = args.out if args.out.exists() else part
+    target.mkdir(parents=True, exist_ok=True)
+    count, size = write(target, files, args.workers)
+    if target == part:
+        part.rename(args.out)
+    print(f"packed {count:,} files ({size / 1e9:.2f} GB), {len(files) - count:,} were there: {args.out}")
+    return 0
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except USER_ERRORS as error:
+        sys.exit(plain_message(error))
