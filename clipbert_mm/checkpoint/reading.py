@@ -61,9 +61,8 @@ def read_checkpoint(
             content = _with_state_dict(_read_file(path, map_location, mmap), path)
         except CheckpointError:
             raise
-        except (
-            Exception
-        ) as error:  # torch, pickle, zip and safetensors each have errors of their own for a damaged file
+        # torch, pickle, zip and safetensors each have errors of their own for a damaged file
+        except Exception as error:
             raise CheckpointError(f"{_name(path)} {_reason(error)}") from error
         settings = os.path.join(os.path.dirname(path), "config.json")  # beside the weights of a Hugging Face model
         if not os.path.isfile(path_or_name) and os.path.isfile(settings):

@@ -87,7 +87,7 @@ class MediaDataset(BaseDataset):
         kept = {path: own for path, own in grouped.items() if absolute(path) not in self.useless}
         if self.useless and len(kept) == len(grouped):
             print_log(
-                f"{self.ann_file}: the ledger leaves none of its files out. Its paths are absolute; scan again if data moved.",
+                f"{self.ann_file}: the ledger leaves out none of its files. Its paths are absolute; scan again if data moved.",
                 logger="current",
                 level=logging.WARNING,
             )

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 
-from clipbert_mm.visualization.pictures import _save
+from clipbert_mm.visualization.pictures import save_figure
 
 COLOR = "#4878a8"
 
@@ -37,7 +37,7 @@ def draw_durations(seconds: Mapping[str, Sequence[float]], picture: str | Path) 
         axes.yaxis.get_major_locator().set_params(integer=True)
         axes.legend(fontsize=8)
     grid[-1].set_xlabel("duration in seconds")
-    _save(figure, picture)
+    save_figure(figure, picture)
 
 
 def draw_average_lengths(seconds: Mapping[str, Sequence[float]], picture: str | Path) -> None:
@@ -57,4 +57,4 @@ def draw_average_lengths(seconds: Mapping[str, Sequence[float]], picture: str | 
     axes.set_ylabel("average length in seconds")
     axes.spines[["top", "right"]].set_visible(False)
     axes.margins(y=0.12)
-    _save(figure, picture)
+    save_figure(figure, picture)

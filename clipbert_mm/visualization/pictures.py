@@ -48,7 +48,7 @@ def draw_retrieval(rankings_file: str | Path, picture: str | Path, queries: int 
             axes.imshow(read_film_strip(rankings["videos"][video]))
             axes.set_title(f"{place}.  score {scores[query, video]:.2f}", fontsize=8)
             _frame(axes, RIGHT if right else WRONG, 4 if right else 1)
-    _save(figure, picture)
+    save_figure(figure, picture)
 
 
 def draw_items(items: Sequence[dict], picture: str | Path) -> None:
@@ -74,7 +74,7 @@ def draw_items(items: Sequence[dict], picture: str | Path) -> None:
             if i % length == 0:
                 axes.set_title(item["clip_titles"][i // length], fontsize=7, loc="left")
             _frame(axes, f"C{i // length % 10}", 2)
-    _save(figure, picture)
+    save_figure(figure, picture)
 
 
 def draw_curves(work_dirs: dict[str, Path], picture: str | Path) -> None:
@@ -100,7 +100,7 @@ def draw_curves(work_dirs: dict[str, Path], picture: str | Path) -> None:
             axes.legend(fontsize=8)
             axes.grid(alpha=0.3)
         grid[0, column].set_title(name)
-    _save(figure, picture)
+    save_figure(figure, picture)
 
 
 def _frame(axes: Axes, color: str, width: float) -> None:
@@ -110,6 +110,7 @@ def _frame(axes: Axes, color: str, width: float) -> None:
         spine.set(edgecolor=color, linewidth=width)
 
 
-def _save(figure: Figure, picture: str | Path) -> None:
+def save_figure(figure: Figure, picture: str | Path) -> None:
+    """Write a figure as a PNG file, in a folder that is made if it is not there."""
     Path(picture).parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(picture, dpi=110)

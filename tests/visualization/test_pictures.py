@@ -16,8 +16,8 @@ from clipbert_mm.visualization import draw_curves, draw_items, draw_retrieval, p
 def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
     """Figures as they were saved."""
     figures: list[Figure] = []
-    save = pictures._save
-    monkeypatch.setattr(pictures, "_save", lambda figure, path: figures.append(figure) or save(figure, path))
+    save = pictures.save_figure
+    monkeypatch.setattr(pictures, "save_figure", lambda figure, path: figures.append(figure) or save(figure, path))
     return figures
 
 
