@@ -254,8 +254,8 @@ def test_datasets_are_found_within_others(own_world: Path, tmp_path: Path):
 @pytest.fixture
 def figures(monkeypatch: pytest.MonkeyPatch) -> list:
     drawn: list = []
-    save = lengths._save
-    monkeypatch.setattr(lengths, "_save", lambda figure, picture: drawn.append(figure) or save(figure, picture))
+    save = lengths.save_figure
+    monkeypatch.setattr(lengths, "save_figure", lambda figure, picture: drawn.append(figure) or save(figure, picture))
     return drawn
 
 
