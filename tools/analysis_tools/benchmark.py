@@ -1,0 +1,53 @@
+#!/usr/bin/env python
+"""Measure time, memory and FLOPs: python tools/analysis_tools/benchmark.py {load,...} CONFIG."""
+
+import argparse
+import importlib
+import json
+import sys
+from pathlib import Path
+
+from mmengine.config import DictAction
+
+from clipbert_mm.engine.config import load_config
+from clipbert_mm.engine.errors import USER_ERRORS, plain_message
+from clipbert_mm.structures import written_whole
+
+COMMANDS: dict[str, tuple[str, str]] = {}
+"""Module of clipbert_mm.benchmarks and what it measures, by sub-command."""
+
+
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description="Measure; writes a JSON report and a figure of it")
+    commands = parser.add_subparsers(dest="command", required=True)
+    for name, (module, what) in COMMANDS.items():
+        command = commands.add_parser(name, help=what, description=what)
+        command.add_argument("config", help="config file")
+        command.add_argument(
+            "--out", type=Path, help="folder of NAME.json and NAME.png (default: work_dirs/benchmarks)"
+        )
+        command.add_argument("--cfg-options", nargs="+", action=DictAction, metavar="KEY=VALUE")
+        importlib.import_module(f"clipbert_mm.benchmarks.{module}").add_arguments(command)
+    return parser.parse_args(argv)
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Measure, write, draw."""
+    args = parse_args(argv)
+    config = load_config(args.config, args.cfg_options)
+    benchmark = importlib.import_module(f"clipbert_mm.benchmarks.{COMMANDS[args.command][0]}")
+    report = dict(command=args.command, config=Path(args.config).stem) | benchmark.measure(config, args)
+    out = args.out or Path("work_dirs/benchmarks")
+    target = out / f"{args.command}_{Path(args.config).stem}.json"
+    with written_whole(target) as file:
+        json.dump(report, file, indent=2)
+    benchmark.draw(report, target.with_suffix(".png"))
+    print(f"wrote {target} and {target.with_suffix('.png').name}")
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except USER_ERRORS as error:
+        sys.exit(plain_message(error))
