@@ -22,7 +22,7 @@ class FitReport:
         missing: Those that are in no checkpoint and keep their initial values.
         unexpected: Names in the checkpoints that the model does not have.
         wrong_shape: Names of tensors that have another shape in the checkpoint.
-        stuck: Those of the missing that are frozen, and so keep their initial values in training too.
+        stuck: Those of the missing that are in frozen modules, and so keep their initial values in training too.
     """
 
     sources: tuple[str, ...]
@@ -76,7 +76,7 @@ def check_fit(
     given: dict[str, Tensor] = {}
     for source in sources:
         given |= {name: value for name, value in _counted(source.tensors).items() if not within(name, fresh)}
-    frozen = {name for name, value in model.named_parameters() if not value.requires_grad}
+    frozen = [name for name, module in model.named_modules() if _is_frozen(module)]
     missing = tuple(name for name in own if name not in given)
     report = FitReport(
         sources=tuple(f"{source.path} ({source.title})" for source in sources),
@@ -84,7 +84,7 @@ def check_fit(
         missing=missing,
         unexpected=tuple(name for name in given if name not in own),
         wrong_shape=tuple(name for name in own if name in given and given[name].shape != own[name].shape),
-        stuck=tuple(name for name in missing if name in frozen),
+        stuck=tuple(name for name in missing if name.rpartition(".")[0] in frozen),
     )
     heads = [source.rest["attention_heads"] for source in sources if source.rest.get("attention_heads") is not None]
     if within("encoder.bert", fresh):
@@ -166,6 +166,12 @@ DEPTHS = ("blocks of the backbone's stages", "layers of the encoder", "attention
 """Facts that have to agree even where every tensor fits."""
 BLOCK = re.compile(r"backbone\.(?:timm_model\.)?(?:layers?|stages)[._]?(\d+)\.(?:blocks\.)?(\d+)\.")
 """Stage and block in the names of a backbone: ResNets, ConvNeXt, Swin, and timm's."""
+
+
+def _is_frozen(module: nn.Module) -> bool:
+    """Whether a module has parameters of its own and none of them learns."""
+    own = list(module.parameters(recurse=False))
+    return bool(own) and not any(parameter.requires_grad for parameter in own)
 
 
 def _attention_heads(model: Any) -> int | None:  # noqa: ANN401

@@ -52,10 +52,10 @@ def test_the_report_says_where_every_tensor_went(model: nn.Module):
 def test_the_report_says_what_stays_random(model: nn.Module):
     first = source_of(model.backbone.state_dict(prefix="backbone."), "backbone")
     assert "frozen" not in str(check_fit(model, [first], whole=False))
-    model.head.weight.requires_grad_(False)
+    model.head.requires_grad_(False)
     report = check_fit(model, [first], whole=False)
-    assert report.stuck == ("head.weight",)
-    assert str(report).endswith("\n  wrong shape: 0\n  frozen although new: 1: head.weight")
+    assert report.stuck == ("head.weight", "head.bias")
+    assert str(report).endswith("\n  wrong shape: 0\n  frozen although new: 2: head")
 
 
 def test_long_lists_are_cut(model: nn.Module):
