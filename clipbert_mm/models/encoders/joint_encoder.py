@@ -75,7 +75,10 @@ def build_text_model(architecture: str, sizes: dict[str, Any]) -> Any:  # noqa: 
         ValueError: If there is no such architecture, or it is not embeddings followed by an encoder, as BERT is.
     """
     if architecture in CONFIG_MAPPING:
-        config = AutoConfig.for_model(architecture, **sizes)
+        try:
+            config = AutoConfig.for_model(architecture, **sizes)
+        except Exception as error:  # each architecture checks its sizes in a way of its own
+            raise ValueError(f"JointEncoder cannot use '{architecture}' of the sizes {sizes}: {error}") from error
     else:
         try:
             config = AutoConfig.from_pretrained(architecture)
