@@ -5,6 +5,7 @@ import inspect
 from typing import Any
 
 from docutils import nodes
+from sphinx.ext import autosummary
 
 from clipbert_mm import __version__
 
@@ -23,8 +24,11 @@ extensions = [
 templates_path = ["_templates"]
 exclude_patterns = ["_templates"]
 
+smartquotes = False  # "uniform" and --strict are meant as they are written
+highlight_language = "none"  # of blocks that name no language
 myst_heading_anchors = 3  # links to #headings, as code hosts have them
 
+autosummary.WELL_KNOWN_ABBREVIATIONS += ("Eq.",)  # a summary does not end there
 autosummary_ignore_module_all = False
 autodoc_default_options = {
     "members": True,
@@ -32,6 +36,7 @@ autodoc_default_options = {
     "show-inheritance": True,
     "ignore-module-all": True,  # each thing is described once, where it is written
 }
+add_module_names = False  # the page says them
 autodoc_inherit_docstrings = False
 autodoc_typehints = "description"
 autodoc_typehints_format = "short"
