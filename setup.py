@@ -75,8 +75,9 @@ setup(
     install_requires=requirements("runtime"),
     extras_require={
         "tests": requirements("tests"),
+        "docs": requirements("docs"),
         "optional": requirements("optional"),
-        "all": requirements("tests") + requirements("optional"),
+        "all": requirements("tests") + requirements("docs") + requirements("optional"),
     },
     cmdclass={"build_mim": build_mim},
     zip_safe=False,

@@ -58,7 +58,7 @@ class Source:
 
 
 def read_source(path: str, map_location: str | torch.device = "cpu", *, mmap: bool = True) -> Source:
-    """Read a checkpoint of any kind; arguments as of :func:`read_checkpoint`.
+    """Read a checkpoint of any kind; arguments as of :func:`~clipbert_mm.checkpoint.reading.read_checkpoint`.
 
     Raises:
         CheckpointError: If it cannot be read or is of no kind that is known.

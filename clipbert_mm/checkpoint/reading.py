@@ -20,7 +20,7 @@ from clipbert_mm.checkpoint.arrays import STAND_INS
 HUGGING_FACE_FILES = ("model.safetensors", "pytorch_model.bin")
 """The weights in a Hugging Face folder, the first that is there."""
 NESTED = ("state_dict", "model", "model_state_dict")
-"""Under what the tensors lie in a file that holds more: MMEngine's and mmpretrain's, detectron2's, the paper's release."""
+"""Keys under which the tensors lie in a file that holds more (MMEngine and mmpretrain; detectron2; the paper's release)."""
 EXPECTED = (
     "expected a file of torch.save, safetensors, or a pickle of arrays. It may have been cut short while it was written or "
     "copied."

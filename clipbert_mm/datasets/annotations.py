@@ -8,7 +8,7 @@ from typing import Any
 from clipbert_mm.structures import AnnotationError
 
 MEDIA_KEYS = ("video", "image", "clip_name", "gif_name", "video_id", "image_id", "coco_id", "vg_id")
-"""Where a record names its file: ours, then those of the paper's release. The first that is there counts."""
+"""Where a record names its file, by our key, then by those of the paper's release. The first that is there counts."""
 
 
 def read_records(path: str, keys: Mapping[str, type | tuple[type, ...]], example: str) -> list[dict[str, Any]]:

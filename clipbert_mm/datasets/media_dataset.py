@@ -3,13 +3,15 @@
 import logging
 import os
 from abc import abstractmethod
-from typing import Any, TypeVar
+from collections.abc import Mapping
+from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 import torch
 from mmengine.dataset import BaseDataset
 from mmengine.logging import print_log
 
+from clipbert_mm.datasets.annotations import read_records
 from clipbert_mm.datasets.scanning import absolute, left_out
 from clipbert_mm.datasets.transforms import BrokenMediaError
 from clipbert_mm.datasets.transforms.storage import is_address, missing_media
@@ -44,6 +46,11 @@ class MediaDataset(BaseDataset):
         AnnotationError: If the annotation file cannot be used, or files that it names are missing.
     """
 
+    KEYS: ClassVar[Mapping[str, type | tuple[type, ...]]]
+    """What a record needs beside its file, with its type."""
+    EXAMPLE: str
+    """A line of the annotation file."""
+
     def __init__(
         self,
         *,
@@ -70,6 +77,14 @@ class MediaDataset(BaseDataset):
             pipeline=pipeline,
             test_mode=test_mode,
         )
+
+    def records(self) -> list[dict[str, Any]]:
+        """Read the annotation file; a class of your own reads another format here.
+
+        Returns:
+            The records, dicts with the name of the file under ``media``, and what :attr:`KEYS` says.
+        """
+        return read_records(self.ann_file, self.KEYS, self.EXAMPLE)
 
     def path_of(self, name: str) -> str:
         """Return the path of a file that the annotation file names."""

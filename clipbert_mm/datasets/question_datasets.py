@@ -3,13 +3,11 @@
 import logging
 import os
 from abc import abstractmethod
-from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import numpy as np
 from mmengine.logging import print_log
 
-from clipbert_mm.datasets.annotations import read_records
 from clipbert_mm.datasets.media_dataset import MediaDataset
 from clipbert_mm.registry import DATASETS
 from clipbert_mm.structures import IGNORED, AnnotationError, read_answers
@@ -29,11 +27,6 @@ class QuestionDataset(MediaDataset):
         AnnotationError: If a file cannot be used, or files that it names are missing.
     """
 
-    KEYS: ClassVar[Mapping[str, type | tuple[type, ...]]]
-    """What a record needs beside its file, with its type."""
-    EXAMPLE: str
-    """A line of the annotation file."""
-
     def __init__(self, *, questions_per_item: int = 1, **options: Any) -> None:  # noqa: ANN401
         self.questions_per_item = questions_per_item
         super().__init__(**options)
@@ -41,7 +34,7 @@ class QuestionDataset(MediaDataset):
     def load_data_list(self) -> list[dict[str, Any]]:
         """Read the annotation file: one dict with ``path`` and ``questions`` (the records) an item."""
         grouped: dict[str, list[dict[str, Any]]] = {}
-        for record in self.choose(read_records(self.ann_file, self.KEYS, self.EXAMPLE)):
+        for record in self.choose(self.records()):
             grouped.setdefault(self.path_of(record.pop("media")), []).append(record)
         grouped = self.usable(grouped)
         size = max(map(len, grouped.values())) if self.test_mode else self.questions_per_item

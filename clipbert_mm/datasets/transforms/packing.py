@@ -1,5 +1,6 @@
 """The last step: what the model takes, and the record that goes with it."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,13 @@ class PackInputs(BaseTransform):
 
     Required Keys:
         frames, text_ids, texts, path, sample_idx; mlm_labels, answer_types, question_ids and :data:`LABELS` where there are any
+
+    Args:
+        labels: Keys of an item that go onto its sample beside :data:`LABELS`: what a head of your own learns from.
     """
+
+    def __init__(self, *, labels: Sequence[str] = ()) -> None:
+        self.labels = tuple(labels)
 
     def transform(self, results: dict[str, Any]) -> dict[str, Any]:
         """Pack the item."""
@@ -31,7 +38,7 @@ class PackInputs(BaseTransform):
             )
         )
         sample.set_metainfo({key: results[key] for key in ("answer_types", "question_ids") if key in results})
-        sample.set_data({key: results[key] for key in LABELS if key in results})
+        sample.set_data({key: results[key] for key in (*LABELS, *self.labels) if key in results})
         return {"inputs": inputs, "data_samples": sample}
 
 

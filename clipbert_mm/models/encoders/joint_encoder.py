@@ -238,7 +238,7 @@ class JointEncoder(BaseModule):
             visual_tokens: Tokens of the clips of each text's video, (M, K, S, D).
 
         Returns:
-            Last states of the text tokens, beside each clip: (M, K, L, D).
+            Last states of the text tokens beside each clip, (M, K, L, D).
 
         Raises:
             ValueError: If a text is longer than ``max_text_length``.
