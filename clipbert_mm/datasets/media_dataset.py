@@ -3,6 +3,7 @@
 import logging
 import os
 from abc import abstractmethod
+from multiprocessing.context import get_spawning_popen
 from typing import Any, TypeVar
 
 import numpy as np
@@ -22,6 +23,8 @@ ATTEMPTS = 20
 
 class MediaDataset(BaseDataset):
     """Videos or images with texts; what becomes of them is said by the classes that inherit.
+
+    The records are one array of bytes, which no worker copies, be it forked or started afresh.
 
     All that is random about an item is drawn from (seed, epoch, item), so it depends neither on the number of workers nor on
     where a run was interrupted.
@@ -63,6 +66,7 @@ class MediaDataset(BaseDataset):
         self.useless = {} if ledger is None else left_out(os.path.join(data_root, ledger))
         # Seed and epoch, in shared memory, so that workers that live on see the epoch move.
         self._draw = torch.zeros(2, dtype=torch.int64).share_memory_()
+        self._shared: torch.Tensor | None = None  # what data_bytes is a view of, once a process needs it
         super().__init__(
             ann_file=ann_file,
             data_root=data_root,
@@ -113,6 +117,21 @@ class MediaDataset(BaseDataset):
     def set_draw(self, seed: int, epoch: int) -> None:
         """Tell from which seed and epoch on to draw; see :class:`~clipbert_mm.engine.EpochSeedHook`."""
         self._draw.copy_(torch.tensor([seed, epoch]))
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Hand the records to a process that is started afresh as shared memory; a forked one sees them anyway."""
+        if get_spawning_popen() is None or not self._fully_initialized:
+            return self.__dict__
+        if self._shared is None:  # copied once, however many processes there are
+            self._shared = torch.from_numpy(self.data_bytes).share_memory_()
+            self.data_bytes = self._shared.numpy()
+        return {name: value for name, value in self.__dict__.items() if name != "data_bytes"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Take the records as an array again."""
+        self.__dict__.update(state)
+        if "data_bytes" not in state and self._shared is not None:
+            self.data_bytes = self._shared.numpy()
 
     def __getitem__(self, idx: int) -> dict[str, Any]:
         """Return an item as its pipeline leaves it.
