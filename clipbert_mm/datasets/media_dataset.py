@@ -47,6 +47,9 @@ class MediaDataset(BaseDataset):
         AnnotationError: If the annotation file cannot be used, or files that it names are missing.
     """
 
+    data_bytes: np.ndarray
+    """The records, one pickle after another."""
+
     def __init__(
         self,
         *,

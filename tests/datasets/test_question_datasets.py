@@ -137,7 +137,8 @@ def test_each_option_is_a_text(folder: Path):
 def test_options_and_answers_have_to_go_together(folder: Path, wrong: dict[str, Any]):
     record = dict(video="train_00000", options=["a", "b"], answer=0)
     with pytest.raises(
-        AnnotationError, match=r"more\.jsonl, line 2: expected two or more options and the place of the right one, as in"
+        AnnotationError,
+        match=r"more\.jsonl, line 2: expected two or more options and the place of the right one, as in",
     ):
         MultipleChoiceDataset(**written(folder, record, record | wrong))
 
@@ -176,12 +177,16 @@ def test_questions_for_a_server_have_no_labels(folder: Path):
     item = SoftAnswerDataset(**options, test_mode=True).prepare_test(0)
     assert item["question_ids"] == [7]
     assert "answer_scores" not in item
-    with pytest.raises(AnnotationError, match=r"expected labels in every line, .* got 1 of 1 questions without; .*'what"):
+    with pytest.raises(
+        AnnotationError, match=r"expected labels in every line, .* got 1 of 1 questions without; .*'what"
+    ):
         SoftAnswerDataset(**options)
     asked = dict(video="train_00000", question="what?")
     for labels in ({"circle": 1.5}, {"circle": "1"}, ["circle"], {"circle": float("nan")}):
         options |= written(folder, asked | dict(labels={"circle": 1.0}), asked | dict(labels=labels))
-        with pytest.raises(AnnotationError, match=r"more\.jsonl, line 2: expected labels from answers to scores in \[0, 1\]"):
+        with pytest.raises(
+            AnnotationError, match=r"more\.jsonl, line 2: expected labels from answers to scores in \[0, 1\]"
+        ):
             SoftAnswerDataset(**options)
     options |= written(folder, asked | dict(labels={"circle": 1.0}), asked)
     with pytest.raises(AnnotationError, match=r"got 1 of 2 questions without"):
