@@ -88,7 +88,7 @@ def datasets(own_world: Path) -> Path:
         write(f"count_{split}", split, question=caption, count=lambda r: len(r["caption"]) % 9 + 1)
     for name in ("vqa_train", "vqa_val"):
         write(name, "pretrain", question=caption, labels=lambda r: {answer(r): 1.0, words[0]: 0.3})
-    for name in ("pretrain_coco", "pretrain_vg"):
+    for name in ("pretrain_coco", "pretrain_vg", "pretrain_coco-val"):
         write(name, "pretrain", caption=caption)
     for name in ("qa", "frameqa", "vqa"):
         (annotations / f"{name}_answers.json").write_text(json.dumps({word: i for i, word in enumerate(words)}))
@@ -167,7 +167,7 @@ def test_a_row_takes_a_training_step(path: Path, read: Callable, without_gradien
     assert {name for name, value in model.named_parameters() if value.requires_grad} - moved <= needless
 
 
-@pytest.mark.parametrize("path", [path for path in ROWS if "coco-vg" not in path.stem], ids=recipe_of)
+@pytest.mark.parametrize("path", ROWS, ids=recipe_of)
 def test_a_row_takes_a_test_step_and_its_metric_takes_the_result(path: Path, read: Callable):
     config = read(path)
     model: nn.Module = build(shrink_model(config.model)).eval()

@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from clipbert_mm.structures import AnnotationError
@@ -11,20 +11,26 @@ MEDIA_KEYS = ("video", "image", "clip_name", "gif_name", "video_id", "image_id",
 """Where a record names its file, by our key, then by those of the paper's release. The first that is there counts."""
 
 
-def read_records(path: str, keys: Mapping[str, type | tuple[type, ...]], example: str) -> list[dict[str, Any]]:
+def read_records(
+    path: str,
+    keys: Mapping[str, type | tuple[type, ...]],
+    example: str,
+    fault_of: Callable[[Mapping[str, Any]], str] = lambda record: "",
+) -> list[dict[str, Any]]:
     """Read a JSON-lines file: one object a line, blank lines are left out.
 
     Args:
         path: The file.
         keys: What every record needs beside its file, with its type; text has to have something in it.
         example: A line as it should be, for errors.
+        fault_of: Says what was expected and what came where the values of a record do not go together, else nothing.
 
     Returns:
         The records, each with the name of its file under ``media``, whatever key it had.
 
     Raises:
         AnnotationError: If the file is missing or has no record, if a line is not UTF-8 or no JSON object, or if a record
-            lacks a key or has something else under it.
+            lacks a key, has something else under it or has a fault.
     """
     if not os.path.isfile(path):
         raise AnnotationError(
@@ -58,6 +64,8 @@ def read_records(path: str, keys: Mapping[str, type | tuple[type, ...]], example
                     raise AnnotationError(
                         f'{path}, line {number}: expected {_word(kind)} under the key "{wanted}", {found}.'
                     )
+            if fault := fault_of(record):
+                raise AnnotationError(f"{path}, line {number}: {fault}")
             # One string for each key, however many records.
             kept = {shared.setdefault(word, word): value for word, value in record.items() if word != key}
             records.append({"media": name, **kept})

@@ -1,16 +1,16 @@
 """Retrieval in both directions, with any number of captions a video."""
 
+import json
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from mmengine.evaluator import BaseMetric
-from mmengine.fileio import dump
 from mmengine.logging import print_log
 
 from clipbert_mm.evaluation.coverage import readable
 from clipbert_mm.registry import METRICS
+from clipbert_mm.structures import written_whole
 
 SUMMARIES: dict[str, Callable[[np.ndarray], Any]] = {
     "R@1": lambda ranks: (ranks <= 1).mean() * 100,
@@ -114,7 +114,8 @@ class RetrievalMetric(BaseMetric):
     not be read are left out with their captions, and ``coverage`` says which share of the videos was tested.
 
     Args:
-        rankings_file: JSON file for each caption's scores of all videos; None writes none.
+        rankings_file: JSON file for what became of each query: ``videos`` and ``texts``, the place of each text's video
+            (``text_video``), the ``ranks`` both ways, and the ``scores`` of each text and video; None writes none.
         collect_device: Device that collects results of several processes, "cpu" or "gpu".
     """
 
@@ -135,21 +136,22 @@ class RetrievalMetric(BaseMetric):
         scores = np.stack([entry["scores"] for entry in gallery], axis=1)  # (texts, videos)
         text_video = np.repeat(np.arange(len(gallery)), [len(entry["texts"]) for entry in gallery])
         metrics = retrieval_metrics(scores, text_video) | {"coverage": coverage}
-        for way, ranks in ranks_both_ways(scores, text_video).items():
+        both_ways = ranks_both_ways(scores, text_video)
+        for way, ranks in both_ways.items():
             said = [f"{name} {low:.1f} to {high:.1f}" for name, (low, high) in bootstrap_intervals(ranks).items()]
             print_log(
                 f"{way}, 95 % intervals by bootstrap over {len(ranks)} queries: {', '.join(said)}", logger="current"
             )
         if self.rankings_file is not None:
-            Path(self.rankings_file).parent.mkdir(parents=True, exist_ok=True)
-            dump(
-                dict(
-                    videos=[entry["path"] for entry in gallery],
-                    texts=[text for entry in gallery for text in entry["texts"]],
-                    text_video=text_video.tolist(),
-                    scores=scores.tolist(),
-                ),
-                self.rankings_file,
-                file_format="json",
+            about = dict(
+                videos=[entry["path"] for entry in gallery],
+                texts=[text for entry in gallery for text in entry["texts"]],
+                text_video=text_video.tolist(),
+                ranks={way: ranks.tolist() for way, ranks in both_ways.items()},
             )
+            with written_whole(self.rankings_file) as file:
+                file.write(json.dumps(about)[:-1] + ', "scores": [')
+                for number, row in enumerate(scores):  # not all at once: ActivityNet's are 24 million numbers
+                    file.write((",\n" if number else "\n") + json.dumps(row.tolist()))
+                file.write("]}\n")
         return metrics

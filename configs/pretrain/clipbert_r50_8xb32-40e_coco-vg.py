@@ -43,6 +43,7 @@ train_dataloader = dict(
         ],
     )
 )
+test_dataloader = dict(dataset=dict(pipeline=pipeline))
 
 train_cfg = dict(type="EpochBasedTrainLoop", max_epochs=40)
 optim_wrapper = dict(optimizer=dict(lr=5e-5))

@@ -136,6 +136,8 @@ def test_entries_may_come_in_any_order(tmp_path: Path):
     assert found == pytest.approx(retrieval_metrics(scores, text_video))
     rankings = json.loads((tmp_path / "deep" / "rankings.json").read_text())
     assert rankings["scores"] == scores.tolist()
+    assert rankings["ranks"]["t2v"] == best_ranks(scores, text_video[:, None] == np.arange(4)).tolist()
+    assert float(np.mean(rankings["ranks"]["v2t"])) == found["v2t/MnR"]
     assert rankings["text_video"] == text_video.tolist()
     assert rankings["videos"] == ["0.mp4", "1.mp4", "2.mp4", "3.mp4"]
     assert rankings["texts"] == [text for entry in entries for text in entry["texts"]]

@@ -130,13 +130,13 @@ def test_browsing_shows_masks(tool: Callable, monkeypatch: pytest.MonkeyPatch, t
 def test_the_shapes_world_is_written_by_its_tool(
     tool: Callable, tmp_path: Path, capsys: pytest.CaptureFixture, decode_with_pyav: Callable
 ):
-    sizes = dict(seed=4, images=2, train_videos=2, test_videos=1, test_captions=2)
+    sizes = dict(seed=4, images=2, test_images=1, train_videos=2, test_videos=1, test_captions=2)
     arguments = [f"--{name.replace('_', '-')}={value}" for name, value in sizes.items()]
     main = tool("dataset_converters/shapes.py").main
     main([str(tmp_path / "a"), *arguments])
     ShapesWorld(**sizes).write(tmp_path / "b")
     files = sorted(path.relative_to(tmp_path / "b") for path in (tmp_path / "b").rglob("*.*"))
-    assert len(files) == 2 + 3 + 4 + 13, "images, videos, captions with world.json, questions"
+    assert len(files) == 3 + 3 + 5 + 13, "images, videos, captions with world.json, questions"
     for path in files:
         if path.suffix == ".mp4":  # x264 may write the same pictures in other bytes
             assert (decode_with_pyav(tmp_path / "a" / path) == decode_with_pyav(tmp_path / "b" / path)).all()

@@ -30,7 +30,9 @@ def demo(tool: Callable[[str], ModuleType], monkeypatch: pytest.MonkeyPatch) -> 
 
     monkeypatch.setattr(module, "stage_config", shrunken)
     monkeypatch.setattr(
-        module, "ShapesWorld", lambda seed: ShapesWorld(seed=seed, images=16, train_videos=6, test_videos=3)
+        module,
+        "ShapesWorld",
+        lambda seed: ShapesWorld(seed=seed, images=16, test_images=4, train_videos=6, test_videos=3),
     )
     monkeypatch.setenv("SHAPES_ROOT", "nowhere")  # the demo sets it, and this puts it back
     return module
