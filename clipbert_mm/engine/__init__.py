@@ -5,6 +5,7 @@ from clipbert_mm.engine.optimizer import GroupedOptimWrapperConstructor
 from clipbert_mm.engine.retrieval_loop import RetrievalTestLoop, RetrievalValLoop
 from clipbert_mm.engine.runner import ClipBertRunner
 from clipbert_mm.engine.schedulers import WarmupLinearLR
+from clipbert_mm.engine.train_loop import StepTrainLoop
 
 __all__ = [
     "BrokenMediaHook",
@@ -14,5 +15,6 @@ __all__ = [
     "GroupedOptimWrapperConstructor",
     "RetrievalTestLoop",
     "RetrievalValLoop",
+    "StepTrainLoop",
     "WarmupLinearLR",
 ]

@@ -4,9 +4,11 @@ from collections.abc import Sequence
 from typing import Any
 
 from mmengine.model import is_model_wrapper
+from mmengine.optim import OptimWrapper
 from mmengine.runner import Runner
 
 from clipbert_mm.checkpoint import CheckpointError, read_source
+from clipbert_mm.engine.optimizer import scale_learning_rate
 from clipbert_mm.registry import RUNNERS
 
 
@@ -17,6 +19,10 @@ class ClipBertRunner(Runner):
     They are recognised by their content and opened without running code from them; see :mod:`clipbert_mm.checkpoint`.
     :class:`~clipbert_mm.engine.CheckpointFitHook` sees that they fit.
     """
+
+    def scale_lr(self, optim_wrapper: OptimWrapper, auto_scale_lr: dict[str, Any] | None = None) -> None:
+        """Scale the learning rate with the global batch; see :func:`~clipbert_mm.engine.optimizer.scale_learning_rate`."""
+        scale_learning_rate(self, optim_wrapper, auto_scale_lr)
 
     def load_checkpoint(
         self,
