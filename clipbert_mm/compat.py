@@ -12,10 +12,11 @@ from typing import Any
 import mmengine.optim
 import numpy as np
 import torch
+from mmengine.hooks import EarlyStoppingHook as _EarlyStoppingHook
 from mmengine.logging import HistoryBuffer
 
 from clipbert_mm.checkpoint.arrays import STAND_INS
-from clipbert_mm.registry import OPTIM_WRAPPERS
+from clipbert_mm.registry import HOOKS, OPTIM_WRAPPERS
 
 
 def _history_statistic(owner: type, name: str) -> object:
@@ -79,6 +80,22 @@ class _CountsOneStep:
         """Begin to count at ``init_counts``; the last step, at ``max_counts``, may be of fewer batches."""
         self._inner_count, self._max_counts = init_counts, max_counts
         self._remainder_counts = max_counts % self._accumulative_counts  # type: ignore[attr-defined]
+
+
+@HOOKS.register_module()
+class EarlyStoppingHook(_EarlyStoppingHook):
+    """MMEngine's hook, which goes on counting where a run was cut.
+
+    For MMEngine 0.10.7, whose hook begins to wait anew after each resume.
+    """
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what it counted, for a checkpoint."""
+        return dict(wait_count=self.wait_count, best_score=self.best_score)
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on where a run was cut."""
+        self.wait_count, self.best_score = state["wait_count"], state["best_score"]
 
 
 @OPTIM_WRAPPERS.register_module()

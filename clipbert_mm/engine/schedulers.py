@@ -15,7 +15,7 @@ class WarmupLinearLR(LRSchedulerMixin, _ParamScheduler):
 
     Use it with ``convert_to_iter_based=True``; ``end`` is then the training's last epoch unless given. It holds for any
     number of steps, also where the warm-up is a fraction of an epoch. Steps are the optimiser's under gradient accumulation
-    too, since they are the iterations of :class:`~clipbert_mm.engine.StepTrainLoop`.
+    too, since they are the iterations of :class:`~clipbert_mm.engine.EpochBasedTrainLoop`.
 
     Args:
         optimizer: Optimiser or its wrapper.

@@ -1,4 +1,4 @@
-"""The learning rate at each of the optimiser's steps, in trainings by MMEngine's Runner."""
+"""The learning rate at each of the optimiser's steps, in trainings by our Runner."""
 
 import math
 from collections.abc import Callable
@@ -7,11 +7,10 @@ from pathlib import Path
 import pytest
 import torch
 from mmengine.model import BaseModel
-from mmengine.runner import Runner
 from torch import Tensor, nn
 
 from clipbert_mm.compat import OptimWrapper
-from clipbert_mm.engine import WarmupLinearLR
+from clipbert_mm.engine import ClipBertRunner, WarmupLinearLR
 
 
 def rates(steps: int, **options: object) -> list[float]:
@@ -61,14 +60,14 @@ class OneWeight(BaseModel):
 
 @pytest.fixture
 def train(tmp_path: Path) -> Callable[..., tuple[list[float], list[float]]]:
-    """Train by MMEngine's Runner; gives the rate at each iteration and at each of the optimiser's steps."""
+    """Train by our Runner; gives the rate at each iteration and at each of the optimiser's steps."""
 
     def run(epochs: int, epoch_length: int, accumulation: int) -> tuple[list[float], list[float]]:
         model, at_steps = OneWeight(), []
         optimizer = model.optimizer
         make_step = optimizer.step
         optimizer.step = lambda: at_steps.append(optimizer.param_groups[0]["lr"]) or make_step()
-        runner = Runner(
+        runner = ClipBertRunner(
             model,
             work_dir=str(tmp_path),
             experiment_name=f"{tmp_path.name}-{epochs}-{epoch_length}-{accumulation}",
