@@ -2,9 +2,13 @@
 
 import functools
 import itertools
+import os
 import re
 import signal
-from collections.abc import Callable, Iterator
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -65,22 +69,36 @@ class WatchedLoader(DataLoader):
             WorkerError: If a worker hung or died: at which file it was.
         """
         batches = super().__iter__()
+        self.skipped = 0
         while True:
             try:
                 batch = next(batches)
             except StopIteration:
                 return
             except RuntimeError as error:
-                explained = self._explain(str(error))
+                workers = getattr(batches, "_workers", ())
+                explained = self.explain(str(error), {each.pid: each.exitcode for each in workers if each.exitcode})
                 if explained is None:
                     raise
-                for worker in getattr(batches, "_workers", ()):
-                    worker.kill()  # one that hangs does not end by itself, and this process would wait for it
+                for worker in workers:
+                    # One that hangs does not end by itself, and this process would wait for it. That a child ended makes
+                    # torch raise again.
+                    with suppress(RuntimeError):
+                        worker.kill()
+                        worker.join()
                 raise WorkerError(explained) from error
             yield batch
 
-    def _explain(self, text: str) -> str | None:
-        """Say what became of a worker by torch's word on it; None if the word is on something else."""
+    def explain(self, text: str, exits: Mapping[int, int] = MappingProxyType({})) -> str | None:
+        """Say what became of a worker.
+
+        Args:
+            text: Torch's word on it.
+            exits: The exit status of workers that ended, by process, as far as it is known.
+
+        Returns:
+            The words; None if torch's are on something else.
+        """
         loading = self.dataset.loading() if hasattr(self.dataset, "loading") else []
         if "timed out" in text:
             at = "".join(f"\n  {each.path}: {each.seconds:.0f} s (process {each.pid})" for each in loading)
@@ -93,12 +111,14 @@ class WatchedLoader(DataLoader):
             return None
         pids = {int(pid) for pid in died[1].split(",")}
         at = ", ".join(each.path for each in loading if each.pid in pids) or "no file"
+        signals = [signal.Signals(-exits[pid]).name for pid in pids if exits.get(pid, 0) < 0]
+        fate = f"ended by {', '.join(signals)}" if signals else died[2].split(". ")[0].rstrip(". ")
         advice = (
-            " The machine or the job may be out of memory: lower num_workers, prefetch_factor or batch_size of the dataloader."
-            if "Killed" in died[2] or "unexpectedly" in died[2]
-            else " The decoder may have crashed at that file: take it out (tools/analysis_tools/scan_videos.py finds such)."
+            "The machine or the job may be out of memory: lower num_workers, prefetch_factor or batch_size of the dataloader."
+            if "SIGKILL" in fate or "Killed" in fate
+            else "The decoder may have crashed at that file: take it out (tools/analysis_tools/scan_videos.py finds such)."
         )
-        return f"A worker of the dataloader (process {died[1]}) died at {at}: {died[2].split('. ')[0].rstrip('. ')}.{advice}"
+        return f"A worker of the dataloader (process {died[1]}) died at {at}: {fate}. {advice}"
 
 
 class _Rest:
@@ -112,11 +132,18 @@ class _Rest:
         return len(self.batches)
 
     def __iter__(self) -> Iterator[Any]:
-        skipped, self.loader.skipped = self.loader.skipped, 0
-        return itertools.islice(iter(self.batches), skipped, None)
+        return itertools.islice(iter(self.batches), self.loader.skipped, None)
 
 
 def _begin_worker(begin: Callable[[int], None] | None, worker: int) -> None:
+    """Let only the process that reads from this worker end it by a signal."""
     signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
+    threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
     if begin is not None:
         begin(worker)
+
+
+def _end_with(parent: int) -> None:
+    while signal.sigwaitinfo(STOP_SIGNALS).si_pid != parent:
+        pass
+    os._exit(0)

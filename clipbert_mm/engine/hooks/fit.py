@@ -38,7 +38,7 @@ def run_contents(runner: Runner) -> Contents:
     answers = next((dataset.answers for dataset in datasets if getattr(dataset, "answers", None) is not None), None)
     pipelines = {}
     for split in ("train", "val", "test"):
-        dataset = (runner.cfg.get(f"{split}_dataloader") or {}).get("dataset", {})
+        dataset = (runner.cfg.get(f"{split}_dataloader") or {}).get("dataset")
         if isinstance(dataset, Mapping):
             pipelines[split] = plain(dataset.get("pipeline") or dataset.get("datasets", [{}])[0].get("pipeline", []))
     return Contents(
