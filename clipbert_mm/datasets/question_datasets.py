@@ -3,6 +3,7 @@
 import logging
 import os
 from abc import abstractmethod
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import numpy as np

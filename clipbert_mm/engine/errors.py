@@ -9,9 +9,10 @@ from clipbert_mm.checkpoint import CheckpointError
 from clipbert_mm.datasets.annotations import AnnotationError
 from clipbert_mm.datasets.transforms import BrokenMediaError
 from clipbert_mm.engine.config import OptionError
+from clipbert_mm.engine.loading import WorkerError
 
-OWN_ERRORS = (AnnotationError, BrokenMediaError, CheckpointError, OptionError)
-USER_ERRORS = (KeyError, OSError, RuntimeError, TypeError, ValueError)
+OWN_ERRORS = (AnnotationError, BrokenMediaError, CheckpointError, OptionError, WorkerError)
+USER_ERRORS = (FloatingPointError, KeyError, OSError, RuntimeError, TypeError, ValueError)
 """What the tools answer with :func:`plain_message`, which raises again what is no user's to mend."""
 
 
