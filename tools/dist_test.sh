@@ -6,7 +6,7 @@ fixed=("${1:?CONFIG}" "${2:?CHECKPOINT}")
 processes="${3:?GPUS}"
 shift 3
 
-exec python -m torch.distributed.run \
+exec python "$(dirname "$0")/dist_run.py" \
   --nnodes="${NNODES:-1}" --node_rank="${NODE_RANK:-0}" --nproc_per_node="$processes" \
   --master_addr="${MASTER_ADDR:-127.0.0.1}" --master_port="${PORT:-29500}" \
   "$(dirname "$0")/test.py" "${fixed[@]}" --launcher pytorch "$@"
