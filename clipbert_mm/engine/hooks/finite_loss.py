@@ -44,7 +44,7 @@ class FiniteLossHook(Hook):
         said = ", ".join(f"{key} {value:g}" for key, value in losses.items())
         good = "There is no good checkpoint yet." if self.good is None else f"The last good checkpoint is {self.good}."
         if last != self.good:
-            good += f" (Of {last}, written just before, no loss was finite.)"
+            good += f" {last} was written just before, and this loss is of its weights."
         raise FloatingPointError(
             f"The loss is not finite at step {runner.iter + 1} (epoch {runner.epoch + 1}, batch {batch_idx + 1}), process "
             f"{runner.rank}: {said}. {good} Lower the learning rate, clip gradients, or look at the items of the batch "
