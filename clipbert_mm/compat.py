@@ -6,15 +6,14 @@ A part of this file can go as soon as its releases are out of our bounds (requir
 import os
 import re
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
+from datetime import timedelta
 from typing import Any
 
+import mmengine.optim
 import numpy as np
 import torch
 from mmengine.hooks import EarlyStoppingHook as _EarlyStoppingHook
 from mmengine.logging import HistoryBuffer
-from mmengine.optim import OptimWrapper
 
 from clipbert_mm.checkpoint.arrays import STAND_INS
 from clipbert_mm.registry import HOOKS, OPTIM_WRAPPERS
@@ -66,19 +65,21 @@ def _permute_maps(backbone: torch.nn.Module, frames: tuple, maps: tuple) -> tupl
     return tuple(each.permute(0, 3, 1, 2) for each in maps)
 
 
-@OPTIM_WRAPPERS.register_module()
-class CpuAmpOptimWrapper(OptimWrapper):
-    """Mixed precision on the CPU, in bfloat16.
+class _CountsOneStep:
+    """Counts the batches of one step of the optimiser at a time.
 
-    For MMEngine 0.10.7, whose AmpOptimWrapper refuses CPUs. bfloat16 has float32's range, so no loss scaling is needed.
-    Arguments are those of MMEngine's OptimWrapper.
+    For MMEngine 0.10.7, whose wrappers count the batches of a whole training, so that a step may begin in one epoch and end in
+    the next; and which warn where a training is resumed or has frozen batch norms, though nothing is lost.
     """
 
-    @contextmanager
-    def optim_context(self, model: torch.nn.Module) -> Iterator[None]:
-        """Run the forward pass of a step in bfloat16 autocast."""
-        with super().optim_context(model), torch.autocast("cpu", dtype=torch.bfloat16):
-            yield
+    def begin_step(self, batches: int) -> None:
+        """Say of how many batches the next step is; their gradients are averaged, and synchronised once."""
+        self.initialize_count_status(None, 0, batches)
+
+    def initialize_count_status(self, model: torch.nn.Module | None, init_counts: int, max_counts: int) -> None:
+        """Begin to count at ``init_counts``; the last step, at ``max_counts``, may be of fewer batches."""
+        self._inner_count, self._max_counts = init_counts, max_counts
+        self._remainder_counts = max_counts % self._accumulative_counts  # type: ignore[attr-defined]
 
 
 @HOOKS.register_module()
@@ -97,18 +98,133 @@ class EarlyStoppingHook(_EarlyStoppingHook):
         self.wait_count, self.best_score = state["wait_count"], state["best_score"]
 
 
-def start_gloo(launcher: str) -> None:
-    """Start the process group of a run on CPUs before the Runner does.
+@OPTIM_WRAPPERS.register_module()
+class OptimWrapper(_CountsOneStep, mmengine.optim.OptimWrapper):
+    """MMEngine's, counting by step."""
 
-    For MMEngine 0.10.7, whose launchers call ``torch.cuda.set_device`` even where there is no GPU.
+
+@OPTIM_WRAPPERS.register_module()
+class AmpOptimWrapper(_CountsOneStep, mmengine.optim.AmpOptimWrapper):
+    """Mixed precision, on a GPU as MMEngine's of this name, and on the CPU.
+
+    For MMEngine 0.10.7, whose AmpOptimWrapper refuses CPUs, scales losses in bfloat16 too, and learns only in the first step
+    that a GPU has no bfloat16. Weights and optimiser stay in float32.
+
+    Args:
+        optimizer: The optimiser.
+        dtype: "float16" or "bfloat16"; "auto" for float16 on a GPU and bfloat16 on a CPU.
+        loss_scale: In float16, as of MMEngine's: "dynamic", a fixed scale, or GradScaler's arguments. bfloat16 has float32's
+            range and needs none.
+        accumulative_counts: Batches of a step.
+        clip_grad: Arguments of torch's ``clip_grad_norm_``.
+        use_fsdp: Whether the scaler is that of sharded gradients.
 
     Raises:
-        ValueError: If the launcher is not "pytorch", the only one that is known to work without GPUs.
+        ValueError: If this machine cannot compute in ``dtype``.
     """
-    if launcher != "pytorch":
-        raise ValueError(f"Without a GPU only --launcher pytorch works, got {launcher}.")
-    if not torch.distributed.is_initialized():
-        torch.distributed.init_process_group(backend="gloo")
+
+    def __init__(
+        self,
+        optimizer: torch.optim.Optimizer,
+        dtype: str = "auto",
+        loss_scale: float | str | dict = "dynamic",
+        accumulative_counts: int = 1,
+        clip_grad: dict | None = None,
+        use_fsdp: bool = False,
+    ) -> None:
+        self.cast_dtype = half_precision(dtype)
+        common = dict(optimizer=optimizer, accumulative_counts=accumulative_counts, clip_grad=clip_grad)
+        if torch.cuda.is_available():
+            scale = dict(enabled=False) if self.cast_dtype == torch.bfloat16 else loss_scale
+            super().__init__(loss_scale=scale, dtype=self.cast_dtype, use_fsdp=use_fsdp, **common)
+        else:
+            mmengine.optim.OptimWrapper.__init__(self, **common)
+            self.loss_scaler = torch.amp.GradScaler("cpu", enabled=False)
+            self._scale_update_param = None
+
+
+def half_precision(dtype: str) -> torch.dtype:
+    """Return torch's type of a name; of "auto", float16 on a GPU and bfloat16 on a CPU.
+
+    Raises:
+        ValueError: If there is no such type, or this machine cannot compute in it.
+    """
+    gpu = torch.cuda.is_available()
+    names = {"auto": "float16" if gpu else "bfloat16", "fp16": "float16", "bf16": "bfloat16"}
+    name = names.get(dtype, dtype)
+    if name not in ("float16", "bfloat16"):
+        raise ValueError(f"Mixed precision is float16 (fp16) or bfloat16 (bf16), got {dtype!r}.")
+    if name == "float16" and not gpu:
+        raise ValueError(
+            "Mixed precision in float16 needs a GPU, and there is none. Use bfloat16 (--amp bf16) on the CPU."
+        )
+    if name == "bfloat16" and gpu and not torch.cuda.is_bf16_supported(including_emulation=False):
+        raise ValueError(
+            f"Mixed precision in bfloat16 needs a GPU that computes in it, and {torch.cuda.get_device_name()} does not. Use "
+            "float16 (--amp fp16)."
+        )
+    return getattr(torch, name)
+
+
+def start_processes(launcher: str, timeout: float | None = None) -> None:
+    """Tell torch which process of how many this is, in its own variables; on CPUs, start their group.
+
+    For MMEngine 0.10.7, which asks Slurm's scontrol for addresses, takes the same port for every job of a machine, and calls
+    ``torch.cuda.set_device`` even where there is no GPU. With the variables its launcher "pytorch" does for all.
+
+    Args:
+        launcher: What started the processes: "pytorch", "slurm" or "mpi".
+        timeout: Seconds after which a process that waits for others gives up; torch's default if None.
+
+    Raises:
+        ValueError: If the launcher is unknown, or its variables are missing.
+    """
+    if launcher not in LAUNCHED_BY:
+        raise ValueError(f"--launcher is none, {', '.join(LAUNCHED_BY)}, got {launcher}.")
+    starter, names = LAUNCHED_BY[launcher]
+    missing = [name for name in names if name not in os.environ]
+    if missing:
+        raise ValueError(
+            f"--launcher {launcher} is for processes started by {starter}; {', '.join(missing)} is not set."
+        )
+    os.environ.update({ours: os.environ[name] for ours, name in zip(TORCH_VARIABLES, names, strict=True)})
+    if launcher == "slurm":
+        job = int(os.environ.get("SLURM_JOB_ID", 0))
+        os.environ.setdefault("MASTER_PORT", str(20000 + job % 20000))  # jobs that share a machine do not meet
+        os.environ.setdefault("MASTER_ADDR", first_host(os.environ.get("SLURM_STEP_NODELIST", "127.0.0.1")))
+    elif launcher == "mpi":
+        alone = os.environ.get("OMPI_COMM_WORLD_LOCAL_SIZE") == os.environ["WORLD_SIZE"]
+        if "MASTER_ADDR" not in os.environ and not alone:
+            raise ValueError(
+                "--launcher mpi over several machines needs MASTER_ADDR, the address of the first of them."
+            )
+        os.environ.setdefault("MASTER_ADDR", "127.0.0.1")
+        os.environ.setdefault("MASTER_PORT", "29500")
+    if not torch.cuda.is_available() and not torch.distributed.is_initialized():
+        limit = None if timeout is None else timedelta(seconds=timeout)
+        torch.distributed.init_process_group(backend="gloo", timeout=limit)
+
+
+TORCH_VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK")
+LAUNCHED_BY = {
+    "pytorch": ("torchrun (tools/dist_train.sh, dist_test.sh)", TORCH_VARIABLES),
+    "slurm": ("srun (tools/slurm_train.sh, slurm_test.sh)", ("SLURM_PROCID", "SLURM_NTASKS", "SLURM_LOCALID")),
+    "mpi": (
+        "Open MPI's mpirun",
+        ("OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_LOCAL_RANK"),
+    ),
+}
+"""What starts the processes, and where it says a process's number, how many there are, and its number on its machine."""
+
+
+def first_host(node_list: str) -> str:
+    """Return the first machine of a list as Slurm writes it.
+
+    >>> first_host("gpu[07-09,12],login1")
+    'gpu07'
+    """
+    first = re.match(r"(?:[^,\[]|\[[^\]]*\])+", node_list)
+    return re.sub(r"\[([^\],-]+)[^\]]*\]", r"\1", first[0] if first else node_list)
 
 
 def load_tokenizer(path_or_name: str) -> Any:  # noqa: ANN401

@@ -25,7 +25,18 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         metavar="auto|PATH",
         help="go on from the newest whole checkpoint of the work dir, or from the one at PATH",
     )
-    parser.add_argument("--amp", action="store_true", help="mixed precision (fp16 on a GPU, bfloat16 on a CPU)")
+    parser.add_argument(
+        "--amp",
+        nargs="?",
+        const="auto",
+        choices=["fp16", "bf16"],
+        help="mixed precision (fp16 on a GPU, bf16 on a CPU)",
+    )
+    parser.add_argument(
+        "--auto-scale-lr",
+        action="store_true",
+        help="scale the learning rate with the global batch (auto_scale_lr of the config)",
+    )
     parser.add_argument(
         "--cfg-options", nargs="+", action=DictAction, metavar="KEY=VALUE", help="settings laid over the config's"
     )
@@ -43,8 +54,10 @@ def main(argv: list[str] | None = None) -> None:
     config.launcher = args.launcher
     name = os.path.splitext(os.path.basename(args.config))[0]
     config.work_dir = args.work_dir or config.get("work_dir") or os.path.join("work_dirs", name)
-    if args.amp:
-        use_amp(config)
+    if args.amp is not None:
+        use_amp(config, args.amp)
+    if args.auto_scale_lr:
+        config.auto_scale_lr = {**(config.get("auto_scale_lr") or {}), "enable": True}
     passed_over: list[str] = []
     if args.resume == "auto":
         # MMEngine would resume from the config's load_from instead; that is where training begins, not where it goes on.

@@ -8,6 +8,7 @@ from typing import Any
 import mmengine
 from mmengine.dist import all_gather_object, barrier, get_world_size
 from mmengine.model import is_model_wrapper
+from mmengine.optim import OptimWrapper
 from mmengine.runner import BaseLoop, Runner
 from mmengine.runner.checkpoint import weights_to_cpu
 from torch import Tensor, nn
@@ -15,6 +16,7 @@ from torch.utils.data import DataLoader
 
 from clipbert_mm.checkpoint import CheckpointError, find_newest, read_source, write_checkpoint
 from clipbert_mm.engine.loading import WatchedLoader, WorkerError
+from clipbert_mm.engine.optimizer import scale_learning_rate
 from clipbert_mm.engine.random_state import random_state, set_random_state
 from clipbert_mm.registry import RUNNERS
 
@@ -58,11 +60,15 @@ class ClipBertRunner(Runner):
             cause: BaseException | None = error
             while cause is not None and not isinstance(error, WorkerError):
                 for loader in loaders:
-                    explained = loader.explain(str(cause)) if isinstance(loader, WatchedLoader) else None
+                    explained = loader.explain(str(cause)) if hasattr(loader, "explain") else None
                     if explained is not None:
                         raise WorkerError(explained) from error
                 cause = cause.__context__
             raise
+
+    def scale_lr(self, optim_wrapper: OptimWrapper, auto_scale_lr: dict[str, Any] | None = None) -> None:
+        """Scale the learning rate with the global batch; see :func:`~clipbert_mm.engine.optimizer.scale_learning_rate`."""
+        scale_learning_rate(self, optim_wrapper, auto_scale_lr)
 
     def load_or_resume(self) -> None:
         """Load weights, or a training's state: without ``load_from``, of the newest whole checkpoint of the work folder.
@@ -198,10 +204,8 @@ class ClipBertRunner(Runner):
             )
 
     def epoch_shape(self) -> dict[str, int]:
-        """Return how many batches an epoch of training has, and how many items a batch over all processes."""
-        loader = self.train_dataloader
-        size = loader.batch_size or getattr(loader.batch_sampler, "batch_size", 1)
-        return dict(batches_per_epoch=len(loader), items_per_step=size * get_world_size())
+        """Return how many steps an epoch of training has, and how many items a step over all processes."""
+        return dict(steps_per_epoch=len(self.train_dataloader), items_per_step=self.train_loop.items_per_step)
 
     def _hook_states(self) -> dict[str, Any]:
         return {type(hook).__name__: hook.state_dict() for hook in self.hooks if hasattr(hook, "state_dict")}

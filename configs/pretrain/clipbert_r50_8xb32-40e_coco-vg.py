@@ -46,3 +46,4 @@ train_dataloader = dict(
 
 train_cfg = dict(type="EpochBasedTrainLoop", max_epochs=40)
 optim_wrapper = dict(optimizer=dict(lr=5e-5))
+auto_scale_lr = dict(enable=False, base_batch_size=256)

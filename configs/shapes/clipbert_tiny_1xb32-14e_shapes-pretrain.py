@@ -34,4 +34,5 @@ train_dataloader = dict(
 
 train_cfg = dict(type="EpochBasedTrainLoop", max_epochs=14)
 optim_wrapper = dict(optimizer=dict(lr=1e-3))
+auto_scale_lr = dict(enable=False, base_batch_size=32)
 default_hooks = dict(checkpoint=dict(interval=2))

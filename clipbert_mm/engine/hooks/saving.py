@@ -1,6 +1,5 @@
 """When checkpoints are written, which are kept, and what becomes of a training that is told to stop."""
 
-import math
 import os
 import time
 from collections.abc import Sequence
@@ -25,9 +24,8 @@ PASSING = 2
 class CheckpointHook(_CheckpointHook):
     """MMEngine's hook, so that a kill at any moment costs minutes: also by the clock, and when a signal tells it to stop.
 
-    Checkpoints are of an optimiser's step; where an epoch ends between two, its checkpoint is of the next. Older ones are
-    removed once the new one is whole. On SIGTERM or SIGUSR1 the training saves at the next step of the optimiser and ends with
-    the exit status 75, on all processes together.
+    Older ones are removed once the new one is whole. On SIGTERM or SIGUSR1 the training saves at the next step of the optimiser
+    and ends with the exit status 75, on all processes together.
 
     Args:
         interval: Epochs between regular checkpoints, or steps of the optimiser if not ``by_epoch``; -1 for none.
@@ -91,8 +89,6 @@ class CheckpointHook(_CheckpointHook):
         )
         self.minutes = minutes
         self.kept: dict[str, list[str]] = {}
-        self.pending: int | None = None
-        """Number of an epoch that ended between two steps of the optimiser and is to be saved."""
 
     def before_train(self, runner: Runner) -> None:
         """See that checkpoints can be written, and take over what a run before wrote.
@@ -117,16 +113,16 @@ class CheckpointHook(_CheckpointHook):
 
     def after_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:  # noqa: ANN401
         """Save what is due after a step of the optimiser; the last of an epoch is left to :meth:`after_train_epoch`."""
-        if batch_idx + 1 < len(runner.train_dataloader) and runner.optim_wrapper.should_update():
+        if batch_idx + 1 < len(runner.train_dataloader):
             self._after_step(runner, epoch=runner.epoch, done=runner.iter + 1)
 
     def after_train_epoch(self, runner: Runner) -> None:
-        """Save what is due at the end of an epoch, or note it for the next step of the optimiser."""
+        """Save what is due at the end of an epoch."""
         last = self.save_last and runner.epoch + 1 == runner.max_epochs
         if self.by_epoch and (last or self.every_n_epochs(runner, self.interval, self.save_begin)):
-            self.pending = runner.epoch + 1
-        if runner.optim_wrapper.should_update():
-            self._after_step(runner, epoch=runner.epoch + 1, done=runner.iter)
+            name = self.filename_tmpl.format(runner.epoch + 1)
+            self._save(runner, name, "regular", epoch=runner.epoch + 1, done=runner.iter)
+        self._after_step(runner, epoch=runner.epoch + 1, done=runner.iter)
 
     def after_train(self, runner: Runner) -> None:
         """Remove what was written between regular checkpoints, if the end has one."""
@@ -170,10 +166,7 @@ class CheckpointHook(_CheckpointHook):
         elif runner.rank == 0 and self.minutes and time.monotonic() - self.saved_time > 60 * self.minutes:
             wanted = SAVE
         wanted = self.agreement.largest(wanted)
-        if self.pending is not None:
-            self._save(runner, self.filename_tmpl.format(self.pending), "regular", epoch, done)
-            self.pending = None
-        elif not self.by_epoch and self._step_is_due(runner, done):
+        if not self.by_epoch and self._step_is_due(runner, done):
             self._save(runner, self.filename_tmpl.format(done), "regular", epoch, done)
         if wanted != NOTHING and self.saved_iter != done:
             self._save(runner, f"iter_{done}.pth", "passing", epoch, done)
@@ -186,8 +179,7 @@ class CheckpointHook(_CheckpointHook):
             raise StoppedBySignal
 
     def _step_is_due(self, runner: Runner, done: int) -> bool:
-        step = math.ceil(done / runner.optim_wrapper._accumulative_counts)  # a last, shorter one is one too
-        regular = self.interval > 0 and step >= self.save_begin and (step - self.save_begin) % self.interval == 0
+        regular = self.interval > 0 and done >= self.save_begin and (done - self.save_begin) % self.interval == 0
         return regular or (self.save_last and done == runner.max_iters)
 
     def _save(self, runner: Runner, name: str, group: str, epoch: int, done: int) -> None:

@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""torch.distributed.run that passes a cluster's notice on and ends with the status of the training; see dist_train.sh.
+"""torch.distributed.run that passes a cluster's notice on and ends with the status of the training; see dist_run.sh.
 
 Torch's own answers SIGTERM by ending its processes within 30 seconds, SIGUSR1 by ending itself alone, and leaves with 1.
 """
