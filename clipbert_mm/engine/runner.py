@@ -1,5 +1,6 @@
 """MMEngine's Runner: it loads checkpoints of any kind, and writes its own so that a run can go on from them exactly."""
 
+import functools
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -8,13 +9,13 @@ import mmengine
 from mmengine.dist import all_gather_object, barrier, get_world_size
 from mmengine.model import is_model_wrapper
 from mmengine.optim import OptimWrapper
-from mmengine.runner import Runner
+from mmengine.runner import BaseLoop, Runner
 from mmengine.runner.checkpoint import weights_to_cpu
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from clipbert_mm.checkpoint import CheckpointError, find_newest, read_source, write_checkpoint
-from clipbert_mm.engine.loading import WatchedLoader
+from clipbert_mm.engine.loading import WatchedLoader, WorkerError
 from clipbert_mm.engine.optimizer import scale_learning_rate
 from clipbert_mm.engine.random_state import random_state, set_random_state
 from clipbert_mm.registry import RUNNERS
@@ -44,6 +45,26 @@ class ClipBertRunner(Runner):
         """Build a dataloader, as MMEngine's Runner does, whose workers are watched."""
         built = Runner.build_dataloader(dataloader, seed=seed, diff_rank_seed=diff_rank_seed)
         return built if isinstance(built, WatchedLoader) else WatchedLoader(built)
+
+    def train(self) -> nn.Module:
+        """Train; returns the model.
+
+        Raises:
+            WorkerError: If a worker of a dataloader hung or died: at which file it was.
+        """
+        try:
+            return super().train()
+        except Exception as error:
+            # Torch speaks up wherever the process is just then, and others may take that for an error of theirs.
+            loaders = [loop.dataloader for loop in (self._train_loop, self._val_loop) if isinstance(loop, BaseLoop)]
+            cause: BaseException | None = error
+            while cause is not None and not isinstance(error, WorkerError):
+                for loader in loaders:
+                    explained = loader.explain(str(cause)) if hasattr(loader, "explain") else None
+                    if explained is not None:
+                        raise WorkerError(explained) from error
+                cause = cause.__context__
+            raise
 
     def scale_lr(self, optim_wrapper: OptimWrapper, auto_scale_lr: dict[str, Any] | None = None) -> None:
         """Scale the learning rate with the global batch; see :func:`~clipbert_mm.engine.optimizer.scale_learning_rate`."""
@@ -146,7 +167,7 @@ class ClipBertRunner(Runner):
     def _checkpoint(self, meta: dict[str, Any], save_optimizer: bool, save_param_scheduler: bool) -> dict[str, Any]:
         """Return what MMEngine's checkpoints hold."""
         meta |= dict(
-            cfg=self.cfg.pretty_text,
+            cfg=self._config_text,
             seed=self.seed,
             experiment_name=self.experiment_name,
             time=time.strftime("%Y%m%d_%H%M%S", time.localtime()),
@@ -167,6 +188,10 @@ class ClipBertRunner(Runner):
                 else {name: [each.state_dict() for each in own] for name, own in self.param_schedulers.items()}
             )
         return checkpoint
+
+    @functools.cached_property
+    def _config_text(self) -> str:
+        return self.cfg.pretty_text  # laying it out takes longer than writing a small model
 
     def _check_finite(self, tensors: dict[str, Tensor], filename: str) -> None:
         """See that weights are worth keeping: a gradient without a number ruins them a step before the loss shows it."""
