@@ -22,7 +22,7 @@ MODULES = {
     "pyav": ("av", "pip install av"),
     "decord": ("decord", "pip install decord"),
     "opencv": ("cv2", "pip install opencv-python-headless"),
-    "torchcodec": ("torchcodec", "pip install torchcodec"),
+    "torchcodec": ("torchcodec.decoders", "pip install torchcodec"),
 }
 """What is imported, and the command that installs it."""
 
@@ -41,8 +41,9 @@ def check_backend(backend: str) -> None:
     if backend not in BACKENDS:
         raise ValueError(f"OpenVideo expects backend {', '.join(BACKENDS)}, got {backend!r}.")
     module, command = MODULES[backend]
-    if find_spec(module) is None:
-        raise BackendError(f"OpenVideo(backend={backend!r}) needs {module}, which is not installed: {command}")
+    package = module.partition(".")[0]
+    if find_spec(package) is None:
+        raise BackendError(f"OpenVideo(backend={backend!r}) needs {package}, which is not installed: {command}")
     try:
         importlib.import_module(module)
     except Exception as error:  # torchcodec raises RuntimeError, others ImportError or OSError
@@ -53,7 +54,7 @@ def check_backend(backend: str) -> None:
         )
         first = str(error).strip().partition("\n")[0]
         raise BackendError(
-            f"OpenVideo(backend={backend!r}): {module} cannot be imported and needs {needs} ({first})"
+            f"OpenVideo(backend={backend!r}): {package} cannot be imported and needs {needs} ({first})"
         ) from error
 
 

@@ -187,15 +187,20 @@ print(json.dumps(found))
 def test_a_backend_that_is_not_installed_is_named_with_the_command(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(backends, "find_spec", lambda name: None)
     for backend, (module, command) in backends.MODULES.items():
-        message = rf"^OpenVideo\(backend='{backend}'\) needs {module}, which is not installed: {command}$"
+        message = rf"^OpenVideo\(backend='{backend}'\) needs {module.split('.')[0]}, which is not installed: {command}$"
         with pytest.raises(BackendError, match=message):
             OpenVideo(backend=backend)
 
 
 def test_torchcodec_without_ffmpeg_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
-    (tmp_path / "torchcodec.py").write_text("raise RuntimeError('Could not load libtorchcodec.\\nMore lines')")
+    (tmp_path / "torchcodec").mkdir()
+    (tmp_path / "torchcodec" / "__init__.py").touch()
+    (tmp_path / "torchcodec" / "decoders.py").write_text(
+        "raise RuntimeError('Could not load libtorchcodec.\\nMore lines')"
+    )
     monkeypatch.syspath_prepend(str(tmp_path))
-    monkeypatch.delitem(sys.modules, "torchcodec", raising=False)
+    for name in [name for name in sys.modules if name.partition(".")[0] == "torchcodec"]:
+        monkeypatch.delitem(sys.modules, name)
     message = r"torchcodec cannot be imported and needs the system's FFmpeg.*apt-get install ffmpeg"
     with pytest.raises(BackendError, match=rf"{message} \(Could not load libtorchcodec\.\)$"):
         OpenVideo(backend="torchcodec")
