@@ -251,23 +251,6 @@ def count_attention(inputs: list, outputs: list) -> float:
     return float(np.prod(query[:-1])) * key[-2] * (query[-1] + value[-1])
 
 
-def build_decord_init(num_threads: int) -> Any:  # noqa: ANN401
-    """Build mmaction2's DecordInit, opening files by their path.
-
-    For mmaction2 1.2.0 with decord 0.6.0: it hands decord the file's bytes, and decord then ends the whole process
-    (segmentation fault) on an AVI file that is cut short; by path it does not. It also adds ".mp4" to a path without an
-    ending, and uses a file client of MMEngine's that is deprecated and says so each time.
-    """
-    import decord
-    from mmaction.datasets.transforms import DecordInit  # takes seconds, and images do without
-
-    class OpenByPath(DecordInit):
-        def _get_video_reader(self, filename: str) -> object:
-            return decord.VideoReader(filename, num_threads=self.num_threads)
-
-    return OpenByPath(num_threads=num_threads)
-
-
 def decoder_reason(error: Exception) -> str:
     """Return what a decoder's error says of the file.
 

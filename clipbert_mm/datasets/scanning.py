@@ -19,8 +19,15 @@ from mmengine.utils import is_abs
 from clipbert_mm.datasets.annotations import AnnotationError, read_records
 from clipbert_mm.datasets.conversion import write_records
 from clipbert_mm.datasets.parallel import run_each
-from clipbert_mm.datasets.transforms.decoding import BrokenMediaError, DecodeClips
-from clipbert_mm.datasets.transforms.storage import as_file, is_address, list_names, missing_media, stamp_media
+from clipbert_mm.datasets.transforms.decoding import DecodeClips
+from clipbert_mm.datasets.transforms.storage import (
+    BrokenMediaError,
+    as_file,
+    is_address,
+    list_names,
+    missing_media,
+    stamp_media,
+)
 from clipbert_mm.registry import TRANSFORMS
 
 STATUSES = (

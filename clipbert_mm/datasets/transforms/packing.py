@@ -3,9 +3,8 @@
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
-import torch
 from mmcv.transforms import BaseTransform
+from torch.utils.data import default_collate
 
 from clipbert_mm.registry import FUNCTIONS, TRANSFORMS
 from clipbert_mm.structures import VideoTextSample
@@ -56,5 +55,6 @@ def collate_items(items: list[dict[str, Any]]) -> dict[str, Any]:
     readable = [item["inputs"] for item in items if item["inputs"] is not None]
     inputs: dict[str, Any] = {key: [entry[key] for entry in readable] for key in (readable[0] if readable else ())}
     if readable:
-        inputs["frames"] = torch.from_numpy(np.stack(inputs["frames"]))
+        # In a worker torch stacks into memory that is shared already, so that handing over copies nothing.
+        inputs["frames"] = default_collate(inputs["frames"])
     return {"inputs": inputs, "data_samples": [item["data_samples"] for item in items]}

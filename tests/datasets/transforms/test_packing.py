@@ -66,7 +66,7 @@ def test_items_that_could_not_be_read_keep_their_record_and_leave_the_inputs():
 
 def test_frames_of_different_sizes_are_refused():
     small = pack(0, 1, frames=np.zeros((2, 1, 4, 5, 3), np.uint8))
-    with pytest.raises(ValueError, match="same shape"):
+    with pytest.raises(RuntimeError, match="equal size"):
         collate_items([pack(1, 1), small])
 
 
