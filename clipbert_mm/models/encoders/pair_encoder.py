@@ -99,9 +99,7 @@ class PairEncoder:
             places[own] = torch.arange(len(own))
         return EncodedTexts(groups, torch.tensor(lengths), places)
 
-    def __call__(
-        self, texts: EncodedTexts, visual_tokens: Tensor, text_index: Tensor, video_index: Tensor
-    ) -> Tensor:
+    def __call__(self, texts: EncodedTexts, visual_tokens: Tensor, text_index: Tensor, video_index: Tensor) -> Tensor:
         """Let the text and each clip of each pair look at one another.
 
         Args:
