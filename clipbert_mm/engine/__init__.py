@@ -8,7 +8,7 @@ from clipbert_mm.engine.hooks import (
     FiniteLossHook,
 )
 from clipbert_mm.engine.optimizer import GroupedOptimWrapperConstructor
-from clipbert_mm.engine.retrieval_loop import RetrievalTestLoop, RetrievalValLoop
+from clipbert_mm.engine.retrieval import RetrievalTestLoop, RetrievalValLoop
 from clipbert_mm.engine.runner import ClipBertRunner
 from clipbert_mm.engine.schedulers import WarmupLinearLR
 from clipbert_mm.engine.signals import EXIT_AGAIN, StoppedBySignal

@@ -135,5 +135,8 @@ def use_amp_in_test(config: Config, dtype: str = "auto") -> None:
         ValueError: If this machine cannot compute in ``dtype``.
     """
     chosen = compat.half_precision(dtype)
+    if config.test_cfg.get("type") == "RetrievalTestLoop":
+        config.test_cfg.precision = {torch.float16: "fp16", torch.bfloat16: "bf16"}[chosen]
+        return
     config.test_cfg.fp16 = True  # MMEngine's word for half precision of any type
     torch.set_autocast_dtype("cuda" if torch.cuda.is_available() else "cpu", chosen)

@@ -6,10 +6,12 @@ clip, D width, C classes.
 
 from collections.abc import Sequence
 
+import torch
 from mmengine.model import BaseModel
 from torch import Tensor, nn
 
 from clipbert_mm.models.backbones import build_backbone
+from clipbert_mm.models.encoders import PairEncoder
 from clipbert_mm.registry import MODELS
 from clipbert_mm.structures import VideoTextSample
 
@@ -119,11 +121,17 @@ class ClipBert(BaseModel):
     def score(self, visual_tokens: Tensor, text_ids: Tensor, text_mask: Tensor, video_index: Tensor) -> Tensor:
         """Predict each text beside each clip of its video; arguments as of :meth:`fuse`.
 
+        Without a gradient and out of training it is computed by :class:`~clipbert_mm.models.encoders.PairEncoder`.
+
         Returns:
             Clip logits, (M, K, C).
         """
-        states = self.fuse(visual_tokens, text_ids, text_mask, video_index)
-        return self.head(self.encoder.pool(states))
+        if self.training or torch.is_grad_enabled():
+            return self.head(self.encoder.pool(self.fuse(visual_tokens, text_ids, text_mask, video_index)))
+        pairs = PairEncoder(self.encoder)
+        lengths = text_mask.sum(dim=1).tolist()
+        texts = pairs.encode_texts([ids[:length] for ids, length in zip(text_ids, lengths, strict=True)])
+        return self.head(pairs(texts, visual_tokens, torch.arange(len(text_ids)), video_index.cpu()))
 
     def forward(
         self, inputs: dict[str, Tensor], data_samples: list[VideoTextSample] | None = None, mode: str = "tensor"
@@ -159,8 +167,12 @@ class ClipBert(BaseModel):
         """Write ``clip_logits`` and ``scores`` of each item's own texts onto the samples; not where its file is broken."""
         if not inputs:
             return data_samples
-        states = self.fuse(self.encode_video(inputs["frames"]), *self._texts(inputs))  # (M, K, L, D)
-        clip_logits = self.head(self.encoder.pool(states))  # (M, K, C)
+        visual_tokens = self.encode_video(inputs["frames"])  # (B, K, S, D)
+        if self.mlm_head is None:
+            clip_logits = self.score(visual_tokens, *self._texts(inputs))  # (M, K, C)
+        else:
+            states = self.fuse(visual_tokens, *self._texts(inputs))  # (M, K, L, D)
+            clip_logits = self.head(self.encoder.pool(states))  # (M, K, C)
         scores = self.head.scores(self.aggregator(clip_logits))  # (M,), or (M, C) for answers
         for i, sample in enumerate(sample for sample in data_samples if sample.get("broken") is None):
             own = inputs["video_index"] == i

@@ -14,6 +14,7 @@ from clipbert_mm.checkpoint.convention import CAFFE, PYTORCH
 from clipbert_mm.compat import AmpOptimWrapper
 from clipbert_mm.engine.config import OptionError
 from clipbert_mm.engine.launch import build_runner, distribute, follow, use_amp, use_amp_in_test
+from clipbert_mm.models.encoders import pair_encoder
 
 
 @pytest.mark.parametrize(
@@ -64,7 +65,7 @@ def test_amp_on_the_cpu_trains(runner_config: Config, by: str):
     assert linear.dtype == torch.float32, "the weights stay in single precision"
 
 
-def test_testing_in_mixed_precision(runner_config: Config):
+def test_testing_in_mixed_precision(runner_config: Config, monkeypatch: pytest.MonkeyPatch):
     exact = build_runner(runner_config)
     weights = exact.model.state_dict()
     wanted = exact.test()
@@ -73,7 +74,10 @@ def test_testing_in_mixed_precision(runner_config: Config):
     runner = build_runner(runner_config)
     runner.model.load_state_dict(weights)
     seen = set()
-    runner.model.head.register_forward_hook(lambda module, inputs, logits: seen.add(logits.dtype))
+    plain = pair_encoder.feed_forward
+    monkeypatch.setattr(
+        pair_encoder, "feed_forward", lambda layer, *states: seen.add(states[1].dtype) or plain(layer, *states)
+    )
     found = runner.test()
     assert seen == {torch.bfloat16}
     assert found.keys() == wanted.keys()

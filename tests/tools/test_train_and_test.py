@@ -16,7 +16,7 @@ import torch
 from mmengine.fileio import load
 
 from clipbert_mm.datasets.transforms.text import train_wordpiece
-from clipbert_mm.evaluation.retrieval import retrieval_metrics
+from clipbert_mm.evaluation import read_rankings, retrieval_metrics
 
 ROOT = Path(__file__).resolve().parents[2]
 PRETRAIN = str(ROOT / "configs/shapes/clipbert_tiny_1xb32-14e_shapes-pretrain.py")
@@ -144,8 +144,8 @@ def test_a_test_writes_predictions_that_give_its_metrics(folder: Path, tested: d
     text_video = np.repeat(np.arange(7), [len(entry["texts"]) for entry in entries])
     assert scores.shape == (14, 7)
     assert tested == pytest.approx(retrieval_metrics(scores, text_video) | {"coverage": 100})
-    rankings = json.loads((folder / "shown" / "rankings.json").read_text())
-    assert np.array(rankings["scores"]) == pytest.approx(scores)
+    rankings = read_rankings(folder / "shown" / "rankings.json")
+    assert rankings["scores"] == pytest.approx(scores)
     assert [Path(path).name for path in rankings["videos"]] == [f"test_0000{i}.mp4" for i in range(7)]
 
 
@@ -159,8 +159,8 @@ def test_a_test_reads_the_checkpoint_it_was_given(folder: Path, pretrained: Path
     # The pre-trained model fits too, since only its extra head is left over, and it gives other scores.
     arguments = ["--work-dir", str(folder / "test2"), "--show-dir", str(folder / "shown2")]
     test([RETRIEVAL, str(pretrained), *arguments, *options(test_dataloader__num_workers=0)])
-    first, second = (load(folder / name / "rankings.json")["scores"] for name in ("shown", "shown2"))
-    assert np.abs(np.array(first) - np.array(second)).max() > 1e-3
+    first, second = (read_rankings(folder / name / "rankings.json")["scores"] for name in ("shown", "shown2"))
+    assert np.abs(first - second).max() > 1e-3
 
 
 def test_mixed_precision_trains(folder: Path, pretrained: Path, train: Callable):

@@ -15,6 +15,7 @@ from clipbert_mm.structures import written_whole
 
 COMMANDS: dict[str, tuple[str, str]] = {
     "load": ("loading", "videos a second on one core, and where the time goes"),
+    "retrieval": ("retrieval", "pairs of texts and clips a second, against a straightforward loop and the matrix rate"),
 }
 """Module of clipbert_mm.benchmarks and what it measures, by sub-command."""
 
