@@ -10,7 +10,7 @@ from mmengine.config import Config
 
 from clipbert_mm.checkpoint import Convention
 from clipbert_mm.checkpoint.convention import CAFFE, PYTORCH
-from clipbert_mm.compat import CpuAmpOptimWrapper
+from clipbert_mm.compat.optim import CpuAmpOptimWrapper
 from clipbert_mm.engine.launch import build_runner, follow, use_amp
 
 

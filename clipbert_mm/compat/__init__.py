@@ -1,22 +1,19 @@
 """Every work-around for an upstream release, each with the releases it is for. Nowhere else.
 
-A part of this file can go as soon as its releases are out of our bounds (requirements/runtime.txt).
+A part of this can go as soon as its releases are out of our bounds (requirements/runtime.txt). Optimiser wrappers have a file
+of their own, for what they inherit from takes seconds to import.
 """
 
 import os
 import re
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 import torch
 from mmengine.logging import HistoryBuffer
-from mmengine.optim import OptimWrapper
 
 from clipbert_mm.checkpoint.arrays import STAND_INS
-from clipbert_mm.registry import OPTIM_WRAPPERS
 
 
 def _history_statistic(owner: type, name: str) -> object:
@@ -63,21 +60,6 @@ def put_channels_first(backbone: torch.nn.Module) -> None:
 
 def _permute_maps(backbone: torch.nn.Module, frames: tuple, maps: tuple) -> tuple:
     return tuple(each.permute(0, 3, 1, 2) for each in maps)
-
-
-@OPTIM_WRAPPERS.register_module()
-class CpuAmpOptimWrapper(OptimWrapper):
-    """Mixed precision on the CPU, in bfloat16.
-
-    For MMEngine 0.10.7, whose AmpOptimWrapper refuses CPUs. bfloat16 has float32's range, so no loss scaling is needed.
-    Arguments are those of MMEngine's OptimWrapper.
-    """
-
-    @contextmanager
-    def optim_context(self, model: torch.nn.Module) -> Iterator[None]:
-        """Run the forward pass of a step in bfloat16 autocast."""
-        with super().optim_context(model), torch.autocast("cpu", dtype=torch.bfloat16):
-            yield
 
 
 def start_gloo(launcher: str) -> None:
