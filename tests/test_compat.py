@@ -25,6 +25,7 @@ from torch import nn
 
 from clipbert_mm import compat
 from clipbert_mm.checkpoint import CheckpointError
+from clipbert_mm.compat import optim
 from clipbert_mm.engine.launch import build_runner
 from clipbert_mm.registry import HOOKS
 
@@ -196,7 +197,7 @@ def test_mixed_precision_is_of_a_type_that_the_machine_has(monkeypatch: pytest.M
     with pytest.raises(ValueError, match=r"is float16 \(fp16\) or bfloat16 \(bf16\), got 'float32'\."):
         compat.half_precision("float32")
     with pytest.raises(ValueError, match=r"in float16 needs a GPU, and there is none\. Use bfloat16"):
-        compat.AmpOptimWrapper(torch.optim.SGD(nn.Linear(2, 2).parameters(), lr=0.1), dtype="float16")
+        optim.AmpOptimWrapper(torch.optim.SGD(nn.Linear(2, 2).parameters(), lr=0.1), dtype="float16")
     Gpu(monkeypatch, bfloat16=True)
     assert compat.half_precision("auto") == compat.half_precision("float16") == torch.float16
     assert compat.half_precision("bfloat16") == torch.bfloat16
@@ -210,7 +211,7 @@ def test_losses_are_scaled_in_float16_alone(monkeypatch: pytest.MonkeyPatch):
 
     def scaler(**options: object) -> object:
         optimizer = torch.optim.SGD(nn.Linear(2, 2).parameters(), lr=0.1)
-        return compat.AmpOptimWrapper(optimizer, **options).loss_scaler
+        return optim.AmpOptimWrapper(optimizer, **options).loss_scaler
 
     monkeypatch.setattr(torch.cuda.amp.common, "amp_definitely_not_available", lambda: False)
     assert scaler().get_scale() == 2.0**16

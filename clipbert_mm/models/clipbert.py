@@ -5,11 +5,13 @@ clip, D width, C classes.
 """
 
 from collections.abc import Sequence
+from functools import partial
 
 import torch
 from mmengine.model import BaseModel
 from torch import Tensor, nn
 
+from clipbert_mm.models import execution
 from clipbert_mm.models.backbones import build_backbone
 from clipbert_mm.models.encoders import PairEncoder
 from clipbert_mm.registry import MODELS
@@ -17,10 +19,7 @@ from clipbert_mm.structures import VideoTextSample
 
 PARTS = {
     "visual_encoder": ("backbone", "projection", "temporal_fusion"),  # F_v of Eq. 3
-    "text_encoder": (
-        "encoder.bert.embeddings",
-        "encoder.bert.embeddings_project",
-    ),  # F_l of Eq. 3: "a trainable word embedding layer"
+    "text_encoder": ("encoder.bert.embeddings", "encoder.bert.embeddings_project"),  # F_l of Eq. 3: word embeddings
     "fusion_encoder": ("encoder.bert.encoder", "encoder.bert.pooler", "encoder.visual_embedding"),  # H without the head
 }
 """What may be frozen by name, and the modules that it is made of."""
@@ -44,10 +43,15 @@ class ClipBert(BaseModel):
         frozen: What keeps the weights it starts from (Table 6): any of "visual_encoder", "text_encoder" (the embeddings of
             words, F_l of the paper) and "fusion_encoder" (the transformer). It stays in eval mode, gets no gradient and
             takes no optimiser state.
+        clip_sequential: Whether training holds one clip at a time, for memory that hardly depends on K.
+        checkpointed: Modules that compute activations again instead of keeping them, such as "encoder.bert.encoder.layer" (each
+            layer in it) and "backbone.layer3" (each block).
+        compiled: Modules that torch compiles, such as "backbone" and "encoder.bert.encoder".
+        channels_last: Whether the convolutions' weights lie in memory with the channels last, as the frames do.
         init_cfg: MMEngine's initialisation config.
 
     Raises:
-        ValueError: If ``frozen`` names something else.
+        ValueError: If ``frozen``, ``checkpointed`` or ``compiled`` name something else.
     """
 
     def __init__(
@@ -62,6 +66,10 @@ class ClipBert(BaseModel):
         data_preprocessor: dict,
         mlm_head: dict | None = None,
         frozen: Sequence[str] = (),
+        clip_sequential: bool = False,
+        checkpointed: Sequence[str] = (),
+        compiled: Sequence[str] = (),
+        channels_last: bool = True,
         init_cfg: dict | list | None = None,
     ) -> None:
         super().__init__(data_preprocessor=data_preprocessor, init_cfg=init_cfg)
@@ -77,6 +85,11 @@ class ClipBert(BaseModel):
         self.frozen = tuple(frozen)
         for module in self.frozen_modules():
             module.requires_grad_(False)
+        for module in (self.backbone, self.projection) if channels_last else ():
+            module.to(memory_format=torch.channels_last)
+        self.clip_sequential = clip_sequential
+        execution.checkpoint_activations(self, checkpointed)
+        execution.compile_modules(self, compiled)
 
     def frozen_modules(self) -> list[nn.Module]:
         """Return the modules that keep the weights they start from."""
@@ -129,9 +142,13 @@ class ClipBert(BaseModel):
         if self.training or torch.is_grad_enabled():
             return self.head(self.encoder.pool(self.fuse(visual_tokens, text_ids, text_mask, video_index)))
         pairs = PairEncoder(self.encoder)
-        lengths = text_mask.sum(dim=1).tolist()
-        texts = pairs.encode_texts([ids[:length] for ids, length in zip(text_ids, lengths, strict=True)])
+        texts = pairs.encode_texts([ids[: int(mask.sum())] for ids, mask in zip(text_ids, text_mask, strict=True)])
         return self.head(pairs(texts, visual_tokens, torch.arange(len(text_ids)), video_index.cpu()))
+
+    def predict_clips(self, frames: Tensor, *texts: Tensor) -> tuple[Tensor, Tensor]:
+        """Return states of the text tokens (M, K, L, D) and clip logits (M, K, C) of frames and of texts as of :meth:`fuse`."""
+        states = self.fuse(self.encode_video(frames), *texts)
+        return states, self.head(self.encoder.pool(states))
 
     def forward(
         self, inputs: dict[str, Tensor], data_samples: list[VideoTextSample] | None = None, mode: str = "tensor"
@@ -156,8 +173,8 @@ class ClipBert(BaseModel):
 
     def loss(self, inputs: dict[str, Tensor], data_samples: list[VideoTextSample]) -> dict[str, Tensor]:
         """Compute the losses of a batch (Eq. 4): clips are pooled before the loss is taken."""
-        states = self.fuse(self.encode_video(inputs["frames"]), *self._texts(inputs))  # (M, K, L, D)
-        clip_logits = self.head(self.encoder.pool(states))  # (M, K, C)
+        predict = partial(execution.predict_clip_by_clip, self) if self.clip_sequential else self.predict_clips
+        states, clip_logits = predict(inputs["frames"], *self._texts(inputs))  # (M, K, L, D) and (M, K, C)
         losses = self.head.loss(self.aggregator(clip_logits), data_samples)
         if self.mlm_head is not None:
             losses |= self.mlm_head.loss(states, self.encoder.word_embeddings, inputs["mlm_labels"])
@@ -167,12 +184,10 @@ class ClipBert(BaseModel):
         """Write ``clip_logits`` and ``scores`` of each item's own texts onto the samples; not where its file is broken."""
         if not inputs:
             return data_samples
-        visual_tokens = self.encode_video(inputs["frames"])  # (B, K, S, D)
         if self.mlm_head is None:
-            clip_logits = self.score(visual_tokens, *self._texts(inputs))  # (M, K, C)
+            clip_logits = self.score(self.encode_video(inputs["frames"]), *self._texts(inputs))  # (M, K, C)
         else:
-            states = self.fuse(visual_tokens, *self._texts(inputs))  # (M, K, L, D)
-            clip_logits = self.head(self.encoder.pool(states))  # (M, K, C)
+            states, clip_logits = self.predict_clips(inputs["frames"], *self._texts(inputs))
         scores = self.head.scores(self.aggregator(clip_logits))  # (M,), or (M, C) for answers
         for i, sample in enumerate(sample for sample in data_samples if sample.get("broken") is None):
             own = inputs["video_index"] == i

@@ -9,7 +9,7 @@ import torch
 from mmengine.model import BaseModel
 from torch import Tensor, nn
 
-from clipbert_mm.compat import OptimWrapper
+from clipbert_mm.compat.optim import OptimWrapper
 from clipbert_mm.engine import ClipBertRunner, WarmupLinearLR
 
 

@@ -97,5 +97,14 @@ class VideoTextPreprocessor(BaseDataPreprocessor):
 
     def normalize(self, frames: Tensor) -> Tensor:
         """Turn uint8 RGB frames (B, K, T, H, W, 3) into normalised ones (B, K, T, 3, H, W), channels-last in memory."""
-        frames = (frames.movedim(-1, 3).to(self.mean.dtype) - self.mean) / self.std
-        return frames.flip(3) if self.to_bgr else frames
+        if self.to_bgr:
+            frames = frames.flip(-1)
+        # Whole rows at a time: one pass over long runs of memory, one copy in floating point.
+        mean, std = (self._row(value, frames.shape[-2]) for value in (self.mean, self.std))
+        rows = frames.flatten(-2).to(self.mean.dtype).sub_(mean).div_(std)  # (B, K, T, H, W·3)
+        return rows.unflatten(-1, (-1, 3)).movedim(-1, 3)  # (B, K, T, 3, H, W)
+
+    def _row(self, value: Tensor, width: int) -> Tensor:
+        """Repeat a number of each channel along a row of pixels, in the order of the frames, (W·3,)."""
+        channels = value.flatten().flip(0) if self.to_bgr else value.flatten()
+        return channels.repeat(width)

@@ -142,9 +142,11 @@ class JointEncoder(BaseModule):
         pixel_sampling: Visual tokens kept in training; None keeps all. 100 in the paper's pre-training.
         initializer_range: Standard deviation of the initial weights. BERT's 0.02 is for a width of 768; a narrow encoder
             learns far sooner from about 0.55 / sqrt(D), which lets each layer pass on as much.
+        attention: Who computes attention: "sdpa" for torch's fused kernels ("eager" where the architecture knows none),
+            "eager", or "flash_attention_2" for the package flash-attn, on a GPU in mixed precision. Agree to rounding.
 
     Raises:
-        ValueError: If the architecture cannot be used.
+        ValueError: If the architecture cannot be used, or the attention is unknown or not installed.
     """
 
     def __init__(
@@ -161,6 +163,7 @@ class JointEncoder(BaseModule):
         grid_size: int = 100,
         pixel_sampling: int | None = None,
         initializer_range: float = 0.02,
+        attention: str = "sdpa",
     ) -> None:
         super().__init__()
         sizes = dict(
@@ -186,6 +189,17 @@ class JointEncoder(BaseModule):
             std=initializer_range,
         )
         self._try_out()
+        if attention != "sdpa":
+            self._use_attention(attention)
+
+    def _use_attention(self, attention: str) -> None:
+        try:
+            self.bert.set_attn_implementation(attention)
+        except (ImportError, ValueError) as error:
+            raise ValueError(
+                f"JointEncoder cannot compute attention by '{attention}': {error} Set attention='sdpa', or install what is "
+                "missing (pip install flash-attn for 'flash_attention_2')."
+            ) from error
 
     @torch.no_grad()
     def _try_out(self) -> None:
@@ -265,10 +279,11 @@ class JointEncoder(BaseModule):
         text = text[:, None].expand(-1, clips, -1, -1)  # (M, K, L, D)
         states = torch.cat([text, visual_tokens.to(text.dtype)], dim=2).flatten(0, 1)  # (M·K, L+S, D)
         mask = torch.cat([text_mask, text_mask.new_ones(texts, cells)], dim=1)  # (M, L+S)
-        # BertEncoder wants the additive mask; a boolean one is wrong in silence with some kinds of attention.
-        bias = (1.0 - mask.to(states.dtype)) * torch.finfo(states.dtype).min
-        bias = bias.repeat_interleave(clips, dim=0)[:, None, None]  # (M·K, 1, 1, L+S)
-        states = self.bert.encoder(states, attention_mask=bias).last_hidden_state
+        mask = mask.repeat_interleave(clips, dim=0)  # (M·K, L+S)
+        if not self.bert.config._attn_implementation.startswith("flash"):  # which takes out what is masked
+            # BertEncoder wants the additive mask; a boolean one is wrong in silence with some kinds of attention.
+            mask = ((1.0 - mask.to(states.dtype)) * torch.finfo(states.dtype).min)[:, None, None]  # (M·K, 1, 1, L+S)
+        states = self.bert.encoder(states, attention_mask=mask).last_hidden_state
         return states.unflatten(0, (texts, clips))[:, :, :length]  # (M, K, L, D)
 
     def pool(self, text_states: Tensor) -> Tensor:
