@@ -133,6 +133,7 @@ def test_the_settings_are_the_paper_s(path: Path, read: Callable):
     accumulation = config.optim_wrapper.get("accumulative_counts", 1)
     assert f"{config.train_dataloader.batch_size}x{accumulation}x{gpus}" == batch
     assert (config.train_cfg.max_epochs, config.optim_wrapper.optimizer.lr) == (epochs, rate)
+    assert config.optim_wrapper.clip_grad.max_norm == (2 if "vqa2" in path.stem else 5)
     train = config.train_dataloader.dataset
     train = train.get("datasets", [train])[0]
     assert step_of(train, "Tokenize").max_length == words
