@@ -8,13 +8,13 @@ import mmengine
 from mmengine.dist import all_gather_object, barrier, get_world_size
 from mmengine.model import is_model_wrapper
 from mmengine.optim import OptimWrapper
-from mmengine.runner import Runner
+from mmengine.runner import BaseLoop, Runner
 from mmengine.runner.checkpoint import weights_to_cpu
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from clipbert_mm.checkpoint import CheckpointError, find_newest, read_source, write_checkpoint
-from clipbert_mm.engine.loading import WatchedLoader
+from clipbert_mm.engine.loading import WatchedLoader, WorkerError
 from clipbert_mm.engine.optimizer import scale_learning_rate
 from clipbert_mm.engine.random_state import random_state, set_random_state
 from clipbert_mm.registry import RUNNERS
@@ -44,6 +44,22 @@ class ClipBertRunner(Runner):
         """Build a dataloader, as MMEngine's Runner does, whose workers are watched."""
         built = Runner.build_dataloader(dataloader, seed=seed, diff_rank_seed=diff_rank_seed)
         return built if isinstance(built, WatchedLoader) else WatchedLoader(built)
+
+    def train(self) -> nn.Module:
+        """Train; returns the model.
+
+        Raises:
+            WorkerError: If a worker of a dataloader hung or died: at which file it was.
+        """
+        try:
+            return super().train()
+        except RuntimeError as error:  # torch speaks up wherever the process is
+            loops = [loop for loop in (self._train_loop, self._val_loop) if isinstance(loop, BaseLoop)]
+            for loader in (loop.dataloader for loop in loops if hasattr(loop.dataloader, "explain")):
+                explained = loader.explain(str(error))
+                if explained is not None and not isinstance(error, WorkerError):
+                    raise WorkerError(explained) from error
+            raise
 
     def scale_lr(self, optim_wrapper: OptimWrapper, auto_scale_lr: dict[str, Any] | None = None) -> None:
         """Scale the learning rate with the global batch; see :func:`~clipbert_mm.engine.optimizer.scale_learning_rate`."""
