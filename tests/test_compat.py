@@ -1,5 +1,6 @@
 """Each work-around does its work."""
 
+import logging
 import os
 import pickle
 import socket
@@ -7,6 +8,7 @@ import subprocess
 import sys
 import zipfile
 from pathlib import Path
+from types import SimpleNamespace
 
 import av
 import numpy as np
@@ -15,6 +17,7 @@ import torch
 import torch.nn.functional as F
 from fvcore.nn import FlopCountAnalysis
 from mmengine.config import Config
+from mmengine.hooks import EarlyStoppingHook
 from mmengine.logging import HistoryBuffer
 from mmengine.optim import OptimWrapper
 from mmengine.registry import OPTIM_WRAPPERS
@@ -23,6 +26,7 @@ from torch import nn
 from clipbert_mm import compat
 from clipbert_mm.checkpoint import CheckpointError
 from clipbert_mm.engine.launch import build_runner
+from clipbert_mm.registry import HOOKS
 
 
 @pytest.fixture
@@ -160,6 +164,22 @@ def test_mixed_precision_on_the_cpu_computes_in_bfloat16_and_updates_in_float32(
     assert mixed.weight.dtype == torch.float32
     torch.testing.assert_close(mixed.weight, plain.weight, atol=2e-3, rtol=0)
     assert not torch.equal(mixed.weight, plain.weight)
+
+
+def test_early_stopping_goes_on_counting():
+    def validate(hook: EarlyStoppingHook, scores: list[float]) -> bool:
+        runner = SimpleNamespace(train_loop=SimpleNamespace(stop_training=False), logger=logging.getLogger("stopping"))
+        for score in scores:
+            hook.after_val_epoch(runner, {"accuracy": score})
+        return runner.train_loop.stop_training
+
+    settings = dict(type="EarlyStoppingHook", monitor="accuracy", patience=3, min_delta=1.0)
+    first = HOOKS.build(settings)
+    assert not validate(first, [50.0, 50.5, 50.2])
+    resumed, anew = HOOKS.build(settings), HOOKS.build(settings)
+    resumed.load_state_dict(first.state_dict())
+    assert validate(resumed, [50.1])
+    assert not validate(anew, [50.1]), "as MMEngine's"
 
 
 class Gpu:

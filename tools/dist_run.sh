@@ -17,5 +17,5 @@ else
   address=(--node_rank="${NODE_RANK:?NODE_RANK: the number of this machine, from 0}"
     --master_addr="${MASTER_ADDR:?MASTER_ADDR: the address of machine 0}" --master_port="${PORT:-29500}")
 fi
-exec python -m torch.distributed.run --nnodes="${NNODES:-1}" --nproc_per_node="$processes" "${address[@]}" \
+exec python "$(dirname "$0")/torch_run.py" --nnodes="${NNODES:-1}" --nproc_per_node="$processes" "${address[@]}" \
   "$(dirname "$0")/$script" "$@" --launcher pytorch

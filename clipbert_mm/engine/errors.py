@@ -4,6 +4,8 @@ import difflib
 import inspect
 import re
 
+from mmengine.dist import get_rank, get_world_size
+
 from clipbert_mm import registry
 from clipbert_mm.checkpoint import CheckpointError
 from clipbert_mm.datasets.annotations import AnnotationError
@@ -11,6 +13,10 @@ from clipbert_mm.datasets.transforms import BrokenMediaError
 from clipbert_mm.engine.config import OptionError
 from clipbert_mm.engine.loading import WorkerError
 
+LOST_PEER = re.compile(
+    r"Connection (closed|reset) by peer|Connection refused|Broken pipe|remote process exited|Socket closed|heartbeat"
+)
+"""How gloo and NCCL say that another process of the training is gone."""
 OWN_ERRORS = (AnnotationError, BrokenMediaError, CheckpointError, OptionError, WorkerError)
 USER_ERRORS = (FloatingPointError, KeyError, OSError, RuntimeError, TypeError, ValueError)
 """What the tools answer with :func:`plain_message`, which raises again what is no user's to mend."""
@@ -23,6 +29,11 @@ def plain_message(error: Exception) -> str:
     have. Of any other, a defect of ours among them, the traceback is what helps, so it is raised again.
     """
     text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
+    if get_world_size() > 1 and isinstance(error, RuntimeError) and LOST_PEER.search(text):
+        return (
+            f"error: Process {get_rank()} lost another process of this training, which failed first; its own error is in what "
+            f"that process printed. ({text.strip().splitlines()[0]})"
+        )
     if "Traceback (most recent call last)" in text:  # torch passes a worker's traceback on as text
         *trace, last = text.strip().splitlines()
         meant = any(line.lstrip().startswith("raise ") for line in trace[-8:])

@@ -6,10 +6,10 @@ from typing import Any
 
 import torch
 from mmengine.config import Config
-from mmengine.runner import Runner, find_latest_checkpoint
+from mmengine.runner import Runner
 
 from clipbert_mm import compat
-from clipbert_mm.checkpoint import Convention, read_source
+from clipbert_mm.checkpoint import Convention, find_newest, read_source
 from clipbert_mm.engine.config import OptionError
 from clipbert_mm.engine.runner import ClipBertRunner
 
@@ -35,7 +35,7 @@ def build_runner(config: Config) -> Runner:
         distribute(config)
     paths = config.get("load_from")
     if paths is None and config.get("resume"):
-        paths = find_latest_checkpoint(config.work_dir)
+        paths, _ = find_newest(config.work_dir)
     changes = {}
     for path in [paths] if isinstance(paths, str) else paths or ():
         convention = read_source(path).convention

@@ -2,12 +2,14 @@
 
 import functools
 import itertools
+import math
 import os
 import re
 import signal
 import threading
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import suppress
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from types import MappingProxyType
 from typing import Any
 
@@ -36,6 +38,7 @@ class WatchedLoader(DataLoader):
 
     def __init__(self, loader: DataLoader) -> None:
         self.skipped = 0
+        self.hang_seconds = loader.timeout or HANG_SECONDS  # torch's own timeout does not see all hangs
         batches: dict[str, Any] = dict(batch_size=loader.batch_size, sampler=loader.sampler, drop_last=loader.drop_last)
         if loader.batch_size is None:
             batches = dict(batch_sampler=loader.batch_sampler)
@@ -45,7 +48,6 @@ class WatchedLoader(DataLoader):
             num_workers=loader.num_workers,
             collate_fn=loader.collate_fn,
             pin_memory=loader.pin_memory,
-            timeout=(loader.timeout or HANG_SECONDS) if loader.num_workers else 0,
             worker_init_fn=functools.partial(_begin_worker, loader.worker_init_fn),
             multiprocessing_context=loader.multiprocessing_context,
             # Of its own: how often a loader is begun differs between a run that was cut and one that was not.
@@ -70,24 +72,29 @@ class WatchedLoader(DataLoader):
         """
         batches = super().__iter__()
         self.skipped = 0
-        while True:
-            try:
-                batch = next(batches)
-            except StopIteration:
-                return
-            except RuntimeError as error:
-                workers = getattr(batches, "_workers", ())
-                explained = self.explain(str(error), {each.pid: each.exitcode for each in workers if each.exitcode})
-                if explained is None:
-                    raise
-                for worker in workers:
-                    # One that hangs does not end by itself, and this process would wait for it. That a child ended makes
-                    # torch raise again.
-                    with suppress(RuntimeError):
-                        worker.kill()
-                        worker.join()
-                raise WorkerError(explained) from error
-            yield batch
+        workers = getattr(batches, "_workers", ())
+        with _Watch(self, workers) as watch:
+            while True:
+                try:
+                    with watch.waiting():
+                        batch = next(batches)
+                except StopIteration:
+                    return
+                except (EOFError, OSError, RuntimeError) as error:
+                    exits = {worker.pid: worker.exitcode for worker in workers if worker.exitcode}
+                    text = str(error)
+                    if exits and isinstance(error, (EOFError, OSError)):  # it ended while it handed something over
+                        text = f"worker (pid {', '.join(map(str, exits))}) ended"
+                    explained = watch.hung or self.explain(text, exits)
+                    if explained is None:
+                        raise
+                    end(workers)
+                    raise WorkerError(explained) from error
+                yield batch
+
+    def loading(self) -> list[Any]:
+        """Return what its workers are at, where the dataset says it."""
+        return self.dataset.loading() if hasattr(self.dataset, "loading") else []
 
     def explain(self, text: str, exits: Mapping[int, int] = MappingProxyType({})) -> str | None:
         """Say what became of a worker.
@@ -99,18 +106,11 @@ class WatchedLoader(DataLoader):
         Returns:
             The words; None if torch's are on something else.
         """
-        loading = self.dataset.loading() if hasattr(self.dataset, "loading") else []
-        if "timed out" in text:
-            at = "".join(f"\n  {each.path}: {each.seconds:.0f} s (process {each.pid})" for each in loading)
-            return (
-                f"No batch came in {self.timeout:g} s: a worker of the dataloader hangs. What its workers are at:{at}\nTake "
-                "the file out (tools/analysis_tools/scan_videos.py finds such), or raise `timeout` of the dataloader."
-            )
         died = re.search(r"worker \(pid(?:\(s\))? ([\d, ]+)\) (.*)", text)
         if died is None:
             return None
         pids = {int(pid) for pid in died[1].split(",")}
-        at = ", ".join(each.path for each in loading if each.pid in pids) or "no file"
+        at = ", ".join(each.path for each in self.loading() if each.pid in pids) or "no file"
         signals = [signal.Signals(-exits[pid]).name for pid in pids if exits.get(pid, 0) < 0]
         fate = f"ended by {', '.join(signals)}" if signals else died[2].split(". ")[0].rstrip(". ")
         advice = (
@@ -119,6 +119,66 @@ class WatchedLoader(DataLoader):
             else "The decoder may have crashed at that file: take it out (tools/analysis_tools/scan_videos.py finds such)."
         )
         return f"A worker of the dataloader (process {died[1]}) died at {at}: {fate}. {advice}"
+
+
+class _Watch:
+    """Looks, from a thread, how long a batch takes, and ends the workers if it takes too long.
+
+    The process that waits for them may wait in many places (for a batch, for the memory that a worker shares with it), and
+    leaves each when they end.
+
+    Args:
+        loader: The loader.
+        workers: Its workers; without any, nothing is watched.
+        hung: What is to be said of them, once it took too long.
+    """
+
+    def __init__(self, loader: WatchedLoader, workers: Sequence[Any]) -> None:
+        self.loader, self.workers = loader, workers
+        self.hung: str | None = None
+        self.deadline = math.inf
+        self.over = threading.Event()
+
+    def __enter__(self) -> "_Watch":
+        if self.workers:
+            threading.Thread(target=self._look, daemon=True).start()
+        return self
+
+    def __exit__(self, *reason: object) -> None:
+        self.over.set()
+
+    @contextmanager
+    def waiting(self) -> Iterator[None]:
+        """Say that the block waits for a batch."""
+        self.deadline = time.monotonic() + self.loader.hang_seconds
+        try:
+            yield
+        finally:
+            self.deadline = math.inf
+
+    def _look(self) -> None:
+        while not self.over.wait(min(1.0, self.loader.hang_seconds / 4)):
+            if time.monotonic() > self.deadline:
+                at = "".join(
+                    f"\n  {each.path}: {each.seconds:.0f} s (process {each.pid})" for each in self.loader.loading()
+                )
+                at = at or "\n  none is at a file"
+                self.hung = (
+                    f"No batch came in {self.loader.hang_seconds:g} s: a worker of the dataloader hangs. What its workers are "
+                    f"at:{at}\nTake the file out (tools/analysis_tools/scan_videos.py finds such), or raise `timeout` of the "
+                    "dataloader."
+                )
+                for worker in self.workers:
+                    worker.kill()
+                return
+
+
+def end(workers: Sequence[Any]) -> None:
+    """End workers that do not end by themselves and would be waited for."""
+    for worker in workers:
+        with suppress(RuntimeError):  # torch raises wherever a child of this process ends
+            worker.kill()
+            worker.join()
 
 
 class _Rest:

@@ -1,5 +1,6 @@
 """MMEngine's Runner: it loads checkpoints of any kind, and writes its own so that a run can go on from them exactly."""
 
+import functools
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -53,12 +54,16 @@ class ClipBertRunner(Runner):
         """
         try:
             return super().train()
-        except RuntimeError as error:  # torch speaks up wherever the process is
-            loops = [loop for loop in (self._train_loop, self._val_loop) if isinstance(loop, BaseLoop)]
-            for loader in (loop.dataloader for loop in loops if hasattr(loop.dataloader, "explain")):
-                explained = loader.explain(str(error))
-                if explained is not None and not isinstance(error, WorkerError):
-                    raise WorkerError(explained) from error
+        except Exception as error:
+            # Torch speaks up wherever the process is just then, and others may take that for an error of theirs.
+            loaders = [loop.dataloader for loop in (self._train_loop, self._val_loop) if isinstance(loop, BaseLoop)]
+            cause: BaseException | None = error
+            while cause is not None and not isinstance(error, WorkerError):
+                for loader in loaders:
+                    explained = loader.explain(str(cause)) if hasattr(loader, "explain") else None
+                    if explained is not None:
+                        raise WorkerError(explained) from error
+                cause = cause.__context__
             raise
 
     def scale_lr(self, optim_wrapper: OptimWrapper, auto_scale_lr: dict[str, Any] | None = None) -> None:
@@ -162,7 +167,7 @@ class ClipBertRunner(Runner):
     def _checkpoint(self, meta: dict[str, Any], save_optimizer: bool, save_param_scheduler: bool) -> dict[str, Any]:
         """Return what MMEngine's checkpoints hold."""
         meta |= dict(
-            cfg=self.cfg.pretty_text,
+            cfg=self._config_text,
             seed=self.seed,
             experiment_name=self.experiment_name,
             time=time.strftime("%Y%m%d_%H%M%S", time.localtime()),
@@ -183,6 +188,10 @@ class ClipBertRunner(Runner):
                 else {name: [each.state_dict() for each in own] for name, own in self.param_schedulers.items()}
             )
         return checkpoint
+
+    @functools.cached_property
+    def _config_text(self) -> str:
+        return self.cfg.pretty_text  # laying it out takes longer than writing a small model
 
     def _check_finite(self, tensors: dict[str, Tensor], filename: str) -> None:
         """See that weights are worth keeping: a gradient without a number ruins them a step before the loss shows it."""

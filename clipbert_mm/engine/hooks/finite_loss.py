@@ -21,6 +21,10 @@ class FiniteLossHook(Hook):
 
     priority = "VERY_HIGH"
 
+    def __init__(self) -> None:
+        self.good: str | None = None
+        """The last checkpoint whose weights gave a finite loss afterwards."""
+
     def after_train_iter(
         self, runner: Runner, batch_idx: int, data_batch: dict | None = None, outputs: dict[str, Any] | None = None
     ) -> None:
@@ -30,14 +34,17 @@ class FiniteLossHook(Hook):
             FloatingPointError: If one is not finite.
         """
         losses = {key: float(value) for key, value in (outputs or {}).items() if "loss" in key}
+        last = runner.message_hub.get_info("last_ckpt")
         if torch.tensor(list(losses.values())).isfinite().all():
+            self.good = last
             return
         samples = (data_batch or {}).get("data_samples", ())
         more = f"\n  and {len(samples) - SHOWN} more" if len(samples) > SHOWN else ""
         items = "".join(f"\n  {sample.path}: {sample.texts}" for sample in samples[:SHOWN])
         said = ", ".join(f"{key} {value:g}" for key, value in losses.items())
-        last = runner.message_hub.get_info("last_ckpt")
-        good = "No checkpoint was written yet." if last is None else f"The last good checkpoint is {last}."
+        good = "There is no good checkpoint yet." if self.good is None else f"The last good checkpoint is {self.good}."
+        if last != self.good:
+            good += f" {last} was written just before, and this loss is of its weights."
         raise FloatingPointError(
             f"The loss is not finite at step {runner.iter + 1} (epoch {runner.epoch + 1}, batch {batch_idx + 1}), process "
             f"{runner.rank}: {said}. {good} Lower the learning rate, clip gradients, or look at the items of the batch "
