@@ -104,29 +104,16 @@ def test_by_the_clock_the_two_newest_are_kept_until_the_end(config: Config):
 
 
 def test_by_steps_of_the_optimiser(config: Config):
-    saved = Saved()
-    config.optim_wrapper.accumulative_counts = 2
-    begin(config, saved, interval=2, by_epoch=False).train()
-    assert names(config) == ["iter_12.pth", "iter_16.pth", "iter_18.pth", "iter_4.pth", "iter_8.pth", "last_checkpoint"]
-    assert load(config, "iter_8")["meta"]["epoch"] == 1
-    assert load(config, "iter_12")["meta"]["epoch"] == 2, "the end of an epoch is its end"
-
-
-def test_an_epoch_that_ends_between_two_steps_is_saved_at_the_next(config: Config):
-    config.optim_wrapper.accumulative_counts = 4
-    begin(config, interval=1).train()
-    metas = [load(config, f"epoch_{epoch}")["meta"] for epoch in (1, 2, 3)]
-    assert [(meta["epoch"], meta["iter"]) for meta in metas] == [(1, 8), (2, 12), (3, 18)]
-    whole = load(config, "epoch_3")
-    config.update(load_from=str(Path(config.work_dir) / "epoch_1.pth"), resume=True)
-    begin(config, interval=1).train()
-    assert_same_training(load(config, "epoch_3"), whole)
+    config.optim_wrapper.accumulative_counts = 2  # three steps an epoch
+    begin(config, interval=2, by_epoch=False).train()
+    assert names(config) == [*(f"iter_{step}.pth" for step in (2, 4, 6, 8, 9)), "last_checkpoint"]
+    assert [load(config, f"iter_{step}")["meta"]["epoch"] for step in (2, 4, 6, 9)] == [0, 1, 2, 3]
 
 
 @pytest.mark.parametrize("notice", [signal.SIGTERM, signal.SIGUSR1])
-@pytest.mark.parametrize("at", [8, 12])
+@pytest.mark.parametrize("at", [3, 4])
 def test_a_signal_saves_at_the_next_step_and_the_run_goes_on_exactly(config: Config, notice: signal.Signals, at: int):
-    config.optim_wrapper.accumulative_counts = 3
+    config.optim_wrapper.accumulative_counts = 4  # two steps an epoch, of four batches and of two
     begin(config, interval=3).train()
     whole = load(config, "epoch_3")
     config.work_dir += "-cut"
@@ -135,9 +122,9 @@ def test_a_signal_saves_at_the_next_step_and_the_run_goes_on_exactly(config: Con
         begin(config, At(at, lambda runner: os.kill(os.getpid(), notice)), interval=3).train()
     assert caught.value.code == 75
     assert signal.getsignal(notice) == before
-    wanted = {8: 9, 12: 12}[at]
-    assert names(config) == [f"iter_{wanted}.pth", "last_checkpoint"]
-    assert load(config, f"iter_{wanted}")["meta"]["iter"] == wanted
+    assert names(config) == [f"iter_{at}.pth", "last_checkpoint"]
+    meta = load(config, f"iter_{at}")["meta"]
+    assert (meta["epoch"], meta["iter"]) == (at // 2, at)
     config.resume = True
     begin(config, interval=3).train()
     assert_same_training(load(config, "epoch_3"), whole)
@@ -244,7 +231,7 @@ def test_a_run_goes_on_only_with_the_same_batches(config: Config):
     config.resume = True
     config.train_dataloader.batch_size = 3
     with pytest.raises(
-        CheckpointError, match="cut after batch 2 of 6 of an epoch, each of 4 items over all processes; now an "
+        CheckpointError, match="cut after step 2 of 6 of an epoch, each of 4 items over all processes; now an "
     ):
         begin(config, interval=1).train()
     assert find_newest(config.work_dir)[0].endswith("iter_8.pth")

@@ -12,8 +12,8 @@ EMA = 'custom_hooks.append(dict(type="EMAHook", momentum=0.1))'
 VARIANTS = {
     "dropout": "",
     "workers, accumulation and EMA": f"""
-train_dataloader.update(num_workers=2, persistent_workers=True)
-optim_wrapper.update(accumulative_counts=4)
+train_dataloader.update(batch_size=1, num_workers=2, persistent_workers=True)
+optim_wrapper.update(accumulative_counts=5)
 custom_hooks = [dict(type="EpochSeedHook"), dict(type="BrokenMediaHook"), dict(type="CheckpointFitHook")]
 {EMA}
 """,
@@ -32,9 +32,7 @@ def compare(folder: Path, config: Path, kills: int, seed: int, ranks: int = 1) -
         assert {key: rows[step].get(key) for key in row if key not in CLOCK} == {
             key: value for key, value in row.items() if key not in CLOCK
         }, step
-    sys.stdout.write(
-        f"\n{done} kills, {len(wanted)} iterations, {sorted(path.name for path in cut.work_dir.glob('*.pth'))}"
-    )
+    sys.stdout.write(f"\n{done} kills, {len(wanted)} steps, {sorted(path.name for path in cut.work_dir.glob('*.pth'))}")
     return done
 
 
