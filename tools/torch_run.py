@@ -11,8 +11,6 @@ from pathlib import Path
 from types import FrameType
 
 NOTICES = (signal.SIGTERM, signal.SIGUSR1)
-# Read by torch >= 2.8; older releases answer SIGTERM in their own way, which saves too but ends with 1.
-os.environ["TORCHELASTIC_SIGNALS_TO_HANDLE"] = "SIGINT,SIGHUP,SIGQUIT"
 
 
 def pass_on(number: int, frame: FrameType | None) -> None:
@@ -29,6 +27,9 @@ def main() -> None:
     from torch.distributed import run
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
+    # Releases without this option answer SIGTERM in torch's own way, which lets the training save too but ends with 1.
+    if "--signals-to-handle" in run.get_args_parser().format_help():
+        sys.argv[1:1] = ["--signals-to-handle", "SIGINT,SIGHUP,SIGQUIT"]
     try:
         run.main()
     except ChildFailedError as error:

@@ -3,7 +3,8 @@
 import errno
 import os
 import shutil
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any, cast
 
@@ -11,6 +12,7 @@ import torch
 from torch import Tensor
 
 from clipbert_mm.checkpoint.errors import CheckpointError
+from clipbert_mm.checkpoint.wholeness import LAST
 from clipbert_mm.structures.files import sync_folder
 
 PART = ".part"
@@ -32,13 +34,12 @@ def write_checkpoint(content: dict[str, Any], path: str | os.PathLike) -> int:
             stays, and nothing is left of the new one.
     """
     target = Path(path).absolute()
-    part = target.with_name(f".{target.name}.{os.getpid()}{PART}")
     needed = size_of(content)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         if shutil.disk_usage(target.parent).free < needed:  # before the disk is filled for nothing
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        with open(part, "wb") as file:
+        with _renamed(target) as file:
             sink = _Sink(file)
             try:
                 torch.save(content, cast(IO[bytes], sink))
@@ -46,21 +47,35 @@ def write_checkpoint(content: dict[str, Any], path: str | os.PathLike) -> int:
                 if sink.error is not None:
                     raise sink.error from None
                 raise
-            file.flush()
-            os.fsync(file.fileno())
-        size = os.path.getsize(part)
-        os.replace(part, target)
-        sync_folder(target.parent)
     except OSError as error:
         raise CheckpointError(
             f"The checkpoint {target} cannot be written: {error.strerror}. {_room(target.parent, needed)} Older checkpoints "
             "are as they were. Make room or choose another folder (--work-dir, or out_dir of CheckpointHook) and go on with "
             "--resume."
         ) from error
+    return target.stat().st_size
+
+
+def note_last(work_dir: str | os.PathLike, path: str) -> None:
+    """Note in a work folder which checkpoint was written last."""
+    with _renamed(Path(work_dir) / LAST) as file:
+        file.write(path.encode())
+
+
+@contextmanager
+def _renamed(target: Path) -> Iterator[IO[bytes]]:
+    """Open a file that gets its name once it is whole and on the disk; else nothing is left of it."""
+    part = target.with_name(f".{target.name}.{os.getpid()}{PART}")
+    try:
+        with open(part, "wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(part, target)
+        sync_folder(target.parent)
     finally:
         with suppress(OSError):
             part.unlink(missing_ok=True)
-    return size
 
 
 class _Sink:

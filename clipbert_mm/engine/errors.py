@@ -29,10 +29,11 @@ def plain_message(error: Exception) -> str:
     have. Of any other, a defect of ours among them, the traceback is what helps, so it is raised again.
     """
     text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
-    if get_world_size() > 1 and isinstance(error, RuntimeError) and LOST_PEER.search(text):
+    lost = LOST_PEER.search(text) if get_world_size() > 1 and isinstance(error, RuntimeError) else None
+    if lost is not None:
         return (
             f"error: Process {get_rank()} lost another process of this training, which failed first; its own error is in what "
-            f"that process printed. ({text.strip().splitlines()[0]})"
+            f"that process printed ({lost[0]})."
         )
     if "Traceback (most recent call last)" in text:  # torch passes a worker's traceback on as text
         *trace, last = text.strip().splitlines()

@@ -160,7 +160,8 @@ def test_a_signal_to_one_of_two_processes(config: Path, tmp_path: Path):
 
 
 def test_the_error_of_one_of_two_processes(config: Path, tmp_path: Path):
-    run = Run(config, tmp_path / "run", ranks=2, arguments=["--cfg-options", "train_dataloader.num_workers=1"])
+    options = ["train_dataloader.num_workers=1", "train_dataloader.persistent_workers=True"]
+    run = Run(config, tmp_path / "run", ranks=2, arguments=["--cfg-options", *options])
     first, second = run.start()
     wait_for_steps(run, 3)
     os.kill(children(second.pid)[0], signal.SIGKILL)

@@ -33,7 +33,9 @@ class FiniteLossHook(Hook):
         Raises:
             FloatingPointError: If one is not finite.
         """
-        losses = {key: float(value) for key, value in (outputs or {}).items() if "loss" in key}
+        losses = {
+            key: float(torch.as_tensor(value).detach()) for key, value in (outputs or {}).items() if "loss" in key
+        }
         last = runner.message_hub.get_info("last_ckpt")
         if torch.tensor(list(losses.values())).isfinite().all():
             self.good = last

@@ -9,11 +9,9 @@ from typing import Any, ClassVar
 from mmengine.hooks import CheckpointHook as _CheckpointHook
 from mmengine.runner import Runner
 
-from clipbert_mm.checkpoint.wholeness import LAST
-from clipbert_mm.checkpoint.writing import prepare_folder
+from clipbert_mm.checkpoint.writing import note_last, prepare_folder
 from clipbert_mm.engine.signals import EXIT_AGAIN, Agreement, StoppedBySignal
 from clipbert_mm.registry import HOOKS
-from clipbert_mm.structures import written_whole
 
 NOTHING, SAVE, STOP = range(3)
 PASSING = 2
@@ -101,7 +99,8 @@ class CheckpointHook(_CheckpointHook):
         else:
             self.out_dir = os.path.join(self.out_dir, os.path.basename(os.path.abspath(runner.work_dir)))
         if runner.rank == 0:
-            prepare_folder(self.out_dir)
+            for folder in (self.out_dir, runner.work_dir):
+                prepare_folder(folder)
         runner.logger.info(f"Checkpoints will be saved to {self.out_dir}.")
         self.agreement = Agreement()
         self.kept = {
@@ -197,8 +196,7 @@ class CheckpointHook(_CheckpointHook):
             meta=dict(epoch=epoch, iter=done),
         )
         if runner.rank == 0:
-            with written_whole(Path(runner.work_dir) / LAST) as file:
-                file.write(path)
+            note_last(runner.work_dir, path)
         self.saved_iter, self.saved_time = done, time.monotonic()
         self.last_ckpt = path
         self._remove_outdated(runner)
