@@ -52,7 +52,9 @@ def measure(config: Config, args: argparse.Namespace) -> dict[str, Any]:
     """
     settings = {split: found for split in ("train", "test") if (found := _settings(config, split))}
     if not settings:
-        raise ValueError("benchmark.py load expects a config whose pipelines have SampleClips and ResizePad, got none.")
+        raise ValueError(
+            "benchmark.py load expects a config whose pipelines have OpenVideo, SampleClips and ResizePad, got none."
+        )
     cases = [
         (title, paths, split, *steps)
         for title, paths in _choose_videos(config, args).items()
@@ -82,7 +84,7 @@ def _settings(config: Config, split: str) -> tuple[SampleClips, ResizePad] | Non
     """Build what a split's pipeline samples and scales by; None if it reads no videos."""
     dataset = (config.get(f"{split}_dataloader") or {}).get("dataset") or {}
     steps = {step["type"].split(".")[-1]: step for step in dataset.get("pipeline", ())}
-    if not {"SampleClips", "ResizePad"} <= set(steps):
+    if not {"OpenVideo", "SampleClips", "ResizePad"} <= set(steps):
         return None
     return TRANSFORMS.build(steps["SampleClips"]), TRANSFORMS.build(steps["ResizePad"])
 
