@@ -46,7 +46,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--precisions", nargs="+", choices=list(PRECISIONS), default=["fp32", "bf16"])
     parser.add_argument("--texts", type=int, default=TEXTS_PER_PASS, help="texts beside a video (default: 64)")
     parser.add_argument("--shortlist", type=float, default=0.1, help="what the cascade keeps (default: 0.1)")
-    parser.add_argument("--cascade-size", type=int, default=10, help="texts, and videos, of the cascade's gallery")
+    parser.add_argument(
+        "--cascade-size", type=int, default=10, help="texts, and videos, of the cascade's gallery; 0 for no cascade"
+    )
     parser.add_argument("--repeats", type=int, default=5, help="timed repeats (default: 5)")
 
 
@@ -65,7 +67,8 @@ def measure(config: Config, args: argparse.Namespace) -> dict[str, Any]:
     )
     shape = (settings["num_clips"], settings["num_frames"], 3, settings["size"], settings["size"])
     report["lengths"] = {kind: measure_pairs(model, kind, shape, args) for kind in LENGTHS}
-    report["cascade"] = measure_cascade(model, shape, args)
+    if args.cascade_size:
+        report["cascade"] = measure_cascade(model, shape, args)
     if args.checkpoint is not None:
         report["ranks"] = measure_ranks(config, args)
     return report

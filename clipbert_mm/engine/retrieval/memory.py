@@ -6,6 +6,9 @@ from pathlib import Path
 
 from clipbert_mm.structures import parse_bytes
 
+RESERVE = 64 * 2**20
+"""Bytes for what libraries load and keep when they are first used."""
+
 
 def memory_in_use() -> int:
     """Return the bytes of memory that this process holds; the most it ever held where the system does not say."""
@@ -32,7 +35,7 @@ def memory_left(limit: str | None, needed: int) -> int | None:
     """
     if limit is None:
         return None
-    held = memory_in_use()
+    held, needed = memory_in_use(), needed + RESERVE
     left = parse_bytes(limit) - held - needed
     if left < 0:
         raise ValueError(
