@@ -12,11 +12,12 @@ from typing import Any
 
 import numpy as np
 import torch
+from mmengine.hooks import EarlyStoppingHook as _EarlyStoppingHook
 from mmengine.logging import HistoryBuffer
 from mmengine.optim import OptimWrapper
 
 from clipbert_mm.checkpoint.arrays import STAND_INS
-from clipbert_mm.registry import OPTIM_WRAPPERS
+from clipbert_mm.registry import HOOKS, OPTIM_WRAPPERS
 
 
 def _history_statistic(owner: type, name: str) -> object:
@@ -78,6 +79,22 @@ class CpuAmpOptimWrapper(OptimWrapper):
         """Run the forward pass of a step in bfloat16 autocast."""
         with super().optim_context(model), torch.autocast("cpu", dtype=torch.bfloat16):
             yield
+
+
+@HOOKS.register_module()
+class EarlyStoppingHook(_EarlyStoppingHook):
+    """MMEngine's hook, which goes on counting where a run was cut.
+
+    For MMEngine 0.10.7, whose hook begins to wait anew after each resume.
+    """
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what it counted, for a checkpoint."""
+        return dict(wait_count=self.wait_count, best_score=self.best_score)
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on where a run was cut."""
+        self.wait_count, self.best_score = state["wait_count"], state["best_score"]
 
 
 def start_gloo(launcher: str) -> None:

@@ -16,6 +16,8 @@ import torch
 from torch import Tensor
 
 from clipbert_mm.checkpoint.arrays import STAND_INS
+from clipbert_mm.checkpoint.errors import CheckpointError
+from clipbert_mm.checkpoint.wholeness import check_whole
 
 HUGGING_FACE_FILES = ("model.safetensors", "pytorch_model.bin")
 """The weights in a Hugging Face folder, the first that is there."""
@@ -23,10 +25,6 @@ NESTED = ("state_dict", "model", "model_state_dict")
 """Under what the tensors lie in a file that holds more: MMEngine's and mmpretrain's, detectron2's, the paper's release."""
 TORCH_MAGIC = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
 """How torch.save began before its files were zip archives (torch 1.5 and older)."""
-
-
-class CheckpointError(ValueError):
-    """A checkpoint that cannot be read or does not fit."""
 
 
 def read_checkpoint(
@@ -124,6 +122,7 @@ def _read_file(path: str, map_location: str | torch.device, mmap: bool) -> objec
         head = file.read(len(TORCH_MAGIC))
         file.seek(0)
         if zipfile.is_zipfile(path):
+            check_whole(path)
             return torch.load(path, map_location=map_location, weights_only=True, mmap=mmap)
         if head == TORCH_MAGIC:
             return torch.load(path, map_location=map_location, weights_only=True)

@@ -13,6 +13,7 @@ from mmengine.logging import print_log
 from clipbert_mm.datasets.scanning import absolute, left_out
 from clipbert_mm.datasets.transforms import BrokenMediaError
 from clipbert_mm.datasets.transforms.storage import is_address, missing_media
+from clipbert_mm.datasets.whereabouts import Loading, Whereabouts
 from clipbert_mm.structures import AnnotationError, VideoTextSample
 
 Item = TypeVar("Item")
@@ -63,6 +64,7 @@ class MediaDataset(BaseDataset):
         self.useless = {} if ledger is None else left_out(os.path.join(data_root, ledger))
         # Seed and epoch, in shared memory, so that workers that live on see the epoch move.
         self._draw = torch.zeros(2, dtype=torch.int64).share_memory_()
+        self._whereabouts = Whereabouts()
         super().__init__(
             ann_file=ann_file,
             data_root=data_root,
@@ -114,6 +116,10 @@ class MediaDataset(BaseDataset):
         """Tell from which seed and epoch on to draw; see :class:`~clipbert_mm.engine.EpochSeedHook`."""
         self._draw.copy_(torch.tensor([seed, epoch]))
 
+    def loading(self) -> list[Loading]:
+        """Return the files that this and the workers' processes are at."""
+        return self._whereabouts.loading()
+
     def __getitem__(self, idx: int) -> dict[str, Any]:
         """Return an item as its pipeline leaves it.
 
@@ -126,8 +132,10 @@ class MediaDataset(BaseDataset):
         rng = np.random.default_rng((*self._draw.tolist(), idx))
         replaced: list[tuple[str, str]] = []
         for _ in range(ATTEMPTS):
+            info = self.prepare(idx, rng)
             try:
-                item = self.pipeline(self.prepare(idx, rng))
+                with self._whereabouts.at(info["path"]):
+                    item = self.pipeline(info)
             except BrokenMediaError as error:
                 replaced.append((error.path, error.reason))
                 idx = int(rng.integers(len(self)))
@@ -143,7 +151,8 @@ class MediaDataset(BaseDataset):
         """Return an item of all texts; ``inputs`` is None where the file cannot be read and may be left out."""
         info = self.prepare_test(idx)
         try:
-            return self.pipeline(info)
+            with self._whereabouts.at(info["path"]):
+                return self.pipeline(info)
         except BrokenMediaError as error:
             if self.on_broken == "stop":
                 raise BrokenMediaError(

@@ -20,3 +20,13 @@ def written_whole(path: str | os.PathLike) -> Iterator[IO[str]]:
             file.flush()
             os.fsync(file.fileno())
         os.replace(part, target)
+    sync_folder(target.parent)
+
+
+def sync_folder(folder: str | os.PathLike) -> None:
+    """See that what was renamed in a folder stays so when the machine loses power."""
+    number = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(number)
+    finally:
+        os.close(number)
