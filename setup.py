@@ -78,6 +78,7 @@ setup(
         "optional": requirements("optional"),
         "all": requirements("tests") + requirements("optional"),
     },
+    entry_points={"console_scripts": ["clipbert = clipbert_mm.__main__:main"]},
     cmdclass={"build_mim": build_mim},
     zip_safe=False,
 )

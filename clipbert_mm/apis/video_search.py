@@ -158,7 +158,8 @@ class VideoSearch:
         self, paths: Sequence[str], pieces: Sequence[np.ndarray], *, one_clip: bool = False
     ) -> tuple[np.ndarray, list[np.ndarray]]:
         """Score texts beside videos of the gallery: (M, V), and for each video its clips alone, (M, K)."""
-        scores, clips = [], []
+        scores: list[np.ndarray] = []
+        clips: list[np.ndarray] = []
         for block in self._blocks(paths, one_clip):
             logits = self.predictor.clip_logits(block, pieces)  # (M, v, K, C)
             scores.append(self.predictor.pooled_scores(logits).numpy())

@@ -58,7 +58,7 @@ def draw_explanation(
         axes.imshow(heat, cmap="inferno", alpha=0.15 + 0.6 * heat, vmin=0, vmax=1)
     for axes in grid:
         axes.axis("off")
-    start, end = spans[best][:2] if spans else (None, None)
-    grid[0].set_title("the image" if start is None else f"best clip, {start:.1f}–{end:.1f} s", fontsize=9, loc="left")
+    shown = "best clip, {:.1f}–{:.1f} s".format(*spans[best][:2]) if spans else "the image"
+    grid[0].set_title(shown, fontsize=9, loc="left")
     grid[count].set_title("where its score comes from", fontsize=9, loc="left")
-    save_figure(figure, picture)
+    save_figure(figure, os.fspath(picture))

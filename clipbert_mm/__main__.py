@@ -1,4 +1,4 @@
-"""The command: clipbert index|search|rank|ask|info."""
+"""The command: clipbert index|search|rank|ask|info; the same as python -m clipbert_mm."""
 
 import argparse
 import json
@@ -219,3 +219,7 @@ COMMANDS = {
     "info": (_info, "say what a gallery or a checkpoint holds"),
 }
 """The sub-commands: what runs them, and what they are for."""
+
+
+if __name__ == "__main__":
+    main()
