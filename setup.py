@@ -75,8 +75,9 @@ setup(
     install_requires=requirements("runtime"),
     extras_require={
         "tests": requirements("tests"),
+        "page": requirements("page"),
         "optional": requirements("optional"),
-        "all": requirements("tests") + requirements("optional"),
+        "all": requirements("tests") + requirements("page") + requirements("optional"),
     },
     entry_points={"console_scripts": ["clipbert = clipbert_mm.__main__:main"]},
     cmdclass={"build_mim": build_mim},

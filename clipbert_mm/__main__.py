@@ -1,4 +1,4 @@
-"""The command: clipbert index|search|rank|ask|info; the same as python -m clipbert_mm."""
+"""The command: clipbert index|search|rank|ask|info|serve; the same as python -m clipbert_mm."""
 
 import argparse
 import json
@@ -50,6 +50,15 @@ def _add_arguments(command: argparse.ArgumentParser, name: str) -> None:
     if name == "search":
         command.add_argument(
             "--shortlist", type=int, help="videos scored by all clips, after one clip chose them; 0 for all"
+        )
+    if name == "serve":
+        command.add_argument("--qa", metavar="CHECKPOINT", help="model for questions (default: none, no questions)")
+        command.add_argument(
+            "--host", default="127.0.0.1", help="address to listen at (default: 127.0.0.1, this machine)"
+        )
+        command.add_argument("--port", type=int, default=7860, help="port to listen at (default: 7860)")
+        command.add_argument(
+            "--max-upload", type=int, default=200, metavar="MB", help="largest upload (default: 200 MB)"
         )
     needs = name == "ask"
     command.add_argument(
@@ -120,6 +129,22 @@ def _ask(args: argparse.Namespace) -> int:
     if args.explain:
         qa.explain(args.video, args.question, args.option, args.explain)
         _note(f"drew {args.explain}")
+    return 0
+
+
+def _serve(args: argparse.Namespace) -> int:
+    try:
+        from clipbert_mm.apis.page import serve
+    except ImportError as error:
+        raise ValueError(
+            f"The page needs Gradio, and {error.name} is not installed: pip install 'clipbert_mm[page]'."
+        ) from error
+    from clipbert_mm.apis.video_qa import VideoQA
+
+    qa = None if args.qa is None else VideoQA(args.qa, args.device)
+    search = _open(args)
+    _note(f"{len(search.gallery.entries)} videos at http://{args.host}:{args.port}  (Ctrl-C ends it)")
+    serve(search, qa, host=args.host, port=args.port, max_upload=args.max_upload * 1_000_000)
     return 0
 
 
@@ -216,6 +241,7 @@ COMMANDS = {
     "search": (_search, "find the videos of a gallery that match a text"),
     "rank": (_rank, "put texts into the order in which they match a video"),
     "ask": (_ask, "ask a question of a video"),
+    "serve": (_serve, "open a page in the browser to search, play and ask"),
     "info": (_info, "say what a gallery or a checkpoint holds"),
 }
 """The sub-commands: what runs them, and what they are for."""

@@ -17,8 +17,8 @@ from clipbert_mm.engine.launch import build_runner
 def write_checkpoint(runner_config: Config, world: Path, tmp_path: Path) -> Callable[..., Path]:
     """Write the checkpoint of a training of no steps; the head and the dataset may be another task's."""
 
-    def write(head: dict[str, Any] | None = None, dataset: dict[str, Any] | None = None, name: str = "model") -> Path:
-        config = copy.deepcopy(runner_config)
+    def write(head: dict[str, Any] | None = None, dataset: dict[str, Any] | None = None) -> Path:
+        config, name = copy.deepcopy(runner_config), "model" if head is None else head["type"]
         config.experiment_name = f"{tmp_path.name}-{name}"
         config.work_dir = str(tmp_path / name)
         if head is not None:
