@@ -63,10 +63,10 @@ def _search_part(search: VideoSearch, uploads: Uploads) -> None:
 
 
 def _ask_part(view: gr.Blocks, search: VideoSearch, qa: VideoQA, uploads: Uploads) -> None:
-    def answer(path: str | None, question: str, options: str) -> str:
+    def answer(path: str | None, question: str, options: str | None) -> str:
         if path not in search.gallery.entries:
             raise ValueError("Choose a video first.")
-        chosen = [line.strip() for line in options.splitlines() if line.strip()] or None
+        chosen = [line.strip() for line in (options or "").splitlines() if line.strip()] or None
         result = qa.ask(path, question, chosen)
         return render_answers(result, search.gallery.entries[path], uploads.names)
 
