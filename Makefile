@@ -22,7 +22,7 @@ $(STAMP): setup.py pyproject.toml $(wildcard requirements/*.txt)
 	Name one: make setup PYTHON=/path/to/python" >&2; exit 1; }
 	@echo "Installing clipbert_mm and its dependencies into $(VENV): some minutes and about 6 GB the first time."
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --editable '.[tests,docs]'
+	$(BIN)/python -m pip install --quiet --editable '.[tests,docs,page]'
 	@# OpenCV's usual wheels need the system's libGL; where it is missing, the headless one takes their place.
 	@$(BIN)/python -c 'import cv2' 2>/dev/null || \
 	$(BIN)/python -m pip install --quiet --force-reinstall --no-deps opencv-python-headless
