@@ -92,10 +92,10 @@ def main(argv: list[str] | None = None) -> None:
 
 def _index(args: argparse.Namespace) -> int:
     if args.remove:
-        from clipbert_mm.apis.gallery import Gallery
+        from clipbert_mm.apis.gallery import VideoGallery
         from clipbert_mm.apis.video_search import remove
 
-        remove(Gallery(args.gallery), args.places)
+        remove(VideoGallery(args.gallery), args.places)
         _say({"removed": args.places} if args.json else f"removed {len(args.places)}")
         return 0
     search = _open(args)
@@ -164,9 +164,9 @@ def _info(args: argparse.Namespace) -> int:
             text_length=steps.get("Tokenize", {}).get("max_length"),
         )
     else:
-        from clipbert_mm.apis.gallery import Gallery, GalleryError
+        from clipbert_mm.apis.gallery import GalleryError, VideoGallery
 
-        gallery = Gallery(args.gallery)
+        gallery = VideoGallery(args.gallery)
         if not gallery.exists:
             raise GalleryError(
                 f"There is no gallery {args.gallery}. Make one: clipbert index FOLDER --model CHECKPOINT."
@@ -192,12 +192,12 @@ def _info(args: argparse.Namespace) -> int:
 
 def _open(args: argparse.Namespace) -> "VideoSearch":
     """Open the model that is named, or the one that the gallery was made with."""
-    from clipbert_mm.apis.gallery import Gallery, GalleryError
+    from clipbert_mm.apis.gallery import GalleryError, VideoGallery
     from clipbert_mm.apis.video_search import VideoSearch
 
     model, weights = args.model, args.weights
     if model is None:
-        manifest = Gallery(args.gallery).manifest
+        manifest = VideoGallery(args.gallery).manifest
         if not manifest:
             raise GalleryError(
                 f"There is no gallery {args.gallery}, which would say what model to use. Name one: --model CHECKPOINT."

@@ -1,7 +1,7 @@
 """On your own videos: search, rank, ask."""
 
 from clipbert_mm.apis.explanation import Explanation
-from clipbert_mm.apis.gallery import Gallery, GalleryError
+from clipbert_mm.apis.gallery import GalleryError, VideoGallery
 from clipbert_mm.apis.predictor import Predictor
 from clipbert_mm.apis.results import Answer, AnswerResult, Hit, IndexReport, Moment, RankedText, Ranking, SearchResult
 from clipbert_mm.apis.video_qa import VideoQA
@@ -11,7 +11,6 @@ __all__ = [
     "Answer",
     "AnswerResult",
     "Explanation",
-    "Gallery",
     "GalleryError",
     "Hit",
     "IndexReport",
@@ -20,6 +19,7 @@ __all__ = [
     "RankedText",
     "Ranking",
     "SearchResult",
+    "VideoGallery",
     "VideoQA",
     "VideoSearch",
 ]

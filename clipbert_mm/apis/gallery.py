@@ -1,4 +1,4 @@
-"""Visual tokens of videos on disk: what it takes to search without decoding anything again."""
+"""The videos of a gallery: which files they are, how they were encoded, and where their visual tokens lie."""
 
 import fcntl
 import hashlib
@@ -6,16 +6,16 @@ import json
 import os
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors import SafetensorError
 from torch import Tensor
 
+from clipbert_mm.engine.retrieval import Gallery, middle_clip
 from clipbert_mm.structures import written_whole
 from clipbert_mm.version import __version__
 
@@ -52,9 +52,9 @@ class Entry:
     content_shape: tuple[int, int]
 
     @property
-    def file(self) -> str:
-        """Name of the file of its tokens."""
-        return f"{hashlib.sha256(self.path.encode(errors='surrogateescape')).hexdigest()[:32]}.safetensors"
+    def key(self) -> str:
+        """Its name in the gallery, which tells nothing of its path."""
+        return hashlib.sha256(self.path.encode(errors="surrogateescape")).hexdigest()[:32]
 
     def is_current(self) -> bool:
         """Whether the video is still the file that was encoded."""
@@ -76,10 +76,10 @@ def _entry(values: dict[str, Any]) -> Entry:
     )
 
 
-class Gallery:
-    """A folder with a ``manifest.json`` and, for each video, a safetensors file of its visual tokens, (K, S, D) float16.
+class VideoGallery:
+    """A folder with a ``manifest.json`` and, in ``tokens``, the visual tokens of each video, (K, S, D) float16.
 
-    Each file is written whole, and says itself which video it is of; so what a killed indexing had written is found again.
+    Each file of tokens says itself which video it is of; so what a killed indexing had written is found again.
 
     Args:
         folder: The folder; it is made when the first video is added.
@@ -90,6 +90,7 @@ class Gallery:
 
     def __init__(self, folder: str | os.PathLike) -> None:
         self.folder = Path(folder)
+        self.store = Gallery(self.folder / "tokens", budget=0)
         self.manifest: dict[str, Any] = {}
         self.entries: dict[str, Entry] = {}
         self._saved = time.monotonic()
@@ -100,11 +101,6 @@ class Gallery:
     def exists(self) -> bool:
         """Whether there is a gallery in the folder."""
         return (self.folder / "manifest.json").is_file()
-
-    @property
-    def tokens_folder(self) -> Path:
-        """Where the tokens lie."""
-        return self.folder / "tokens"
 
     def start(self, identity: str, source: str, weights: str) -> None:
         """Begin a gallery, or see that the one there is was made by the same model.
@@ -142,11 +138,7 @@ class Gallery:
 
     def add(self, entry: Entry, tokens: Tensor) -> None:
         """Put a video in, or another version of it."""
-        self.tokens_folder.mkdir(parents=True, exist_ok=True)
-        target = self.tokens_folder / entry.file
-        part = target.with_suffix(".part")
-        save_file({"tokens": tokens.to("cpu", STORED).contiguous()}, part, {"entry": json.dumps(asdict(entry))})
-        os.replace(part, target)
+        self.store.add(entry.key, tokens.to(STORED), asdict(entry))
         self.entries[entry.path] = entry
         if time.monotonic() - self._saved > SAVE_SECONDS:
             self.save()
@@ -154,8 +146,7 @@ class Gallery:
     def remove(self, paths: Sequence[str]) -> None:
         """Take videos out; to be followed by :meth:`save`."""
         for path in paths:
-            entry = self.entries.pop(path)
-            (self.tokens_folder / entry.file).unlink(missing_ok=True)
+            self.store.remove(self.entries.pop(path).key)
 
     def save(self) -> None:
         """Write the manifest."""
@@ -170,16 +161,14 @@ class Gallery:
         Raises:
             GalleryError: If their file is missing or damaged.
         """
-        file = self.tokens_folder / self.entries[path].file
+        entry = self.entries[path]
+        clips = slice(None) if entry.clip_times is None or not middle else middle_clip(len(entry.clip_times))
         try:
-            with safe_open(file, framework="pt") as opened:
-                stored = opened.get_slice("tokens")
-                clips = stored.get_shape()[0]
-                chosen = slice(clips // 2, clips // 2 + 1) if middle else slice(None)
-                return stored[chosen].float()
+            return self.store.read([entry.key], clips)[0].float()
         except (OSError, SafetensorError) as error:
             raise GalleryError(
-                f"{file}, with the tokens of {path}, cannot be read ({error}). Delete it and index the video again."
+                f"{self.store.path_of(entry.key)}, with the tokens of {path}, cannot be read ({error}). Delete it and index "
+                "the video again."
             ) from error
 
     @contextmanager
@@ -213,21 +202,13 @@ class Gallery:
                 "gallery."
             )
         self.manifest = manifest
-        on_disk = {name for name in _listed(self.tokens_folder) if name.endswith(".safetensors")}
-        self.entries = {entry.path: entry for entry in entries if entry.file in on_disk}
-        for name in on_disk - {entry.file for entry in entries}:
-            if (entry := _read_entry(self.tokens_folder / name)) is not None:
+        on_disk = set(self.store.names())
+        self.entries = {entry.path: entry for entry in entries if entry.key in on_disk}
+        for key in on_disk - {entry.key for entry in entries}:
+            with suppress(KeyError, TypeError, ValueError):  # a damaged file is of no video
+                entry = _entry(self.store.record(key))
                 self.entries[entry.path] = entry
 
 
 def _listed(folder: Path) -> list[str]:
     return os.listdir(folder) if folder.is_dir() else []
-
-
-def _read_entry(file: Path) -> Entry | None:
-    """Read which video a file has the tokens of; None if it is damaged."""
-    try:
-        with safe_open(file, framework="pt") as opened:
-            return _entry(json.loads(opened.metadata()["entry"]))
-    except (KeyError, OSError, SafetensorError, TypeError, ValueError):
-        return None

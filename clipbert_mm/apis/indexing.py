@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from clipbert_mm.apis.gallery import Entry, Gallery
+from clipbert_mm.apis.gallery import Entry, VideoGallery
 from clipbert_mm.apis.predictor import Media, Predictor, read_media
 from clipbert_mm.apis.results import IndexReport
 from clipbert_mm.datasets.transforms import BrokenMediaError
@@ -89,7 +89,7 @@ class _Files(Dataset):
 
 def index(
     predictor: Predictor,
-    gallery: Gallery,
+    gallery: VideoGallery,
     places: str | os.PathLike | Sequence[str | os.PathLike],
     *,
     workers: int = 2,
@@ -145,7 +145,9 @@ def index(
     )
 
 
-def _gone(gallery: Gallery, places: str | os.PathLike | Sequence[str | os.PathLike], paths: Sequence[str]) -> list[str]:
+def _gone(
+    gallery: VideoGallery, places: str | os.PathLike | Sequence[str | os.PathLike], paths: Sequence[str]
+) -> list[str]:
     """Return the videos of the gallery that lay below a folder that is indexed, and are not there any more."""
     places = [places] if isinstance(places, (str, os.PathLike)) else places
     folders = [os.path.join(os.path.abspath(place), "") for place in places if os.path.isdir(place)]
@@ -154,7 +156,7 @@ def _gone(gallery: Gallery, places: str | os.PathLike | Sequence[str | os.PathLi
 
 
 def _encode(
-    predictor: Predictor, gallery: Gallery, paths: Sequence[str], workers: int, batch_size: int
+    predictor: Predictor, gallery: VideoGallery, paths: Sequence[str], workers: int, batch_size: int
 ) -> Iterator[tuple[str, str | None]]:
     """Encode videos into a gallery; yields each path with the reason where it could not be read."""
     loader: DataLoader = DataLoader(

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from clipbert_mm.apis.explanation import Explanation, explain_match
-from clipbert_mm.apis.gallery import Gallery, GalleryError
+from clipbert_mm.apis.gallery import GalleryError, VideoGallery
 from clipbert_mm.apis.indexing import Progress, index
 from clipbert_mm.apis.predictor import CLIPS_PER_TILE, Predictor
 from clipbert_mm.apis.results import (
@@ -62,7 +62,7 @@ class VideoSearch:
                 f"{config_or_checkpoint} was trained for {self.predictor.task}, and a search needs a model for retrieval. "
                 "Ask questions with VideoQA (clipbert ask)."
             )
-        self.gallery = Gallery(gallery)
+        self.gallery = VideoGallery(gallery)
         if self.gallery.exists:
             self.gallery.check_identity(self.predictor.identity, self.predictor.source)
 
@@ -183,7 +183,7 @@ class VideoSearch:
         return Hit(path, score, probability(score), best_of(moments), moments)
 
 
-def remove(gallery: Gallery, paths: str | os.PathLike | Sequence[str | os.PathLike]) -> None:
+def remove(gallery: VideoGallery, paths: str | os.PathLike | Sequence[str | os.PathLike]) -> None:
     """Take videos out of a gallery; the files stay where they are.
 
     Raises:

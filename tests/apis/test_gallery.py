@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 
-from clipbert_mm.apis import Gallery, GalleryError, VideoSearch
+from clipbert_mm.apis import GalleryError, VideoGallery, VideoSearch
 from clipbert_mm.apis.gallery import Entry
 from clipbert_mm.apis.indexing import find_videos
 
@@ -61,7 +61,7 @@ def test_only_what_is_new_or_changed_is_encoded(search: VideoSearch, videos: Pat
     same, other = (again.gallery.tokens(str(videos / name)) for name in (VIDEOS[2], VIDEOS[0]))
     assert torch.equal(same, before[str(videos / VIDEOS[2])])
     assert torch.equal(other, same)  # it is a copy of it now
-    assert len(list(search.gallery.tokens_folder.iterdir())) == 4
+    assert len(search.gallery.store.names()) == 4
 
 
 def test_the_tokens_are_those_of_the_model(search: VideoSearch, videos: Path):
@@ -78,8 +78,8 @@ def test_the_tokens_are_those_of_the_model(search: VideoSearch, videos: Path):
 def test_a_video_is_taken_out(search: VideoSearch, videos: Path):
     search.index(videos, workers=0)
     search.remove(videos / VIDEOS[0])
-    assert str(videos / VIDEOS[0]) not in Gallery(search.gallery.folder).entries
-    assert len(list(search.gallery.tokens_folder.iterdir())) == 3
+    assert str(videos / VIDEOS[0]) not in VideoGallery(search.gallery.folder).entries
+    assert len(search.gallery.store.names()) == 3
     assert (videos / VIDEOS[0]).is_file()
     with pytest.raises(GalleryError, match=r"test_00000.mp4 is not in the gallery .*; clipbert info lists what is"):
         search.remove(videos / VIDEOS[0])
@@ -148,23 +148,23 @@ def test_another_format_is_refused(search: VideoSearch, videos: Path):
     with pytest.raises(
         GalleryError, match=r"was made by clipbert_mm 9.9 in format 99; this is .*, which reads format 1"
     ):
-        Gallery(search.gallery.folder)
+        VideoGallery(search.gallery.folder)
     manifest.write_text('{"videos": [{"path": "a"}]}')
     with pytest.raises(GalleryError, match=r"manifest.json is no manifest of a gallery: KeyError"):
-        Gallery(search.gallery.folder)
+        VideoGallery(search.gallery.folder)
 
 
 def test_damaged_tokens_are_named(search: VideoSearch, videos: Path):
     search.index(videos, workers=0)
     path = str(videos / VIDEOS[0])
-    file = search.gallery.tokens_folder / search.gallery.entries[path].file
+    file = search.gallery.store.path_of(search.gallery.entries[path].key)
     file.write_bytes(file.read_bytes()[:100])
     with pytest.raises(
         GalleryError, match=rf"with the tokens of {path}, cannot be read .*Delete it and index the video"
     ):
         search.search("a red circle")
     file.unlink()
-    again = Gallery(search.gallery.folder)
+    again = VideoGallery(search.gallery.folder)
     assert path not in again.entries
 
 
@@ -172,11 +172,11 @@ def test_another_folder_is_not_touched(tmp_path: Path):
     (tmp_path / "letters").mkdir()
     (tmp_path / "letters" / "a.txt").write_text("dear")
     with pytest.raises(GalleryError, match=r"letters is no gallery and is not empty"):
-        Gallery(tmp_path / "letters").start("id", "a.pth", "a.pth")
+        VideoGallery(tmp_path / "letters").start("id", "a.pth", "a.pth")
 
 
 def test_one_process_at_a_time(tmp_path: Path):
-    gallery = Gallery(tmp_path / "g")
+    gallery = VideoGallery(tmp_path / "g")
     with (
         gallery.locked(),
         pytest.raises(GalleryError, match="Another process is changing the gallery"),
@@ -200,5 +200,5 @@ def test_videos_are_found_by_their_endings(videos: Path, tmp_path: Path):
 
 def test_an_entry_has_one_file(tmp_path: Path):
     one, two = (Entry(path, 1, 1, None, None, (2, 2)) for path in ("/a.mp4", "/b.mp4"))
-    assert one.file != two.file
-    assert one.file == Entry("/a.mp4", 9, 9, 1.0, None, (1, 1)).file
+    assert one.key != two.key
+    assert one.key == Entry("/a.mp4", 9, 9, 1.0, None, (1, 1)).key

@@ -13,6 +13,7 @@ from mmengine.runner import Runner
 from clipbert_mm.apis import GalleryError, VideoSearch
 from clipbert_mm.apis.results import Moment, clock
 from clipbert_mm.engine.launch import build_runner
+from clipbert_mm.evaluation import read_rankings
 
 
 @pytest.fixture
@@ -29,8 +30,8 @@ def test_the_scores_are_those_of_testing(search: VideoSearch, runner_config: Con
     runner_config.experiment_name = f"{tmp_path.name}-test"
     runner: Runner = build_runner(runner_config)
     runner.test()
-    rankings = json.loads((tmp_path / "rankings.json").read_text())
-    scores = np.array(rankings["scores"])
+    rankings = read_rankings(tmp_path / "rankings.json")
+    scores = rankings["scores"]
     for row, text in zip(scores[::3], rankings["texts"][::3], strict=True):
         result = search.search(text, topk=100)
         found = {hit.path: hit.score for hit in result.hits}

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import av
 
-from clipbert_mm.apis.gallery import Entry, Gallery
+from clipbert_mm.apis.gallery import Entry, VideoGallery
 from clipbert_mm.datasets.reencoding import Encoding, reencode
 
 PLAYABLE = {".mp4": "video/mp4", ".m4v": "video/mp4", ".mov": "video/mp4", ".webm": "video/webm"}
@@ -22,7 +22,7 @@ class PlayableMedia:
         gallery: The gallery.
     """
 
-    def __init__(self, gallery: Gallery) -> None:
+    def __init__(self, gallery: VideoGallery) -> None:
         self.gallery = gallery
         self._writing = threading.Lock()
 
@@ -32,7 +32,7 @@ class PlayableMedia:
         Raises:
             FileNotFoundError: If no video of the gallery has that key, or its file is gone or broken.
         """
-        entry = next((own for own in self.gallery.entries.values() if own.file == f"{key}.safetensors"), None)
+        entry = next((own for own in self.gallery.entries.values() if own.key == key), None)
         if entry is None or not Path(entry.path).is_file():
             raise FileNotFoundError(key)
         kind = PLAYABLE.get(Path(entry.path).suffix.lower())

@@ -50,7 +50,7 @@ def render_hits(result: SearchResult, entries: Mapping[str, Entry], names: Mappi
 def _render_hit(
     moments: Sequence[Moment], best: Moment | None, entry: Entry, name: str, place: int, hit: Hit | None
 ) -> str:
-    key = entry.file.partition(".")[0]
+    key = entry.key
     start = 0.0 if best is None else best.start
     match = "" if hit is None else f'<div class="match">{hit.probability:.1%} match, log-odds {hit.score:.2f}</div>'
     button = "" if best is None else f'<button onclick="{PLAY.format(round(start, 2))}">▶ {best}</button>'

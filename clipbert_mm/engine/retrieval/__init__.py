@@ -1,5 +1,6 @@
 """Every text against every video through the joint encoder: a gallery of visual tokens, scores by tile, a cascade."""
 
+from clipbert_mm.engine.retrieval.cascade import middle_clip
 from clipbert_mm.engine.retrieval.gallery import Gallery
 from clipbert_mm.engine.retrieval.identity import ForeignResultsError, claim, digest, digest_files, digest_weights
 from clipbert_mm.engine.retrieval.loop import RetrievalTestLoop, RetrievalValLoop
@@ -17,4 +18,5 @@ __all__ = [
     "digest",
     "digest_files",
     "digest_weights",
+    "middle_clip",
 ]

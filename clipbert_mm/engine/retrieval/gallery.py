@@ -24,13 +24,12 @@ class Gallery:
     be read, and a record about it.
 
     Args:
-        folder: The folder, made if it is not there.
+        folder: The folder, made when the first video is added.
         budget: Bytes of visual tokens that stay in this process' memory once they are read; None for all.
     """
 
     def __init__(self, folder: str | os.PathLike, *, budget: int | None = None) -> None:
         self.folder = Path(folder)
-        self.folder.mkdir(parents=True, exist_ok=True)
         self.budget = budget
         self._held: dict[str, Tensor] = {}
 
