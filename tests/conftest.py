@@ -33,6 +33,14 @@ ROOT = Path(__file__).resolve().parents[1]
 VOCAB_SIZE = 200
 
 
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave the long tests of faults out unless they are asked for by ``-m faults``."""
+    if "faults" not in config.option.markexpr:
+        skipped = [item for item in items if item.get_closest_marker("faults")]
+        config.hook.pytest_deselected(items=skipped)
+        items[:] = [item for item in items if item not in skipped]
+
+
 @MODELS.register_module(force=True)
 class TinyBackbone(nn.Module):
     """One convolution: any registered 2D module may be a backbone."""

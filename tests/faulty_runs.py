@@ -93,6 +93,7 @@ def _train(arguments: list[str], environment: dict[str, str], log: str) -> None:
     os.dup2(output, 1)
     os.dup2(output, 2)
     torch.set_num_threads(1)
+    torch.utils.data._utils.MP_STATUS_CHECK_INTERVAL = 0.5  # how long a loader that goes away waits for its workers
     spec = importlib.util.spec_from_file_location("train_tool", ROOT / "tools" / "train.py")
     tool = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(tool)
@@ -174,7 +175,7 @@ class Run:
     def killed(self, kills: int, rng: random.Random, timeout: float = 600) -> int:
         """Run it with that many kills by SIGKILL at random points, then to its end; returns how many there were.
 
-        Of several processes one at random is killed; the others have to end by themselves.
+        Of several processes one at random is killed; once training began, the others have to end by themselves.
         """
         done, ends = 0, time.monotonic() + timeout
         while done < kills:
@@ -191,8 +192,11 @@ class Run:
             elif any(process.exitcode == 0 for process in started):
                 break  # it was faster than the kill
             for process in started:
-                process.join(60)
-                assert not process.is_alive(), "the other processes have to end when one is killed"
+                process.join(60 if lives else 5)
+                if process.is_alive() and not lives:
+                    process.kill()  # as a launcher does: it may wait for the other to begin
+                    process.join()
+                assert not process.is_alive(), "the others have to end when one is killed in training"
         assert set(self.finish("--resume")) == {0}, self.log().read_text()[-3000:]
         return done
 

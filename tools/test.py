@@ -21,7 +21,11 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("checkpoint", help="checkpoint file")
     parser.add_argument("--work-dir", help="folder for logs and metrics (default: work_dirs/<config name>)")
     parser.add_argument(
-        "--amp", nargs="?", const="auto", choices=["fp16", "bf16"], help="half precision (fp16 on a GPU, bf16 on a CPU)"
+        "--amp",
+        nargs="?",
+        const="auto",
+        choices=["auto", "fp16", "bf16"],
+        help="half precision (fp16 on a GPU, bf16 on a CPU)",
     )
     parser.add_argument(
         "--dump", metavar="FILE.pkl", help="write every prediction to a pickle file for offline evaluation"

@@ -29,7 +29,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         "--amp",
         nargs="?",
         const="auto",
-        choices=["fp16", "bf16"],
+        choices=["auto", "fp16", "bf16"],
         help="mixed precision (fp16 on a GPU, bf16 on a CPU)",
     )
     parser.add_argument(
