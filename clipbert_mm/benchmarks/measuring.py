@@ -55,6 +55,7 @@ def time_in_turn(
     repeats: int = 5,
     warmup: int = 1,
     device: torch.device | str = "cpu",
+    clock: Callable[[], float] = time.perf_counter,
 ) -> dict[str, Timing]:
     """Time several ways of doing something, in turn, so that a machine that slows down slows all of them.
 
@@ -63,6 +64,7 @@ def time_in_turn(
         repeats: Timed rounds.
         warmup: Rounds before them that are not timed.
         device: Where the work is done; a GPU is waited for.
+        clock: What tells the time in seconds; ``time.process_time`` for work on one core of a machine that others use too.
 
     Raises:
         ValueError: If there is nothing to time.
@@ -76,11 +78,11 @@ def time_in_turn(
     for round_number in range(warmup + repeats):
         for name, run in contenders.items():
             synchronize(device)
-            started = time.perf_counter()
+            started = clock()
             run()
             synchronize(device)
             if round_number >= warmup:
-                seconds[name].append(time.perf_counter() - started)
+                seconds[name].append(clock() - started)
     return {name: Timing(tuple(values)) for name, values in seconds.items()}
 
 
