@@ -31,6 +31,9 @@ PLAIN, RELEASED = "plain decord", "as released"
 PARTS = ("open", "read", "decode", "convert", "resize", "rest")
 """Where the time goes: opening and indexing; seeking and reading packets; decoding; YUV to RGB; scaling; copies and Python."""
 
+CLOCK = "processor time of the process and all its threads; workers: time on the wall"
+"""What the times of a report are. Processor time is what a core has to give, whatever else runs on the machine."""
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of ``benchmark.py load``."""
@@ -60,7 +63,7 @@ def measure(config: Config, args: argparse.Namespace) -> dict[str, Any]:
         for title, paths in _choose_videos(config, args).items()
         for split, steps in settings.items()
     ]
-    report: dict[str, Any] = dict(environment=environment(), repeats=args.repeats, results=[])
+    report: dict[str, Any] = dict(environment=environment(), clock=CLOCK, repeats=args.repeats, results=[])
     for title, paths, split, sampler, resize in cases:
         with one_core():
             timings = compare(paths, sampler, resize, _usable(args.backends), args.repeats)
@@ -143,7 +146,7 @@ def pipeline(sampler: SampleClips, resize: ResizePad, backend: str = "pyav") -> 
 def compare(
     paths: Sequence[str], sampler: SampleClips, resize: ResizePad, backends: Sequence[str], repeats: int
 ) -> dict[str, Any]:
-    """Time all ways of reading the same clips, video by video, in turn.
+    """Time all ways of reading the same clips on the processor, video by video, in turn.
 
     Returns:
         ``ways``: for each way its time a video in milliseconds (median, quartiles, mean), videos a second, and how many times
@@ -160,7 +163,7 @@ def compare(
             except Exception as error:
                 refused.setdefault(name, f"{type(error).__name__}: {error}")
         contenders = {name: read for name, read in contenders.items() if name not in refused}
-        for name, timing in time_in_turn(contenders, repeats=repeats, warmup=0).items():
+        for name, timing in time_in_turn(contenders, repeats=repeats, warmup=0, clock=time.process_time).items():
             seconds.setdefault(name, []).extend(timing.seconds)
     ways = {name: values for name, values in seconds.items() if name not in refused}
     return dict(ways={name: _summary(values, ways.get(PLAIN)) for name, values in ways.items()}, refused=refused)
@@ -191,7 +194,7 @@ def _summary(seconds: Sequence[float], plain: Sequence[float] | None) -> dict[st
 
 
 class Clock:
-    """Adds up how long parts take; what one part does within another counts for the inner one alone."""
+    """Adds up the processor time of parts; what one part does within another counts for the inner one alone."""
 
     def __init__(self) -> None:
         self.seconds = dict.fromkeys(PARTS, 0.0)
@@ -200,12 +203,12 @@ class Clock:
     @contextmanager
     def part(self, name: str) -> Iterator[None]:
         """Count what is done within."""
-        started = time.perf_counter()
+        started = time.process_time()
         self._running.append([0.0])
         try:
             yield
         finally:
-            took = time.perf_counter() - started
+            took = time.process_time() - started
             self.seconds[name] += took - self._running.pop()[0]
             if self._running:
                 self._running[-1][0] += took

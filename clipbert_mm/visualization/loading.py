@@ -32,7 +32,9 @@ def draw_loading(results: Sequence[Mapping[str, Any]], baselines: Sequence[str],
             axes.text(high, place, f"  {way['median_ms']:.0f} ms{times}", va="center", fontsize=8)
         axes.set_yticks(range(len(ways)), list(ways))
         axes.margins(x=0.25)
-        axes.set_xlabel("milliseconds a video: median and quartiles; times as quick as plain decord", fontsize=8)
+        axes.set_xlabel(
+            "processor milliseconds a video: median and quartiles; times as quick as plain decord", fontsize=8
+        )
         title = f"{result['videos']}, {result['split']}ing clips {result['clips']} at {result['size']} pixels"
         axes.set_title(title, fontsize=9, loc="left")
         left = 0.0
@@ -42,7 +44,7 @@ def draw_loading(results: Sequence[Mapping[str, Any]], baselines: Sequence[str],
             left += milliseconds
         parts.set_yticks([])
         parts.set_ylim(-1.6, 0.6)
-        parts.set_xlabel("milliseconds a video, mean", fontsize=8)
+        parts.set_xlabel("processor milliseconds a video, mean", fontsize=8)
         parts.set_title("where the time goes (pyav)", fontsize=9, loc="left")
         parts.legend(fontsize=8, ncols=3, loc="lower center", frameon=False)
     save_figure(figure, picture)

@@ -138,7 +138,7 @@ def index_frames(container: InputContainer) -> FrameIndex:
         ValueError: If the file is shorter than it says.
     """
     stream = best_stream(container)
-    listed = "mp4" in container.format.name and 0 < stream.frames <= len(stream.index_entries)
+    listed = "mp4" in container.format.name and len(stream.index_entries) > 0 and not _in_fragments(container.name)
     packets, avg_fps = _list(container, stream) if listed else _pass_over(container, stream)
     keys = np.array([key for _, key, _ in packets])
     keys[0] = True  # wherever a file begins, decoding has to
@@ -164,6 +164,21 @@ def _list(container: InputContainer, stream: VideoStream) -> tuple[list[Entry], 
     return [(entry.timestamp, entry.is_keyframe, entry.is_discard) for entry in entries], _rate(stream, [])
 
 
+def _in_fragments(name: str) -> bool:
+    """Whether an MP4 file is written in fragments, of which its list has but the first."""
+    with open(name, "rb") as file:
+        place = 0
+        while len(head := file.read(16)) >= 8:
+            if head[4:8] == b"moof":
+                return True
+            size = int.from_bytes(head[8:16] if head[:4] == b"\0\0\0\1" else head[:4], "big")
+            if size < 8:  # 0: up to the end
+                return False
+            place += size
+            file.seek(place)
+    return False
+
+
 def _pass_over(container: InputContainer, stream: VideoStream) -> tuple[list[Entry], float]:
     """List the packets by reading them all, and find the frame rate."""
     entries: list[Entry] = []
@@ -174,7 +189,8 @@ def _pass_over(container: InputContainer, stream: VideoStream) -> tuple[list[Ent
             times.append(packet.dts if packet.pts is None else packet.pts)
     except av.error.FFmpegError as error:
         raise ValueError(CUT_SHORT) from error
-    if not entries or len(entries) < 0.98 * stream.frames - 2:  # headers may count a frame or two that are not there
+    counted = stream.frames if container.format.name == "avi" else 0  # by a frame or two, headers of whole files err
+    if not entries or len(entries) < 0.98 * counted - 2:
         raise ValueError(CUT_SHORT)
     rewind(container, stream, entries[0][0])
     return entries, _rate(stream, times)

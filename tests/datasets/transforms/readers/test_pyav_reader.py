@@ -29,6 +29,7 @@ KINDS: dict[str, dict[str, Any]] = {
     "odd_size.mp4": dict(size=(97, 63), pix_fmt="yuv444p"),
     "ten_bits.mp4": dict(pix_fmt="yuv420p10le"),
     "fragments.mp4": dict(container_options={"movflags": "frag_keyframe+empty_moov"}),
+    "first_fragment_listed.mp4": dict(container_options={"movflags": "frag_keyframe"}),
     "open_gop.mkv": dict(options={"x264-params": "open-gop=1:bframes=5"}),
     "a.flv": {},
     "h264.avi": {},
@@ -83,6 +84,20 @@ def test_what_an_edit_list_hides_does_not_count(tmp_path: Path):
     whole = decode_whole(source)
     assert index_file(str(path)).shown.tolist()[-1] == 35
     assert_frames(path, whole[40:], draws=4)
+
+
+def test_an_edit_list_may_hide_the_end(tmp_path: Path):
+    path = write_file(tmp_path / "a.mp4")
+    whole = decode_whole(path)
+    data = bytearray(path.read_bytes())
+    place = data.index(b"elst") + 4 + 4 + 4
+    assert int.from_bytes(data[place : place + 4], "big") == 3000  # milliseconds
+    data[place : place + 4] = (2000).to_bytes(4, "big")
+    path.write_bytes(data)
+    wanted = decode_whole(path)
+    assert 50 <= len(wanted) < 60
+    assert np.array_equal(wanted[:50], whole[:50])
+    assert_frames(path, wanted, draws=4)
 
 
 def test_frames_are_skipped_and_files_passed_over_only_where_that_helps(
