@@ -5,8 +5,10 @@ from typing import Any
 
 from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
+from torch import nn
 
 from clipbert_mm.checkpoint import CheckpointError, read_source
+from clipbert_mm.engine.memory import explaining_out_of_memory
 from clipbert_mm.registry import RUNNERS
 
 
@@ -15,8 +17,33 @@ class ClipBertRunner(Runner):
     """Runner whose ``load_from`` takes checkpoints of every kind that is known, alone or several in a list.
 
     They are recognised by their content and opened without running code from them; see :mod:`clipbert_mm.checkpoint`.
-    :class:`~clipbert_mm.engine.CheckpointFitHook` sees that they fit.
+    :class:`~clipbert_mm.engine.CheckpointFitHook` sees that they fit. Where memory ends, it says what would fit.
     """
+
+    batch_at_work: tuple[str, dict[str, Any]] | None = None
+    """The stage ("train", "val" or "test") and the batch that is worked on; None between batches."""
+
+    def train(self) -> nn.Module:
+        """Train; see MMEngine's Runner."""
+        with explaining_out_of_memory(self):
+            return super().train()
+
+    def val(self) -> dict[str, float]:
+        """Validate; see MMEngine's Runner."""
+        with explaining_out_of_memory(self):
+            return super().val()
+
+    def test(self) -> dict[str, float]:
+        """Test; see MMEngine's Runner."""
+        with explaining_out_of_memory(self):
+            return super().test()
+
+    def call_hook(self, fn_name: str, **kwargs: Any) -> None:  # noqa: ANN401
+        """Call the hooks, and note which batch is worked on."""
+        when, stage, *what = fn_name.split("_")
+        if what == ["iter"]:
+            self.batch_at_work = (stage, kwargs["data_batch"]) if when == "before" else None
+        super().call_hook(fn_name, **kwargs)
 
     def load_checkpoint(
         self,

@@ -13,7 +13,10 @@ from clipbert_mm.engine.config import load_config
 from clipbert_mm.engine.errors import USER_ERRORS, plain_message
 from clipbert_mm.structures import written_whole
 
-COMMANDS: dict[str, tuple[str, str]] = {}
+COMMANDS: dict[str, tuple[str, str]] = {
+    "step": ("step", "time of a training step against N_train and T, and achieved FLOP/s"),
+    "memory": ("memory", "memory of a training step against N_train and T, and the largest batch that fits"),
+}
 """Module of clipbert_mm.benchmarks and what it measures, by sub-command."""
 
 
