@@ -85,21 +85,26 @@ def read_setting(config: Config, args: argparse.Namespace) -> Setting:
     return setting
 
 
-def build_model(config: Config, device: str, *, mlm: bool = True) -> ClipBert:
+def build_model(config: Config, device: str) -> ClipBert:
     """Build the model of a config, in training mode, with random weights."""
-    wanted = copy.deepcopy(config.model)
-    if not mlm:
-        wanted.mlm_head = None
     with DefaultScope.overwrite_default_scope("clipbert_mm"):
-        return MODELS.build(wanted).to(device).train()
+        return MODELS.build(copy.deepcopy(config.model)).to(device).train()
 
 
-def random_batch(model: ClipBert, setting: Setting, seed: int = 0) -> dict[str, Any]:
-    """Make a collated batch of random pixels and words; the first text of each video is the longest there is."""
+def random_batch(model: ClipBert, setting: Setting, *, longest: bool = True, seed: int = 0) -> dict[str, Any]:
+    """Make a collated batch of random pixels and words.
+
+    Args:
+        model: A ClipBert, for whose head there are labels.
+        setting: What the batch is of.
+        longest: Whether the first text of each video is the longest there is; else all are of 40 to 80 % of its length.
+        seed: Seed of the pixels and words.
+    """
     rng = np.random.default_rng(seed)
     text_ids, samples = [], []
     for _ in range(setting.batch):
-        lengths = [setting.length, *rng.integers(max(2, setting.length // 3), setting.length + 1, setting.texts - 1)]
+        lengths = rng.integers(max(2, setting.length * 2 // 5), max(3, setting.length * 4 // 5 + 1), setting.texts)
+        lengths[0] = setting.length if longest else lengths[0]
         words = min(model.data_preprocessor.vocab_size, model.encoder.word_embeddings.shape[0])
         text_ids.append([rng.integers(1, words, length) for length in lengths])
         samples.append(_sample(model, setting, rng))

@@ -4,14 +4,14 @@ import gc
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 
-from clipbert_mm.models import ClipBert
-from clipbert_mm.models.execution import checkpoint_activations
+if TYPE_CHECKING:
+    from clipbert_mm.models import ClipBert
 
 ADAM_STATES = 2
 """Numbers that the optimiser is going to hold for each one that is trained."""
@@ -120,7 +120,7 @@ class Attempt:
     """
 
     def __init__(
-        self, runner: Runner, model: ClipBert, inputs: dict[str, Any], samples: list[Any], *, training: bool
+        self, runner: Runner, model: "ClipBert", inputs: dict[str, Any], samples: list[Any], *, training: bool
     ) -> None:
         self.runner, self.model, self.inputs, self.samples, self.training = runner, model, inputs, samples, training
 
@@ -173,6 +173,10 @@ class Attempt:
 
     def helpful(self, clips: int) -> Iterator[str]:
         """Name the options that let the whole batch fit; each is tried on top of those before it."""
+        from clipbert_mm.models.execution import (
+            checkpoint_activations,
+        )  # the engine does without models until it has one
+
         layers = "encoder.bert.encoder.layer"
         options = {
             "model.clip_sequential=True": lambda: setattr(self.model, "clip_sequential", True),

@@ -15,6 +15,8 @@ from clipbert_mm.structures import written_whole
 
 COMMANDS: dict[str, tuple[str, str]] = {
     "step": ("step", "time of a training step against N_train and T, and achieved FLOP/s"),
+    "gains": ("gains", "time and memory that each way of computing a step gains"),
+    "start": ("startup", "time from the start of a training to its first step"),
     "memory": ("memory", "memory of a training step against N_train and T, and the largest batch that fits"),
 }
 """Module of clipbert_mm.benchmarks and what it measures, by sub-command."""
