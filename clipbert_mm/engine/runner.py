@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader
 
 from clipbert_mm.checkpoint import CheckpointError, find_newest, read_source, write_checkpoint
 from clipbert_mm.engine.loading import WatchedLoader, WorkerError
+from clipbert_mm.engine.memory import explaining_out_of_memory
 from clipbert_mm.engine.optimizer import scale_learning_rate
 from clipbert_mm.engine.random_state import random_state, set_random_state
 from clipbert_mm.registry import RUNNERS
@@ -26,7 +27,7 @@ class ClipBertRunner(Runner):
     """Runner whose ``load_from`` takes checkpoints of every kind that is known, alone or several in a list.
 
     They are recognised by their content and opened without running code from them; see :mod:`clipbert_mm.checkpoint`.
-    :class:`~clipbert_mm.engine.CheckpointFitHook` sees that they fit.
+    :class:`~clipbert_mm.engine.CheckpointFitHook` sees that they fit. Where memory ends, it says what would fit.
 
     Its own checkpoints have the state of each process too: its random generators and what its hooks count. A hook takes
     part that has ``state_dict`` and ``load_state_dict``.
@@ -37,6 +38,8 @@ class ClipBertRunner(Runner):
     _has_loaded: bool
     resumed: dict[str, Any] | None = None
     """Of a checkpoint that the run goes on from: ``meta`` and, by process, ``ranks``; None if it goes on from none."""
+    batch_at_work: tuple[str, dict[str, Any]] | None = None
+    """The stage ("train", "val" or "test") and the batch that is worked on; None between batches."""
 
     @staticmethod
     def build_dataloader(
@@ -53,7 +56,8 @@ class ClipBertRunner(Runner):
             WorkerError: If a worker of a dataloader hung or died: at which file it was.
         """
         try:
-            return super().train()
+            with explaining_out_of_memory(self):
+                return super().train()
         except Exception as error:
             # Torch speaks up wherever the process is just then, and others may take that for an error of theirs.
             loaders = [loop.dataloader for loop in (self._train_loop, self._val_loop) if isinstance(loop, BaseLoop)]
@@ -65,6 +69,23 @@ class ClipBertRunner(Runner):
                         raise WorkerError(explained) from error
                 cause = cause.__context__
             raise
+
+    def val(self) -> dict[str, float]:
+        """Validate; see MMEngine's Runner."""
+        with explaining_out_of_memory(self):
+            return super().val()
+
+    def test(self) -> dict[str, float]:
+        """Test; see MMEngine's Runner."""
+        with explaining_out_of_memory(self):
+            return super().test()
+
+    def call_hook(self, fn_name: str, **kwargs: Any) -> None:  # noqa: ANN401
+        """Call the hooks, and note which batch is worked on."""
+        when, stage, *what = fn_name.split("_")
+        if what == ["iter"]:
+            self.batch_at_work = (stage, kwargs["data_batch"]) if when == "before" else None
+        super().call_hook(fn_name, **kwargs)
 
     def scale_lr(self, optim_wrapper: OptimWrapper, auto_scale_lr: dict[str, Any] | None = None) -> None:
         """Scale the learning rate with the global batch; see :func:`~clipbert_mm.engine.optimizer.scale_learning_rate`."""

@@ -40,12 +40,10 @@ class ClipBert(BaseModel):
         aggregator: Config of the pooling over clips.
         mlm_head: Config of the masked-language head; in pre-training only.
         data_preprocessor: Config of the data preprocessor.
-        frozen: What keeps the weights it starts from (Table 6): any of "visual_encoder", "text_encoder" (the embeddings of
-            words, F_l of the paper) and "fusion_encoder" (the transformer). It stays in eval mode, gets no gradient and
-            takes no optimiser state.
+        frozen: What keeps the weights it starts from (Table 6), any of "visual_encoder", "text_encoder" (embeddings of words)
+            and "fusion_encoder" (the transformer): it stays in eval mode, gets no gradient and takes no optimiser state.
         clip_sequential: Whether training holds one clip at a time, for memory that hardly depends on K.
-        checkpointed: Modules that compute activations again instead of keeping them, such as "encoder.bert.encoder.layer" (each
-            layer in it) and "backbone.layer3" (each block).
+        checkpointed: Modules, or lists of them, that compute activations again instead of keeping them: "backbone.layer3".
         compiled: Modules that torch compiles, such as "backbone" and "encoder.bert.encoder".
         channels_last: Whether the convolutions' weights lie in memory with the channels last, as the frames do.
         init_cfg: MMEngine's initialisation config.
