@@ -146,7 +146,7 @@ class EpochBasedTrainLoop(_EpochBasedTrainLoop):
             self.runner.optim_wrapper.begin_step(len(batches))
         self.runner.call_hook("before_train_iter", batch_idx=idx, data_batch=whole)
         outputs = [self.runner.model.train_step(each, optim_wrapper=self.runner.optim_wrapper) for each in batches]
-        mean = {key: torch.stack([output[key] for output in outputs]).mean() for key in outputs[0]}
+        mean = {key: torch.stack([output[key].detach() for output in outputs]).mean() for key in outputs[0]}
         self.runner.call_hook("after_train_iter", batch_idx=idx, data_batch=whole, outputs=mean)
         self._iter += 1
 
