@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from mmengine.dist import broadcast, get_world_size
 from mmengine.runner import EpochBasedTrainLoop as _EpochBasedTrainLoop
 from mmengine.runner import Runner
 from torch import nn
@@ -169,6 +170,7 @@ class EpochBasedTrainLoop(_EpochBasedTrainLoop):
         if self.runner.val_loop is None or self._epoch < self.val_begin:
             return
         if last or self._epoch % self.val_interval == 0:
+            share_buffers(self.runner)
             with unchanged_random_state():
                 self.runner.val_loop.run()
 
@@ -191,6 +193,17 @@ class EpochBasedTrainLoop(_EpochBasedTrainLoop):
                 f"An epoch was {saved} in the run before and is {now} now; so its steps are others."
             )
         return done
+
+
+def share_buffers(runner: Runner) -> None:
+    """Give every process the statistics of the first one's batch norms, which are those that a checkpoint has.
+
+    Else each would validate its videos with statistics of its own shard, and no test could repeat the metrics.
+    """
+    if get_world_size() > 1:
+        averaged = [hook.ema_model for hook in runner.hooks if hasattr(hook, "ema_model")]
+        for buffer in chain.from_iterable(model.buffers() for model in (runner.model, *averaged)):
+            broadcast(buffer, src=0)
 
 
 def joined(batches: list[dict[str, Any]]) -> dict[str, Any]:

@@ -206,6 +206,20 @@ def test_what_a_user_can_mend_is_said_in_one_message(
     assert not list((folder / "never").glob("*.pth"))
 
 
+def test_half_precision_that_the_machine_does_not_have_is_said(
+    folder: Path, finetuned: Path, test: Callable, tested: dict[str, float], capsys, monkeypatch: pytest.MonkeyPatch
+):
+    message = "error: Mixed precision in float16 needs a GPU, and there is none."
+    assert said(capsys, monkeypatch, "train.py", RETRIEVAL, "--amp", "fp16").startswith(message)
+    assert said(capsys, monkeypatch, "test.py", RETRIEVAL, str(finetuned), "--amp", "fp16").startswith(message)
+    assert said(capsys, monkeypatch, "train.py", RETRIEVAL, "--launcher", "slurm").startswith(
+        "error: --launcher slurm is for processes started by srun"
+    )
+    half = test([RETRIEVAL, str(finetuned), "--work-dir", str(folder / "half"), "--amp", *options()])
+    assert half["t2v/MnR"] == pytest.approx(tested["t2v/MnR"], abs=0.5)
+    assert half["coverage"] == 100
+
+
 def test_a_test_says_what_is_wrong_with_its_checkpoint(
     folder: Path, finetuned: Path, capsys, monkeypatch: pytest.MonkeyPatch
 ):
