@@ -16,7 +16,7 @@ SHOT_SECONDS = 4.0
 
 
 def write_videos(folder: Path, count: int, keyframes: int, bframes: int | None = None) -> list[Path]:
-    """Write videos whose lengths go evenly from 10 to 20 seconds: H.264, about 230 kbit/s, x264's usual settings.
+    """Write videos whose lengths go evenly from 10 to 20 seconds: H.264, 200 to 330 kbit/s, x264's usual settings.
 
     Pictures have the spectrum of photographs; a camera moves over them, things move in them, and there is a cut every four
     seconds. Files that are there already, from an earlier call, are kept.

@@ -29,7 +29,7 @@ KINDS: dict[str, dict[str, Any]] = {
     "odd_size.mp4": dict(size=(97, 63), pix_fmt="yuv444p"),
     "ten_bits.mp4": dict(pix_fmt="yuv420p10le"),
     "fragments.mp4": dict(container_options={"movflags": "frag_keyframe+empty_moov"}),
-    "first_fragment_listed.mp4": dict(container_options={"movflags": "frag_keyframe"}),
+    "first_fragment_listed.mp4": dict(container_options={"movflags": "dash+global_sidx"}),
     "open_gop.mkv": dict(options={"x264-params": "open-gop=1:bframes=5"}),
     "a.flv": {},
     "h264.avi": {},
