@@ -32,19 +32,46 @@ class Side:
     states: Tensor
     projections: tuple[Tensor, ...]
 
-    def beside(self, other: "Side", own: Tensor, others: Tensor) -> "Side":
-        """Put sequences ``own`` (P,) of this side in front of sequences ``others`` (P,) of the other."""
+    def beside(self, other: "Side", own: Tensor, others: Tensor) -> tuple[Tensor, ...]:
+        """Put sequences ``own`` (P,) of this side in front of sequences ``others`` (P,) of the other.
+
+        Returns:
+            Joint states, and joint projections where there are any, (P, L+S, D) each.
+        """
         left, right = ((side.states, *side.projections) for side in (self, other))
-        states, *projections = (
-            torch.cat([a[own], b[others]], dim=1)
-            for a, b in zip(left, right, strict=True)  # (P, L+S, D)
-        )
-        return Side(states, tuple(projections))
+        return tuple(torch.cat([a[own], b[others]], dim=1) for a, b in zip(left, right, strict=True))
+
+
+@dataclass(frozen=True)
+class Packed:
+    """Sequences of several lengths, one after the other without padding: what is done token by token is done for all at once.
+
+    Args:
+        states: States of all tokens, (tokens, D).
+        sizes: Number and length of the sequences of each length, in their order.
+        projections: Query, key and value of the first layer, (tokens, D) each; or none.
+    """
+
+    states: Tensor
+    sizes: tuple[tuple[int, int], ...]
+    projections: tuple[Tensor, ...]
+
+    @classmethod
+    def of(cls, parts: Sequence[tuple[Tensor, ...]]) -> "Packed":
+        """Pack what :meth:`Side.beside` returned, for each length."""
+        sizes = tuple((part[0].shape[0], part[0].shape[1]) for part in parts)
+        states, *projections = (torch.cat([each.flatten(0, 1) for each in kind]) for kind in zip(*parts, strict=True))
+        return cls(states, sizes, tuple(projections))
+
+    def unpack(self, tokens: Tensor) -> list[Tensor]:
+        """Take (tokens, ...) apart into (n, N, ...) for each length."""
+        parts = tokens.split([count * length for count, length in self.sizes])
+        return [part.unflatten(0, size) for part, size in zip(parts, self.sizes, strict=True)]
 
 
 @dataclass(frozen=True)
 class EncodedTexts:
-    """Texts, embedded once, sorted into groups of the very same length, so that there is no padding and no mask.
+    """Texts, embedded once, sorted into groups of the very same length.
 
     Args:
         groups: The texts of each length.
@@ -60,9 +87,10 @@ class EncodedTexts:
 class PairEncoder:
     """Gives what ``encoder.pool(encoder(...))`` gives, for any pairs of texts and videos, at less cost.
 
-    Texts are embedded once and grouped by length. The first layer's query, key and value are computed once a text and once a
-    clip instead of once a pair; the last layer is computed for [CLS] alone. The weights stay those of the encoder's own
-    modules, copied where the precision is another. Encoders of another build run as they are (see ``shares_layers``).
+    Texts are embedded once, and sequences are packed without padding, so that there is no mask either. The first layer's
+    query, key and value are computed once a text and once a clip instead of once a pair; the last layer is computed for [CLS]
+    alone. The weights stay those of the encoder's own modules, copied where the precision is another. Encoders of another
+    build run as they are, one length at a time; ``shares_layers`` says so.
 
     Args:
         encoder: A joint encoder in eval mode.
@@ -114,19 +142,23 @@ class PairEncoder:
         _, clips, cells, width = visual_tokens.shape
         videos = self._side(visual_tokens.flatten(0, 1))
         own_dtype, device = self.encoder.word_embeddings.dtype, visual_tokens.device
-        cls = torch.empty(len(text_index), clips, width, dtype=own_dtype, device=device)
-        for length, group in texts.groups.items():
-            pairs = (texts.lengths[text_index] == length).nonzero()[:, 0]  # (p,)
-            rows = texts.places[text_index[pairs]].repeat_interleave(clips)  # (p·K,)
-            columns = (video_index[pairs, None] * clips + torch.arange(clips)).flatten()  # (p·K,)
-            step = max(1, self.tokens_per_pass // (length + cells))
+        cls = torch.empty(len(text_index) * clips, width, dtype=own_dtype, device=device)
+        text_of = text_index.repeat_interleave(clips)  # (P·K,)
+        clip_of = (video_index[:, None] * clips + torch.arange(clips)).flatten()  # (P·K,)
+        for places in self._passes(texts.lengths[text_of] + cells):
+            lengths = texts.lengths[text_of[places]]
             parts = [
-                self._cls_states(group.beside(videos, own.to(device), others.to(device)))
-                for own, others in zip(rows.split(step), columns.split(step), strict=True)
+                texts.groups[length].beside(videos, texts.places[text_of[own]].to(device), clip_of[own].to(device))
+                for length, own in ((int(length), places[lengths == length]) for length in lengths.unique())
             ]
-            if parts:
-                cls[pairs.to(device)] = torch.cat(parts).unflatten(0, (-1, clips)).to(own_dtype)
-        return self.encoder.pool(cls[:, :, None])  # (P, K, D)
+            cls[places.to(device)] = self._cls_states(Packed.of(parts)).to(own_dtype)
+        return self.encoder.pool(cls.unflatten(0, (-1, clips))[:, :, None])  # (P, K, D)
+
+    def _passes(self, lengths: Tensor) -> list[Tensor]:
+        """Divide sequences of such lengths, (n,), into forward passes: places of sequences, the shortest first."""
+        order = lengths.argsort(stable=True)
+        passes = (lengths[order].cumsum(dim=0) - 1) // self.tokens_per_pass  # which pass a sequence ends in
+        return list(order.split(passes.unique_consecutive(return_counts=True)[1].tolist()))
 
     def _side(self, states: Tensor) -> Side:
         """Embedded tokens (n, N, D), with what of the first layer is theirs alone."""
@@ -136,21 +168,42 @@ class PairEncoder:
         attention = self.layers.layer[0].attention.self
         return Side(states, (attention.query(states), attention.key(states), attention.value(states)))
 
-    def _cls_states(self, pair: Side) -> Tensor:
-        """Return the last [CLS] states (P, D) of joint sequences (P, L+S, D)."""
-        states = pair.states
+    def _cls_states(self, packed: Packed) -> Tensor:
+        """Return the last [CLS] states (P, D) of packed sequences."""
         if not self.shares_layers:
-            nothing_hidden = states.new_zeros(len(states), 1, 1, states.shape[1])
-            return self.layers(states, attention_mask=nothing_hidden).last_hidden_state[:, 0]
-        projections = pair.projections
+            parts = packed.unpack(packed.states)
+            hidden = [part.new_zeros(len(part), 1, 1, part.shape[1]) for part in parts]  # nothing is
+            return torch.cat(
+                [
+                    self.layers(part, attention_mask=mask).last_hidden_state[:, 0]
+                    for part, mask in zip(parts, hidden, strict=True)
+                ]
+            )
+        states, projections = packed.states, packed.projections
         for layer in self.layers.layer[:-1]:
             attention = layer.attention.self
-            heads = (attention.num_attention_heads, attention.attention_head_size)
             projections = projections or tuple(f(states) for f in (attention.query, attention.key, attention.value))
-            query, key, value = (each.unflatten(2, heads).transpose(1, 2) for each in projections)  # (P, H, N, D/H)
-            context = F.scaled_dot_product_attention(query, key, value).transpose(1, 2).flatten(2)  # (P, N, D)
-            states, projections = feed_forward(layer, context, states), ()
-        return last_cls(self.layers.layer[-1], states)
+            states, projections = feed_forward(layer, attend(attention, packed, projections), states), ()
+        return last_cls(self.layers.layer[-1], packed, states)
+
+
+def attend(attention: Any, packed: Packed, projections: Sequence[Tensor]) -> Tensor:  # noqa: ANN401
+    """Let the tokens of each sequence look at one another.
+
+    Args:
+        attention: Self-attention of a BERT layer.
+        packed: Where the sequences are.
+        projections: Query, key and value, (tokens, D) each.
+
+    Returns:
+        What each token saw, (tokens, D).
+    """
+    heads = (attention.num_attention_heads, attention.attention_head_size)
+    contexts = []
+    for parts in zip(*(packed.unpack(each) for each in projections), strict=True):  # of one length
+        query, key, value = (part.unflatten(2, heads).transpose(1, 2) for part in parts)  # (n, H, N, D/H)
+        contexts.append(F.scaled_dot_product_attention(query, key, value).transpose(1, 2).flatten(2).flatten(0, 1))
+    return torch.cat(contexts)
 
 
 def feed_forward(layer: Any, context: Tensor, states: Tensor) -> Tensor:  # noqa: ANN401
@@ -159,24 +212,29 @@ def feed_forward(layer: Any, context: Tensor, states: Tensor) -> Tensor:  # noqa
     return layer.output(layer.intermediate(states), states)
 
 
-def last_cls(layer: Any, states: Tensor) -> Tensor:  # noqa: ANN401
-    """Run a BERT layer for its first token alone, without keys and values of the others.
+def last_cls(layer: Any, packed: Packed, states: Tensor) -> Tensor:  # noqa: ANN401
+    """Run a BERT layer for the first token of each sequence alone, without keys and values of the others.
 
     A score q·(W x + b) is (Wᵀ q)·x plus what all tokens have in common, which the softmax drops; and a mean of values is the
     value of the mean. So the matrices meet one vector a head instead of every token.
 
     Args:
         layer: The last BERT layer.
-        states: States of all tokens, (P, N, D).
+        packed: Where the sequences are.
+        states: States of all tokens, (tokens, D).
 
     Returns:
-        Its states of the first token, (P, D).
+        Its states of the first tokens, (P, D).
     """
     attention = layer.attention.self
     heads = (attention.num_attention_heads, attention.attention_head_size)
-    query = attention.query(states[:, 0]).unflatten(1, heads)  # (P, H, D/H)
+    sequences = packed.unpack(states)  # (n, N, D) of each length
+    first = torch.cat([part[:, 0] for part in sequences])  # (P, D)
+    query = attention.query(first).unflatten(1, heads)  # (P, H, D/H)
     wanted = torch.einsum("phc,hcd->phd", query, attention.key.weight.unflatten(0, heads))  # (P, H, D)
-    weights = (wanted @ states.transpose(1, 2) * heads[1] ** -0.5).softmax(dim=2)  # (P, H, N)
-    mixed = weights @ states  # (P, H, D)
-    context = torch.einsum("phd,hcd->phc", mixed, attention.value.weight.unflatten(0, heads))  # (P, H, D/H)
-    return feed_forward(layer, context.flatten(1) + attention.value.bias, states[:, 0])
+    mixed = []
+    for part, own in zip(sequences, wanted.split([len(part) for part in sequences]), strict=True):
+        weights = (own @ part.transpose(1, 2) * heads[1] ** -0.5).softmax(dim=2)  # (n, H, N)
+        mixed.append(weights @ part)  # (n, H, D)
+    context = torch.einsum("phd,hcd->phc", torch.cat(mixed), attention.value.weight.unflatten(0, heads))  # (P, H, D/H)
+    return feed_forward(layer, context.flatten(1) + attention.value.bias, first)
