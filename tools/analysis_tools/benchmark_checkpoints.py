@@ -1,7 +1,7 @@
 #!/usr/bin/env python
 """How long writing a checkpoint keeps training waiting: the paper's model with AdamW's state, on this machine's disk.
 
-python benchmarks/checkpoint_saving.py [FOLDER]
+python tools/analysis_tools/benchmark_checkpoints.py [FOLDER]
 """
 
 import argparse
@@ -21,7 +21,7 @@ from clipbert_mm.checkpoint import check_whole, write_checkpoint
 from clipbert_mm.engine.config import load_config
 from clipbert_mm.registry import MODELS
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 CONFIG = ROOT / "configs/retrieval/clipbert_r50_8xb16-8x2-20e_msrvtt.py"
 STEPS = 140_000 // 128
 """Of an epoch of that config: 7,000 videos with 20 captions, batches of 16 on 8 GPUs."""

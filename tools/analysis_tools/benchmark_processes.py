@@ -10,7 +10,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-TRAIN = Path(__file__).resolve().parents[1] / "tools" / "train.py"
+TRAIN = Path(__file__).resolve().parents[1] / "train.py"
 WARM_UP = 5
 """Steps of a run that are not counted."""
 
