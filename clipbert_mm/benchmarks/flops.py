@@ -20,8 +20,8 @@ class Pair(nn.Module):
         self.model = model
 
     def forward(self, frames: Tensor, text_ids: Tensor, text_mask: Tensor, video_index: Tensor) -> Tensor:
-        """Return clip logits."""
-        return self.model.score(self.model.encode_video(frames), text_ids, text_mask, video_index)
+        """Return clip logits, by the passes of training."""
+        return self.model.predict_clips(frames, text_ids, text_mask, video_index)[1]
 
 
 class ModuleFlops:

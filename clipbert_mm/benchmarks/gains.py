@@ -12,10 +12,8 @@ import torch
 import torch.nn.functional as F
 from matplotlib.figure import Figure
 from mmengine.config import Config
-from mmengine.optim import build_optim_wrapper
 from mmengine.registry import DefaultScope
 
-from clipbert_mm import engine  # noqa: F401  registers the optimiser's constructor
 from clipbert_mm.benchmarks.measuring import environment, time_in_turn
 from clipbert_mm.benchmarks.memory import allocated_peak, counted_peak
 from clipbert_mm.benchmarks.tracking import without_computing
@@ -23,6 +21,8 @@ from clipbert_mm.benchmarks.work import (
     Setting,
     add_setting,
     build_model,
+    build_wrapper,
+    choose_clock,
     random_batch,
     read_setting,
     training_step,
@@ -57,7 +57,8 @@ def norms_apart(model: ClipBert, config: Config, setting: Setting) -> None:
     with DefaultScope.overwrite_default_scope("clipbert_mm"):
         backbone = MODELS.build(config.model.backbone)
     backbone.load_state_dict(model.backbone.state_dict(), strict=False)
-    model.backbone = backbone.to(memory_format=torch.channels_last).train()
+    model.backbone = backbone.to(memory_format=torch.channels_last)
+    model.train()
 
 
 def texts_to_the_maximum(model: ClipBert, config: Config, setting: Setting) -> None:
@@ -106,6 +107,7 @@ def measure(config: Config, args: argparse.Namespace) -> dict[str, Any]:
         A report: by way, ``with`` and ``without`` (``seconds`` and ``peak_bytes``), ``speedup`` and ``memory`` (peak with over
         peak without).
     """
+    torch.set_num_threads(args.threads)
     setting = read_setting(config, args)
     ways = {}
     for name, way in (WITHOUT | WITH).items():
@@ -121,6 +123,7 @@ def measure(config: Config, args: argparse.Namespace) -> dict[str, Any]:
     return dict(
         environment=environment(args.device),
         precision=args.precision,
+        clock="time on the processor" if args.cpu_time else "wall clock",
         setting=setting.to_dict(),
         ways=ways,
     )
@@ -134,12 +137,9 @@ def compare(config: Config, setting: Setting, way: Way, args: argparse.Namespace
     data = random_batch(models[USUAL], setting, longest=False)
     steps = {}
     for name, each in pair.items():
-        wanted = copy.deepcopy(config.optim_wrapper) | dict(type="OptimWrapper")
-        wanted.optimizer.update(each.optimizer)
-        with DefaultScope.overwrite_default_scope("clipbert_mm"):
-            wrapper = build_optim_wrapper(models[name], wanted)
+        wrapper = build_wrapper(models[name], config, **each.optimizer)
         steps[name] = partial(training_step, models[name], data, wrapper, precisions[name], args.device)
-    timings = time_in_turn(steps, repeats=args.repeats, device=args.device)
+    timings = time_in_turn(steps, repeats=args.repeats, device=args.device, clock=choose_clock(args))
     peaks = {}
     for name, model in models.items():
         if torch.device(args.device).type == "cuda":
@@ -183,7 +183,8 @@ def draw(report: dict[str, Any], picture: str | Path) -> None:
     own = report["setting"]
     figure.suptitle(
         f"{report.get('config', '')}: batch {own['batch']}, {own['clips']} x {own['frames']} frames, {own['size']} px, "
-        f"{report['precision']}; {report['environment']['device']}, {report['environment']['threads']} threads",
+        f"{report['precision']}; {report['environment']['device']}, threads: "
+        f"{report['environment']['threads']}",
         fontsize=9,
     )
     save_figure(figure, picture)

@@ -98,20 +98,27 @@ def time_in_turn(
     return {name: Timing(tuple(values)) for name, values in seconds.items()}
 
 
-def matrix_rate(device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32, repeats: int = 7) -> float:
+def matrix_rate(
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype = torch.float32,
+    repeats: int = 7,
+    clock: Callable[[], float] = time.perf_counter,
+) -> float:
     """Measure what the device reaches in a plain matrix product: the limit that achieved rates are compared with.
 
     Args:
         device: The device.
         dtype: Precision of the matrices.
         repeats: Timed products; the median counts.
+        clock: As of :func:`time_in_turn`.
 
     Returns:
         FLOP a second; a multiply-add counts as two.
     """
     size = MATRIX_SIZE[torch.device(device).type]
     left, right = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
-    timing = time_in_turn({"product": lambda: left @ right}, repeats=repeats, warmup=2, device=device)["product"]
+    product = {"product": lambda: left @ right}
+    timing = time_in_turn(product, repeats=repeats, warmup=2, device=device, clock=clock)["product"]
     return 2 * size**3 / timing.median
 
 

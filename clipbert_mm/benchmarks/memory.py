@@ -13,6 +13,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from matplotlib.figure import Figure
+from matplotlib.ticker import ScalarFormatter
 from mmengine.config import Config
 
 from clipbert_mm.benchmarks.measuring import environment
@@ -34,6 +35,8 @@ from clipbert_mm.visualization.pictures import save_figure
 
 PAPER = {"clips": {2: 190, 16: 16}, "frames": {}}
 """Largest batches that the paper states for a V100 of 32 GB (Section 4.2)."""
+PAPER_SIZE = 448
+"""Longer side of its frames, in pixels."""
 WAYS = {"plain": False, "clip_sequential": True}
 COLORS = {"plain": "#4878a8", "clip_sequential": "#1a9641"}
 
@@ -228,32 +231,34 @@ def draw(report: dict[str, Any], picture: str | Path) -> None:
     """Draw the largest batch, and the peak at one batch, against clips and frames."""
     figure = Figure(figsize=(9, 6.4), layout="constrained")
     grid = figure.subplots(2, 2, sharex="col")
-    limit = report["memory_limit"]
+    own = report["setting"]
     names = {"clips": "clips $N_{train}$ (T = 1)", "frames": "frames $T$ ($N_{train}$ = 1)"}
-    for column, (axis, label) in enumerate(names.items()):
+    for (above, below), (axis, label) in zip(grid.T, names.items(), strict=True):
         rows = sorted(report[axis], key=lambda row: row[axis])
         numbers = [row[axis] for row in rows]
-        for way, color in COLORS.items():
-            style = dict(marker="o", color=color, label=way.replace("_", "-"))
+        ways = WAYS if max(row["clips"] for row in rows) > 1 else ["plain"]
+        for way in ways:
+            style = dict(marker="o", color=COLORS[way], label=way.replace("_", "-"))
             batches = [row["largest_batch"][way] for row in rows]
-            grid[0, column].plot(numbers, batches, **style)
+            above.plot(numbers, batches, **style)
+            offset = 6 if way == list(ways)[-1] else -12
             for number, batch in zip(numbers, batches, strict=True):
-                above = dict(xytext=(0, 5), textcoords="offset points", ha="center", fontsize=7, color=color)
-                grid[0, column].annotate(str(batch), (number, batch), **above)
-            grid[1, column].plot(numbers, [row["peak_bytes"][way] / 2**30 for row in rows], **style)
-        if PAPER[axis]:
-            points = zip(*PAPER[axis].items(), strict=True)
-            grid[0, column].plot(*points, "x", color="black", label="the paper, 32 GB V100")
-        grid[0, column].set_yscale("log", base=2)
-        grid[0, column].set_ylabel(f"largest batch within {limit / 2**30:g} GiB")
-        grid[1, column].set_ylabel(f"GiB at batch {report['setting']['batch']}")
-        grid[1, column].set_ylim(bottom=0)
-        grid[1, column].axhline(report["fixed_bytes"] / 2**30, color="gray", linestyle=":", label="weights and AdamW")
-        grid[1, column].set_xlabel(label)
-        grid[1, column].set_xticks(numbers)
-        for axes in grid[:, column]:
+                where = dict(xytext=(0, offset), textcoords="offset points", ha="center", fontsize=8)
+                above.annotate(str(batch), (number, batch), color=COLORS[way], **where)
+            below.plot(numbers, [row["peak_bytes"][way] / 2**30 for row in rows], **style)
+        if PAPER[axis] and own["size"] == PAPER_SIZE:
+            above.plot(*zip(*PAPER[axis].items(), strict=True), "x", color="black", label="the paper, V100 of 32 GB")
+        above.set_yscale("log", base=2)
+        above.yaxis.set_major_formatter(ScalarFormatter())
+        above.margins(y=0.15)
+        above.set_ylabel(f"largest batch within {report['memory_limit'] / 2**30:g} GiB")
+        below.set_ylabel(f"GiB at batch {own['batch']}")
+        below.set_ylim(bottom=0)
+        below.axhline(report["fixed_bytes"] / 2**30, color="gray", linestyle=":", label="weights, gradients, AdamW")
+        below.set_xlabel(label)
+        below.set_xticks(numbers)
+        for axes in (above, below):
             axes.legend(fontsize=8)
-    own = report["setting"]
     figure.suptitle(
         f"{report.get('config', '')}: {own['texts']} texts a video, {own['size']} px, {report['precision']}\n"
         f"{report['method']}; {report['environment']['device']}",

@@ -121,15 +121,19 @@ def draw(report: dict[str, Any], picture: str | Path) -> None:
     axes = figure.subplots()
     left = 0.0
     for i, phase in enumerate(PHASES):
-        width = report["phases"][phase]["median_s"]
+        width, processor = (report["phases"][phase][key] for key in ("median_s", "processor_s"))
         axes.barh(len(PHASES) - i, width, left=left, color="#4878a8")
         axes.annotate(
-            f"{width:.2f} s", (left + width, len(PHASES) - i), xytext=(4, 0), textcoords="offset points", va="center"
+            f"{width:.2f} s, of the processor {processor:.2f} s",
+            (left + width, len(PHASES) - i),
+            xytext=(4, 0),
+            textcoords="offset points",
+            va="center",
         )
         left += width
     axes.set_yticks(range(len(PHASES), 0, -1), PHASES)
     axes.set_xlabel("seconds from the start of the process")
     axes.spines[["top", "right"]].set_visible(False)
-    axes.margins(x=0.12)
+    axes.margins(x=0.3)
     axes.set_title(f"{report.get('config', '')}; {report['environment']['device']}", fontsize=9, loc="left")
     save_figure(figure, picture)

@@ -8,10 +8,8 @@ import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from mmengine.config import Config
-from mmengine.optim import OptimWrapper, build_optim_wrapper
-from mmengine.registry import DefaultScope
+from mmengine.optim import OptimWrapper
 
-from clipbert_mm import engine  # noqa: F401  registers the optimiser's constructor
 from clipbert_mm.benchmarks.flops import ModuleFlops, step_flops
 from clipbert_mm.benchmarks.measuring import environment, matrix_rate, time_in_turn
 from clipbert_mm.benchmarks.work import (
@@ -19,6 +17,8 @@ from clipbert_mm.benchmarks.work import (
     Setting,
     add_setting,
     build_model,
+    build_wrapper,
+    choose_clock,
     loss_of,
     random_batch,
     read_setting,
@@ -62,16 +62,17 @@ def measure(config: Config, args: argparse.Namespace) -> dict[str, Any]:
         A report: ``clips`` and ``frames``, lists of settings with what :func:`measure_setting` says of them; ``matrix_rate``
         in FLOP/s, the limit; ``modules``, multiply-adds of one video beside one text.
     """
+    clock, precision = choose_clock(args), PRECISIONS[args.precision]
+    torch.set_num_threads(args.threads)
     setting = read_setting(config, args)
     model = build_model(config, args.device)
-    with DefaultScope.overwrite_default_scope("clipbert_mm"):
-        wrapper = build_optim_wrapper(model, config.optim_wrapper | dict(type="OptimWrapper"))
-    rates = [matrix_rate(args.device, PRECISIONS[args.precision])]
+    wrapper = build_wrapper(model, config)
+    rates = [matrix_rate(args.device, precision, clock=clock)]
     rows: dict[str, list[dict[str, Any]]] = {
         axis: [measure_setting(model, wrapper, each, args) for each in settings]
         for axis, settings in sweeps(setting, args).items()
     }
-    rates.append(matrix_rate(args.device, PRECISIONS[args.precision]))
+    rates.append(matrix_rate(args.device, precision, clock=clock))
     rate = max(rates)  # before and after; what is slower was disturbed
     for row in [row for own in rows.values() for row in own]:
         row["flop_rate"] = row["flop_backward"] / row["seconds"]["backward"]["median_s"]
@@ -89,6 +90,7 @@ def measure(config: Config, args: argparse.Namespace) -> dict[str, Any]:
     return dict(
         environment=environment(args.device),
         precision=args.precision,
+        clock="time on the processor" if args.cpu_time else "wall clock",
         setting=common,
         matrix_rate=rate,
         modules=modules,
@@ -119,7 +121,7 @@ def measure_setting(
         "backward": backward,
         "step": lambda: training_step(model, data, wrapper, args.precision, args.device),
     }
-    timings = time_in_turn(contenders, repeats=args.repeats, device=args.device)
+    timings = time_in_turn(contenders, repeats=args.repeats, device=args.device, clock=choose_clock(args))
     return dict(
         clips=setting.clips,
         frames=setting.frames,
@@ -149,7 +151,8 @@ def draw(report: dict[str, Any], picture: str | Path) -> None:
     own = report["setting"]
     figure.suptitle(
         f"{report.get('config', '')}: batch {own['batch']}, {own['texts']} texts a video, {own['size']} px, "
-        f"{report['precision']}\n{report['environment']['device']}, {report['environment']['threads']} threads",
+        f"{report['precision']}\n{report['environment']['device']}, threads: {report['environment']['threads']}, "
+        f"{report['clock']}",
         fontsize=10,
     )
     save_figure(figure, picture)

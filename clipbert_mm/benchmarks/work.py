@@ -2,7 +2,8 @@
 
 import argparse
 import copy
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -10,9 +11,10 @@ from typing import Any
 import numpy as np
 import torch
 from mmengine.config import Config
-from mmengine.optim import OptimWrapper
+from mmengine.optim import OptimWrapper, build_optim_wrapper
 from mmengine.registry import DefaultScope
 
+from clipbert_mm import engine  # noqa: F401  registers the optimiser's constructor
 from clipbert_mm.models import ClipBert
 from clipbert_mm.registry import MODELS
 from clipbert_mm.structures import VideoTextSample
@@ -51,7 +53,7 @@ class Setting:
 
 
 def add_setting(parser: argparse.ArgumentParser, batch: int) -> None:
-    """Add the arguments that :func:`read_setting` reads, and the device and precision."""
+    """Add the arguments that :func:`read_setting` reads, and device, clock and precision."""
     parser.add_argument("--batch", type=int, default=batch, help=f"videos B (default: {batch})")
     parser.add_argument("--clips", type=int, help="clips N_train of a video (default: the training pipeline's)")
     parser.add_argument("--frames", type=int, help="frames T of a clip (default: the training pipeline's)")
@@ -59,6 +61,10 @@ def add_setting(parser: argparse.ArgumentParser, batch: int) -> None:
     parser.add_argument("--size", type=int, help="frame size in pixels (default: the training pipeline's)")
     parser.add_argument("--text-length", type=int, default=20, help="word pieces of the longest text (default: 20)")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="cpu or cuda")
+    parser.add_argument("--threads", type=int, default=1, help="threads on a CPU (default: 1)")
+    parser.add_argument(
+        "--cpu-time", action="store_true", help="count the time on the processor alone: for a CPU with other work to do"
+    )
     parser.add_argument("--precision", choices=PRECISIONS, default="fp32", help="fp32, or mixed precision")
 
 
@@ -89,6 +95,29 @@ def build_model(config: Config, device: str) -> ClipBert:
     """Build the model of a config, in training mode, with random weights."""
     with DefaultScope.overwrite_default_scope("clipbert_mm"):
         return MODELS.build(copy.deepcopy(config.model)).to(device).train()
+
+
+def build_wrapper(model: ClipBert, config: Config, **optimizer: Any) -> OptimWrapper:  # noqa: ANN401
+    """Build the optimiser of a config, with some of its options changed; each batch is a step."""
+    wanted = {
+        key: copy.deepcopy(config.optim_wrapper[key])
+        for key in ("constructor", "clip_grad")
+        if key in config.optim_wrapper
+    }
+    wanted["optimizer"] = {**config.optim_wrapper["optimizer"], **optimizer}
+    with DefaultScope.overwrite_default_scope("clipbert_mm"):
+        return build_optim_wrapper(model, dict(type="OptimWrapper", **wanted))
+
+
+def choose_clock(args: argparse.Namespace) -> Callable[[], float]:
+    """Return the clock that the command line asks for.
+
+    Raises:
+        ValueError: If the processor's time is asked for where it is not the time that the work takes.
+    """
+    if args.cpu_time and (torch.device(args.device).type != "cpu" or args.threads != 1):
+        raise ValueError(f"--cpu-time is for one thread on a CPU, got --threads {args.threads} --device {args.device}.")
+    return time.process_time if args.cpu_time else time.perf_counter
 
 
 def random_batch(model: ClipBert, setting: Setting, *, longest: bool = True, seed: int = 0) -> dict[str, Any]:

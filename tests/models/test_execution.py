@@ -2,13 +2,14 @@
 
 import copy
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from mmengine.model import MMDistributedDataParallel
 from mmengine.optim import build_optim_wrapper
 from torch import nn
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
@@ -340,3 +341,41 @@ def test_compiled_modules_give_the_same(build: Callable, make_batch: Callable, m
             traced = dict(frames)
     assert traced["ok"] >= 2, "both were traced"
     assert dict(frames) == traced, "and never again for another batch"
+
+
+class Reductions:
+    """Counts how often gradients are summed over the processes."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def __call__(self, state: object, bucket: torch.distributed.GradBucket) -> torch.futures.Future[torch.Tensor]:
+        self.count += 1
+        future: torch.futures.Future[torch.Tensor] = torch.futures.Future()
+        future.set_result(bucket.buffer())
+        return future
+
+
+@pytest.fixture
+def process_group() -> Iterator[None]:
+    """A process group of this process alone."""
+    store = torch.distributed.HashStore()
+    torch.distributed.init_process_group("gloo", store=store, rank=0, world_size=1)
+    yield
+    torch.distributed.destroy_process_group()
+
+
+def test_clip_by_clip_is_synchronised_once(build: Callable, make_batch: Callable, process_group: None):
+    found = {}
+    for sequential in (False, True):
+        model = build(clip_sequential=sequential)
+        wrapped = MMDistributedDataParallel(model, device_ids=None, broadcast_buffers=False)
+        reductions = Reductions()
+        wrapped.register_comm_hook(None, reductions)
+        optimizer = dict(type="SGD", lr=0.1)
+        wrapper = build_optim_wrapper(model, dict(type="OptimWrapper", optimizer=optimizer))
+        for seed in range(3):
+            wrapped.train_step(make_batch(clips=3, seed=seed), wrapper)
+        found[sequential] = (model.state_dict(), reductions.count)
+    assert found[True][1] == found[False][1] > 0
+    torch.testing.assert_close(found[True][0], found[False][0], rtol=1e-5, atol=1e-7)
