@@ -64,7 +64,7 @@ html_copy_source = False
 html_show_sphinx = False
 
 
-def find_by_public_name(app: Any, env: Any, node: nodes.Element, content: nodes.Element) -> nodes.Node | None:  # noqa: ANN401
+def find_by_public_name(app: Any, env: Any, node: nodes.Element, content: nodes.Element) -> nodes.Node | None:
     """Lead a reference by the name that a package exports to where the thing is written."""
     target = node.get("reftarget", "")
     target = target if "." in target else f"{node.get('py:module')}.{target}"
@@ -84,6 +84,6 @@ def find_by_public_name(app: Any, env: Any, node: nodes.Element, content: nodes.
     return domain.resolve_xref(env, node["refdoc"], app.builder, node["reftype"], written, node, content)
 
 
-def setup(app: Any) -> None:  # noqa: ANN401
+def setup(app: Any) -> None:
     """Add what the extensions lack."""
     app.connect("missing-reference", find_by_public_name)

@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -101,7 +101,12 @@ def shortlist_recall(chosen: np.ndarray, text_video: np.ndarray) -> dict[str, fl
 
 
 def write_rankings(
-    path: str | os.PathLike, videos: Sequence[str], texts: Sequence[str], text_video: np.ndarray, scores: np.ndarray
+    path: str | os.PathLike,
+    videos: Sequence[str],
+    texts: Sequence[str],
+    text_video: np.ndarray,
+    scores: np.ndarray,
+    ranks: Mapping[str, np.ndarray],
 ) -> None:
     """Write what became of each query: a JSON file of videos, texts and ranks, and the scores in a ``.npy`` file.
 
@@ -111,12 +116,13 @@ def write_rankings(
         texts: The texts.
         text_video: The video of each text, int (texts,).
         scores: Scores, (texts, videos).
+        ranks: Rank of each query, by the way: as of :func:`ranks_both_ways`.
     """
     with written_whole(Path(path).with_suffix(".npy"), "wb") as file:
         np.save(file, scores)
-    ranks = {way: own.tolist() for way, own in ranks_both_ways(scores, text_video).items()}
+    about = dict(videos=list(videos), texts=list(texts), text_video=text_video.tolist())
     with written_whole(path) as file:
-        json.dump(dict(videos=list(videos), texts=list(texts), text_video=text_video.tolist(), ranks=ranks), file)
+        json.dump(about | dict(ranks={way: own.tolist() for way, own in ranks.items()}), file)
 
 
 def read_rankings(path: str | os.PathLike) -> dict[str, Any]:
@@ -184,12 +190,14 @@ class RetrievalMetric(BaseMetric):
         metrics = retrieval_metrics(scores, text_video) | {"coverage": coverage}
         if "shortlist" in gallery[0]:
             metrics |= shortlist_recall(np.stack([entry["shortlist"] for entry in gallery], axis=1), text_video)
-        for way, ranks in ranks_both_ways(scores, text_video).items():
+        both_ways = ranks_both_ways(scores, text_video)
+        for way, ranks in both_ways.items():
             said = [f"{name} {low:.1f} to {high:.1f}" for name, (low, high) in bootstrap_intervals(ranks).items()]
             print_log(
                 f"{way}, 95 % intervals by bootstrap over {len(ranks)} queries: {', '.join(said)}", logger="current"
             )
         if self.rankings_file is not None:
             texts = [text for entry in gallery for text in entry["texts"]]
-            write_rankings(self.rankings_file, [entry["path"] for entry in gallery], texts, text_video, scores)
+            videos = [entry["path"] for entry in gallery]
+            write_rankings(self.rankings_file, videos, texts, text_video, scores, both_ways)
         return metrics

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from mmengine.config import Config
@@ -17,6 +16,7 @@ from clipbert_mm.checkpoint import CheckpointError, read_contents, read_source
 from clipbert_mm.checkpoint.contents import contents_of, differences
 from clipbert_mm.datasets.transforms import collate_items
 from clipbert_mm.engine.launch import build_runner
+from clipbert_mm.evaluation import read_rankings
 from clipbert_mm.registry import MODELS
 
 
@@ -34,7 +34,7 @@ def test_a_checkpoint_alone_scores_as_its_test_does(
     runner_config.update(load_from=trained, experiment_name=tmp_path.name + "-test")
     runner_config.test_evaluator.rankings_file = str(tmp_path / "rankings.json")
     build_runner(runner_config).test()
-    rankings = json.loads((tmp_path / "rankings.json").read_text())
+    rankings = read_rankings(tmp_path / "rankings.json")
     shutil.move(tokenizer, tokenizer + ".gone")  # nothing but the file is there
     try:
         contents = read_contents(trained)
@@ -48,7 +48,7 @@ def test_a_checkpoint_alone_scores_as_its_test_does(
             (sample,) = model(**model.data_preprocessor(collate_items([item])), mode="predict")
     finally:
         shutil.move(tokenizer + ".gone", tokenizer)
-    scores = np.array(rankings["scores"])[:, 0]
+    scores = rankings["scores"][:, 0]
     assert sample.scores.numpy() == pytest.approx(scores, abs=1e-5)
 
 

@@ -56,7 +56,7 @@ def run(runner_config, tmp_path: Path, stage: str, megabytes: int) -> str:
 
 
 def test_what_is_said_to_fit_fits(runner_config, tmp_path: Path):
-    said = run(runner_config, tmp_path, "train", 400)
+    said = run(runner_config, tmp_path, "train", 250)
     found = re.search(
         r"OutOfMemoryError A batch of 8 x 2 clips x 2 frames of 256 x 256 pixels with 16 texts of up to \d+ word pieces does "
         r"not fit into memory\. By trying: (\d) of 8 fit\. Set train_dataloader\.batch_size=(\d) and "

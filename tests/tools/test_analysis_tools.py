@@ -57,7 +57,7 @@ def multiply_adds_by_hand(model: nn.Module, arguments: tuple[torch.Tensor, ...])
     for layer in model.encoder.bert.encoder.layer:
         layer.register_forward_hook(attention)
     frames, *texts = arguments
-    model.score(model.encode_video(frames), *texts)
+    model.predict_clips(frames, *texts)
     return counts
 
 
@@ -67,8 +67,10 @@ def test_flops_are_those_counted_by_hand(
 ):
     module: ModuleType = tool("analysis_tools/get_flops.py")
     counted = []
-    table = module.flop_count_table
-    monkeypatch.setattr(module, "flop_count_table", lambda flops, **more: counted.append(flops) or table(flops, **more))
+    table = module.ModuleFlops.table
+    monkeypatch.setattr(
+        module.ModuleFlops, "table", lambda flops, depth: counted.append(flops.analysis) or table(flops, depth)
+    )
     sizes = ["--clips", str(clips), "--frames", str(frames), "--size", "96", "--text-length", "11"]
     module.main([RETRIEVAL, *sizes])
     model = MODELS.build(load_config(RETRIEVAL).model).eval()

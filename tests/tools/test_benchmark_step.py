@@ -79,7 +79,14 @@ def test_the_count_of_memory_is_near_what_the_system_says(report_of: Callable):
 
 
 def test_ways_of_computing_are_compared(report_of: Callable):
-    ways = ["folded batch norms", "fused attention", "texts padded to the batch", "clip-sequential", "encoder checkpointed", "bf16"]
+    ways = [
+        "folded batch norms",
+        "fused attention",
+        "texts padded to the batch",
+        "clip-sequential",
+        "encoder checkpointed",
+        "bf16",
+    ]
     report = report_of(
         "gains", RETRIEVAL, "--only", *ways, "--repeats", "1", "--batch", "8", "--cfg-options", QUICK[1]
     )  # fmt: skip

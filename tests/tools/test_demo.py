@@ -63,7 +63,7 @@ def test_the_demo_ends_with_a_table_of_its_metrics(demo: ModuleType, tmp_path: P
 
 def test_chance_is_what_chance_gives(demo: ModuleType, tmp_path: Path):
     # 30 videos of one caption: R@K is K / 30, the mean rank 15.5.
-    write_rankings(tmp_path / "rankings.json", [], [], np.arange(30), np.zeros((30, 30)))
+    write_rankings(tmp_path / "rankings.json", [], [], np.arange(30), np.zeros((30, 30)), {})
     found = demo.chance(tmp_path / "rankings.json")
     for direction in ("t2v", "v2t"):
         for k in (1, 5, 10):

@@ -292,7 +292,7 @@ def test_an_avi_file_without_its_end_is_unreadable(tmp_path: Path):
     with av.open(str(path)) as container:
         ends = [packet.pos + packet.size for packet in container.demux(video=0) if packet.size]
     path.write_bytes(whole[: ends[29]])
-    assert probe((str(path), json.dumps(OPEN))) == dict(reason="cut short: 30 of 50 frames are there")
+    assert "cut short" in probe((str(path), json.dumps(OPEN)))["reason"]
 
 
 def test_images_have_no_length(main: Callable, world: Path, tmp_path: Path, capsys):
