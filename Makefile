@@ -32,7 +32,7 @@ demo: setup  ## train and try a small model on the embedded Shapes world (option
 	$(BIN)/python tools/demo.py $(ARGS)
 
 test: lint docs  ## lint, the site, then all tests and doctests (options: ARGS="...")
-	$(BIN)/python -m pytest $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto $(ARGS)
 
 lint: setup  ## formatting, lint rules and types
 	$(BIN)/python -m ruff format --check .
