@@ -13,6 +13,7 @@ from mmengine.config import Config
 from mmengine.evaluator import Evaluator
 from mmengine.optim import build_optim_wrapper
 from mmengine.runner import Runner
+from modelindex.load_model_index import load as load_model_index
 from shrinking import build, shrink_loader, shrink_model
 from torch import nn
 
@@ -123,6 +124,24 @@ def step_of(dataset: dict[str, Any], kind: str) -> dict[str, Any]:
 def test_every_row_has_a_config():
     assert {recipe_of(path) for path in TRAINED} == set(SETTINGS)
     assert {recipe_of(path) for path in ROWS} - set(SETTINGS) == {"4x1_msrvtt-mc", "8x2_msrvtt-mc"}
+
+
+def test_openmmlab_s_reader_lists_every_row_with_the_paper_s_numbers(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(CONFIGS.parent)
+    index = load_model_index("model-index.yml")
+    index.build_models_with_collections()
+    models = {model.name: model for model in index.models}
+    shapes = {path.stem for path in (CONFIGS / "shapes").glob("*.py")}
+    assert set(models) == {path.stem for path in ROWS} | shapes
+    for name, model in models.items():
+        path = Path(model.config)
+        assert path.is_file()
+        assert path.stem == name
+        metrics = {} if model.results is None else dict(model.results[0].metrics)
+        assert all(key.endswith(" (paper)") for key in metrics), "none is ours"
+        said = re.search(r"The paper's numbers: (.*)\.\n", path.read_text())
+        shown = ", ".join(f"{key.removesuffix(' (paper)')} {value}" for key, value in metrics.items())
+        assert shown == (said[1] if said else "")
 
 
 @pytest.mark.parametrize("path", TRAINED, ids=recipe_of)

@@ -43,32 +43,14 @@ def read_records(
         for number, line in enumerate(lines, start=1):
             if not line.strip():
                 continue
-            record = _parse(line, f"{path}, line {number}", example)
-            key = next((key for key in MEDIA_KEYS if key in record), None)
-            name = None if key is None else record[key]
-            if isinstance(name, int) and str(key).endswith("_id"):  # of images, in the paper's release
-                name = str(name)
-            if not isinstance(name, str) or not name.strip():
-                found = f"has {sorted(record)}" if key is None else f"got {name!r}"
-                raise AnnotationError(
-                    f'{path}, line {number}: expected text under the key "{_media_key(example)}", {found}.'
-                )
-            for wanted, kind in keys.items():
-                value = record.get(wanted)
-                if (
-                    not isinstance(value, kind)
-                    or isinstance(value, bool)
-                    or (isinstance(value, str) and not value.strip())
-                ):
-                    found = f"has {sorted(record)}" if wanted not in record else f"got {value!r}"
-                    raise AnnotationError(
-                        f'{path}, line {number}: expected {_word(kind)} under the key "{wanted}", {found}.'
-                    )
+            where = f"{path}, line {number}"
+            record = _parse(line, where, example)
+            key = _check(record, keys, where, example)
             if fault := fault_of(record):
-                raise AnnotationError(f"{path}, line {number}: {fault}")
+                raise AnnotationError(f"{where}: {fault}")
             # One string for each key, however many records.
             kept = {shared.setdefault(word, word): value for word, value in record.items() if word != key}
-            records.append({"media": name, **kept})
+            records.append({"media": str(record[key]), **kept})
     if not records:
         raise AnnotationError(f"The annotation file {path} is empty. It needs lines such as {example}.")
     return records
@@ -88,6 +70,23 @@ def _parse(line: bytes, where: str, example: str) -> dict[str, Any]:
     if not isinstance(record, dict):
         raise AnnotationError(f"{where}: expected a JSON object such as {example}, got {record!r}.")
     return record
+
+
+def _check(record: Mapping[str, Any], keys: Mapping[str, type | tuple[type, ...]], where: str, example: str) -> str:
+    """See that a record names its file and has what it needs; returns the key that names the file."""
+    key = next((key for key in MEDIA_KEYS if key in record), None)
+    name = None if key is None else record[key]
+    is_number = isinstance(name, int) and str(key).endswith("_id")  # of images, in the paper's release
+    if key is None or not (is_number or (isinstance(name, str) and name.strip())):
+        found = f"has {sorted(record)}" if key is None else f"got {name!r}"
+        raise AnnotationError(f'{where}: expected text under the key "{_media_key(example)}", {found}.')
+    for wanted, kind in keys.items():
+        value = record.get(wanted)
+        is_blank = isinstance(value, str) and not value.strip()
+        if not isinstance(value, kind) or isinstance(value, bool) or is_blank:
+            found = f"has {sorted(record)}" if wanted not in record else f"got {value!r}"
+            raise AnnotationError(f'{where}: expected {_word(kind)} under the key "{wanted}", {found}.')
+    return key
 
 
 def _media_key(example: str) -> str:

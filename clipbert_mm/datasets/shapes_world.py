@@ -86,13 +86,8 @@ class ShapesWorld:
             rng = np.random.default_rng((self.seed, 6))
             self._write_images(scratch, "pretrain_test", self.test_images, "test_", rng)
             described = {}
-            for number, (split, count, captions) in enumerate(
-                (
-                    ("train", self.train_videos, self.train_captions),
-                    ("test", self.test_videos, self.test_captions),
-                ),
-                start=4,
-            ):
+            for number, split in enumerate(("train", "test"), start=4):
+                count, captions = getattr(self, f"{split}_videos"), getattr(self, f"{split}_captions")
                 stories = self._write_videos(scratch, split, count, captions)
                 write_video_questions(scratch, split, stories, np.random.default_rng((self.seed, number)))
                 described[split] = {name: [asdict(scene) for scene in scenes] for name, scenes in stories.items()}
