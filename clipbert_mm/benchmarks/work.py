@@ -78,11 +78,12 @@ def read_setting(config: Config, args: argparse.Namespace) -> Setting:
     dataset = dataset.get("datasets", [dataset])[0]
     pipeline = {key: value for transform in dataset.pipeline for key, value in transform.items()}
     options = 5 if config.model["head"]["type"] == "MultipleChoiceHead" else 1
+    own = options * dataset.get("captions_per_item", dataset.get("questions_per_item", 1))
     setting = Setting(
         batch=args.batch,
         clips=args.clips or pipeline.get("num_clips", 1),  # an image is a video of one clip of one frame
         frames=args.frames or pipeline.get("num_frames", 1),
-        texts=args.texts or options * (1 + dataset.get("num_negatives", 1 if "Retrieval" in dataset.type else 0)),
+        texts=args.texts or own * (1 + dataset.get("num_negatives", 1 if "Retrieval" in dataset.type else 0)),
         size=args.size or pipeline["size"],
         length=args.text_length,
     )

@@ -348,6 +348,7 @@ class Reductions:
 
     def __init__(self) -> None:
         self.count = 0
+        self.__name__ = self.__qualname__ = "reductions"  # torch names its hooks
 
     def __call__(self, state: object, bucket: torch.distributed.GradBucket) -> torch.futures.Future[torch.Tensor]:
         self.count += 1
