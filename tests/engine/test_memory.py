@@ -56,14 +56,16 @@ def run(runner_config, tmp_path: Path, stage: str, megabytes: int) -> str:
 
 
 def test_what_is_said_to_fit_fits(runner_config, tmp_path: Path):
-    said = run(runner_config, tmp_path, "train", 250)
-    found = re.search(
+    pattern = (
         r"OutOfMemoryError A batch of 8 x 2 clips x 2 frames of 256 x 256 pixels with 16 texts of up to \d+ word pieces does "
         r"not fit into memory\. By trying: (\d) of 8 fit\. Set train_dataloader\.batch_size=(\d) and "
         r"optim_wrapper\.accumulative_counts=(\d) for a step of as many items.*num_clips of SampleClips and the size of "
-        r"ResizePad helps too\. \(.*allocate",
-        said,
+        r"ResizePad helps too\. \(.*allocate"
     )
+    for megabytes in (380, 320, 350, 290, 260, 230):  # how much a part of the batch takes depends on the machine
+        said = run(runner_config, tmp_path, "train", megabytes)
+        if found := re.search(pattern, said):
+            break
     assert found, said
     assert found[1] == found[2]
     assert int(found[2]) * int(found[3]) == 8
