@@ -21,6 +21,8 @@ from clipbert_mm.structures import VideoTextSample
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 """Precisions of matrix products, by their names on the command line."""
+WITH_NEGATIVES = ("RetrievalDataset", "PretrainingDataset")
+"""Datasets that put a negative text beside each, if nothing else is said."""
 
 
 @dataclass(frozen=True)
@@ -82,7 +84,7 @@ def read_setting(config: Config, args: argparse.Namespace) -> Setting:
         batch=args.batch,
         clips=args.clips or pipeline.get("num_clips", 1),  # an image is a video of one clip of one frame
         frames=args.frames or pipeline.get("num_frames", 1),
-        texts=args.texts or options * (1 + dataset.get("num_negatives", 1 if "Retrieval" in dataset.type else 0)),
+        texts=args.texts or options * (1 + dataset.get("num_negatives", 1 if dataset.type in WITH_NEGATIVES else 0)),
         size=args.size or pipeline["size"],
         length=args.text_length,
     )

@@ -67,15 +67,17 @@ def test_flops_are_those_counted_by_hand(
 ):
     module: ModuleType = tool("analysis_tools/get_flops.py")
     counted = []
-    table = module.flop_count_table
-    monkeypatch.setattr(module, "flop_count_table", lambda flops, **more: counted.append(flops) or table(flops, **more))
+    count = module.ModuleFlops
+    monkeypatch.setattr(
+        module, "ModuleFlops", lambda *model, **sizes: counted.append(count(*model, **sizes)) or counted[0]
+    )
     sizes = ["--clips", str(clips), "--frames", str(frames), "--size", "96", "--text-length", "11"]
     module.main([RETRIEVAL, *sizes])
     model = MODELS.build(load_config(RETRIEVAL).model).eval()
     text_ids = torch.zeros(1, 11, dtype=torch.long)
     arguments = (torch.zeros(1, clips, frames, 3, 96, 96), text_ids, torch.ones_like(text_ids), text_ids[0, :1])
     by_hand = multiply_adds_by_hand(model, arguments)
-    found = counted[0].by_operator()
+    found = counted[0].analysis.by_operator()
     assert {name: found[name] for name in by_hand} == by_hand
     printed = capsys.readouterr().out
     total = float(re.search(r"([\d.]+) G multiply-adds for", printed).group(1))
