@@ -9,7 +9,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/installed
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help setup demo test lint format clean
+.PHONY: help setup demo test lint docs format clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' Makefile
@@ -22,7 +22,7 @@ $(STAMP): setup.py pyproject.toml $(wildcard requirements/*.txt)
 	Name one: make setup PYTHON=/path/to/python" >&2; exit 1; }
 	@echo "Installing clipbert_mm and its dependencies into $(VENV): some minutes and about 6 GB the first time."
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --editable '.[tests]'
+	$(BIN)/python -m pip install --quiet --editable '.[tests,docs,page]'
 	@# OpenCV's usual wheels need the system's libGL; where it is missing, the headless one takes their place.
 	@$(BIN)/python -c 'import cv2' 2>/dev/null || \
 	$(BIN)/python -m pip install --quiet --force-reinstall --no-deps opencv-python-headless
@@ -31,18 +31,22 @@ $(STAMP): setup.py pyproject.toml $(wildcard requirements/*.txt)
 demo: setup  ## train and try a small model on the embedded Shapes world (options: ARGS="...")
 	$(BIN)/python tools/demo.py $(ARGS)
 
-test: lint  ## lint, then all tests and doctests (options: ARGS="...")
-	$(BIN)/python -m pytest $(ARGS)
+test: lint docs  ## lint, the site, then all tests and doctests (options: ARGS="...")
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto $(ARGS)
 
 lint: setup  ## formatting, lint rules and types
 	$(BIN)/python -m ruff format --check .
 	$(BIN)/python -m ruff check .
 	$(BIN)/python -m mypy clipbert_mm
 
+docs: setup  ## build the site of docs/ into build/docs; a warning is an error
+	rm -rf docs/api build/docs
+	$(BIN)/python -m sphinx --fail-on-warning --keep-going --nitpicky --quiet --jobs auto docs build/docs
+
 format: setup  ## format, and mend what ruff can mend
 	$(BIN)/python -m ruff format .
 	$(BIN)/python -m ruff check --fix .
 
 clean:  ## remove .venv, builds and caches; keeps data and work_dirs
-	rm -rf $(VENV) build dist *.egg-info clipbert_mm/.mim .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) build dist docs/api *.egg-info clipbert_mm/.mim .mypy_cache .pytest_cache .ruff_cache
 	find clipbert_mm configs tests tools -name __pycache__ -prune -exec rm -rf {} +

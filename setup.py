@@ -75,9 +75,12 @@ setup(
     install_requires=requirements("runtime"),
     extras_require={
         "tests": requirements("tests"),
+        "docs": requirements("docs"),
+        "page": requirements("page"),
         "optional": requirements("optional"),
-        "all": requirements("tests") + requirements("optional"),
+        "all": [each for name in ("tests", "docs", "page", "optional") for each in requirements(name)],
     },
+    entry_points={"console_scripts": ["clipbert = clipbert_mm.__main__:main"]},
     cmdclass={"build_mim": build_mim},
     zip_safe=False,
 )

@@ -42,7 +42,7 @@ MODELS = _child("model", root.MODELS, "models")
 METRICS = _child("metric", root.METRICS, "evaluation")
 RUNNERS = _child("runner", root.RUNNERS, "engine")
 LOOPS = _child("loop", root.LOOPS, "engine")
-HOOKS = _child("hook", root.HOOKS, "engine")
+HOOKS = _child("hook", root.HOOKS, "engine", "compat.optim")
 OPTIM_WRAPPERS = _child("optimizer wrapper", root.OPTIM_WRAPPERS, "compat.optim")
 # The next ones hold nothing of ours; with them MMEngine finds every look-up in our scope and names what there is.
 OPTIMIZERS = _child("optimizer", root.OPTIMIZERS)

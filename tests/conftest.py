@@ -33,6 +33,14 @@ ROOT = Path(__file__).resolve().parents[1]
 VOCAB_SIZE = 200
 
 
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave the long tests of faults out unless they are asked for by ``-m faults``."""
+    if "faults" not in config.option.markexpr:
+        skipped = [item for item in items if item.get_closest_marker("faults")]
+        config.hook.pytest_deselected(items=skipped)
+        items[:] = [item for item in items if item not in skipped]
+
+
 @MODELS.register_module(force=True)
 class TinyBackbone(nn.Module):
     """One convolution: any registered 2D module may be a backbone."""
@@ -88,9 +96,9 @@ def tool() -> Callable[[str], ModuleType]:
 
 @pytest.fixture(scope="session")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A Shapes world of 40 images, 8 training videos of 3 captions and 7 held-out ones of 2; not to be written to."""
+    """A Shapes world of 40 + 6 images, 8 training videos of 3 captions and 7 held-out ones of 2; not to be written to."""
     folder = tmp_path_factory.mktemp("shapes") / "world"
-    ShapesWorld(seed=3, images=40, train_videos=8, test_videos=7, test_captions=2).write(folder)
+    ShapesWorld(seed=3, images=40, test_images=6, train_videos=8, test_videos=7, test_captions=2).write(folder)
     return folder
 
 

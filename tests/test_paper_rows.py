@@ -13,6 +13,7 @@ from mmengine.config import Config
 from mmengine.evaluator import Evaluator
 from mmengine.optim import build_optim_wrapper
 from mmengine.runner import Runner
+from modelindex.load_model_index import load as load_model_index
 from shrinking import build, shrink_loader, shrink_model
 from torch import nn
 
@@ -88,7 +89,7 @@ def datasets(own_world: Path) -> Path:
         write(f"count_{split}", split, question=caption, count=lambda r: len(r["caption"]) % 9 + 1)
     for name in ("vqa_train", "vqa_val"):
         write(name, "pretrain", question=caption, labels=lambda r: {answer(r): 1.0, words[0]: 0.3})
-    for name in ("pretrain_coco", "pretrain_vg"):
+    for name in ("pretrain_coco", "pretrain_vg", "pretrain_coco-val"):
         write(name, "pretrain", caption=caption)
     for name in ("qa", "frameqa", "vqa"):
         (annotations / f"{name}_answers.json").write_text(json.dumps({word: i for i, word in enumerate(words)}))
@@ -125,6 +126,24 @@ def test_every_row_has_a_config():
     assert {recipe_of(path) for path in ROWS} - set(SETTINGS) == {"4x1_msrvtt-mc", "8x2_msrvtt-mc"}
 
 
+def test_openmmlab_s_reader_lists_every_row_with_the_paper_s_numbers(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(CONFIGS.parent)
+    index = load_model_index("model-index.yml")
+    index.build_models_with_collections()
+    models = {model.name: model for model in index.models}
+    shapes = {path.stem for path in (CONFIGS / "shapes").glob("*.py")}
+    assert set(models) == {path.stem for path in ROWS} | shapes
+    for name, model in models.items():
+        path = Path(model.config)
+        assert path.is_file()
+        assert path.stem == name
+        metrics = {} if model.results is None else dict(model.results[0].metrics)
+        assert all(key.endswith(" (paper)") for key in metrics), "none is ours"
+        said = re.search(r"The paper's numbers: (.*)\.\n", path.read_text())
+        shown = ", ".join(f"{key.removesuffix(' (paper)')} {value}" for key, value in metrics.items())
+        assert shown == (said[1] if said else "")
+
+
 @pytest.mark.parametrize("path", TRAINED, ids=recipe_of)
 def test_the_settings_are_the_paper_s(path: Path, read: Callable):
     config = read(path)
@@ -133,6 +152,7 @@ def test_the_settings_are_the_paper_s(path: Path, read: Callable):
     accumulation = config.optim_wrapper.get("accumulative_counts", 1)
     assert f"{config.train_dataloader.batch_size}x{accumulation}x{gpus}" == batch
     assert (config.train_cfg.max_epochs, config.optim_wrapper.optimizer.lr) == (epochs, rate)
+    assert config.optim_wrapper.clip_grad.max_norm == (2 if "vqa2" in path.stem else 5)
     train = config.train_dataloader.dataset
     train = train.get("datasets", [train])[0]
     assert step_of(train, "Tokenize").max_length == words
@@ -167,7 +187,7 @@ def test_a_row_takes_a_training_step(path: Path, read: Callable, without_gradien
     assert {name for name, value in model.named_parameters() if value.requires_grad} - moved <= needless
 
 
-@pytest.mark.parametrize("path", [path for path in ROWS if "coco-vg" not in path.stem], ids=recipe_of)
+@pytest.mark.parametrize("path", ROWS, ids=recipe_of)
 def test_a_row_takes_a_test_step_and_its_metric_takes_the_result(path: Path, read: Callable):
     config = read(path)
     model: nn.Module = build(shrink_model(config.model)).eval()

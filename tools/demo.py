@@ -17,7 +17,7 @@ from clipbert_mm.datasets.shapes_world import ShapesWorld
 from clipbert_mm.engine.config import load_config
 from clipbert_mm.engine.errors import USER_ERRORS, plain_message
 from clipbert_mm.engine.launch import build_runner
-from clipbert_mm.evaluation import retrieval_metrics
+from clipbert_mm.evaluation import read_rankings, retrieval_metrics
 from clipbert_mm.visualization import draw_curves, draw_retrieval
 
 CONFIGS = Path(__file__).resolve().parent.parent / "configs" / "shapes"
@@ -116,9 +116,9 @@ def test(clips: int, out: Path, seed: int, checkpoint: Path | None) -> dict[str,
 
 def chance(rankings_file: Path, draws: int = 200) -> dict[str, float]:
     """Compute what random scores reach on the same gallery, on average over some draws."""
-    rankings = json.loads(rankings_file.read_text())
+    rankings = read_rankings(rankings_file)
     rng = np.random.default_rng(0)
-    shape, text_video = np.shape(rankings["scores"]), np.array(rankings["text_video"])
+    shape, text_video = rankings["scores"].shape, np.array(rankings["text_video"])
     drawn = [retrieval_metrics(rng.random(shape), text_video) for _ in range(draws)]
     return {key: float(np.mean([metrics[key] for metrics in drawn])) for key in drawn[0]}
 

@@ -10,7 +10,7 @@ from mmengine.config import DictAction
 
 from clipbert_mm.engine.config import OptionError, load_config
 from clipbert_mm.engine.errors import USER_ERRORS, plain_message
-from clipbert_mm.engine.launch import build_runner
+from clipbert_mm.engine.launch import build_runner, use_amp_in_test
 from clipbert_mm.visualization import draw_retrieval
 
 
@@ -20,6 +20,13 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("config", help="config file")
     parser.add_argument("checkpoint", help="checkpoint file")
     parser.add_argument("--work-dir", help="folder for logs and metrics (default: work_dirs/<config name>)")
+    parser.add_argument(
+        "--amp",
+        nargs="?",
+        const="auto",
+        choices=["auto", "fp16", "bf16"],
+        help="half precision (fp16 on a GPU, bf16 on a CPU)",
+    )
     parser.add_argument(
         "--dump", metavar="FILE.pkl", help="write every prediction to a pickle file for offline evaluation"
     )
@@ -46,6 +53,8 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
     name = os.path.splitext(os.path.basename(args.config))[0]
     config.work_dir = args.work_dir or config.get("work_dir") or os.path.join("work_dirs", name)
     config.load_from, config.resume = args.checkpoint, False
+    if args.amp is not None:
+        use_amp_in_test(config, args.amp)
     if args.show_dir is not None:
         if config.test_evaluator.get("type") != "RetrievalMetric":
             raise OptionError(f"--show-dir draws retrieval, but {args.config} is tested by {config.test_evaluator}.")
@@ -54,7 +63,7 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
     if args.dump is not None:
         from mmengine.evaluator import DumpResults
 
-        runner.test_evaluator.metrics.append(DumpResults(out_file_path=args.dump))
+        runner.test_evaluator.metrics.append(DumpResults(out_file_path=args.dump, collect_device="gpu"))
     metrics = runner.test()
     if args.show_dir is not None and runner.rank == 0:
         picture = Path(args.show_dir) / "retrieval.png"

@@ -6,8 +6,8 @@ import os
 import sys
 
 from mmengine.config import DictAction
-from mmengine.runner import find_latest_checkpoint
 
+from clipbert_mm.checkpoint import find_newest
 from clipbert_mm.engine.config import load_config
 from clipbert_mm.engine.errors import USER_ERRORS, plain_message
 from clipbert_mm.engine.launch import build_runner, use_amp
@@ -23,9 +23,20 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         nargs="?",
         const="auto",
         metavar="auto|PATH",
-        help="go on from the newest checkpoint of the work dir, or from the one at PATH",
+        help="go on from the newest whole checkpoint of the work dir, or from the one at PATH",
     )
-    parser.add_argument("--amp", action="store_true", help="mixed precision (fp16 on a GPU, bfloat16 on a CPU)")
+    parser.add_argument(
+        "--amp",
+        nargs="?",
+        const="auto",
+        choices=["auto", "fp16", "bf16"],
+        help="mixed precision (fp16 on a GPU, bf16 on a CPU)",
+    )
+    parser.add_argument(
+        "--auto-scale-lr",
+        action="store_true",
+        help="scale the learning rate with the global batch (auto_scale_lr of the config)",
+    )
     parser.add_argument(
         "--cfg-options", nargs="+", action=DictAction, metavar="KEY=VALUE", help="settings laid over the config's"
     )
@@ -43,15 +54,24 @@ def main(argv: list[str] | None = None) -> None:
     config.launcher = args.launcher
     name = os.path.splitext(os.path.basename(args.config))[0]
     config.work_dir = args.work_dir or config.get("work_dir") or os.path.join("work_dirs", name)
-    if args.amp:
-        use_amp(config)
+    if args.amp is not None:
+        use_amp(config, args.amp)
+    if args.auto_scale_lr:
+        config.auto_scale_lr = {**(config.get("auto_scale_lr") or {}), "enable": True}
+    passed_over: list[str] = []
     if args.resume == "auto":
         # MMEngine would resume from the config's load_from instead; that is where training begins, not where it goes on.
-        config.resume = find_latest_checkpoint(config.work_dir) is not None
-        config.load_from = None if config.resume else config.get("load_from")
+        newest, passed_over = find_newest(config.work_dir)
+        config.resume = newest is not None
+        config.load_from = newest if config.resume else config.get("load_from")
     elif args.resume is not None:
         config.resume, config.load_from = True, args.resume
-    build_runner(config).train()
+    runner = build_runner(config)
+    for each in passed_over:
+        runner.logger.warning(f"passed over: {each}")
+    if config.get("resume"):
+        runner.logger.info(f"goes on from {config.load_from}")
+    runner.train()
 
 
 if __name__ == "__main__":

@@ -13,7 +13,18 @@ from typing import Any
 
 import torch
 
-PACKAGES = ("clipbert_mm", "torch", "torchvision", "transformers", "mmengine", "numpy", "opencv-python", "decord", "av")
+PACKAGES = (
+    "clipbert_mm",
+    "torch",
+    "torchvision",
+    "transformers",
+    "mmengine",
+    "numpy",
+    "opencv-python",
+    "av",
+    "decord",
+    "torchcodec",
+)
 """Packages whose releases a report names, where they are installed."""
 MATRIX_SIZE = {"cpu": 2048, "cuda": 8192}
 """Rows and columns of the matrices of :func:`matrix_rate`, by the device's type."""

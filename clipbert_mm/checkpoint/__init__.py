@@ -1,18 +1,27 @@
-"""Weights from elsewhere: opening them safely, recognising them, converting their names, checking that they fit."""
+"""Checkpoints: opening any safely, recognising them, converting names, checking that they fit; writing ours safely."""
 
+from clipbert_mm.checkpoint.contents import Contents, read_contents
 from clipbert_mm.checkpoint.convention import Convention
+from clipbert_mm.checkpoint.errors import CheckpointError
 from clipbert_mm.checkpoint.fit import FitReport, check_fit
 from clipbert_mm.checkpoint.kinds import Source, read_source
 from clipbert_mm.checkpoint.official import convert_official_state_dict
-from clipbert_mm.checkpoint.reading import CheckpointError, read_checkpoint
+from clipbert_mm.checkpoint.reading import read_checkpoint
+from clipbert_mm.checkpoint.wholeness import check_whole, find_newest
+from clipbert_mm.checkpoint.writing import write_checkpoint
 
 __all__ = [
     "CheckpointError",
+    "Contents",
     "Convention",
     "FitReport",
     "Source",
     "check_fit",
+    "check_whole",
     "convert_official_state_dict",
+    "find_newest",
     "read_checkpoint",
+    "read_contents",
     "read_source",
+    "write_checkpoint",
 ]

@@ -22,6 +22,7 @@ class FitReport:
         missing: Those that are in no checkpoint and keep their initial values.
         unexpected: Names in the checkpoints that the model does not have.
         wrong_shape: Names of tensors that have another shape in the checkpoint.
+        stuck: Those of the missing that are in frozen modules, and so keep their initial values in training too.
     """
 
     sources: tuple[str, ...]
@@ -29,6 +30,7 @@ class FitReport:
     missing: tuple[str, ...]
     unexpected: tuple[str, ...]
     wrong_shape: tuple[str, ...]
+    stuck: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         """Lay it out over some lines."""
@@ -40,6 +42,7 @@ class FitReport:
             f"  missing (new): {len(self.missing)}{_listed(self.missing, own)}\n"
             f"  unexpected (not used): {len(self.unexpected)}{_listed(self.unexpected, given)}\n"
             f"  wrong shape: {len(self.wrong_shape)}{_listed(self.wrong_shape, own)}"
+            + (f"\n  frozen although new: {len(self.stuck)}{_listed(self.stuck, own)}" if self.stuck else "")
         )
 
 
@@ -73,34 +76,20 @@ def check_fit(
     given: dict[str, Tensor] = {}
     for source in sources:
         given |= {name: value for name, value in _counted(source.tensors).items() if not within(name, fresh)}
+    frozen = [name for name, module in model.named_modules() if _is_frozen(module)]
+    missing = tuple(name for name in own if name not in given)
     report = FitReport(
         sources=tuple(f"{source.path} ({source.title})" for source in sources),
         loaded=tuple(name for name in own if name in given and given[name].shape == own[name].shape),
-        missing=tuple(name for name in own if name not in given),
+        missing=missing,
         unexpected=tuple(name for name in given if name not in own),
         wrong_shape=tuple(name for name in own if name in given and given[name].shape != own[name].shape),
+        stuck=tuple(name for name in missing if name.rpartition(".")[0] in frozen),
     )
-    ours, theirs = _facts(own), _facts(given)
-    if not within("encoder.bert", fresh):
-        # No tensor shows it, and other heads make other sense of the same weights.
-        ours[DEPTHS[2]] = _attention_heads(model)
-        known = [source.rest["attention_heads"] for source in sources if source.rest.get("attention_heads") is not None]
-        theirs |= dict.fromkeys(DEPTHS[2:], known[-1]) if known else {}
-    differing = [fact for fact in ours if fact in theirs and ours[fact] != theirs[fact]]
-    depths = [fact for fact in differing if fact in DEPTHS]
-    if report.wrong_shape or depths:
-        said = [f"{fact}: checkpoint {theirs[fact]}, model {ours[fact]}" for fact in differing]
-        said += [
-            f"{name}: checkpoint {tuple(given[name].shape)}, model {tuple(own[name].shape)}"
-            for name in report.wrong_shape[:1]
-        ]
-        heads = [name for name in report.wrong_shape if name.startswith("head.")]
-        advice = (
-            "Set fresh=['head'] of CheckpointFitHook to train a new head."
-            if heads and len(heads) == len(report.wrong_shape) and not depths and not whole
-            else "Use the config that the checkpoint was trained with, or change the model's."
-        )
-        raise CheckpointError(f"The checkpoint does not fit the model. {'; '.join(said)}. {advice}\n{report}")
+    heads = [source.rest["attention_heads"] for source in sources if source.rest.get("attention_heads") is not None]
+    if within("encoder.bert", fresh):
+        heads = []
+    _check_sizes(report, _facts(own, _attention_heads(model)), _facts(given, *heads[-1:]), own, given, whole)
     parts = {name.partition(".")[0] for name in own}
     alien = [name for name in report.unexpected if name.partition(".")[0] in parts]
     if whole and (report.missing or alien):
@@ -110,22 +99,79 @@ def check_fit(
             f"with.\n{report}"
         )
     for source in sources:
-        for part in source.parts:
-            wanted = [name for name in own if within(name, (part,)) and not within(name, fresh)]
-            found = sum(name in source.tensors for name in wanted)
-            if wanted and found < min_share * len(wanted):
-                raise CheckpointError(
-                    f"{source.path} ({source.title}) has {found} of the {len(wanted)} tensors of the model's {part}, fewer "
-                    f"than the share of {min_share:g} that CheckpointFitHook asks for. Take a model that it was made for, or "
-                    f"lower min_share.\n{report}"
-                )
+        _check_shares(report, source, own, min_share, fresh)
     if not report.loaded:
         raise CheckpointError(f"Nothing in the checkpoint fits the model.\n{report}")
     return report
 
 
+def _check_sizes(
+    report: FitReport,
+    ours: Mapping[str, object],
+    theirs: Mapping[str, object],
+    own: Mapping[str, Tensor],
+    given: Mapping[str, Tensor],
+    whole: bool,
+) -> None:
+    """See that shapes, depths and heads are the same.
+
+    Raises:
+        CheckpointError: If they are not; it names both sides.
+    """
+    differing = [fact for fact in ours if fact in theirs and ours[fact] != theirs[fact]]
+    depths = [fact for fact in differing if fact in DEPTHS]
+    if not report.wrong_shape and not depths:
+        return
+    said = [f"{fact}: checkpoint {theirs[fact]}, model {ours[fact]}" for fact in differing]
+    said += [
+        f"{name}: checkpoint {tuple(given[name].shape)}, model {tuple(own[name].shape)}"
+        for name in report.wrong_shape[:1]
+    ]
+    heads = [name for name in report.wrong_shape if name.startswith("head.")]
+    advice = (
+        "Set fresh=['head'] of CheckpointFitHook to train a new head."
+        if heads and len(heads) == len(report.wrong_shape) and not depths and not whole
+        else "Use the config that the checkpoint was trained with, or change the model's."
+    )
+    raise CheckpointError(f"The checkpoint does not fit the model. {'; '.join(said)}. {advice}\n{report}")
+
+
+def _check_shares(
+    report: FitReport, source: Source, own: Mapping[str, Tensor], min_share: float, fresh: Sequence[str]
+) -> None:
+    """See that each part that a checkpoint is for is filled by it, and that the checkpoint's part is no larger network.
+
+    Raises:
+        CheckpointError: If too little of the one is in the other.
+    """
+    for part in source.parts:
+        wanted, offered = (
+            [name for name in _counted(names) if within(name, (part,)) and not within(name, fresh)]
+            for names in (own, source.tensors)
+        )
+        both = set(wanted) & set(offered)
+        if not wanted or len(both) >= min_share * max(len(wanted), len(offered)):
+            continue
+        said = f"{len(both)} of the {len(wanted)} tensors of the model's {part}"
+        if len(both) >= min_share * len(wanted):
+            first = next(name for name in offered if name not in both)
+            said = f"{len(offered)} tensors of {part} of which the model has {len(both)}, and not {first}"
+        raise CheckpointError(
+            f"{source.path} ({source.title}) has {said}, fewer than the share of {min_share:g} that CheckpointFitHook asks "
+            f"for. Take a model that it was made for, or lower min_share.\n{report}"
+        )
+
+
 DEPTHS = ("blocks of the backbone's stages", "layers of the encoder", "attention heads of the encoder")
 """Facts that have to agree even where every tensor fits."""
+BLOCK = re.compile(r"backbone\.(?:timm_model\.)?(?:layers?|stages)[._]?(\d+)\.(?:blocks\.)?(\d+)\.")
+"""Stage and block in the names of a backbone: ResNets, ConvNeXt, Swin, and timm's."""
+
+
+def _is_frozen(module: nn.Module) -> bool:
+    """Whether a module has parameters of its own and none of them learns."""
+    own = list(module.parameters(recurse=False))
+    return bool(own) and not any(parameter.requires_grad for parameter in own)
 
 
 def _attention_heads(model: Any) -> int | None:  # noqa: ANN401
@@ -134,20 +180,22 @@ def _attention_heads(model: Any) -> int | None:  # noqa: ANN401
     return None if bert is None else bert.config.num_attention_heads
 
 
-def _facts(tensors: Mapping[str, Tensor]) -> dict[str, object]:
-    """Read off the names and shapes what a config says in numbers."""
+def _facts(tensors: Mapping[str, Tensor], attention_heads: int | None = None) -> dict[str, object]:
+    """Read off the names and shapes what a config says in numbers; no tensor shows the attention heads."""
     facts: dict[str, object] = {}
-    blocks: dict[str | Any, int] = {}
+    blocks: dict[int, int] = {}
     layers = set()
     for name in tensors:
-        if block := re.match(r"backbone\.layer(\d)\.(\d+)\.", name):
-            blocks[block[1]] = max(blocks.get(block[1], 0), int(block[2]) + 1)
+        if block := BLOCK.match(name):
+            blocks[int(block[1])] = max(blocks.get(int(block[1]), 0), int(block[2]) + 1)
         if layer := re.match(r"encoder\.bert\.encoder\.layer\.(\d+)\.", name):
             layers.add(layer[1])
     if blocks:
         facts[DEPTHS[0]] = tuple(blocks[stage] for stage in sorted(blocks))
     if layers:
         facts[DEPTHS[1]] = len(layers)
+    if attention_heads is not None:
+        facts[DEPTHS[2]] = attention_heads
     for title, pattern, axis in (
         ("channels of the backbone's stem", r"backbone\.conv1\.weight", 0),
         ("vocabulary", r"encoder\.bert\.embeddings\.word_embeddings\.weight", 0),

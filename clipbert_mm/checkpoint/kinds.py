@@ -58,7 +58,7 @@ class Source:
 
 
 def read_source(path: str, map_location: str | torch.device = "cpu", *, mmap: bool = True) -> Source:
-    """Read a checkpoint of any kind; arguments as of :func:`read_checkpoint`.
+    """Read a checkpoint of any kind; arguments as of :func:`~clipbert_mm.checkpoint.reading.read_checkpoint`.
 
     Raises:
         CheckpointError: If it cannot be read or is of no kind that is known.
@@ -127,7 +127,9 @@ def _from_detectron(tensors: Tensors) -> dict[str, Tensor]:
     """Rename as the release's own visual names, which are detectron2's after a prefix."""
     # The C4 models have their last stage in the box head; ImageNet files have no prefix.
     own = r"^(?:backbone\.bottom_up\.|backbone\.|roi_heads\.(?=res5\.))?(?=stem\.|res[2-5]\.)"
-    return convert_official_state_dict(_rename(tensors, [(own, "cnn.feature.backbone.")]))
+    # A feature pyramid lies under "backbone" too, and is none of the ResNet.
+    rules = ((own, "cnn.feature.backbone."), (r"^backbone\.(?=fpn_)", ""))
+    return convert_official_state_dict(_rename(tensors, rules))
 
 
 def _from_transformers(tensors: Tensors) -> dict[str, Tensor]:

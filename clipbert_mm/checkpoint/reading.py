@@ -16,17 +16,20 @@ import torch
 from torch import Tensor
 
 from clipbert_mm.checkpoint.arrays import STAND_INS
+from clipbert_mm.checkpoint.errors import CheckpointError
+from clipbert_mm.checkpoint.wholeness import check_whole
 
 HUGGING_FACE_FILES = ("model.safetensors", "pytorch_model.bin")
 """The weights in a Hugging Face folder, the first that is there."""
 NESTED = ("state_dict", "model", "model_state_dict")
-"""Under what the tensors lie in a file that holds more: MMEngine's and mmpretrain's, detectron2's, the paper's release."""
+"""Keys under which the tensors lie in a file that holds more (MMEngine and mmpretrain; detectron2; the paper's release)."""
+EXPECTED = (
+    "expected a file of torch.save, safetensors, or a pickle of arrays. It may have been cut short while it was written or "
+    "copied."
+)
+"""What is said of a file that is something else."""
 TORCH_MAGIC = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
 """How torch.save began before its files were zip archives (torch 1.5 and older)."""
-
-
-class CheckpointError(ValueError):
-    """A checkpoint that cannot be read or does not fit."""
 
 
 def read_checkpoint(
@@ -124,6 +127,7 @@ def _read_file(path: str, map_location: str | torch.device, mmap: bool) -> objec
         head = file.read(len(TORCH_MAGIC))
         file.seek(0)
         if zipfile.is_zipfile(path):
+            check_whole(path)
             return torch.load(path, map_location=map_location, weights_only=True, mmap=mmap)
         if head == TORCH_MAGIC:
             return torch.load(path, map_location=map_location, weights_only=True)
@@ -136,10 +140,7 @@ def _read_file(path: str, map_location: str | torch.device, mmap: bool) -> objec
         except Exception as error:
             if head[:1] == b"\x80" or _refused(error):  # else it may be anything
                 raise
-    raise CheckpointError(
-        f"{_name(path)} is no checkpoint: expected a file of torch.save, safetensors, or a pickle of arrays. It may have been "
-        "cut short while it was written or copied."
-    )
+    raise CheckpointError(f"{_name(path)} is no checkpoint: {EXPECTED}")
 
 
 class _ArrayUnpickler(pickle.Unpickler):
@@ -205,4 +206,4 @@ def _reason(error: Exception) -> str:
             "never run. Save the weights alone with the library that wrote it, or take them from a source you trust."
         )
     first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-    return f"cannot be read as a checkpoint ({first}). It may have been cut short while it was written or copied."
+    return f"cannot be read as a checkpoint ({first}): {EXPECTED}"

@@ -1,12 +1,13 @@
 """Every work-around for an upstream release, each with the releases it is for. Nowhere else.
 
-A part of this can go as soon as its releases are out of our bounds (requirements/runtime.txt). Optimiser wrappers have a file
-of their own, for what they inherit from takes seconds to import.
+A part of this can go as soon as its releases are out of our bounds (requirements/runtime.txt). Hooks and optimiser wrappers
+have a file of their own, for what they inherit from takes seconds to import.
 """
 
 import os
 import re
 import warnings
+from datetime import timedelta
 from typing import Any
 
 import numpy as np
@@ -62,18 +63,88 @@ def _permute_maps(backbone: torch.nn.Module, frames: tuple, maps: tuple) -> tupl
     return tuple(each.permute(0, 3, 1, 2) for each in maps)
 
 
-def start_gloo(launcher: str) -> None:
-    """Start the process group of a run on CPUs before the Runner does.
-
-    For MMEngine 0.10.7, whose launchers call ``torch.cuda.set_device`` even where there is no GPU.
+def half_precision(dtype: str) -> torch.dtype:
+    """Return torch's type of a name; of "auto", float16 on a GPU and bfloat16 on a CPU.
 
     Raises:
-        ValueError: If the launcher is not "pytorch", the only one that is known to work without GPUs.
+        ValueError: If there is no such type, or this machine cannot compute in it.
     """
-    if launcher != "pytorch":
-        raise ValueError(f"Without a GPU only --launcher pytorch works, got {launcher}.")
-    if not torch.distributed.is_initialized():
-        torch.distributed.init_process_group(backend="gloo")
+    gpu = torch.cuda.is_available()
+    names = {"auto": "float16" if gpu else "bfloat16", "fp16": "float16", "bf16": "bfloat16"}
+    name = names.get(dtype, dtype)
+    if name not in ("float16", "bfloat16"):
+        raise ValueError(f"Mixed precision is float16 (fp16) or bfloat16 (bf16), got {dtype!r}.")
+    if name == "float16" and not gpu:
+        raise ValueError(
+            "Mixed precision in float16 needs a GPU, and there is none. Use bfloat16 (--amp bf16) on the CPU."
+        )
+    if name == "bfloat16" and gpu and not torch.cuda.is_bf16_supported(including_emulation=False):
+        raise ValueError(
+            f"Mixed precision in bfloat16 needs a GPU that computes in it, and {torch.cuda.get_device_name()} does not. Use "
+            "float16 (--amp fp16)."
+        )
+    return getattr(torch, name)
+
+
+def start_processes(launcher: str, timeout: float | None = None) -> None:
+    """Tell torch which process of how many this is, in its own variables; on CPUs, start their group.
+
+    For MMEngine 0.10.7, which asks Slurm's scontrol for addresses, takes the same port for every job of a machine, and calls
+    ``torch.cuda.set_device`` even where there is no GPU. With the variables its launcher "pytorch" does for all.
+
+    Args:
+        launcher: What started the processes: "pytorch", "slurm" or "mpi".
+        timeout: Seconds after which a process that waits for others gives up; torch's default if None.
+
+    Raises:
+        ValueError: If the launcher is unknown, or its variables are missing.
+    """
+    if launcher not in LAUNCHED_BY:
+        raise ValueError(f"--launcher is none, {', '.join(LAUNCHED_BY)}, got {launcher}.")
+    starter, names = LAUNCHED_BY[launcher]
+    missing = [name for name in names if name not in os.environ]
+    if missing:
+        raise ValueError(
+            f"--launcher {launcher} is for processes started by {starter}; {', '.join(missing)} is not set."
+        )
+    os.environ.update({ours: os.environ[name] for ours, name in zip(TORCH_VARIABLES, names, strict=True)})
+    if launcher == "slurm":
+        job = int(os.environ.get("SLURM_JOB_ID", 0))
+        os.environ.setdefault("MASTER_PORT", str(20000 + job % 20000))  # jobs that share a machine do not meet
+        os.environ.setdefault("MASTER_ADDR", first_host(os.environ.get("SLURM_STEP_NODELIST", "127.0.0.1")))
+    elif launcher == "mpi":
+        alone = os.environ.get("OMPI_COMM_WORLD_LOCAL_SIZE") == os.environ["WORLD_SIZE"]
+        if "MASTER_ADDR" not in os.environ and not alone:
+            raise ValueError(
+                "--launcher mpi over several machines needs MASTER_ADDR, the address of the first of them."
+            )
+        os.environ.setdefault("MASTER_ADDR", "127.0.0.1")
+        os.environ.setdefault("MASTER_PORT", "29500")
+    if not torch.cuda.is_available() and not torch.distributed.is_initialized():
+        limit = None if timeout is None else timedelta(seconds=timeout)
+        torch.distributed.init_process_group(backend="gloo", timeout=limit)
+
+
+TORCH_VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK")
+LAUNCHED_BY = {
+    "pytorch": ("torchrun (tools/dist_train.sh, dist_test.sh)", TORCH_VARIABLES),
+    "slurm": ("srun (tools/slurm_train.sh, slurm_test.sh)", ("SLURM_PROCID", "SLURM_NTASKS", "SLURM_LOCALID")),
+    "mpi": (
+        "Open MPI's mpirun",
+        ("OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_LOCAL_RANK"),
+    ),
+}
+"""What starts the processes, and where it says a process's number, how many there are, and its number on its machine."""
+
+
+def first_host(node_list: str) -> str:
+    """Return the first machine of a list as Slurm writes it.
+
+    >>> first_host("gpu[07-09,12],login1")
+    'gpu07'
+    """
+    first = re.match(r"(?:[^,\[]|\[[^\]]*\])+", node_list)
+    return re.sub(r"\[([^\],-]+)[^\]]*\]", r"\1", first[0] if first else node_list)
 
 
 def load_tokenizer(path_or_name: str) -> Any:  # noqa: ANN401
@@ -98,23 +169,6 @@ def count_attention(inputs: list, outputs: list) -> float:
     """
     query, key, value = (tensor.type().sizes() for tensor in inputs[:3])
     return float(np.prod(query[:-1])) * key[-2] * (query[-1] + value[-1])
-
-
-def build_decord_init(num_threads: int) -> Any:  # noqa: ANN401
-    """Build mmaction2's DecordInit, opening files by their path.
-
-    For mmaction2 1.2.0 with decord 0.6.0: it hands decord the file's bytes, and decord then ends the whole process
-    (segmentation fault) on an AVI file that is cut short; by path it does not. It also adds ".mp4" to a path without an
-    ending, and uses a file client of MMEngine's that is deprecated and says so each time.
-    """
-    import decord
-    from mmaction.datasets.transforms import DecordInit  # takes seconds, and images do without
-
-    class OpenByPath(DecordInit):
-        def _get_video_reader(self, filename: str) -> object:
-            return decord.VideoReader(filename, num_threads=self.num_threads)
-
-    return OpenByPath(num_threads=num_threads)
 
 
 def decoder_reason(error: Exception) -> str:

@@ -1,24 +1,88 @@
-"""Work-arounds for the optimiser wrappers of upstream releases."""
+"""Work-arounds for hooks and optimiser wrappers of upstream releases."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from typing import Any
 
+import mmengine.optim
 import torch
-from mmengine.optim import OptimWrapper
+from mmengine.hooks import EarlyStoppingHook as _EarlyStoppingHook
 
-from clipbert_mm.registry import OPTIM_WRAPPERS
+from clipbert_mm.compat import half_precision
+from clipbert_mm.registry import HOOKS, OPTIM_WRAPPERS
+
+
+class _CountsOneStep:
+    """Counts the batches of one step of the optimiser at a time.
+
+    For MMEngine 0.10.7, whose wrappers count the batches of a whole training, so that a step may begin in one epoch and end in
+    the next; and which warn where a training is resumed or has frozen batch norms, though nothing is lost.
+    """
+
+    def begin_step(self, batches: int) -> None:
+        """Say of how many batches the next step is; their gradients are averaged, and synchronised once."""
+        self.initialize_count_status(None, 0, batches)
+
+    def initialize_count_status(self, model: torch.nn.Module | None, init_counts: int, max_counts: int) -> None:
+        """Begin to count at ``init_counts``; the last step, at ``max_counts``, may be of fewer batches."""
+        self._inner_count, self._max_counts = init_counts, max_counts
+        self._remainder_counts = max_counts % self._accumulative_counts  # type: ignore[attr-defined]
+
+
+@HOOKS.register_module()
+class EarlyStoppingHook(_EarlyStoppingHook):
+    """MMEngine's hook, which goes on counting where a run was cut.
+
+    For MMEngine 0.10.7, whose hook begins to wait anew after each resume.
+    """
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what it counted, for a checkpoint."""
+        return dict(wait_count=self.wait_count, best_score=self.best_score)
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on where a run was cut."""
+        self.wait_count, self.best_score = state["wait_count"], state["best_score"]
 
 
 @OPTIM_WRAPPERS.register_module()
-class CpuAmpOptimWrapper(OptimWrapper):
-    """Mixed precision on the CPU, in bfloat16.
+class OptimWrapper(_CountsOneStep, mmengine.optim.OptimWrapper):
+    """MMEngine's, counting by step."""
 
-    For MMEngine 0.10.7, whose AmpOptimWrapper refuses CPUs. bfloat16 has float32's range, so no loss scaling is needed.
-    Arguments are those of MMEngine's OptimWrapper.
+
+@OPTIM_WRAPPERS.register_module()
+class AmpOptimWrapper(_CountsOneStep, mmengine.optim.AmpOptimWrapper):
+    """Mixed precision, on a GPU as MMEngine's of this name, and on the CPU.
+
+    For MMEngine 0.10.7, whose AmpOptimWrapper refuses CPUs, scales losses in bfloat16 too, and learns only in the first step
+    that a GPU has no bfloat16. Weights and optimiser stay in float32.
+
+    Args:
+        optimizer: The optimiser.
+        dtype: "float16" or "bfloat16"; "auto" for float16 on a GPU and bfloat16 on a CPU.
+        loss_scale: In float16, as of MMEngine's: "dynamic", a fixed scale, or GradScaler's arguments. bfloat16 has float32's
+            range and needs none.
+        accumulative_counts: Batches of a step.
+        clip_grad: Arguments of torch's ``clip_grad_norm_``.
+        use_fsdp: Whether the scaler is that of sharded gradients.
+
+    Raises:
+        ValueError: If this machine cannot compute in ``dtype``.
     """
 
-    @contextmanager
-    def optim_context(self, model: torch.nn.Module) -> Iterator[None]:
-        """Run the forward pass of a step in bfloat16 autocast."""
-        with super().optim_context(model), torch.autocast("cpu", dtype=torch.bfloat16):
-            yield
+    def __init__(
+        self,
+        optimizer: torch.optim.Optimizer,
+        dtype: str = "auto",
+        loss_scale: float | str | dict = "dynamic",
+        accumulative_counts: int = 1,
+        clip_grad: dict | None = None,
+        use_fsdp: bool = False,
+    ) -> None:
+        self.cast_dtype = half_precision(dtype)
+        common = dict(optimizer=optimizer, accumulative_counts=accumulative_counts, clip_grad=clip_grad)
+        if torch.cuda.is_available():
+            scale = dict(enabled=False) if self.cast_dtype == torch.bfloat16 else loss_scale
+            super().__init__(loss_scale=scale, dtype=self.cast_dtype, use_fsdp=use_fsdp, **common)
+        else:
+            mmengine.optim.OptimWrapper.__init__(self, **common)
+            self.loss_scaler = torch.amp.GradScaler("cpu", enabled=False)
+            self._scale_update_param = None

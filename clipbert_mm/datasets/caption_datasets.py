@@ -1,12 +1,12 @@
 """Videos or images with captions: the items of retrieval and of pre-training."""
 
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
-from clipbert_mm.datasets.annotations import AnnotationError, read_records
 from clipbert_mm.datasets.media_dataset import MediaDataset
 from clipbert_mm.registry import DATASETS
+from clipbert_mm.structures import AnnotationError
 
 
 class CaptionDataset(MediaDataset):
@@ -23,7 +23,7 @@ class CaptionDataset(MediaDataset):
         AnnotationError: If the annotation file cannot be used, or files that it names are missing.
     """
 
-    MEDIA, FILE = "video", "a.mp4"
+    KEYS: ClassVar = {"caption": str}
     NEGATIVES_IN_TEST = False
 
     def __init__(self, *, captions_per_item: int = 1, **options: Any) -> None:  # noqa: ANN401
@@ -33,8 +33,7 @@ class CaptionDataset(MediaDataset):
     def load_data_list(self) -> list[dict[str, Any]]:
         """Read the annotation file: one dict with ``path`` and ``captions`` an item."""
         captions: dict[str, list[str]] = {}
-        example = f'{{"{self.MEDIA}": "{self.FILE}", "caption": "what happens in it"}}'
-        for record in read_records(self.ann_file, {"caption": str}, example):
+        for record in self.records():
             captions.setdefault(self.path_of(record["media"]), []).append(record["caption"])
         captions = self.usable(captions)
         if (self.NEGATIVES_IN_TEST or not self.test_mode) and len(captions) < 2:
@@ -75,6 +74,8 @@ class RetrievalDataset(CaptionDataset):
         **options: Those of :class:`CaptionDataset`, which names what it does not know.
     """
 
+    EXAMPLE = '{"video": "a.mp4", "caption": "what happens in it"}'
+
     def __init__(self, *, num_negatives: int = 1, **options: Any) -> None:  # noqa: ANN401
         self.num_negatives = num_negatives
         super().__init__(**options)
@@ -97,7 +98,7 @@ class PretrainingDataset(CaptionDataset):
         **options: Those of :class:`CaptionDataset`, which names what it does not know.
     """
 
-    MEDIA, FILE = "image", "a.jpg"
+    EXAMPLE = '{"image": "a.jpg", "caption": "what happens in it"}'
     NEGATIVES_IN_TEST = True
 
     def __init__(self, *, negative_probability: float = 0.5, **options: Any) -> None:  # noqa: ANN401

@@ -47,28 +47,37 @@ def read_table(
         AnnotationError: If the file cannot be read, a column is missing, or a row has more or fewer cells than the header.
     """
     lines = read_text(path)
-    header = lines[0] if lines else ""
-    names = {separator: [name.strip() for name in header.split(separator)] for separator in separators}
-    fitting = [separator for separator in separators if set(columns) <= set(names[separator])]
-    if not fitting:
+    headers = {separator: _header_of(lines, separator) for separator in separators}
+    separator = next((each for each in separators if set(columns) <= set(headers[each])), None)
+    if separator is None:
         known = " or ".join(repr(separator) for separator in separators)
+        found = lines[0][:120] if lines else ""
         raise AnnotationError(
-            f"{path}, line 1: expected the columns {', '.join(columns)}, separated by {known}, got {header[:120]!r}."
+            f"{path}, line 1: expected the columns {', '.join(columns)}, separated by {known}, got {found!r}."
         )
-    separator = fitting[0]
+    names = headers[separator]
     for number, cells in _split_lines(lines, separator, str(path)):
         if number == 1:
             continue
-        if len(cells) != len(names[separator]):
+        if len(cells) != len(names):
             raise AnnotationError(
-                f"{path}, line {number}: expected {len(names[separator])} cells between {separator!r}, got {len(cells)}."
+                f"{path}, line {number}: expected {len(names)} cells between {separator!r}, got {len(cells)}."
             )
-        yield number, dict(zip(names[separator], (cell.strip() for cell in cells), strict=True))
+        yield number, dict(zip(names, cells, strict=True))
+
+
+def _header_of(lines: list[str], separator: str) -> list[str]:
+    """Return the names in the first line; none where it cannot be split."""
+    try:
+        return next((cells for _, cells in _split_lines(lines[:1], separator, "")), [])
+    except AnnotationError:
+        return []
 
 
 def _split_lines(lines: list[str], separator: str, path: str) -> Iterator[tuple[int, list[str]]]:
-    """Split lines into cells; yields the number of each line with something in it, and its cells."""
-    rows = csv.reader(lines, delimiter=separator, quoting=csv.QUOTE_NONE if separator == "\t" else csv.QUOTE_MINIMAL)
+    """Split lines into cells; yields the number of each line with something in it, and its cells, without white space."""
+    by_tabs = separator == "\t"
+    rows = csv.reader(lines, delimiter=separator, quoting=csv.QUOTE_NONE if by_tabs else csv.QUOTE_MINIMAL)
     number = 0
     try:
         for cells in rows:
@@ -78,9 +87,21 @@ def _split_lines(lines: list[str], separator: str, path: str) -> Iterator[tuple[
                     f"{path}, line {number}: expected a row, got a quotation mark that nothing closes."
                 )
             if cells:
-                yield number, cells
+                yield number, [_unquote(cell) if by_tabs else cell.strip() for cell in cells]
     except csv.Error as error:
         raise AnnotationError(f"{path}, line {number + 1}: expected a row, got {error}.") from None
+
+
+def _unquote(cell: str) -> str:
+    """Take off the quotation marks that programs put around cells; between tabs, one inside is a character like others.
+
+    >>> _unquote('"a ""b"" c"'), _unquote('a 5" disk')
+    ('a "b" c', 'a 5" disk')
+    """
+    cell = cell.strip()
+    if len(cell) > 1 and cell.startswith('"') and cell.endswith('"'):
+        return cell[1:-1].replace('""', '"').strip()
+    return cell
 
 
 def read_json(path: str | os.PathLike) -> Any:  # noqa: ANN401

@@ -3,16 +3,20 @@
 import logging
 import os
 from abc import abstractmethod
-from typing import Any, TypeVar
+from collections.abc import Mapping
+from multiprocessing.context import get_spawning_popen
+from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 import torch
 from mmengine.dataset import BaseDataset
 from mmengine.logging import print_log
 
+from clipbert_mm.datasets.annotations import read_records
 from clipbert_mm.datasets.scanning import absolute, left_out
 from clipbert_mm.datasets.transforms import BrokenMediaError
 from clipbert_mm.datasets.transforms.storage import is_address, missing_media
+from clipbert_mm.datasets.whereabouts import Loading, Whereabouts
 from clipbert_mm.structures import AnnotationError, VideoTextSample
 
 Item = TypeVar("Item")
@@ -22,6 +26,8 @@ ATTEMPTS = 20
 
 class MediaDataset(BaseDataset):
     """Videos or images with texts; what becomes of them is said by the classes that inherit.
+
+    The records are one array of bytes, which no worker copies, be it forked or started afresh.
 
     All that is random about an item is drawn from (seed, epoch, item), so it depends neither on the number of workers nor on
     where a run was interrupted.
@@ -44,6 +50,13 @@ class MediaDataset(BaseDataset):
         AnnotationError: If the annotation file cannot be used, or files that it names are missing.
     """
 
+    KEYS: ClassVar[Mapping[str, type | tuple[type, ...]]]
+    """What a record needs beside its file, with its type."""
+    EXAMPLE: str
+    """A line of the annotation file."""
+    data_bytes: np.ndarray
+    """The records, one pickle after another."""
+
     def __init__(
         self,
         *,
@@ -63,6 +76,8 @@ class MediaDataset(BaseDataset):
         self.useless = {} if ledger is None else left_out(os.path.join(data_root, ledger))
         # Seed and epoch, in shared memory, so that workers that live on see the epoch move.
         self._draw = torch.zeros(2, dtype=torch.int64).share_memory_()
+        self._shared: torch.Tensor | None = None  # what data_bytes is a view of, once a process needs it
+        self._whereabouts = Whereabouts()
         super().__init__(
             ann_file=ann_file,
             data_root=data_root,
@@ -70,6 +85,18 @@ class MediaDataset(BaseDataset):
             pipeline=pipeline,
             test_mode=test_mode,
         )
+
+    def records(self) -> list[dict[str, Any]]:
+        """Read the annotation file; a class of your own reads another format here.
+
+        Returns:
+            The records, dicts with the name of the file under ``media``, and what :attr:`KEYS` says.
+        """
+        return read_records(self.ann_file, self.KEYS, self.EXAMPLE, self.fault_of)
+
+    def fault_of(self, record: Mapping[str, Any]) -> str:
+        """Say what is wrong with the values of a record; nothing where they are right."""
+        return ""
 
     def path_of(self, name: str) -> str:
         """Return the path of a file that the annotation file names."""
@@ -114,6 +141,25 @@ class MediaDataset(BaseDataset):
         """Tell from which seed and epoch on to draw; see :class:`~clipbert_mm.engine.EpochSeedHook`."""
         self._draw.copy_(torch.tensor([seed, epoch]))
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Hand the records to a process that is started afresh as shared memory; a forked one sees them anyway."""
+        if get_spawning_popen() is None or not self._fully_initialized:
+            return self.__dict__
+        if self._shared is None:  # copied once, however many processes there are
+            self._shared = torch.from_numpy(self.data_bytes).share_memory_()
+            self.data_bytes = self._shared.numpy()
+        return {name: value for name, value in self.__dict__.items() if name != "data_bytes"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Take the records as an array again."""
+        self.__dict__.update(state)
+        if "data_bytes" not in state and self._shared is not None:
+            self.data_bytes = self._shared.numpy()
+
+    def loading(self) -> list[Loading]:
+        """Return the files that this and the workers' processes are at."""
+        return self._whereabouts.loading()
+
     def __getitem__(self, idx: int) -> dict[str, Any]:
         """Return an item as its pipeline leaves it.
 
@@ -126,8 +172,10 @@ class MediaDataset(BaseDataset):
         rng = np.random.default_rng((*self._draw.tolist(), idx))
         replaced: list[tuple[str, str]] = []
         for _ in range(ATTEMPTS):
+            info = self.prepare(idx, rng)
             try:
-                item = self.pipeline(self.prepare(idx, rng))
+                with self._whereabouts.at(info["path"]):
+                    item = self.pipeline(info)
             except BrokenMediaError as error:
                 replaced.append((error.path, error.reason))
                 idx = int(rng.integers(len(self)))
@@ -143,7 +191,8 @@ class MediaDataset(BaseDataset):
         """Return an item of all texts; ``inputs`` is None where the file cannot be read and may be left out."""
         info = self.prepare_test(idx)
         try:
-            return self.pipeline(info)
+            with self._whereabouts.at(info["path"]):
+                return self.pipeline(info)
         except BrokenMediaError as error:
             if self.on_broken == "stop":
                 raise BrokenMediaError(

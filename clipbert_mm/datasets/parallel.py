@@ -11,7 +11,7 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.context import BaseContext
 from typing import Any, NamedTuple
 
-PRELOADED = ["clipbert_mm.datasets.scanning", "clipbert_mm.datasets.reencoding", "mmaction.datasets.transforms"]
+PRELOADED = ["clipbert_mm.datasets.scanning", "clipbert_mm.datasets.reencoding"]
 """What the processes need, imported once for all of them."""
 
 

@@ -9,7 +9,6 @@ from typing import Any, ClassVar
 import numpy as np
 from mmengine.logging import print_log
 
-from clipbert_mm.datasets.annotations import read_records
 from clipbert_mm.datasets.media_dataset import MediaDataset
 from clipbert_mm.registry import DATASETS
 from clipbert_mm.structures import IGNORED, AnnotationError, read_answers
@@ -29,11 +28,6 @@ class QuestionDataset(MediaDataset):
         AnnotationError: If a file cannot be used, or files that it names are missing.
     """
 
-    KEYS: ClassVar[Mapping[str, type | tuple[type, ...]]]
-    """What a record needs beside its file, with its type."""
-    EXAMPLE: str
-    """A line of the annotation file."""
-
     def __init__(self, *, questions_per_item: int = 1, **options: Any) -> None:  # noqa: ANN401
         self.questions_per_item = questions_per_item
         super().__init__(**options)
@@ -41,7 +35,7 @@ class QuestionDataset(MediaDataset):
     def load_data_list(self) -> list[dict[str, Any]]:
         """Read the annotation file: one dict with ``path`` and ``questions`` (the records) an item."""
         grouped: dict[str, list[dict[str, Any]]] = {}
-        for record in self.choose(read_records(self.ann_file, self.KEYS, self.EXAMPLE)):
+        for record in self.choose(self.records()):
             grouped.setdefault(self.path_of(record.pop("media")), []).append(record)
         grouped = self.usable(grouped)
         size = max(map(len, grouped.values())) if self.test_mode else self.questions_per_item
@@ -52,7 +46,7 @@ class QuestionDataset(MediaDataset):
         ]
 
     def choose(self, records: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        """Check the records and leave out those that cannot be used."""
+        """Check the records together and leave out those that cannot be used."""
         return records
 
     def prepare(self, idx: int, rng: np.random.Generator) -> dict[str, Any]:
@@ -142,20 +136,24 @@ class SoftAnswerDataset(VocabularyDataset):
     KEYS: ClassVar = {"question": str}
     EXAMPLE = '{"image": "a.jpg", "question": "what is it?", "question_id": 7, "labels": {"cat": 1.0, "kitten": 0.3}}'
 
+    def fault_of(self, record: Mapping[str, Any]) -> str:
+        """See that labels are scores."""
+        labels = record.get("labels", {})
+        if isinstance(labels, dict) and all(
+            isinstance(score, (int, float)) and 0 <= score <= 1 for score in labels.values()
+        ):
+            return ""
+        return f"expected labels from answers to scores in [0, 1], as in {self.EXAMPLE}, got {labels!r}."
+
     def choose(self, records: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        """See that labels are scores, and leave out what cannot be learnt."""
-        if self.test_mode and not any("labels" in record for record in records):
-            return records
-        for record in records:
-            labels = record.get("labels")
-            if not isinstance(labels, dict) or not all(
-                isinstance(score, (int, float)) and 0 <= score <= 1 for score in labels.values()
-            ):
-                raise AnnotationError(
-                    f"{self.ann_file}, question {record['question']!r}: expected labels from answers to scores in [0, 1], as "
-                    f"in {self.EXAMPLE}, got {labels!r}."
-                )
-        return super().choose(records)
+        """See that all records have labels, or none in testing, and leave out what cannot be learnt."""
+        bare = [record for record in records if "labels" not in record]
+        if bare and not (self.test_mode and len(bare) == len(records)):
+            raise AnnotationError(
+                f"{self.ann_file}: expected labels in every line, as in {self.EXAMPLE}, got {len(bare)} of {len(records)} "
+                f"questions without; the first is {bare[0]['question']!r}. Only files for a test server have none."
+            )
+        return records if bare else super().choose(records)
 
     def knows(self, record: dict[str, Any]) -> bool:
         """Whether an answer of the vocabulary has a score."""
@@ -183,8 +181,19 @@ class MultipleChoiceDataset(QuestionDataset):
     KEYS: ClassVar = {"options": list, "answer": int}
     EXAMPLE = '{"video": "a.gif", "question": "what does he do?", "options": ["jump", "sit"], "answer": 0}'
 
+    def fault_of(self, record: Mapping[str, Any]) -> str:
+        """See that options and answer go together."""
+        options, answer = record["options"], record["answer"]
+        right = len(options) > 1 and all(isinstance(option, str) and option.strip() for option in options)
+        if right and 0 <= answer < len(options):
+            return ""
+        return (
+            f"expected two or more options and the place of the right one, as in {self.EXAMPLE}, got {options!r} and "
+            f"{answer}."
+        )
+
     def choose(self, records: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        """See that options and answers go together; all questions of a file have to have as many options.
+        """See that all questions of a file have as many options.
 
         Raises:
             AnnotationError: If they do not.
@@ -192,12 +201,6 @@ class MultipleChoiceDataset(QuestionDataset):
         sizes: dict[str, int] = {}
         for record in records:
             options = record["options"]
-            right = len(options) > 1 and all(isinstance(option, str) and option.strip() for option in options)
-            if not right or not 0 <= record["answer"] < len(options):
-                raise AnnotationError(
-                    f"{self.ann_file}: expected two or more options and the place of the right one, as in {self.EXAMPLE}, got "
-                    f"{options!r} and {record['answer']} for {record['media']}."
-                )
             if sizes.setdefault(record["media"], len(options)) != len(options):
                 raise AnnotationError(
                     f"{self.ann_file}: expected the same number of options in all questions of {record['media']}, got "
@@ -224,6 +227,10 @@ class CountDataset(QuestionDataset):
 
     KEYS: ClassVar = {"question": str, "count": (int, float)}
     EXAMPLE = '{"video": "a.gif", "question": "how many times does he jump?", "count": 3}'
+
+    def fault_of(self, record: Mapping[str, Any]) -> str:
+        """See that the count is one."""
+        return "" if 0 <= record["count"] < float("inf") else f"expected a count of 0 or more, got {record['count']}."
 
     def labels_of(self, questions: list[dict[str, Any]]) -> dict[str, np.ndarray]:
         """Return ``counts``."""

@@ -12,7 +12,7 @@ from av.container import InputContainer, OutputContainer
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
-from clipbert_mm.datasets.transforms.decoding import name_trouble
+from clipbert_mm.datasets.transforms.images import name_trouble
 from clipbert_mm.datasets.transforms.storage import BrokenMediaError, as_file
 
 TURNS = {90: ["transpose=cclock"], 180: ["hflip", "vflip"], 270: ["transpose=clock"]}

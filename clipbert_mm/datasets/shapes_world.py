@@ -24,7 +24,7 @@ from clipbert_mm.datasets.shapes import (
 )
 from clipbert_mm.datasets.shapes_questions import write_image_questions, write_video_questions
 
-VERSION = 2
+VERSION = 3
 """Raised when the generator writes other files for the same seed."""
 
 
@@ -35,6 +35,7 @@ class ShapesWorld:
     Args:
         seed: The same seed and sizes give the same pictures and captions.
         images: Images for pre-training.
+        test_images: Held-out images.
         train_videos: Videos for training.
         test_videos: Held-out videos.
         image_captions: Captions an image.
@@ -44,6 +45,7 @@ class ShapesWorld:
 
     seed: int = 0
     images: int = 4000
+    test_images: int = 200
     train_videos: int = 400
     test_videos: int = 100
     image_captions: int = 2
@@ -53,9 +55,9 @@ class ShapesWorld:
     def write(self, folder: str | os.PathLike) -> bool:
         """Write the world, whole or not at all; a folder that holds this very world already is left as it is.
 
-        The folder gets ``images/``, ``videos/``, the annotation files ``pretrain.jsonl``, ``train.jsonl`` and ``test.jsonl``,
-        those of :mod:`~clipbert_mm.datasets.shapes_questions`, and ``world.json`` with these settings and the description of
-        every video's scenes.
+        The folder gets ``images/``, ``videos/``, the captions ``pretrain.jsonl``, ``pretrain_test.jsonl``, ``train.jsonl`` and
+        ``test.jsonl``, the questions of :mod:`~clipbert_mm.datasets.shapes_questions`, and ``world.json`` with these settings
+        and the description of every video's scenes.
 
         Args:
             folder: Where the world goes.
@@ -79,15 +81,13 @@ class ShapesWorld:
         scratch = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".shapes-"))
         try:
             # Questions draw from streams of their own, so that pictures and captions do not depend on them.
-            write_image_questions(scratch, self._write_images(scratch), np.random.default_rng((self.seed, 3)))
+            images = self._write_images(scratch, "pretrain", self.images, "", np.random.default_rng((self.seed, 0)))
+            write_image_questions(scratch, images, np.random.default_rng((self.seed, 3)))
+            rng = np.random.default_rng((self.seed, 6))
+            self._write_images(scratch, "pretrain_test", self.test_images, "test_", rng)
             described = {}
-            for number, (split, count, captions) in enumerate(
-                (
-                    ("train", self.train_videos, self.train_captions),
-                    ("test", self.test_videos, self.test_captions),
-                ),
-                start=4,
-            ):
+            for number, split in enumerate(("train", "test"), start=4):
+                count, captions = getattr(self, f"{split}_videos"), getattr(self, f"{split}_captions")
                 stories = self._write_videos(scratch, split, count, captions)
                 write_video_questions(scratch, split, stories, np.random.default_rng((self.seed, number)))
                 described[split] = {name: [asdict(scene) for scene in scenes] for name, scenes in stories.items()}
@@ -97,19 +97,21 @@ class ShapesWorld:
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
         print_log(
-            f"Wrote {self.images} images and {self.train_videos + self.test_videos} videos to {folder}.", "current"
+            f"Wrote {self.images + self.test_images} images and {self.train_videos + self.test_videos} videos to {folder}.",
+            "current",
         )
         return True
 
-    def _write_images(self, folder: Path) -> dict[str, Scene]:
-        (folder / "images").mkdir()
-        rng = np.random.default_rng((self.seed, 0))
+    def _write_images(
+        self, folder: Path, split: str, count: int, prefix: str, rng: np.random.Generator
+    ) -> dict[str, Scene]:
+        (folder / "images").mkdir(exist_ok=True)
         scenes = {}
-        with open(folder / "pretrain.jsonl", "w", encoding="utf-8") as lines:
-            for i in range(self.images):
+        with open(folder / f"{split}.jsonl", "w", encoding="utf-8") as lines:
+            for i in range(count):
                 scene, size = random_scene(rng), FRAME_SIZES[rng.integers(len(FRAME_SIZES))]
                 frame = draw_scene(scene, rng.uniform(0, scene.seconds), *size)
-                name = f"{i:05d}.jpg"
+                name = f"{prefix}{i:05d}.jpg"
                 scenes[name] = scene
                 cv2.imwrite(str(folder / "images" / name), frame[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 90])
                 for text in write_captions((scene,), self.image_captions, rng):

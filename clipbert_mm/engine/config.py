@@ -10,10 +10,10 @@ from mmengine.config import Config
 from mmengine.runner import Runner
 from torch.utils.data import DataLoader
 
-RUNNER_KEYS = {*inspect.signature(Runner.__init__).parameters, "custom_imports", "model_wrapper_cfg", "runner_type"} - {
-    "self",
-    "cfg",
-}
+RUNNER_KEYS = {
+    *inspect.signature(Runner.__init__).parameters,
+    *("custom_imports", "find_unused_parameters", "model_wrapper_cfg", "runner_type"),
+} - {"self", "cfg"}
 """Top-level names of a config that a run reads; the others are variables of the config file."""
 
 

@@ -4,14 +4,21 @@ import difflib
 import inspect
 import re
 
+from mmengine.dist import get_rank, get_world_size
+
 from clipbert_mm import registry
 from clipbert_mm.checkpoint import CheckpointError
 from clipbert_mm.datasets.annotations import AnnotationError
 from clipbert_mm.datasets.transforms import BrokenMediaError
 from clipbert_mm.engine.config import OptionError
+from clipbert_mm.engine.loading import WorkerError
 
-OWN_ERRORS = (AnnotationError, BrokenMediaError, CheckpointError, OptionError)
-USER_ERRORS = (KeyError, OSError, RuntimeError, TypeError, ValueError)
+LOST_PEER = re.compile(
+    r"Connection (closed|reset) by peer|Connection refused|Broken pipe|remote process exited|Socket closed|heartbeat"
+)
+"""How gloo and NCCL say that another process of the training is gone."""
+OWN_ERRORS = (AnnotationError, BrokenMediaError, CheckpointError, OptionError, WorkerError)
+USER_ERRORS = (FloatingPointError, KeyError, OSError, RuntimeError, TypeError, ValueError)
 """What the tools answer with :func:`plain_message`, which raises again what is no user's to mend."""
 
 
@@ -22,6 +29,12 @@ def plain_message(error: Exception) -> str:
     have. Of any other, a defect of ours among them, the traceback is what helps, so it is raised again.
     """
     text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
+    lost = LOST_PEER.search(text) if get_world_size() > 1 and isinstance(error, RuntimeError) else None
+    if lost is not None:
+        return (
+            f"error: Process {get_rank()} lost another process of this training, which failed first; its own error is in what "
+            f"that process printed ({lost[0]})."
+        )
     if "Traceback (most recent call last)" in text:  # torch passes a worker's traceback on as text
         *trace, last = text.strip().splitlines()
         meant = any(line.lstrip().startswith("raise ") for line in trace[-8:])

@@ -1,13 +1,16 @@
 """From a config to a Runner, wherever it runs: one process or several, on GPUs or on the CPU."""
 
+import importlib.util
+import os
 from typing import Any
 
 import torch
 from mmengine.config import Config
-from mmengine.runner import Runner, find_latest_checkpoint
+from mmengine.runner import Runner
 
 from clipbert_mm import compat
-from clipbert_mm.checkpoint import Convention, read_source
+from clipbert_mm.checkpoint import Convention, find_newest, read_source
+from clipbert_mm.engine.config import OptionError
 from clipbert_mm.engine.runner import ClipBertRunner
 
 
@@ -23,14 +26,16 @@ def build_runner(config: Config) -> Runner:
     for name, loader in config.items():
         if name.endswith("_dataloader") and isinstance(loader, dict) and not loader.get("num_workers"):
             loader.pop("persistent_workers", None)  # torch refuses it where there is no worker
-    launcher = config.get("launcher", "none")
-    if launcher != "none" and not torch.cuda.is_available():
-        compat.start_gloo(launcher)
-        wrapper = config.get("model_wrapper_cfg", {"type": "MMDistributedDataParallel"})
-        config.model_wrapper_cfg = {**wrapper, "device_ids": None}
+    if isinstance(config.get("train_cfg"), dict) and config.train_cfg.pop("by_epoch", False):
+        config.train_cfg.type = "EpochBasedTrainLoop"  # MMEngine's short form, of which it would take its own
+    check_backends(config.get("visualizer") or {})
+    if config.get("randomness", {}).get("deterministic"):
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # which torch asks for before the first product
+    if config.get("launcher", "none") != "none":
+        distribute(config)
     paths = config.get("load_from")
     if paths is None and config.get("resume"):
-        paths = find_latest_checkpoint(config.work_dir)
+        paths, _ = find_newest(config.work_dir)
     changes = {}
     for path in [paths] if isinstance(paths, str) else paths or ():
         convention = read_source(path).convention
@@ -40,6 +45,43 @@ def build_runner(config: Config) -> Runner:
         if changed:
             runner.logger.warning(f"{path} changes the {' and the '.join(changed)}.")
     return runner
+
+
+def distribute(config: Config) -> None:
+    """Let a config run in several processes, on GPUs or on CPUs, whatever started them.
+
+    Raises:
+        ValueError: If the launcher is unknown, or did not start this process.
+    """
+    compat.start_processes(config.launcher, config.get("env_cfg", {}).get("dist_cfg", {}).get("timeout"))
+    config.launcher = "pytorch"
+    if not torch.cuda.is_available():
+        default = {
+            "type": "MMDistributedDataParallel",
+            "broadcast_buffers": False,
+            "find_unused_parameters": config.get("find_unused_parameters", False),
+        }
+        config.model_wrapper_cfg = {**default, **config.get("model_wrapper_cfg", {}), "device_ids": None}
+    for name in ("val_evaluator", "test_evaluator"):
+        metrics = config.get(name) or []
+        for metric in [metrics] if isinstance(metrics, dict) else metrics:
+            # Over the network; "cpu" stands for files in a folder that all machines share.
+            metric.setdefault("collect_device", "gpu")
+
+
+def check_backends(visualizer: dict[str, Any]) -> None:
+    """See that what the visualizer writes to is installed.
+
+    Raises:
+        OptionError: If it is not.
+    """
+    needed = {"TensorboardVisBackend": "tensorboard", "WandbVisBackend": "wandb"}
+    for backend in visualizer.get("vis_backends") or ():
+        package = needed.get(backend.get("type"))
+        if package and importlib.util.find_spec(package) is None:
+            raise OptionError(
+                f"The visualizer's {backend['type']} needs {package}, which is missing: pip install {package}"
+            )
 
 
 def follow(model: dict[str, Any], convention: Convention) -> list[str]:
@@ -66,19 +108,35 @@ def follow(model: dict[str, Any], convention: Convention) -> list[str]:
     return changes
 
 
-def use_amp(config: Config) -> None:
-    """Change the optimiser wrapper of a config to mixed precision: fp16 with loss scaling on a GPU, bfloat16 on a CPU.
+def use_amp(config: Config, dtype: str = "auto") -> None:
+    """Let a config train in mixed precision.
+
+    Args:
+        config: The config; its optimiser wrapper is changed.
+        dtype: "fp16" (with loss scaling), "bf16", or "auto": what the config says, else fp16 on a GPU and bf16 on a CPU.
 
     Raises:
-        ValueError: If the config has an optimiser wrapper of its own kind.
+        ValueError: If the config has an optimiser wrapper of its own kind, or this machine cannot compute in ``dtype``.
     """
     wrapper = config.optim_wrapper.get("type", "OptimWrapper")
-    if wrapper not in ("OptimWrapper", "AmpOptimWrapper", "CpuAmpOptimWrapper"):
+    if wrapper not in ("OptimWrapper", "AmpOptimWrapper"):
         raise ValueError(
             f"--amp replaces OptimWrapper, but the config has {wrapper}. Set mixed precision in the config."
         )
-    if torch.cuda.is_available():
-        config.optim_wrapper.type = "AmpOptimWrapper"
-        config.optim_wrapper.setdefault("loss_scale", "dynamic")
-    else:
-        config.optim_wrapper.type = "CpuAmpOptimWrapper"
+    config.optim_wrapper.type = "AmpOptimWrapper"
+    chosen = compat.half_precision(config.optim_wrapper.get("dtype", dtype) if dtype == "auto" else dtype)
+    config.optim_wrapper.dtype = str(chosen).removeprefix("torch.")
+
+
+def use_amp_in_test(config: Config, dtype: str = "auto") -> None:
+    """Let a config test in mixed precision; arguments as of :func:`use_amp`.
+
+    Raises:
+        ValueError: If this machine cannot compute in ``dtype``.
+    """
+    chosen = compat.half_precision(dtype)
+    if config.test_cfg.get("type") == "RetrievalTestLoop":
+        config.test_cfg.precision = {torch.float16: "fp16", torch.bfloat16: "bf16"}[chosen]
+        return
+    config.test_cfg.fp16 = True  # MMEngine's word for half precision of any type
+    torch.set_autocast_dtype("cuda" if torch.cuda.is_available() else "cpu", chosen)

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from mmengine.optim import OptimWrapper
+from mmengine.runner import Runner
 from torch import nn
 
 from clipbert_mm.registry import OPTIM_WRAPPER_CONSTRUCTORS, OPTIM_WRAPPERS, OPTIMIZERS
@@ -67,3 +68,31 @@ class GroupedOptimWrapperConstructor:
         ]
         wrapper = {"type": "OptimWrapper", **self.wrapper, "optimizer": OPTIMIZERS.build(self.optimizer)}
         return OPTIM_WRAPPERS.build(wrapper)
+
+
+def scale_learning_rate(runner: Runner, wrapper: OptimWrapper, auto_scale_lr: Mapping[str, Any] | None) -> None:
+    """Scale the learning rate by the items of a step over those that it is for (the linear rule), if ``enable`` says so.
+
+    Unlike MMEngine's, it counts the batches that a step accumulates.
+
+    Args:
+        runner: The runner, whose training loop is built.
+        wrapper: The optimiser wrapper; its rates are changed.
+        auto_scale_lr: ``enable``, and ``base_batch_size``: the items of a step that the config's rate is for.
+
+    Raises:
+        ValueError: If ``base_batch_size`` is missing or no positive number.
+    """
+    if not (auto_scale_lr or {}).get("enable", False):
+        return
+    base = auto_scale_lr.get("base_batch_size")  # type: ignore[union-attr]
+    if not isinstance(base, int) or base < 1:
+        raise ValueError(
+            "Scaling the learning rate needs the items of a step that the config's rate is for, got "
+            f"auto_scale_lr={dict(auto_scale_lr or {})}. Set auto_scale_lr=dict(base_batch_size=...): processes x batch_size x "
+            "accumulative_counts."
+        )
+    items = runner.train_loop.items_per_step
+    for group in wrapper.param_groups:
+        group["lr"] *= items / base
+    runner.logger.info(f"Learning rate times {items / base:g}: {items} items a step, the config's is for {base}.")

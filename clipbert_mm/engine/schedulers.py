@@ -1,10 +1,8 @@
 """The paper's learning rate: up over the first steps, then linearly to zero."""
 
-import math
 import warnings
 from typing import Any
 
-from mmengine.optim import OptimWrapper
 from mmengine.optim.scheduler.lr_scheduler import LRSchedulerMixin
 from mmengine.optim.scheduler.param_scheduler import _ParamScheduler
 
@@ -16,21 +14,19 @@ class WarmupLinearLR(LRSchedulerMixin, _ParamScheduler):
     """Warm-up over a share of the optimiser's steps, then linear to 0 (Section 3 of the paper, Implementation Details).
 
     Use it with ``convert_to_iter_based=True``; ``end`` is then the training's last epoch unless given. It holds for any
-    number of steps, also where the warm-up is a fraction of an epoch. Under gradient accumulation the steps are the
-    optimiser's, not the iterations: the rate stays until the next one.
+    number of steps, also where the warm-up is a fraction of an epoch. Steps are the optimiser's under gradient accumulation
+    too, since they are the iterations of :class:`~clipbert_mm.engine.EpochBasedTrainLoop`.
 
     Args:
         optimizer: Optimiser or its wrapper.
         warmup_share: Share of the steps over which the rate rises; 0.1 in the paper.
-        end: Number of iterations.
+        end: Number of steps.
         **schedule: ``begin``, ``last_step``, ``by_epoch`` and ``verbose`` of MMEngine's schedulers.
     """
 
     def __init__(self, optimizer: Any, *, warmup_share: float = 0.1, end: int, **schedule: Any) -> None:  # noqa: ANN401
-        # MMEngine keeps the number of iterations a step under this name alone.
-        self.accumulation = optimizer._accumulative_counts if isinstance(optimizer, OptimWrapper) else 1
-        self.total = math.ceil(end / self.accumulation)  # a last, shorter step is one too
-        self.warmup = warmup_share * self.total
+        self.total = end
+        self.warmup = warmup_share * end
         super().__init__(optimizer, end=end, **schedule)
 
     @classmethod
@@ -43,18 +39,18 @@ class WarmupLinearLR(LRSchedulerMixin, _ParamScheduler):
         by_epoch: bool = True,
         **options: Any,  # noqa: ANN401
     ) -> "WarmupLinearLR":
-        """Build it for a training whose ``end`` is given in epochs of ``epoch_length`` iterations."""
+        """Build it for a training whose ``end`` is given in epochs of ``epoch_length`` steps."""
         return cls(optimizer, end=end * epoch_length, by_epoch=False, **options)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on where a training was cut; its length is the config's, which may be another now."""
-        length = ("end", "total", "warmup", "accumulation")
+        length = ("end", "total", "warmup")
         super().load_state_dict({key: value for key, value in state_dict.items() if key not in length})
 
     def step(self) -> None:
-        """Go to the next iteration."""
+        """Go to the next step."""
         with warnings.catch_warnings():
-            # Under accumulation the optimiser's first step comes after some of these, as it should.
+            # In float16 the first steps are left out until the scale of the loss fits.
             warnings.filterwarnings("ignore", "Detected call of `scheduler.step", UserWarning)
             super().step()
 
@@ -65,4 +61,4 @@ class WarmupLinearLR(LRSchedulerMixin, _ParamScheduler):
         return min(1.0, max(0.0, (self.total - step) / max(1.0, self.total - self.warmup)))
 
     def _get_value(self) -> list[float]:
-        return [base * self.factor(self.last_step // self.accumulation) for base in self.base_values]
+        return [base * self.factor(self.last_step) for base in self.base_values]

@@ -2,7 +2,15 @@
 
 from clipbert_mm.evaluation.answers import AnswerAccuracy, CountError, accuracy_by_type, right_answers
 from clipbert_mm.evaluation.pretraining import PretrainingAccuracy
-from clipbert_mm.evaluation.retrieval import RetrievalMetric, best_ranks, bootstrap_intervals, retrieval_metrics
+from clipbert_mm.evaluation.retrieval import (
+    RetrievalMetric,
+    best_ranks,
+    bootstrap_intervals,
+    read_rankings,
+    retrieval_metrics,
+    shortlist_recall,
+    write_rankings,
+)
 from clipbert_mm.evaluation.vqa import VQAAccuracy
 
 __all__ = [
@@ -14,6 +22,9 @@ __all__ = [
     "accuracy_by_type",
     "best_ranks",
     "bootstrap_intervals",
+    "read_rankings",
     "retrieval_metrics",
     "right_answers",
+    "shortlist_recall",
+    "write_rankings",
 ]

@@ -19,7 +19,7 @@ def right_answers(scores: np.ndarray, labels: np.ndarray) -> np.ndarray:
         labels: Place of the right answer, int (q,); one that is none of the C is never right.
 
     Returns:
-        The share of a right answer, float (q,): 1, 0, or 1 / t where t answers share the best score, the right one among
+        The share of a right answer, float (q,). It is 1, 0, or 1 / t where t answers share the best score, the right one among
         them, as by expectation under a random choice.
 
     >>> right_answers(np.array([[0.1, 0.9], [0.8, 0.2], [0.5, 0.5]]), np.array([1, -100, 0])).tolist()

@@ -1,16 +1,18 @@
 """Retrieval in both directions, with any number of captions a video."""
 
-from collections.abc import Callable, Sequence
+import json
+import os
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from mmengine.evaluator import BaseMetric
-from mmengine.fileio import dump
 from mmengine.logging import print_log
 
 from clipbert_mm.evaluation.coverage import readable
 from clipbert_mm.registry import METRICS
+from clipbert_mm.structures import written_whole
 
 SUMMARIES: dict[str, Callable[[np.ndarray], Any]] = {
     "R@1": lambda ranks: (ranks <= 1).mean() * 100,
@@ -82,6 +84,53 @@ def ranks_both_ways(scores: np.ndarray, text_video: np.ndarray) -> dict[str, np.
     return {"t2v": best_ranks(scores, relevant), "v2t": best_ranks(scores.T, relevant.T)}
 
 
+def shortlist_recall(chosen: np.ndarray, text_video: np.ndarray) -> dict[str, float]:
+    """Compute the share of queries that have a right answer in a shortlist, in percent, text to video and video to text.
+
+    Args:
+        chosen: Which pairs are in the shortlist, bool (texts, videos).
+        text_video: The video of each text, int (texts,); every video has at least one.
+
+    Returns:
+        ``t2v/shortlist_recall`` and ``v2t/shortlist_recall``: the most that any recall of a ranking by it can be.
+    """
+    kept = chosen & (text_video[:, None] == np.arange(chosen.shape[1]))  # (texts, videos)
+    return {
+        f"{way}/shortlist_recall": float(kept.any(axis=axis).mean() * 100) for way, axis in (("t2v", 1), ("v2t", 0))
+    }
+
+
+def write_rankings(
+    path: str | os.PathLike,
+    videos: Sequence[str],
+    texts: Sequence[str],
+    text_video: np.ndarray,
+    scores: np.ndarray,
+    ranks: Mapping[str, np.ndarray],
+) -> None:
+    """Write what became of each query: a JSON file of videos, texts and ranks, and the scores in a ``.npy`` file.
+
+    Args:
+        path: The JSON file; the scores go beside it.
+        videos: Path of each video.
+        texts: The texts.
+        text_video: The video of each text, int (texts,).
+        scores: Scores, (texts, videos).
+        ranks: Rank of each query, by the way: as of :func:`ranks_both_ways`.
+    """
+    with written_whole(Path(path).with_suffix(".npy"), "wb") as file:
+        np.save(file, scores)
+    about = dict(videos=list(videos), texts=list(texts), text_video=text_video.tolist())
+    with written_whole(path) as file:
+        json.dump(about | dict(ranks={way: own.tolist() for way, own in ranks.items()}), file)
+
+
+def read_rankings(path: str | os.PathLike) -> dict[str, Any]:
+    """Read what :func:`write_rankings` wrote, with ``scores``, (texts, videos), beside the words and places."""
+    scores = np.load(Path(path).with_suffix(".npy"))
+    return json.loads(Path(path).read_text(encoding="utf-8")) | {"scores": scores}
+
+
 def bootstrap_intervals(
     ranks: np.ndarray, *, draws: int = 1000, seed: int = 0, level: float = 0.95
 ) -> dict[str, tuple[float, float]]:
@@ -111,10 +160,14 @@ class RetrievalMetric(BaseMetric):
 
     An entry is a dict with ``sample_idx``, ``path``, ``texts`` (the video's captions), ``broken`` (None, or why the video
     could not be read) and ``scores`` (of all texts of the gallery in the order of their videos, (texts,)). Videos that could
-    not be read are left out with their captions, and ``coverage`` says which share of the videos was tested.
+    not be read are left out with their captions, and ``coverage`` says which share of the videos was tested. Where the
+    loop looked closely at a shortlist only, entries have ``shortlist`` (which of all texts are in it, (texts,)), and
+    ``t2v/shortlist_recall`` and ``v2t/shortlist_recall`` say how many queries have a right answer in it.
 
     Args:
-        rankings_file: JSON file for each caption's scores of all videos; None writes none.
+        rankings_file: JSON file for what became of each query: ``videos`` and ``texts``, the place of each text's video
+            (``text_video``) and the ``ranks`` both ways; the scores of each text and video go beside it as ``.npy``. See
+            :func:`read_rankings`. None writes none.
         collect_device: Device that collects results of several processes, "cpu" or "gpu".
     """
 
@@ -135,21 +188,16 @@ class RetrievalMetric(BaseMetric):
         scores = np.stack([entry["scores"] for entry in gallery], axis=1)  # (texts, videos)
         text_video = np.repeat(np.arange(len(gallery)), [len(entry["texts"]) for entry in gallery])
         metrics = retrieval_metrics(scores, text_video) | {"coverage": coverage}
-        for way, ranks in ranks_both_ways(scores, text_video).items():
+        if "shortlist" in gallery[0]:
+            metrics |= shortlist_recall(np.stack([entry["shortlist"] for entry in gallery], axis=1), text_video)
+        both_ways = ranks_both_ways(scores, text_video)
+        for way, ranks in both_ways.items():
             said = [f"{name} {low:.1f} to {high:.1f}" for name, (low, high) in bootstrap_intervals(ranks).items()]
             print_log(
                 f"{way}, 95 % intervals by bootstrap over {len(ranks)} queries: {', '.join(said)}", logger="current"
             )
         if self.rankings_file is not None:
-            Path(self.rankings_file).parent.mkdir(parents=True, exist_ok=True)
-            dump(
-                dict(
-                    videos=[entry["path"] for entry in gallery],
-                    texts=[text for entry in gallery for text in entry["texts"]],
-                    text_video=text_video.tolist(),
-                    scores=scores.tolist(),
-                ),
-                self.rankings_file,
-                file_format="json",
-            )
+            texts = [text for entry in gallery for text in entry["texts"]]
+            videos = [entry["path"] for entry in gallery]
+            write_rankings(self.rankings_file, videos, texts, text_video, scores, both_ways)
         return metrics

@@ -3,7 +3,7 @@
 from clipbert_mm.models.aggregators import LogSumExpAggregator, MaxAggregator, MeanAggregator
 from clipbert_mm.models.clipbert import ClipBert
 from clipbert_mm.models.data_preprocessors import VideoTextPreprocessor
-from clipbert_mm.models.encoders import JointEncoder
+from clipbert_mm.models.encoders import JointEncoder, PairEncoder
 from clipbert_mm.models.heads import (
     CountHead,
     MarginRankingHead,
@@ -31,6 +31,7 @@ __all__ = [
     "MeanFusion",
     "MultipleChoiceHead",
     "OpenEndedHead",
+    "PairEncoder",
     "SoftAnswerHead",
     "VideoTextPreprocessor",
 ]

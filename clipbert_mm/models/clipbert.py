@@ -13,15 +13,13 @@ from torch import Tensor, nn
 
 from clipbert_mm.models import execution
 from clipbert_mm.models.backbones import build_backbone
+from clipbert_mm.models.encoders import PairEncoder
 from clipbert_mm.registry import MODELS
 from clipbert_mm.structures import VideoTextSample
 
 PARTS = {
     "visual_encoder": ("backbone", "projection", "temporal_fusion"),  # F_v of Eq. 3
-    "text_encoder": (
-        "encoder.bert.embeddings",
-        "encoder.bert.embeddings_project",
-    ),  # F_l of Eq. 3: "a trainable word embedding layer"
+    "text_encoder": ("encoder.bert.embeddings", "encoder.bert.embeddings_project"),  # F_l of Eq. 3: word embeddings
     "fusion_encoder": ("encoder.bert.encoder", "encoder.bert.pooler", "encoder.visual_embedding"),  # H without the head
 }
 """What may be frozen by name, and the modules that it is made of."""
@@ -42,12 +40,10 @@ class ClipBert(BaseModel):
         aggregator: Config of the pooling over clips.
         mlm_head: Config of the masked-language head; in pre-training only.
         data_preprocessor: Config of the data preprocessor.
-        frozen: What keeps the weights it starts from (Table 6): any of "visual_encoder", "text_encoder" (the embeddings of
-            words, F_l of the paper) and "fusion_encoder" (the transformer). It stays in eval mode, gets no gradient and
-            takes no optimiser state.
+        frozen: What keeps the weights it starts from (Table 6), any of "visual_encoder", "text_encoder" (embeddings of words)
+            and "fusion_encoder" (the transformer): it stays in eval mode, gets no gradient and takes no optimiser state.
         clip_sequential: Whether training holds one clip at a time, for memory that hardly depends on K.
-        checkpointed: Modules that compute activations again instead of keeping them, such as "encoder.bert.encoder.layer" (each
-            layer in it) and "backbone.layer3" (each block).
+        checkpointed: Modules, or lists of them, that compute activations again instead of keeping them: "backbone.layer3".
         compiled: Modules that torch compiles, such as "backbone" and "encoder.bert.encoder".
         channels_last: Whether the convolutions' weights lie in memory with the channels last, as the frames do.
         init_cfg: MMEngine's initialisation config.
@@ -87,9 +83,8 @@ class ClipBert(BaseModel):
         self.frozen = tuple(frozen)
         for module in self.frozen_modules():
             module.requires_grad_(False)
-        if channels_last:
-            for module in (self.backbone, self.projection):
-                module.to(memory_format=torch.channels_last)
+        for module in (self.backbone, self.projection) if channels_last else ():
+            module.to(memory_format=torch.channels_last)
         self.clip_sequential = clip_sequential
         execution.checkpoint_activations(self, checkpointed)
         execution.compile_modules(self, compiled)
@@ -137,11 +132,16 @@ class ClipBert(BaseModel):
     def score(self, visual_tokens: Tensor, text_ids: Tensor, text_mask: Tensor, video_index: Tensor) -> Tensor:
         """Predict each text beside each clip of its video; arguments as of :meth:`fuse`.
 
+        Without a gradient and out of training it is computed by :class:`~clipbert_mm.models.encoders.PairEncoder`.
+
         Returns:
             Clip logits, (M, K, C).
         """
-        states = self.fuse(visual_tokens, text_ids, text_mask, video_index)
-        return self.head(self.encoder.pool(states))
+        if self.training or torch.is_grad_enabled():
+            return self.head(self.encoder.pool(self.fuse(visual_tokens, text_ids, text_mask, video_index)))
+        pairs = PairEncoder(self.encoder)
+        texts = pairs.encode_texts([ids[: int(mask.sum())] for ids, mask in zip(text_ids, text_mask, strict=True)])
+        return self.head(pairs(texts, visual_tokens, torch.arange(len(text_ids)), video_index.cpu()))
 
     def predict_clips(self, frames: Tensor, *texts: Tensor) -> tuple[Tensor, Tensor]:
         """Return states of the text tokens (M, K, L, D) and clip logits (M, K, C) of frames and of texts as of :meth:`fuse`."""
@@ -182,7 +182,10 @@ class ClipBert(BaseModel):
         """Write ``clip_logits`` and ``scores`` of each item's own texts onto the samples; not where its file is broken."""
         if not inputs:
             return data_samples
-        states, clip_logits = self.predict_clips(inputs["frames"], *self._texts(inputs))
+        if self.mlm_head is None:
+            clip_logits = self.score(self.encode_video(inputs["frames"]), *self._texts(inputs))  # (M, K, C)
+        else:
+            states, clip_logits = self.predict_clips(inputs["frames"], *self._texts(inputs))
         scores = self.head.scores(self.aggregator(clip_logits))  # (M,), or (M, C) for answers
         for i, sample in enumerate(sample for sample in data_samples if sample.get("broken") is None):
             own = inputs["video_index"] == i

@@ -2,6 +2,7 @@
 
 from clipbert_mm.structures.answers import AnnotationError, read_answers
 from clipbert_mm.structures.files import written_whole
+from clipbert_mm.structures.sizes import parse_bytes
 from clipbert_mm.structures.video_text_sample import IGNORED, VideoTextSample
 
-__all__ = ["IGNORED", "AnnotationError", "VideoTextSample", "read_answers", "written_whole"]
+__all__ = ["IGNORED", "AnnotationError", "VideoTextSample", "parse_bytes", "read_answers", "written_whole"]

@@ -10,6 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from clipbert_mm.datasets.transforms import DecodeClips, OpenVideo, SampleClips
+from clipbert_mm.evaluation.retrieval import read_rankings
 
 RIGHT, WRONG = "#1a9641", "#bbbbbb"
 
@@ -31,8 +32,8 @@ def draw_retrieval(rankings_file: str | Path, picture: str | Path, queries: int 
         queries: Number of queries, evenly spread over the texts.
         topk: Number of videos a query.
     """
-    rankings = json.loads(Path(rankings_file).read_text())
-    scores = np.array(rankings["scores"])  # (texts, videos)
+    rankings = read_rankings(rankings_file)
+    scores = rankings["scores"]  # (texts, videos)
     topk = min(topk, scores.shape[1])
     chosen = np.unique(np.linspace(0, len(scores) - 1, queries).round().astype(int))
     figure = Figure(figsize=(3.4 * (topk + 1), 1.55 * len(chosen)), layout="constrained")

@@ -41,3 +41,4 @@ test_dataloader = dict(
 
 train_cfg = dict(type="EpochBasedTrainLoop", max_epochs=10)
 optim_wrapper = dict(optimizer=dict(lr=5e-5))
+auto_scale_lr = dict(enable=False, base_batch_size=64)

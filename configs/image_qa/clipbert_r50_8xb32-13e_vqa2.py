@@ -38,4 +38,5 @@ test_dataloader = dict(
 )
 
 train_cfg = dict(type="EpochBasedTrainLoop", max_epochs=13)
-optim_wrapper = dict(optimizer=dict(lr=5e-5))
+optim_wrapper = dict(optimizer=dict(lr=5e-5), clip_grad=dict(max_norm=2.0))  # the clipping of the paper's release
+auto_scale_lr = dict(enable=False, base_batch_size=256)

@@ -41,3 +41,4 @@ test_dataloader = dict(
 
 train_cfg = dict(type="EpochBasedTrainLoop", max_epochs=80)
 optim_wrapper = dict(optimizer=dict(lr=5e-5), accumulative_counts=2)
+auto_scale_lr = dict(enable=False, base_batch_size=256)

@@ -62,6 +62,7 @@ train_cfg = dict(type="EpochBasedTrainLoop", max_epochs=10)
 test_cfg = dict(type="TestLoop")
 test_evaluator = dict(type="AnswerAccuracy")
 optim_wrapper = dict(optimizer=dict(lr=5e-4))
+auto_scale_lr = dict(enable=False, base_batch_size=16)
 default_hooks = dict(checkpoint=dict(interval=10))
 custom_hooks = [
     dict(type="EpochSeedHook"),

@@ -64,6 +64,7 @@ train_cfg = dict(type="EpochBasedTrainLoop", max_epochs=12)
 test_cfg = dict(type="TestLoop")
 test_evaluator = dict(type="AnswerAccuracy")
 optim_wrapper = dict(optimizer=dict(lr=5e-4))
+auto_scale_lr = dict(enable=False, base_batch_size=16)
 default_hooks = dict(checkpoint=dict(interval=12))
 custom_hooks = [
     dict(type="EpochSeedHook"),

@@ -63,6 +63,7 @@ train_cfg = dict(type="EpochBasedTrainLoop", max_epochs=20)
 test_cfg = dict(type="TestLoop")
 test_evaluator = dict(type="CountError", low=1, high=10)
 optim_wrapper = dict(optimizer=dict(lr=5e-4))
+auto_scale_lr = dict(enable=False, base_batch_size=16)
 default_hooks = dict(checkpoint=dict(interval=20))
 custom_hooks = [
     dict(type="EpochSeedHook"),

@@ -16,22 +16,22 @@ model = dict(
     mlm_head=dict(type="MaskedLanguageHead", in_channels=128, vocab_size=200),
 )
 
+pipeline = [
+    dict(type="LoadImage"),
+    dict(type="ResizePad", size=64),
+    dict(type="Tokenize", tokenizer=tokenizer, max_length=64, train_on=captions, vocab_size=200),
+    dict(type="MaskTokens", tokenizer=tokenizer, probability=0.3, predict_unmatched=False),
+    dict(type="PackInputs"),
+]
 train_dataloader = dict(
     batch_size=32,
     num_workers=0,
     drop_last=True,
-    dataset=dict(
-        data_root=data_root,
-        pipeline=[
-            dict(type="LoadImage"),
-            dict(type="ResizePad", size=64),
-            dict(type="Tokenize", tokenizer=tokenizer, max_length=64, train_on=captions, vocab_size=200),
-            dict(type="MaskTokens", tokenizer=tokenizer, probability=0.3, predict_unmatched=False),
-            dict(type="PackInputs"),
-        ],
-    ),
+    dataset=dict(data_root=data_root, pipeline=pipeline),
 )
+test_dataloader = dict(batch_size=32, num_workers=1, dataset=dict(data_root=data_root, pipeline=pipeline))
 
 train_cfg = dict(type="EpochBasedTrainLoop", max_epochs=14)
 optim_wrapper = dict(optimizer=dict(lr=1e-3))
+auto_scale_lr = dict(enable=False, base_batch_size=32)
 default_hooks = dict(checkpoint=dict(interval=2))

@@ -61,6 +61,7 @@ train_cfg = dict(type="EpochBasedTrainLoop", max_epochs=6)
 test_cfg = dict(type="TestLoop")
 test_evaluator = dict(type="VQAAccuracy")
 optim_wrapper = dict(optimizer=dict(lr=5e-4))
+auto_scale_lr = dict(enable=False, base_batch_size=32)
 default_hooks = dict(checkpoint=dict(interval=6))
 custom_hooks = [
     dict(type="EpochSeedHook"),

@@ -43,3 +43,4 @@ test_dataloader = dict(
 
 train_cfg = dict(type="EpochBasedTrainLoop", max_epochs=15)
 optim_wrapper = dict(optimizer=dict(lr=1e-4))
+auto_scale_lr = dict(enable=False, base_batch_size=256)

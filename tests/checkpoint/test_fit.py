@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from clipbert_mm import compat
 from clipbert_mm.checkpoint import CheckpointError, Source, check_fit
 from clipbert_mm.models import JointEncoder, MatchingHead, OpenEndedHead
+from clipbert_mm.models.backbones import build_backbone
 from clipbert_mm.registry import MODELS
 
 ENCODER = dict(vocab_size=30, hidden_size=8, num_layers=2, num_heads=2, intermediate_size=8, max_text_length=12)
@@ -48,6 +49,15 @@ def test_the_report_says_where_every_tensor_went(model: nn.Module):
     )
 
 
+def test_the_report_says_what_stays_random(model: nn.Module):
+    first = source_of(model.backbone.state_dict(prefix="backbone."), "backbone")
+    assert "frozen" not in str(check_fit(model, [first], whole=False))
+    model.head.requires_grad_(False)
+    report = check_fit(model, [first], whole=False)
+    assert report.stuck == ("head.weight", "head.bias")
+    assert str(report).endswith("\n  wrong shape: 0\n  frozen although new: 2: head")
+
+
 def test_long_lists_are_cut(model: nn.Module):
     more = {f"other{i}.weight": torch.zeros(1) for i in range(11)}
     report = check_fit(model, [source_of(model.state_dict() | more)], whole=False)
@@ -83,8 +93,8 @@ def resnet() -> Callable[[int], nn.Module]:
     compat.import_mmpretrain()
 
     def build(depth: int, **options: Any) -> nn.Module:
-        sizes = dict(stem_channels=4, base_channels=4) | options
-        return nn.ModuleDict(dict(backbone=MODELS.build(dict(type="mmpretrain.ResNet", depth=depth, **sizes))))
+        sizes = dict(type="mmpretrain.ResNet", stem_channels=4, base_channels=4) | options
+        return nn.ModuleDict(dict(backbone=MODELS.build(dict(depth=depth, **sizes))))
 
     return build
 
@@ -109,6 +119,46 @@ def test_another_depth_of_the_backbone(resnet: Callable, theirs: int, ours: int,
         "The checkpoint does not fit the model. blocks of the backbone's stages: checkpoint "
         f"{blocks[theirs]}, model {blocks[ours]}. {USE_ITS_CONFIG}"
     )
+
+
+STAGED = {
+    "ConvNeXt": lambda blocks: dict(
+        type="mmpretrain.ConvNeXt", arch=dict(depths=[1, 1, blocks, 1], channels=[4] * 4), gap_before_final_norm=False
+    ),
+    "Swin": lambda blocks: dict(
+        type="mmpretrain.SwinTransformer",
+        arch=dict(embed_dims=4, depths=[1, 1, blocks, 1], num_heads=[1] * 4),
+        pad_small_map=True,
+    ),
+    "timm": lambda blocks: dict(
+        type="mmpretrain.TIMMBackbone", model_name="convnext_atto", features_only=True, depths=(1, 1, blocks, 1)
+    ),
+}
+
+
+@pytest.mark.parametrize(("theirs", "ours"), [(3, 2), (2, 3)])
+@pytest.mark.parametrize("kind", STAGED)
+def test_another_depth_of_other_backbones(kind: str, theirs: int, ours: int):
+    # A deeper network has all the tensors that the model asks for.
+    model, other = (nn.ModuleDict(dict(backbone=build_backbone(STAGED[kind](blocks)))) for blocks in (ours, theirs))
+    assert refusal(model, source_of(other, "backbone")) == (
+        f"The checkpoint does not fit the model. blocks of the backbone's stages: checkpoint (1, 1, {theirs}, 1), model "
+        f"(1, 1, {ours}, 1). {USE_ITS_CONFIG}"
+    )
+    assert len(check_fit(model, [source_of(model, "backbone")], whole=True).missing) == 0
+
+
+@pytest.mark.parametrize(
+    ("other", "said"),
+    [
+        ("SEResNet", "329 tensors of backbone of which the model has 265, and not backbone.layer1.0.se_layer.conv1."),
+        ("ResNetV1c", "275 tensors of backbone of which the model has 260, and not backbone.stem.0.conv.weight, fewer"),
+    ],
+)
+def test_a_larger_network_that_has_all_of_the_model_s_is_refused(resnet: Callable, other: str, said: str):
+    message = refusal(resnet(50), source_of(resnet(50, type=f"mmpretrain.{other}"), "backbone", title="theirs"))
+    assert message.startswith(f"a.pth (theirs) has {said}")
+    assert message.endswith("that CheckpointFitHook asks for. Take a model that it was made for, or lower min_share.")
 
 
 def test_another_width_of_the_backbone(resnet: Callable):

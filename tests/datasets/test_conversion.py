@@ -27,9 +27,18 @@ def test_a_table_is_read_with_either_separator(file: Path, separator: str):
     ]
 
 
-def test_between_tabs_quotation_marks_are_characters(file: Path):
-    file.write_text('a\tb\n"5 inches\tsix"\n')
-    assert list(conversion.read_table(file, ("a", "b"), "\t")) == [(2, {"a": '"5 inches', "b": 'six"'})]
+@pytest.mark.parametrize("separator", ",;")
+def test_a_header_may_stand_in_quotation_marks(file: Path, separator: str):
+    file.write_text('"key"|"a"\n"k0"|"x"\n'.replace("|", separator))
+    assert list(conversion.read_table(file, ("a",), ",;")) == [(2, {"key": "k0", "a": "x"})]
+
+
+def test_between_tabs_quotation_marks_are_characters_save_around_a_cell(file: Path):
+    file.write_text('"a"\tb\n"5 inches\tsix"\n"say ""no"""\t"\n')
+    assert list(conversion.read_table(file, ("a", "b"), "\t")) == [
+        (2, {"a": '"5 inches', "b": 'six"'}),
+        (3, {"a": 'say "no"', "b": '"'}),
+    ]
 
 
 @pytest.mark.parametrize(

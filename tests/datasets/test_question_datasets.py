@@ -1,12 +1,16 @@
 """Questions: what an item holds, answers outside the vocabulary, and files that cannot be used."""
 
+import copy
 import json
+import multiprocessing
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from mmengine.logging import MMLogger
+from torch.utils.data import DataLoader
 
 from clipbert_mm.datasets import CountDataset, MultipleChoiceDataset, OpenEndedDataset, SoftAnswerDataset
 from clipbert_mm.datasets.annotations import AnnotationError
@@ -131,11 +135,12 @@ def test_each_option_is_a_text(folder: Path):
 
 @pytest.mark.parametrize("wrong", [dict(answer=2), dict(answer=-1), dict(options=["alone"]), dict(options=["a", ""])])
 def test_options_and_answers_have_to_go_together(folder: Path, wrong: dict[str, Any]):
-    record = dict(video="train_00000", options=["a", "b"], answer=0) | wrong
+    record = dict(video="train_00000", options=["a", "b"], answer=0)
     with pytest.raises(
-        AnnotationError, match=r"expected two or more options and the place of the right one, .* train_00000"
+        AnnotationError,
+        match=r"more\.jsonl, line 2: expected two or more options and the place of the right one, as in",
     ):
-        MultipleChoiceDataset(**written(folder, record))
+        MultipleChoiceDataset(**written(folder, record, record | wrong))
 
 
 def test_a_video_s_questions_need_as_many_options_each(folder: Path):
@@ -150,6 +155,9 @@ def test_counts_are_numbers(folder: Path):
     assert (counts.tolist(), counts.dtype) == ([3.0], np.float32)
     with pytest.raises(AnnotationError, match=r'line 1: expected a number under the key "count", has'):
         CountDataset(**written(folder, dict(video="train_00000", question="how often?")))
+    for wrong in (-1, float("nan"), float("inf")):
+        with pytest.raises(AnnotationError, match=rf"line 1: expected a count of 0 or more, got {wrong}"):
+            CountDataset(**written(folder, dict(video="train_00000", question="how often?", count=wrong)))
 
 
 def test_soft_answers_are_laid_out_over_the_vocabulary(folder: Path):
@@ -169,14 +177,67 @@ def test_questions_for_a_server_have_no_labels(folder: Path):
     item = SoftAnswerDataset(**options, test_mode=True).prepare_test(0)
     assert item["question_ids"] == [7]
     assert "answer_scores" not in item
-    with pytest.raises(AnnotationError, match=r"question 'what\?': expected labels from answers to scores .* got None"):
+    with pytest.raises(
+        AnnotationError, match=r"expected labels in every line, .* got 1 of 1 questions without; .*'what"
+    ):
         SoftAnswerDataset(**options)
+    asked = dict(video="train_00000", question="what?")
+    for labels in ({"circle": 1.5}, {"circle": "1"}, ["circle"], {"circle": float("nan")}):
+        options |= written(folder, asked | dict(labels={"circle": 1.0}), asked | dict(labels=labels))
+        with pytest.raises(
+            AnnotationError, match=r"more\.jsonl, line 2: expected labels from answers to scores in \[0, 1\]"
+        ):
+            SoftAnswerDataset(**options)
+    options |= written(folder, asked | dict(labels={"circle": 1.0}), asked)
+    with pytest.raises(AnnotationError, match=r"got 1 of 2 questions without"):
+        SoftAnswerDataset(**options, test_mode=True)
 
 
-def test_a_large_file_of_questions_loads_fast_and_is_not_copied(tmp_path: Path, folder: Path):
+def own_megabytes() -> float:
+    """Memory that this process shares with no other."""
+    lines = [line.split() for line in Path("/proc/self/smaps_rollup").read_text().splitlines()]
+    return sum(int(line[1]) for line in lines if line[0].startswith("Private_")) / 1024
+
+
+def read_every_record(dataset: OpenEndedDataset, answer: Connection) -> None:
+    """Read all records in a process of its own; answers by how much its own memory grows."""
+    before = own_megabytes()
+    length = sum(len(dataset.get_data_info(i)["questions"][0]["question"]) for i in range(len(dataset)))
+    answer.send((length, own_megabytes() - before))
+
+
+@pytest.mark.skipif(not Path("/proc/self/smaps_rollup").exists(), reason="memory is read as Linux tells it")
+def test_a_worker_that_reads_all_records_copies_none(folder: Path):
+    record = dict(video="train_00000.mp4", answer="two")
+    lines = (json.dumps(record | dict(question=f"{i:06d} {'word ' * 200}")) + "\n" for i in range(20_000))
+    (folder / "qa.jsonl").write_text("".join(lines))
     dataset = questions(folder)
-    assert dataset.serialize_data, "workers read one array of bytes, whose pages they share"
-    assert isinstance(dataset.data_bytes, np.ndarray)
+    assert dataset.data_bytes.nbytes > 20e6
+    ours, theirs = multiprocessing.Pipe()
+    worker = multiprocessing.get_context("fork").Process(target=read_every_record, args=(dataset, theirs), daemon=True)
+    worker.start()
+    assert ours.poll(120)
+    length, grown = ours.recv()
+    worker.join()
+    assert length == 20_000 * 1007
+    assert grown < 5, "megabytes; the records are 20"
+
+
+def test_workers_that_are_started_afresh_read_the_very_records_of_this_process(folder: Path):
+    dataset = questions(folder, test_mode=True)
+    kept = copy.deepcopy(dataset)
+    how = dict(num_workers=2, multiprocessing_context="spawn", persistent_workers=True, timeout=120)
+    loader = DataLoader(dataset, batch_size=None, **how)
+
+    def asked() -> list[str]:
+        return [item["texts"][-1] for item in loader]
+
+    assert asked() == ["what is green?", "what is red?"]
+    for old, new in ((b"green", b"white"), (b"red?", b"blue")):
+        place = dataset.data_bytes.tobytes().index(old)
+        dataset.data_bytes[place : place + len(old)] = np.frombuffer(new, np.uint8)
+    assert asked() == ["what is white?", "what is blue"], "neither of the two has a copy of its own"
+    assert kept[1]["texts"] == ["what is red?"]
 
 
 def test_a_ledger_leaves_files_out_and_the_log_says_so(folder: Path, caplog: pytest.LogCaptureFixture):

@@ -41,7 +41,7 @@ def digests(folder: Path) -> dict[str, str]:
 
 
 def test_the_seed_decides_every_picture_and_word(tmp_path: Path):
-    sizes = dict(images=3, train_videos=2, test_videos=1)
+    sizes = dict(images=3, test_images=2, train_videos=2, test_videos=1)
     ShapesWorld(seed=1, **sizes).write(tmp_path / "a")
     ShapesWorld(seed=1, **sizes).write(tmp_path / "b")
     ShapesWorld(seed=2, **sizes).write(tmp_path / "c")
@@ -49,15 +49,17 @@ def test_the_seed_decides_every_picture_and_word(tmp_path: Path):
     assert first == again
     assert first.keys() == other.keys()
     assert {name for name, _ in first.items() & other.items()} == {"answers.json"}, "the vocabulary is the world's"
+    images = [digest for name, digest in first.items() if name.endswith(".jpg")]
+    assert len(images) == len(set(images)) == 5, "the held-out ones are others"
 
 
 def test_a_world_that_is_there_is_kept_and_another_one_is_not_overwritten(tmp_path: Path):
-    world = ShapesWorld(images=1, train_videos=2, test_videos=1)
+    world = ShapesWorld(images=1, test_images=1, train_videos=2, test_videos=1)
     assert world.write(tmp_path / "a")
     before = digests(tmp_path / "a")
     assert not world.write(tmp_path / "a")
     with pytest.raises(FileExistsError, match=r"holds something else than the Shapes world .*'images': 2"):
-        ShapesWorld(images=2, train_videos=2, test_videos=1).write(tmp_path / "a")
+        ShapesWorld(images=2, test_images=1, train_videos=2, test_videos=1).write(tmp_path / "a")
     assert digests(tmp_path / "a") == before
 
 
@@ -67,7 +69,7 @@ def test_a_world_that_could_not_be_finished_leaves_nothing(tmp_path: Path, monke
 
     monkeypatch.setattr(shapes_world, "write_video", full_disk)
     with pytest.raises(OSError, match="No space left"):
-        ShapesWorld(images=1, train_videos=1, test_videos=1).write(tmp_path / "a")
+        ShapesWorld(images=1, test_images=1, train_videos=1, test_videos=1).write(tmp_path / "a")
     assert list(tmp_path.iterdir()) == []
 
 

@@ -2,6 +2,7 @@
 
 import copy
 import dataclasses
+import importlib.util
 from typing import Any
 
 import pytest
@@ -10,31 +11,79 @@ from mmengine.config import Config
 
 from clipbert_mm.checkpoint import Convention
 from clipbert_mm.checkpoint.convention import CAFFE, PYTORCH
-from clipbert_mm.compat.optim import CpuAmpOptimWrapper
-from clipbert_mm.engine.launch import build_runner, follow, use_amp
+from clipbert_mm.compat.optim import AmpOptimWrapper
+from clipbert_mm.engine.config import OptionError
+from clipbert_mm.engine.launch import build_runner, distribute, follow, use_amp, use_amp_in_test
+from clipbert_mm.models.encoders import pair_encoder
 
 
-@pytest.mark.parametrize(("gpu", "wrapper"), [(False, "CpuAmpOptimWrapper"), (True, "AmpOptimWrapper")])
-def test_amp_chooses_by_the_machine(runner_config: Config, monkeypatch: pytest.MonkeyPatch, gpu: bool, wrapper: str):
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: gpu)
-    use_amp(runner_config)
-    assert runner_config.optim_wrapper.type == wrapper
-    assert runner_config.optim_wrapper.get("loss_scale") == ("dynamic" if gpu else None)
+@pytest.mark.parametrize(
+    ("asked", "config", "dtype"),
+    [
+        ("auto", {}, "bfloat16"),
+        ("bf16", {}, "bfloat16"),
+        ("auto", dict(type="AmpOptimWrapper", dtype="bfloat16"), "bfloat16"),
+        ("bf16", dict(type="AmpOptimWrapper", dtype="float16"), "bfloat16"),
+    ],
+)
+def test_amp_chooses_by_the_option_the_config_and_the_machine(runner_config: Config, asked, config, dtype):
+    runner_config.optim_wrapper.update(config)
+    use_amp(runner_config, asked)
+    assert (runner_config.optim_wrapper.type, runner_config.optim_wrapper.dtype) == ("AmpOptimWrapper", dtype)
     assert runner_config.optim_wrapper.optimizer.lr == 1e-3
 
 
-def test_amp_on_the_cpu_trains(runner_config: Config):
+def test_amp_on_a_gpu_is_float16_unless_told_otherwise(runner_config: Config, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: True)
     use_amp(runner_config)
+    assert runner_config.optim_wrapper.dtype == "float16"
+    use_amp(runner_config, "bf16")
+    assert runner_config.optim_wrapper.dtype == "bfloat16"
+
+
+@pytest.mark.parametrize("by", ["option", "config"])
+def test_amp_on_the_cpu_trains(runner_config: Config, by: str):
+    if by == "option":
+        use_amp(runner_config)
+    else:
+        runner_config.optim_wrapper.update(type="AmpOptimWrapper", constructor="GroupedOptimWrapperConstructor")
     runner = build_runner(runner_config)
     seen = set()
     runner.model.encoder.register_forward_hook(lambda module, inputs, states: seen.add(states.dtype))
+    runner.model.head.register_forward_hook(lambda module, inputs, logits: seen.add(logits.dtype))
+    runner.model.aggregator.register_forward_hook(lambda module, inputs, logits: seen.add((logits.dtype,)))
     runner.train()
-    assert isinstance(runner.optim_wrapper, CpuAmpOptimWrapper)
+    assert isinstance(runner.optim_wrapper, AmpOptimWrapper)
+    assert torch.bfloat16 in seen, "the model computes in it"
+    assert (torch.float32,) in seen, "clips are pooled and losses taken in single precision"
+    assert (torch.bfloat16,) not in seen
     losses = runner.message_hub.get_scalar("train/loss").data[0]
     assert all(0 < loss < 2 for loss in losses)
     assert len(losses) == 6
     linear = runner.model.head.classifier[0].weight
     assert linear.dtype == torch.float32, "the weights stay in single precision"
+
+
+def test_testing_in_mixed_precision(runner_config: Config, monkeypatch: pytest.MonkeyPatch):
+    exact = build_runner(runner_config)
+    weights = exact.model.state_dict()
+    wanted = exact.test()
+    runner_config.experiment_name += "-amp"
+    use_amp_in_test(runner_config, "bf16")
+    runner = build_runner(runner_config)
+    runner.model.load_state_dict(weights)
+    seen = set()
+    plain = pair_encoder.feed_forward
+    monkeypatch.setattr(
+        pair_encoder, "feed_forward", lambda layer, *states: seen.add(states[1].dtype) or plain(layer, *states)
+    )
+    found = runner.test()
+    assert seen == {torch.bfloat16}
+    assert found.keys() == wanted.keys()
+    assert found["t2v/MnR"] == pytest.approx(wanted["t2v/MnR"], abs=1)
+    with pytest.raises(ValueError, match="in float16 needs a GPU"):
+        use_amp_in_test(runner_config, "fp16")
 
 
 def test_amp_keeps_its_hands_off_other_wrappers(runner_config: Config):
@@ -43,9 +92,27 @@ def test_amp_keeps_its_hands_off_other_wrappers(runner_config: Config):
         use_amp(runner_config)
 
 
-def test_only_one_launcher_works_without_gpus(runner_config: Config):
+def test_a_launcher_that_did_not_start_this_process(runner_config: Config, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.delenv("SLURM_PROCID", raising=False)
     runner_config.launcher = "slurm"
-    with pytest.raises(ValueError, match=r"Without a GPU only --launcher pytorch works, got slurm\."):
+    with pytest.raises(ValueError, match=r"--launcher slurm is for processes started by srun .* SLURM_PROCID"):
+        build_runner(runner_config)
+
+
+def test_metrics_are_not_collected_through_files(runner_config: Config, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("clipbert_mm.compat.start_processes", lambda launcher, timeout: None)
+    runner_config.update(launcher="mpi", val_evaluator=[dict(type="A"), dict(type="B", collect_device="cpu")])
+    distribute(runner_config)
+    assert runner_config.launcher == "pytorch", "which all launchers are made to look like"
+    assert [metric.collect_device for metric in runner_config.val_evaluator] == ["gpu", "cpu"]
+    assert runner_config.test_evaluator.collect_device == "gpu"
+
+
+def test_a_writer_that_is_not_installed(runner_config: Config, monkeypatch: pytest.MonkeyPatch):
+    find = importlib.util.find_spec
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name == "wandb" else find(name))
+    runner_config.visualizer.vis_backends = [dict(type="LocalVisBackend"), dict(type="WandbVisBackend")]
+    with pytest.raises(OptionError, match="WandbVisBackend needs wandb, which is missing: pip install wandb"):
         build_runner(runner_config)
 
 

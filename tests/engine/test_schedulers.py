@@ -1,4 +1,4 @@
-"""The learning rate at each of the optimiser's steps, in trainings by MMEngine's Runner."""
+"""The learning rate at each of the optimiser's steps, in trainings by our Runner."""
 
 import math
 from collections.abc import Callable
@@ -7,14 +7,10 @@ from pathlib import Path
 import pytest
 import torch
 from mmengine.model import BaseModel
-from mmengine.optim import OptimWrapper
-from mmengine.runner import Runner
 from torch import Tensor, nn
 
-from clipbert_mm.engine.schedulers import WarmupLinearLR
-
-# Of MMEngine, which takes every iteration for a step.
-pytestmark = pytest.mark.filterwarnings("ignore:Detected call of `scheduler.step:UserWarning")
+from clipbert_mm.compat.optim import OptimWrapper
+from clipbert_mm.engine import ClipBertRunner, WarmupLinearLR
 
 
 def rates(steps: int, **options: object) -> list[float]:
@@ -57,26 +53,26 @@ class OneWeight(BaseModel):
         self.optimizer = torch.optim.SGD(self.parameters(), lr=2.0)
         self.seen: list[float] = []
 
-    def forward(self, inputs: Tensor, mode: str) -> dict[str, Tensor]:
+    def forward(self, inputs: Tensor, data_samples: Tensor, mode: str) -> dict[str, Tensor]:
         self.seen.append(self.optimizer.param_groups[0]["lr"])
         return {"loss": (self.weight * inputs).mean()}
 
 
 @pytest.fixture
 def train(tmp_path: Path) -> Callable[..., tuple[list[float], list[float]]]:
-    """Train by MMEngine's Runner; gives the rate at each iteration and at each of the optimiser's steps."""
+    """Train by our Runner; gives the rate at each iteration and at each of the optimiser's steps."""
 
     def run(epochs: int, epoch_length: int, accumulation: int) -> tuple[list[float], list[float]]:
         model, at_steps = OneWeight(), []
         optimizer = model.optimizer
         make_step = optimizer.step
         optimizer.step = lambda: at_steps.append(optimizer.param_groups[0]["lr"]) or make_step()
-        runner = Runner(
+        runner = ClipBertRunner(
             model,
             work_dir=str(tmp_path),
             experiment_name=f"{tmp_path.name}-{epochs}-{epoch_length}-{accumulation}",
-            train_dataloader=torch.utils.data.DataLoader([{"inputs": torch.ones(1)}] * epoch_length),
-            train_cfg=dict(by_epoch=True, max_epochs=epochs),
+            train_dataloader=torch.utils.data.DataLoader([{"inputs": torch.ones(1), "data_samples": 0}] * epoch_length),
+            train_cfg=dict(type="EpochBasedTrainLoop", max_epochs=epochs),
             optim_wrapper=OptimWrapper(optimizer, accumulative_counts=accumulation),
             param_scheduler=dict(type="WarmupLinearLR", warmup_share=0.1, convert_to_iter_based=True),
             default_hooks=dict(logger=None, checkpoint=None),
@@ -106,12 +102,14 @@ def train(tmp_path: Path) -> Callable[..., tuple[list[float], list[float]]]:
 )
 def test_the_rate_of_each_step_under_accumulation(train: Callable, epochs: int, epoch_length: int, accumulation: int):
     at_iterations, at_steps = train(epochs, epoch_length, accumulation)
-    steps = math.ceil(epochs * epoch_length / accumulation)  # the last may be of fewer iterations
+    steps = epochs * math.ceil(epoch_length / accumulation)  # the last of an epoch may be of fewer iterations
     warmup = steps / 10  # a fraction of an epoch, of a step even
     fall = max(1, steps - warmup)
     wanted = [2 * min(1, number / warmup, (steps + 1 - number) / fall) for number in range(1, steps + 1)]
     assert at_steps == pytest.approx(wanted)
-    assert at_iterations == pytest.approx([wanted[i // accumulation] for i in range(epochs * epoch_length)])
+    of_epoch = [i // accumulation for i in range(epoch_length)]
+    of_all = [epoch * math.ceil(epoch_length / accumulation) + i for epoch in range(epochs) for i in of_epoch]
+    assert at_iterations == pytest.approx([wanted[step] for step in of_all])
 
 
 def test_the_highest_rate_is_a_tenth_into_the_training_also_under_accumulation(train: Callable):

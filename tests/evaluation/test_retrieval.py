@@ -1,14 +1,19 @@
 """Ranks and metrics against brute force: every order of the ties, every query one by one."""
 
 import itertools
-import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from clipbert_mm.evaluation import RetrievalMetric
-from clipbert_mm.evaluation.retrieval import best_ranks, bootstrap_intervals, retrieval_metrics
+from clipbert_mm.evaluation.retrieval import (
+    best_ranks,
+    bootstrap_intervals,
+    read_rankings,
+    retrieval_metrics,
+    shortlist_recall,
+)
 
 
 def rank_by_all_orders(scores: list[float], relevant: int) -> float:
@@ -134,11 +139,26 @@ def test_entries_may_come_in_any_order(tmp_path: Path):
     found = evaluate(metric, [entries[i] for i in (2, 0, 3, 1)])
     assert found.pop("coverage") == 100
     assert found == pytest.approx(retrieval_metrics(scores, text_video))
-    rankings = json.loads((tmp_path / "deep" / "rankings.json").read_text())
-    assert rankings["scores"] == scores.tolist()
+    rankings = read_rankings(tmp_path / "deep" / "rankings.json")
+    assert rankings["scores"].tolist() == scores.tolist()
+    assert rankings["ranks"]["t2v"] == best_ranks(scores, text_video[:, None] == np.arange(4)).tolist()
+    assert float(np.mean(rankings["ranks"]["v2t"])) == found["v2t/MnR"]
     assert rankings["text_video"] == text_video.tolist()
     assert rankings["videos"] == ["0.mp4", "1.mp4", "2.mp4", "3.mp4"]
     assert rankings["texts"] == [text for entry in entries for text in entry["texts"]]
+
+
+def test_a_shortlist_keeps_right_answers_or_not():
+    # Videos of 2, 1 and 1 captions. Text 1 lost its video, which keeps text 0; text 3 and video 2 lost one another.
+    chosen = np.array([[1, 0, 1], [0, 1, 1], [0, 1, 0], [1, 1, 0]], bool)
+    text_video = np.array([0, 0, 1, 2])
+    found = {"t2v/shortlist_recall": 50.0, "v2t/shortlist_recall": pytest.approx(200 / 3)}
+    assert shortlist_recall(chosen, text_video) == found
+    scores = np.random.default_rng(0).normal(size=(4, 3))
+    entries = entries_of(scores, [2, 1, 1])
+    for entry, column in zip(entries, chosen.T, strict=True):
+        entry["shortlist"] = column
+    assert evaluate(RetrievalMetric(), entries) == retrieval_metrics(scores, text_video) | found | {"coverage": 100}
 
 
 def test_broken_videos_are_left_out_with_their_captions():

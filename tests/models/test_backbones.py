@@ -163,6 +163,13 @@ def test_folded_resnets_start_from_the_same_weights():
     torch.testing.assert_close(dict(ours.state_dict()), first, rtol=0, atol=0)
 
 
+def test_folded_norms_stay_in_eval_mode(build_twins: Callable):
+    for backbone in build_twins(depth=50):
+        norms = [module for name, module in backbone.named_modules() if "bn" in name.rpartition(".")[2]]
+        assert len(norms) == 49
+        assert not any(norm.training for norm in norms)
+
+
 def test_a_copy_of_a_folded_resnet_has_norms_of_its_own(build_twins: Callable):
     ours, _ = build_twins(depth=18)
     frames = torch.randn(1, 3, 64, 64, dtype=torch.float64)

@@ -98,6 +98,21 @@ def test_texts_meet_their_own_video(model: nn.Module, make_batch: Callable):
     assert (straight[0] - straight[1]).abs().max() > 1e-4
 
 
+def test_scores_without_a_gradient_are_those_with_one(model: nn.Module, make_batch: Callable):
+    model.float()
+    inputs = model.data_preprocessor(make_batch(texts=(3, 1, 4), clips=3))["inputs"]
+    wanted = model(inputs)
+    assert wanted.requires_grad
+    with torch.no_grad():
+        quick = model(inputs)
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            half = model(inputs)
+        assert len({int(length) for length in inputs["text_mask"].sum(dim=1)}) > 3, "texts of several lengths"
+    torch.testing.assert_close(quick, wanted.detach(), atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(half.float(), quick, atol=0.02, rtol=0.05)
+    assert not torch.equal(half.float(), quick)
+
+
 def test_frames_of_a_clip_are_averaged_after_the_projection(model: nn.Module, make_batch: Callable):
     inputs = model.data_preprocessor(make_batch(length=3))["inputs"]
     frames = inputs["frames"]  # (B, K, T, 3, H, W)

@@ -57,7 +57,7 @@ def multiply_adds_by_hand(model: nn.Module, arguments: tuple[torch.Tensor, ...])
     for layer in model.encoder.bert.encoder.layer:
         layer.register_forward_hook(attention)
     frames, *texts = arguments
-    model.score(model.encode_video(frames), *texts)
+    model.predict_clips(frames, *texts)
     return counts
 
 
@@ -67,9 +67,9 @@ def test_flops_are_those_counted_by_hand(
 ):
     module: ModuleType = tool("analysis_tools/get_flops.py")
     counted = []
-    count = module.ModuleFlops
+    table = module.ModuleFlops.table
     monkeypatch.setattr(
-        module, "ModuleFlops", lambda *model, **sizes: counted.append(count(*model, **sizes)) or counted[0]
+        module.ModuleFlops, "table", lambda flops, depth: counted.append(flops.analysis) or table(flops, depth)
     )
     sizes = ["--clips", str(clips), "--frames", str(frames), "--size", "96", "--text-length", "11"]
     module.main([RETRIEVAL, *sizes])
@@ -77,7 +77,7 @@ def test_flops_are_those_counted_by_hand(
     text_ids = torch.zeros(1, 11, dtype=torch.long)
     arguments = (torch.zeros(1, clips, frames, 3, 96, 96), text_ids, torch.ones_like(text_ids), text_ids[0, :1])
     by_hand = multiply_adds_by_hand(model, arguments)
-    found = counted[0].analysis.by_operator()
+    found = counted[0].by_operator()
     assert {name: found[name] for name in by_hand} == by_hand
     printed = capsys.readouterr().out
     total = float(re.search(r"([\d.]+) G multiply-adds for", printed).group(1))
@@ -132,13 +132,13 @@ def test_browsing_shows_masks(tool: Callable, monkeypatch: pytest.MonkeyPatch, t
 def test_the_shapes_world_is_written_by_its_tool(
     tool: Callable, tmp_path: Path, capsys: pytest.CaptureFixture, decode_with_pyav: Callable
 ):
-    sizes = dict(seed=4, images=2, train_videos=2, test_videos=1, test_captions=2)
+    sizes = dict(seed=4, images=2, test_images=1, train_videos=2, test_videos=1, test_captions=2)
     arguments = [f"--{name.replace('_', '-')}={value}" for name, value in sizes.items()]
     main = tool("dataset_converters/shapes.py").main
     main([str(tmp_path / "a"), *arguments])
     ShapesWorld(**sizes).write(tmp_path / "b")
     files = sorted(path.relative_to(tmp_path / "b") for path in (tmp_path / "b").rglob("*.*"))
-    assert len(files) == 2 + 3 + 4 + 13, "images, videos, captions with world.json, questions"
+    assert len(files) == 3 + 3 + 5 + 13, "images, videos, captions with world.json, questions"
     for path in files:
         if path.suffix == ".mp4":  # x264 may write the same pictures in other bytes
             assert (decode_with_pyav(tmp_path / "a" / path) == decode_with_pyav(tmp_path / "b" / path)).all()

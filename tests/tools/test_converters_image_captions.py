@@ -100,12 +100,16 @@ def test_captions_are_converted_without_what_later_tasks_test_on(
     assert read_lines(out, "pretrain_coco.jsonl") == [
         dict(image=image, caption=f"{i} is no {j}.") for image, i in ((train, 7), (val, 9)) for j in range(2)
     ]
+    assert read_lines(out, "pretrain_coco-val.jsonl") == [
+        dict(image="val2014/COCO_val2014_000000000010.jpg", caption=f"10 is no {j}.") for j in range(2)
+    ]
     # Image 4 of Visual Genome is COCO's 11, which is in none of the files: it is of COCO's test.
     assert read_lines(out, "pretrain_vg.jsonl") == [
         dict(image=f"VG_100K{name}.jpg", caption="a cat") for name in ("/1", "_2/2", "/3")
     ]
     said = capsys.readouterr().out
     assert "COCO images named for training: 2 (published: 113,287, so 113,285 are missing)" in said
+    assert "pretrain_coco-val.jsonl: images: 1 (published: 5,000, so 4,999 are missing)" in said
     assert "pairs of both: 7 (published: 5.6M, so 100.0% missing)" in said
     assert "images of both: 3 (published: 151K, so 100.0% missing)" in said
 
@@ -115,6 +119,7 @@ def test_captions_by_lists_of_ids(convert_captions: Convert, tmp_path: Path):
         (tmp_path / name).write_text(text)
     options = ["--coco-ids", str(tmp_path / "ids"), "--leave-out", str(tmp_path / "refcoco")]
     convert_captions(*options)
+    assert not (tmp_path / "out" / "annotations" / "pretrain_coco-val.jsonl").exists()
     train = ["train2014/COCO_train2014_000000000007.jpg"]
     val = ["val2014/COCO_val2014_000000000010.jpg"]
     assert named_images(tmp_path / "out") == {"coco": train + val, "vg": ["VG_100K/1.jpg", "VG_100K_2/2.jpg"]}
@@ -150,7 +155,7 @@ TRAIN, REGIONS, KARPATHY = "captions_train2014.json", "region_descriptions.json"
         (
             KARPATHY,
             set_in("images", 0, "cocoid", to=99),
-            r"captions of every image to train on, got '1 images without, first",
+            r"captions of every image that is named, got '1 images without, first",
         ),
         (
             TRAIN,

@@ -12,7 +12,7 @@ import pytest
 from mmengine.config import Config
 
 from clipbert_mm.datasets.shapes_world import ShapesWorld
-from clipbert_mm.evaluation.retrieval import retrieval_metrics
+from clipbert_mm.evaluation import read_rankings, retrieval_metrics, write_rankings
 
 
 @pytest.fixture
@@ -30,7 +30,9 @@ def demo(tool: Callable[[str], ModuleType], monkeypatch: pytest.MonkeyPatch) -> 
 
     monkeypatch.setattr(module, "stage_config", shrunken)
     monkeypatch.setattr(
-        module, "ShapesWorld", lambda seed: ShapesWorld(seed=seed, images=16, train_videos=6, test_videos=3)
+        module,
+        "ShapesWorld",
+        lambda seed: ShapesWorld(seed=seed, images=16, test_images=4, train_videos=6, test_videos=3),
     )
     monkeypatch.setenv("SHAPES_ROOT", "nowhere")  # the demo sets it, and this puts it back
     return module
@@ -42,8 +44,8 @@ def test_the_demo_ends_with_a_table_of_its_metrics(demo: ModuleType, tmp_path: P
     metrics = json.loads((tmp_path / "demo" / "metrics.json").read_text())
     assert list(metrics) == ["N_test = 8", "N_test = 1", "chance"]
     for clips in (8, 1):
-        rankings = json.loads((tmp_path / "demo" / f"test_{clips}" / "rankings.json").read_text())
-        wanted = retrieval_metrics(np.array(rankings["scores"]), np.array(rankings["text_video"]))
+        rankings = read_rankings(tmp_path / "demo" / f"test_{clips}" / "rankings.json")
+        wanted = retrieval_metrics(rankings["scores"], np.array(rankings["text_video"]))
         assert metrics[f"N_test = {clips}"] == pytest.approx(wanted | {"coverage": 100})
     for direction, words in (("t2v", "text -> video"), ("v2t", "video -> text")):
         for name, own in metrics.items():
@@ -61,8 +63,7 @@ def test_the_demo_ends_with_a_table_of_its_metrics(demo: ModuleType, tmp_path: P
 
 def test_chance_is_what_chance_gives(demo: ModuleType, tmp_path: Path):
     # 30 videos of one caption: R@K is K / 30, the mean rank 15.5.
-    rankings = dict(scores=np.zeros((30, 30)).tolist(), text_video=list(range(30)))
-    (tmp_path / "rankings.json").write_text(json.dumps(rankings))
+    write_rankings(tmp_path / "rankings.json", [], [], np.arange(30), np.zeros((30, 30)), {})
     found = demo.chance(tmp_path / "rankings.json")
     for direction in ("t2v", "v2t"):
         for k in (1, 5, 10):

@@ -1,4 +1,7 @@
-"""Two processes do what one does: the same weights, the same metrics, also where the gallery does not divide by two."""
+"""Two processes do what one does: the same weights, the same metrics, also where the gallery does not divide by two.
+
+They are started by torchrun on one machine, by torchrun on what stands for two machines, and by what stands for Slurm's srun.
+"""
 
 import json
 import os
@@ -6,14 +9,22 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from mmengine.fileio import load
+
+from clipbert_mm.engine.config import load_config
+from clipbert_mm.evaluation import read_rankings
+from clipbert_mm.registry import MODELS
 
 ROOT = Path(__file__).resolve().parents[2]
-RETRIEVAL = next(str(path) for path in (ROOT / "configs/shapes").glob("*-retrieval.py"))
+RETRIEVAL, QUESTIONS = (
+    next(str(path) for path in (ROOT / "configs/shapes").glob(f"*shapes-{task}.py")) for task in ("retrieval", "qa")
+)
 
 
 @pytest.fixture(scope="module")
@@ -42,21 +53,32 @@ def options(batch_size: int, name: str) -> list[str]:
     ]
 
 
-def run_with_two_processes(script: str, folder: Path, *arguments: str) -> str:
-    """Run a shell script of tools/ on two CPU processes; returns what it printed."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    environment = os.environ | {
-        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+def environment_of(folder: Path, **more: str) -> dict[str, str]:
+    """What processes on the CPU are started with."""
+    own = {
+        "PATH": f"{folder / 'bin'}{os.pathsep}{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
         "PYTHONPATH": str(ROOT),
         "SHAPES_ROOT": str(folder / "world"),
         "CUDA_VISIBLE_DEVICES": "",
         "OMP_NUM_THREADS": "1",
-        "PORT": str(port),
     }
-    environment.pop("LOCAL_RANK", None)  # which the tools leave behind in this process
+    launched = {
+        name for name in os.environ if name in ("LOCAL_RANK", "RANK", "WORLD_SIZE") or name.startswith("SLURM_")
+    }
+    return {name: value for name, value in os.environ.items() if name not in launched} | own | more
+
+
+def free_port() -> str:
+    """A port that nothing listens at."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return str(free.getsockname()[1])
+
+
+def run_script(script: str, folder: Path, *arguments: str, **variables: str) -> str:
+    """Run a shell script of tools/; returns what it printed."""
     command = ["bash", str(ROOT / "tools" / script), *arguments]
+    environment = environment_of(folder, **variables)
     done = subprocess.run(command, env=environment, cwd=folder, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
     return done.stdout + done.stderr
@@ -71,18 +93,182 @@ def one_process(folder: Path, tool: Callable) -> Path:
     return folder / "one" / "epoch_1.pth"
 
 
+def assert_same_weights(path: Path, wanted: Path) -> None:
+    """See that two checkpoints agree to rounding."""
+    found, first = (torch.load(each, weights_only=True)["state_dict"] for each in (path, wanted))
+    assert found.keys() == first.keys()
+    for name, value in first.items():
+        torch.testing.assert_close(found[name], value, atol=2e-5, rtol=1e-3)
+
+
 def test_training_gives_the_same_weights(folder: Path, one_process: Path):
-    printed = run_with_two_processes(
+    printed = run_script(
         "dist_train.sh", folder, RETRIEVAL, "2", "--work-dir", str(folder / "two"), *options(4, "train-two")
     )
-    first, second = (
-        torch.load(path, weights_only=True)["state_dict"] for path in (one_process, folder / "two" / "epoch_1.pth")
-    )
-    assert first.keys() == second.keys()
-    for name, value in first.items():
-        torch.testing.assert_close(second[name], value, atol=2e-5, rtol=1e-3)
+    assert_same_weights(folder / "two" / "epoch_1.pth", one_process)
     # What either process had to replace is told once, in one number.
     assert printed.count("3 of 24 items were replaced in this epoch; 1 files cannot be read") == 1
+    assert "8 items a step = 2 processes x 4 items x 1 batches; 3 steps an epoch" in printed
+    assert not (folder / ".dist_test").exists()
+    assert len(list((folder / "two").glob("*/*.log"))) == 1, "one process writes the log"
+
+
+def test_two_machines_give_the_same_weights_and_accumulate(folder: Path, one_process: Path):
+    arguments = [RETRIEVAL, "1", "--work-dir", str(folder / "machines"), *options(2, "train-machines")]
+    command = ["bash", str(ROOT / "tools" / "dist_train.sh"), *arguments, "optim_wrapper.accumulative_counts=2"]
+    where = dict(NNODES="2", MASTER_ADDR="127.0.0.1", PORT=free_port())
+    machines = [
+        subprocess.Popen(
+            command,
+            env=environment_of(folder, **where, NODE_RANK=str(number)),
+            cwd=folder,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for number in range(2)
+    ]
+    printed = [machine.communicate(timeout=300)[0] for machine in machines]
+    assert [machine.returncode for machine in machines] == [0, 0], "\n".join(text[-3000:] for text in printed)
+    assert "8 items a step = 2 processes x 2 items x 2 batches; 3 steps an epoch, 3 in all" in printed[0]
+    assert "items a step" not in printed[1]
+    assert_same_weights(folder / "machines" / "epoch_1.pth", one_process)
+
+
+SRUN = """#!/usr/bin/env bash
+# Stands for Slurm's srun: starts the tasks here, each with the variables that Slurm would give it.
+while [[ "$1" == --* ]]; do
+  case "$1" in --ntasks=*) tasks="${1#*=}" ;; esac
+  echo "$1" >> srun_options.txt
+  shift
+done
+for (( task = 0; task < tasks; task++ )); do
+  SLURM_PROCID=$task SLURM_LOCALID=$task SLURM_NTASKS=$tasks SLURM_STEP_NODELIST=localhost SLURM_JOB_ID="$JOB" "$@" &
+done
+for (( task = 0; task < tasks; task++ )); do wait -n || exit; done
+"""
+
+
+def test_slurm_asks_of_an_odd_number_of_videos_what_one_process_does(
+    folder: Path, tool: Callable, monkeypatch: pytest.MonkeyPatch
+):
+    (folder / "bin").mkdir()
+    (folder / "bin" / "srun").write_text(SRUN)
+    (folder / "bin" / "srun").chmod(0o755)
+    monkeypatch.setenv("SHAPES_ROOT", str(folder / "world"))
+    config = load_config(QUESTIONS)
+    torch.manual_seed(1)
+    torch.save({"state_dict": MODELS.build(config.model).state_dict()}, folder / "questions.pth")
+
+    def arguments(name: str) -> list[str]:
+        dump = ["--work-dir", str(folder / name), "--dump", str(folder / f"{name}.pkl")]
+        return [QUESTIONS, str(folder / "questions.pth"), *dump, *options(2, name)]
+
+    wanted = tool("test.py").main(arguments("questions-one"))
+    given = dict(GPUS="2", GRES="", CPUS_PER_TASK="1", SRUN_ARGS="--time=5 --exclusive", JOB=str(os.getpid()))
+    run_script("slurm_test.sh", folder, "cpus", "ask", *arguments("questions-two"), **given)
+    logged = json.loads(next((folder / "questions-two").glob("*/*.json")).read_text().splitlines()[-1])
+    names = {"accuracy", "accuracy/color", "accuracy/shape", "ceiling", "coverage"}
+    assert {name: logged[name] for name in names} == pytest.approx({name: wanted[name] for name in names})
+    one, two = (load(folder / f"questions-{name}.pkl") for name in ("one", "two"))
+    assert [entry["sample_idx"] for entry in two] == [entry["sample_idx"] for entry in one] == list(range(7)), "videos"
+    options_given = set((folder / "srun_options.txt").read_text().split())
+    assert options_given == {
+        "--partition=cpus",
+        "--job-name=ask",
+        "--ntasks=2",
+        "--ntasks-per-node=2",
+        "--cpus-per-task=1",
+        "--kill-on-bad-exit=1",
+        "--signal=USR1@300",
+        "--time=5",
+        "--exclusive",
+    }
+
+
+EXPERIMENT = """
+import json, os, sys
+import numpy as np, torch
+from mmengine.hooks import Hook
+from clipbert_mm.engine.config import load_config
+from clipbert_mm.engine.launch import build_runner
+
+
+class Notes(Hook):
+    def __init__(self):
+        self.syncs, self.losses, self.items, self.dropped = 0, [], [], []
+
+    def before_train(self, runner):
+        runner.model.register_comm_hook(self, Notes.synchronise)
+        runner.model.module.head.dropout.register_forward_hook(lambda m, i, o: self.dropped.append((o == 0).tolist()))
+
+    @staticmethod
+    def synchronise(notes, bucket):
+        notes.syncs += bucket.is_last()
+        return torch.distributed.all_reduce(bucket.buffer().div_(2), async_op=True).get_future().then(lambda f: f.value()[0])
+
+    def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
+        self.losses.append(outputs["loss"].item().hex())
+        self.items.append([sample.sample_idx for sample in data_batch["data_samples"] if not sample.replaced])
+
+
+def train(name):
+    config = load_config(sys.argv[1])
+    config.merge_from_dict({
+        "launcher": "pytorch", "work_dir": name, "experiment_name": name, "load_from": None,
+        "randomness": dict(seed=3, deterministic=True), "train_cfg.max_epochs": 1, "optim_wrapper.accumulative_counts": 2,
+        "train_dataloader.batch_size": 2, "train_dataloader.num_workers": 1, "model.head.dropout": 0.5,
+        "custom_hooks.1.max_share": 0.5, "default_hooks.checkpoint.interval": 1,
+    })
+    runner, notes = build_runner(config), Notes()
+    runner.register_hook(notes)
+    runner.train()
+    return vars(notes)
+
+
+first, second = train("deterministic-first"), train("deterministic-second")
+with open(f"rank{os.environ['RANK']}.json", "w") as file:
+    json.dump([first, second], file)
+"""
+
+
+def test_two_processes_synchronise_once_a_step_and_train_alike_twice(folder: Path):
+    (folder / "experiment.py").write_text(EXPERIMENT)
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "experiment.py"]
+    done = subprocess.run(
+        [*command, RETRIEVAL], env=environment_of(folder), cwd=folder, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr[-4000:]
+    ranks = [json.loads((folder / f"rank{rank}.json").read_text()) for rank in range(2)]
+    for first, second in ranks:
+        assert first["syncs"] == 3, "3 steps of 2 batches"
+        assert first == second, "to the last bit"
+    (one, _), (other, _) = ranks
+    items = [set(chain.from_iterable(notes["items"])) for notes in (one, other)]
+    assert not items[0] & items[1], "each has its own shard"
+    assert len(items[0] | items[1]) == 24 - 3, "of one video cannot be read"
+    assert one["dropped"][0] != other["dropped"][0], "and its own random numbers"
+    paths = [folder / f"deterministic-{name}" / "epoch_1.pth" for name in ("first", "second")]
+    first, second = (torch.load(path, weights_only=True)["state_dict"] for path in paths)
+    assert all(torch.equal(value, second[name]) for name, value in first.items())
+
+
+@pytest.mark.parametrize(
+    ("script", "arguments", "said"),
+    [
+        ("dist_train.sh", ["config.py"], "CONFIG GPUS"),
+        ("dist_test.sh", ["config.py", "a.pth"], "CONFIG CHECKPOINT GPUS"),
+        ("dist_train.sh", ["config.py", "--amp"], "error: expected a number of processes (GPUS), got '--amp'."),
+        ("slurm_train.sh", ["part", "name"], "PARTITION JOB_NAME CONFIG"),
+        ("slurm_test.sh", ["part", "name", "config.py"], "PARTITION JOB_NAME CONFIG CHECKPOINT"),
+    ],
+)
+def test_what_a_script_was_not_told(tmp_path: Path, script: str, arguments: list[str], said: str):
+    command = ["bash", str(ROOT / "tools" / script), *arguments]
+    done = subprocess.run(command, env=environment_of(tmp_path), capture_output=True, text=True, check=False)
+    assert done.returncode != 0
+    assert said in done.stderr
+    assert len(done.stderr.splitlines()) == 1
 
 
 def test_testing_gives_the_same_scores_and_metrics(
@@ -93,12 +279,13 @@ def test_testing_gives_the_same_scores_and_metrics(
     shown = ["--work-dir", str(folder / "test-one"), "--show-dir", str(folder / "shown-one")]
     metrics = tool("test.py").main([*arguments, *shown, *options(8, "test-one")])
     shown = ["--work-dir", str(folder / "test-two"), "--show-dir", str(folder / "shown-two")]
-    run_with_two_processes("dist_test.sh", folder, *arguments, "2", *shown, *options(8, "test-two"))
-    one, two = (json.loads((folder / name / "rankings.json").read_text()) for name in ("shown-one", "shown-two"))
+    run_script("dist_test.sh", folder, *arguments, "2", *shown, *options(8, "test-two"))
+    one, two = (read_rankings(folder / name / "rankings.json") for name in ("shown-one", "shown-two"))
     assert len(one["videos"]) == 7, "two processes have four each, one of them twice"
     assert one["videos"] == two["videos"]
     assert one["texts"] == two["texts"]
-    assert np.array(two["scores"]) == pytest.approx(np.array(one["scores"]), abs=1e-5)
+    assert np.array_equal(two["scores"], one["scores"]), "to the bit"
+    assert one["scores"].std() > 1e-3
     assert (folder / "shown-two" / "retrieval.png").is_file()
     logged = next((folder / "test-two").glob("*/*.json"))
     assert json.loads(logged.read_text().splitlines()[-1]) == pytest.approx(metrics)

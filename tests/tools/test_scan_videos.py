@@ -280,9 +280,24 @@ def test_the_figure_shows_the_average_length_of_each_dataset(main: Callable, tmp
     assert "wrote ledger.jsonl, durations.png, average_lengths.png to" in capsys.readouterr().out
 
 
+def test_an_avi_file_without_its_end_is_unreadable(tmp_path: Path):
+    path = tmp_path / "a.AVI"
+    with av.open(str(path), "w", format="avi") as container:
+        stream = container.add_stream("mpeg4", rate=10, width=64, height=48, pix_fmt="yuv420p")
+        for _ in range(50):
+            container.mux(stream.encode(av.VideoFrame(64, 48, "yuv420p")))
+        container.mux(stream.encode())
+    assert probe((str(path), json.dumps(OPEN)))["frames"] == 50
+    whole = path.read_bytes()
+    with av.open(str(path)) as container:
+        ends = [packet.pos + packet.size for packet in container.demux(video=0) if packet.size]
+    path.write_bytes(whole[: ends[29]])
+    assert "cut short" in probe((str(path), json.dumps(OPEN)))["reason"]
+
+
 def test_images_have_no_length(main: Callable, world: Path, tmp_path: Path, capsys):
     main(world / "images", "--out", tmp_path / "out")
-    assert "ok: 40" in capsys.readouterr().out
+    assert "ok: 46" in capsys.readouterr().out
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["ledger.jsonl"]
 
 

@@ -9,6 +9,7 @@ import pytest
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 
+from clipbert_mm.evaluation import write_rankings
 from clipbert_mm.visualization import draw_curves, draw_items, draw_retrieval, pictures
 
 
@@ -43,8 +44,7 @@ def test_retrieval_shows_the_best_videos_and_frames_the_right_one(world: Path, t
     videos = [str(path) for path in sorted((world / "videos").glob("test_*"))[:4]]
     scores = [[0.1, 3.0, 2.0, -1.0], [5.0, 1.0, 2.0, 3.0], [0.0, -1.0, 4.0, 9.0]]
     texts = ["text of video 2", "text of video 0", "text of video 1"]
-    rankings = dict(videos=videos, texts=texts, text_video=[2, 0, 1], scores=scores)
-    (tmp_path / "rankings.json").write_text(json.dumps(rankings))
+    write_rankings(tmp_path / "rankings.json", videos, texts, np.array([2, 0, 1]), np.array(scores), {})
     draw_retrieval(tmp_path / "rankings.json", tmp_path / "new" / "a.png", queries=3, topk=3)
     axes = np.array(drawn[0].axes).reshape(3, 4)
     assert [row[0].texts[0].get_text() for row in axes] == texts

@@ -4,7 +4,8 @@
 - ``--coco FOLDER`` has captions_train2014.json and captions_val2014.json; they become OUT/annotations/pretrain_coco.jsonl
 - ``--genome FOLDER`` has region_descriptions.json and image_data.json; they become OUT/annotations/pretrain_vg.jsonl
 - ``--karpathy dataset_coco.json`` says which of COCO's images to train on: those of its splits "train" and "restval", 113,287.
-  ``--coco-ids FILE`` says it instead: a line an image, with its COCO id at the end
+  Those of "val", 5,000, become OUT/annotations/pretrain_coco-val.jsonl, to test pre-training on.
+  ``--coco-ids FILE`` says what to train on instead: a line an image, with its COCO id at the end
 
 A line is ``{"image", "caption"}``. Images are named as in the publishers' folders, ``VG_100K/1.jpg`` and
 ``train2014/COCO_train2014_000000000009.jpg``. Captions without text are left out.
@@ -48,10 +49,12 @@ from clipbert_mm.engine.errors import USER_ERRORS, plain_message
 COCO = {"train2014": (82_783, 414_113), "val2014": (40_504, 202_654)}
 """Images and captions of the publisher's files."""
 KARPATHY_IMAGES, KARPATHY_PAIRS = 113_287, 566_747
+KARPATHY_VAL_IMAGES = 5_000
 GENOME_IMAGES = 108_077
 PAIRS, IMAGES = (5_600_000, "5.6M"), (151_000, "151K")
 """What the paper says of both together, and how."""
-TRAINING_SPLITS, HELD_OUT_SPLITS = ("train", "restval"), ("val", "test")
+SPLITS = {"train": "train", "restval": "train", "val": "val", "test": "test"}
+"""What becomes of Karpathy's splits."""
 
 Counts = list[tuple[str, int, int | None]]
 """What is counted, how many there are, and how many were published."""
@@ -81,8 +84,8 @@ def read_ids(path: str) -> set[int]:
     return ids
 
 
-def read_karpathy(path: str) -> set[int]:
-    """Read Karpathy's split: the COCO ids of the images to train on."""
+def read_karpathy(path: str) -> dict[str, set[int]]:
+    """Read Karpathy's split: the COCO ids of the images to train on, under "train", and of the others."""
     content = read_json(path)
     keys = sorted(content) if isinstance(content, dict) else content
     expect(
@@ -91,15 +94,13 @@ def read_karpathy(path: str) -> set[int]:
         'an object whose "dataset" is "coco"',
         keys,
     )
-    ids: set[int] = set()
+    ids: dict[str, set[int]] = {split: set() for split in SPLITS.values()}
     seen: set[int] = set()
     for where, entry in number_entries(content.get("images"), f"{path}, images"):
         coco_id, split = whole_number_in(entry, "cocoid", where), text_in(entry, "split", where)
         expect_once(coco_id, seen, where, "cocoid")
-        known = (*TRAINING_SPLITS, *HELD_OUT_SPLITS)
-        expect(split in known, where, f"a split of {', '.join(known)}", split)
-        if split in TRAINING_SPLITS:
-            ids.add(coco_id)
+        expect(split in SPLITS, where, f"a split of {', '.join(SPLITS)}", split)
+        ids[SPLITS[split]].add(coco_id)
     return ids
 
 
@@ -173,15 +174,8 @@ def say_rounded(what: str, found: int, published: tuple[int, str]) -> str:
     return f"warning: {what}: {found:,} (published: {said}, so {abs(gap):.1%} {'too many' if gap > 0 else 'missing'})"
 
 
-def choose_coco(folder: str, named: set[int], flickr: set[int], counts: Counts) -> list[Image]:
-    """Read COCO's captions and keep those of the images to train on.
-
-    Args:
-        folder: Where captions_train2014.json and captions_val2014.json are.
-        named: COCO ids to train on.
-        flickr: Flickr ids not to train on.
-        counts: Gets what is counted.
-    """
+def read_coco_folder(folder: str, counts: Counts) -> dict[int, Image]:
+    """Read captions_train2014.json and captions_val2014.json; ``counts`` gets what is counted."""
     images: dict[int, Image] = {}
     for split, (num_images, num_captions) in COCO.items():
         path = str(Path(folder) / f"captions_{split}.json")
@@ -189,18 +183,47 @@ def choose_coco(folder: str, named: set[int], flickr: set[int], counts: Counts) 
         counts.append((f"COCO {split}: images", len(own), num_images))
         counts.append((f"COCO {split}: captions", sum(len(image.captions) for image in own.values()), num_captions))
         images |= own
+    return images
+
+
+def choose_coco(folder: str, images: dict[int, Image], named: set[int], flickr: set[int]) -> list[Image]:
+    """Return those of COCO's images that are named.
+
+    Args:
+        folder: Where they are from.
+        images: All images, by id.
+        named: Ids to take.
+        flickr: Flickr ids not to take.
+    """
     unknown = sorted(named - set(images))
-    expect(
-        not unknown,
-        folder,
-        "captions of every image to train on",
-        f"{len(unknown)} images without, first {unknown[:1]}",
-    )
+    got = f"{len(unknown)} images without, first {unknown[:1]}"
+    expect(not unknown, folder, "captions of every image that is named", got)
     chosen = [image for coco_id, image in images.items() if coco_id in named]
     if flickr:
         unnamed = next((image.name for image in chosen if image.flickr_id is None), None)
         expect(unnamed is None, folder, "a flickr_url of every image, for --leave-out-flickr", f"none of {unnamed}")
     return [image for image in chosen if not is_of(image.flickr_id, flickr)]
+
+
+def choose_genome(folder: str, named: set[int], flickr: set[int], counts: Counts) -> list[Image]:
+    """Read Visual Genome's captions and keep those of images that later tasks do not test on.
+
+    Args:
+        folder: Where region_descriptions.json and image_data.json are.
+        named: COCO ids to train on.
+        flickr: Flickr ids not to train on.
+        counts: Gets what is counted.
+    """
+    images = read_genome(folder)
+    chosen = [
+        image
+        for image in images
+        if (image.coco_id is None or image.coco_id in named) and not is_of(image.flickr_id, flickr)
+    ]
+    counts.append(("Visual Genome: images", len(images), GENOME_IMAGES))
+    counts.append(("Visual Genome: images that later tasks do not test on", len(chosen), None))
+    counts.append(("pretrain_vg.jsonl: pairs", count_pairs(chosen), None))
+    return chosen
 
 
 def is_of(flickr_id: str | None, flickr: set[int]) -> bool:
@@ -236,37 +259,35 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 def main(argv: list[str] | None = None) -> None:
     """Convert: everything is read and checked before anything is written."""
     args = parse_args(argv)
-    named = read_karpathy(args.karpathy) if args.karpathy else read_ids(args.coco_ids)
+    splits = read_karpathy(args.karpathy) if args.karpathy else {"train": read_ids(args.coco_ids), "val": set()}
+    named = splits["train"]
     counts: Counts = [("COCO images named for training", len(named), KARPATHY_IMAGES if args.karpathy else None)]
     whole = not (args.leave_out or args.leave_out_flickr)
     named = named.difference(*map(read_ids, args.leave_out))
     flickr: set[int] = set().union(*map(read_ids, args.leave_out_flickr))
     chosen: dict[str, list[Image]] = {}
     if args.coco:
-        chosen["coco"] = choose_coco(args.coco, named, flickr, counts)
+        images = read_coco_folder(args.coco, counts)
+        chosen["coco"] = choose_coco(args.coco, images, named, flickr)
         named = {image.coco_id for image in chosen["coco"] if image.coco_id is not None}
         published = KARPATHY_PAIRS if args.karpathy and whole else None
         counts.append(("pretrain_coco.jsonl: pairs", count_pairs(chosen["coco"]), published))
     if args.genome:
-        images = read_genome(args.genome)
-        counts.append(("Visual Genome: images", len(images), GENOME_IMAGES))
-        chosen["vg"] = [
-            image
-            for image in images
-            if (image.coco_id is None or image.coco_id in named) and not is_of(image.flickr_id, flickr)
-        ]
-        counts.append(("Visual Genome: images that later tasks do not test on", len(chosen["vg"]), None))
-        counts.append(("pretrain_vg.jsonl: pairs", count_pairs(chosen["vg"]), None))
-    for name, images in chosen.items():
-        expect(count_pairs(images) > 0, f"--{'coco' if name == 'coco' else 'genome'}", "captions to train on", "none")
-    report = compare_counts(counts, args.strict)
+        chosen["vg"] = choose_genome(args.genome, named, flickr, counts)
+    for name, own in chosen.items():
+        expect(count_pairs(own) > 0, f"--{'coco' if name == 'coco' else 'genome'}", "captions to train on", "none")
+    both = [image for own in chosen.values() for image in own if any(image.captions)]
+    rounded = []
     if len(chosen) == 2:
-        both = [image for images in chosen.values() for image in images if any(image.captions)]
-        report.append(say_rounded("pairs of both", count_pairs(both), PAIRS))
-        report.append(say_rounded("images of both", len({image.coco_id or image.name for image in both}), IMAGES))
+        rounded.append(say_rounded("pairs of both", count_pairs(both), PAIRS))
+        rounded.append(say_rounded("images of both", len({image.coco_id or image.name for image in both}), IMAGES))
+    if args.coco and splits["val"]:
+        chosen["coco-val"] = choose_coco(args.coco, images, splits["val"], set())
+        counts.append(("pretrain_coco-val.jsonl: images", len(chosen["coco-val"]), KARPATHY_VAL_IMAGES))
+    report = compare_counts(counts, args.strict) + rounded
     folder = Path(args.out) / "annotations"
-    for name, images in chosen.items():
-        write_captions(images, folder / f"pretrain_{name}.jsonl")
+    for name, own in chosen.items():
+        write_captions(own, folder / f"pretrain_{name}.jsonl")
     print(*report, f"written to {folder}", sep="\n")
 
 

@@ -4,7 +4,8 @@
 - ``retrieval --annotations FILE [FILE ...] --test-csv FILE [--train {7k,9k}] OUT`` takes the publisher's captions
   (train_val_videodatainfo.json with test_videodatainfo.json, or all in one: videodatainfo_2017.json, MSRVTT_data.json) and
   the 1,000 test pairs of JSFusion ("1K-A", MSRVTT_JSFusion_test.csv, with ``,`` or ``;`` between its columns).
-- ``qa --train FILE --val FILE --test FILE OUT`` takes MSRVTT-QA's train_qa.json, val_qa.json and test_qa.json.
+- ``qa --train FILE --val FILE --test FILE OUT`` takes MSRVTT-QA's train_qa.json, val_qa.json and test_qa.json, which name a
+  video by its number, 7010; video7010 will do too.
 - ``multiple-choice FILE OUT`` takes JSFusion's test as MSR_MC_test.csv, a table with the columns vid_key (msr7010) or video_id
   (video7010), a1 to a5 and answer, between tabs, ``,`` or ``;``; or as the JSON lines of the paper's release, with qid,
   clip_name, options and answer. The answer is the place of the right option, 0 to 4.
@@ -182,11 +183,12 @@ def read_questions(path: str, suffix: str) -> list[dict[str, Any]]:
         first = re.match("[a-z]*", question.lower()).group()
         question_id = whole_number_in(entry, "id", where)
         expect_once(question_id, seen, where, "id")
-        video = text_in(entry, "video_id", where)
-        check_video(video, where)
+        video = entry.get("video_id", f"the keys {', '.join(entry)}")
+        name = f"video{video}" if type(video) is int else str(video)
+        expect(re.fullmatch(r"video\d+", name) is not None, where, "a video_id such as 7010 or video7010", video)
         records.append(
             {
-                "video": video + suffix,
+                "video": name + suffix,
                 "question": question,
                 "answer": text_in(entry, "answer", where),
                 "answer_type": first if first in ANSWER_TYPES else "other",
@@ -232,8 +234,6 @@ def read_choice_table(path: str, header: str) -> Iterator[tuple[str, str, str, o
     """Read multiple choice as a table; yields what :func:`read_choice_lines` does, with ``key`` for an id if it is there."""
     column = "video_id" if "video_id" in header else "vid_key"
     for line, row in read_table(path, (column, *OPTION_COLUMNS, "answer"), "\t,;"):
-        # Between tabs quotation marks are as any other character, but programs that write tables put some around cells.
-        row = {name: re.sub('^"(.*)"$', r"\1", cell).replace('""', '"') for name, cell in row.items()}
         options = [row[name] for name in OPTION_COLUMNS]
         answer = int(row["answer"]) if row["answer"].isdecimal() else row["answer"]
         yield f"{path}, line {line}", row.get("key", f"{row[column]}: {options}"), row[column], options, answer

@@ -82,10 +82,8 @@ def read_questions(path: str, task: str, suffix: str) -> Records:
     """Read a table of the publisher into our records."""
     records: Records = []
     seen: set[str] = set()
-    for line, cells in read_table(path, ("gif_name", "question", *COLUMNS[task], "answer", "vid_id"), "\t"):
+    for line, row in read_table(path, ("gif_name", "question", *COLUMNS[task], "answer", "vid_id"), "\t"):
         where = f"{path}, line {line}"
-        # Between tabs a quotation mark is a character like others, but programs that write tables put some around cells.
-        row = {name: re.sub('^"(.*)"$', r"\1", cell).replace('""', '"') for name, cell in cells.items()}
         for column in ("gif_name", "question", "answer"):
             expect(bool(row[column]), where, f"text in the column {column}", row[column])
         question_id = row["vid_id"]

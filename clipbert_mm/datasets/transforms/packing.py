@@ -1,10 +1,10 @@
 """The last step: what the model takes, and the record that goes with it."""
 
+from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
-import torch
 from mmcv.transforms import BaseTransform
+from torch.utils.data import default_collate
 
 from clipbert_mm.registry import FUNCTIONS, TRANSFORMS
 from clipbert_mm.structures import VideoTextSample
@@ -19,7 +19,13 @@ class PackInputs(BaseTransform):
 
     Required Keys:
         frames, text_ids, texts, path, sample_idx; mlm_labels, answer_types, question_ids and :data:`LABELS` where there are any
+
+    Args:
+        labels: Keys of an item that go onto its sample beside :data:`LABELS`: what a head of your own learns from.
     """
+
+    def __init__(self, *, labels: Sequence[str] = ()) -> None:
+        self.labels = tuple(labels)
 
     def transform(self, results: dict[str, Any]) -> dict[str, Any]:
         """Pack the item."""
@@ -31,7 +37,7 @@ class PackInputs(BaseTransform):
             )
         )
         sample.set_metainfo({key: results[key] for key in ("answer_types", "question_ids") if key in results})
-        sample.set_data({key: results[key] for key in LABELS if key in results})
+        sample.set_data({key: results[key] for key in (*LABELS, *self.labels) if key in results})
         return {"inputs": inputs, "data_samples": sample}
 
 
@@ -49,5 +55,6 @@ def collate_items(items: list[dict[str, Any]]) -> dict[str, Any]:
     readable = [item["inputs"] for item in items if item["inputs"] is not None]
     inputs: dict[str, Any] = {key: [entry[key] for entry in readable] for key in (readable[0] if readable else ())}
     if readable:
-        inputs["frames"] = torch.from_numpy(np.stack(inputs["frames"]))
+        # In a worker torch stacks into memory that is shared already, so that handing over copies nothing.
+        inputs["frames"] = default_collate(inputs["frames"])
     return {"inputs": inputs, "data_samples": [item["data_samples"] for item in items]}

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-import mmcv
+import cv2
 import numpy as np
 from mmcv.transforms import BaseTransform
 
@@ -38,6 +38,7 @@ class ResizePad(BaseTransform):
         padded = np.zeros((clips, length, self.size, self.size, 3), np.uint8)
         for k in range(clips):
             for t in range(length):
-                padded[k, t, :height, :width] = mmcv.imresize(frames[k, t], (width, height))
+                target = padded[k, t, :height, :width]  # OpenCV writes into it
+                cv2.resize(frames[k, t], (width, height), dst=target, interpolation=cv2.INTER_LINEAR)
         results["frames"], results["content_shape"] = padded, (height, width)
         return results

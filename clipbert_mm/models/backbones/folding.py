@@ -40,6 +40,10 @@ class FoldedNorm(nn.Module):
         """Return the maps as they are."""
         return maps
 
+    def train(self, mode: bool = True) -> "FoldedNorm":
+        """Stay in eval mode, as what is frozen does."""
+        return super().train(False)
+
     def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *arguments: Any) -> None:  # noqa: ANN401
         """Pass over the number of batches seen, which some libraries save and frozen statistics do not need."""
         state_dict.pop(f"{prefix}num_batches_tracked", None)

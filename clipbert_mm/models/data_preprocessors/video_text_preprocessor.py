@@ -77,15 +77,23 @@ class VideoTextPreprocessor(BaseDataPreprocessor):
         Raises:
             ValueError: If a word piece is none of the encoder's.
         """
+        self.check_pieces(texts)
         text_ids = pad_sequence([torch.from_numpy(text) for text in texts], batch_first=True)
-        if int(text_ids.max()) >= self.vocab_size:
-            raise ValueError(
-                f"The tokenizer gave word piece {int(text_ids.max())}, the model knows {self.vocab_size} (0 to "
-                f"{self.vocab_size - 1}). Set vocab_size of the model to the tokenizer's, or use the tokenizer that the "
-                "model was trained with."
-            )
         lengths = torch.tensor([len(text) for text in texts])
         return {"text_ids": text_ids, "text_mask": (torch.arange(text_ids.shape[1]) < lengths[:, None]).long()}
+
+    def check_pieces(self, texts: Sequence[np.ndarray]) -> None:
+        """See that the encoder knows the word pieces of texts, each (L,).
+
+        Raises:
+            ValueError: If a word piece is none of the encoder's.
+        """
+        largest = max(int(text.max()) for text in texts)
+        if largest >= self.vocab_size:
+            raise ValueError(
+                f"The tokenizer gave word piece {largest}, the model knows {self.vocab_size} (0 to {self.vocab_size - 1}). Set "
+                "vocab_size of the model to the tokenizer's, or use the tokenizer that the model was trained with."
+            )
 
     def normalize(self, frames: Tensor) -> Tensor:
         """Turn uint8 RGB frames (B, K, T, H, W, 3) into normalised ones (B, K, T, 3, H, W), channels-last in memory."""

@@ -1,5 +1,6 @@
 """The transformer that reads a text and a clip together."""
 
 from clipbert_mm.models.encoders.joint_encoder import JointEncoder
+from clipbert_mm.models.encoders.pair_encoder import PRECISIONS, PairEncoder
 
-__all__ = ["JointEncoder"]
+__all__ = ["PRECISIONS", "JointEncoder", "PairEncoder"]

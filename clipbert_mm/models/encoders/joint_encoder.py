@@ -75,7 +75,10 @@ def build_text_model(architecture: str, sizes: dict[str, Any]) -> Any:  # noqa: 
         ValueError: If there is no such architecture, or it is not embeddings followed by an encoder, as BERT is.
     """
     if architecture in CONFIG_MAPPING:
-        config = AutoConfig.for_model(architecture, **sizes)
+        try:
+            config = AutoConfig.for_model(architecture, **sizes)
+        except Exception as error:  # each architecture checks its sizes in a way of its own
+            raise ValueError(f"JointEncoder cannot use '{architecture}' of the sizes {sizes}: {error}") from error
     else:
         try:
             config = AutoConfig.from_pretrained(architecture)
@@ -240,6 +243,22 @@ class JointEncoder(BaseModule):
         """Embed grid features of clips, (B, K, D, h, w), as visual tokens, (B, K, S, D)."""
         return self.visual_embedding(features)
 
+    def embed_texts(self, text_ids: Tensor) -> Tensor:
+        """Embed word pieces, int64 (M, L), as text tokens, (M, L, D).
+
+        Raises:
+            ValueError: If a text is longer than ``max_text_length``.
+        """
+        if text_ids.shape[1] > self.max_text_length:
+            raise ValueError(
+                f"JointEncoder takes texts of at most {self.max_text_length} word pieces, got {text_ids.shape[1]}. Lower "
+                "max_length of Tokenize or raise max_text_length of the encoder."
+            )
+        text = self.bert.embeddings(input_ids=text_ids)
+        if hasattr(self.bert, "embeddings_project"):  # a narrow embedding, as ELECTRA-small's
+            text = self.bert.embeddings_project(text)
+        return text
+
     def forward(self, text_ids: Tensor, text_mask: Tensor, visual_tokens: Tensor) -> Tensor:
         """Let each text and each clip of its video look at one another.
 
@@ -249,21 +268,14 @@ class JointEncoder(BaseModule):
             visual_tokens: Tokens of the clips of each text's video, (M, K, S, D).
 
         Returns:
-            Last states of the text tokens, beside each clip: (M, K, L, D).
+            Last states of the text tokens beside each clip, (M, K, L, D).
 
         Raises:
             ValueError: If a text is longer than ``max_text_length``.
         """
         texts, clips, cells, _ = visual_tokens.shape
         length = text_ids.shape[1]
-        if length > self.max_text_length:
-            raise ValueError(
-                f"JointEncoder takes texts of at most {self.max_text_length} word pieces, got {length}. Lower max_length of "
-                "Tokenize or raise max_text_length of the encoder."
-            )
-        text = self.bert.embeddings(input_ids=text_ids)  # (M, L, D)
-        if hasattr(self.bert, "embeddings_project"):  # a narrow embedding, as ELECTRA-small's
-            text = self.bert.embeddings_project(text)
+        text = self.embed_texts(text_ids)  # (M, L, D)
         text = text[:, None].expand(-1, clips, -1, -1)  # (M, K, L, D)
         states = torch.cat([text, visual_tokens.to(text.dtype)], dim=2).flatten(0, 1)  # (M·K, L+S, D)
         mask = torch.cat([text_mask, text_mask.new_ones(texts, cells)], dim=1)  # (M, L+S)

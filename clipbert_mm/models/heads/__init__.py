@@ -3,6 +3,7 @@
 from clipbert_mm.models.heads.masked_language_head import MaskedLanguageHead
 from clipbert_mm.models.heads.matching_head import MarginRankingHead, MatchingHead
 from clipbert_mm.models.heads.question_heads import CountHead, MultipleChoiceHead, OpenEndedHead, SoftAnswerHead
+from clipbert_mm.models.heads.task_head import TaskHead
 
 __all__ = [
     "CountHead",
@@ -12,4 +13,5 @@ __all__ = [
     "MultipleChoiceHead",
     "OpenEndedHead",
     "SoftAnswerHead",
+    "TaskHead",
 ]

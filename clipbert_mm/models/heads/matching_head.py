@@ -24,6 +24,8 @@ class MatchingHead(TaskHead):
         init_cfg: MMEngine's initialisation config.
     """
 
+    task = "retrieval"
+
     def __init__(
         self,
         *,

@@ -43,6 +43,8 @@ class AnswerHead(TaskHead):
 class OpenEndedHead(AnswerHead):
     """Open-ended questions: a softmax over the answers; 1,500 for MSRVTT-QA. Arguments as of :class:`AnswerHead`."""
 
+    task = "open-ended questions"
+
     def loss(self, logits: Tensor, data_samples: list[VideoTextSample]) -> dict[str, Tensor]:
         """Compute the cross entropy of pooled logits and, for the log, the accuracy.
 
@@ -76,6 +78,8 @@ class SoftAnswerHead(AnswerHead):
 
     Arguments as of :class:`AnswerHead`.
     """
+
+    task = "questions with several answers"
 
     def loss(self, logits: Tensor, data_samples: list[VideoTextSample]) -> dict[str, Tensor]:
         """Compute the binary cross entropy, summed over answers and averaged over questions, and the soft accuracy.
@@ -140,6 +144,8 @@ class MultipleChoiceHead(SingleOutputHead):
     Arguments as of :class:`SingleOutputHead`.
     """
 
+    task = "multiple choice"
+
     def loss(self, logits: Tensor, data_samples: list[VideoTextSample]) -> dict[str, Tensor]:
         """Compute the cross entropy over the options and, for the log, the accuracy.
 
@@ -174,6 +180,8 @@ class CountHead(SingleOutputHead):
 
     The output is the count itself, so it is pooled by the mean. Arguments as of :class:`SingleOutputHead`.
     """
+
+    task = "counting"
 
     def loss(self, logits: Tensor, data_samples: list[VideoTextSample]) -> dict[str, Tensor]:
         """Compute the mean square error and, for the log, the accuracy after rounding.

@@ -22,6 +22,9 @@ class TaskHead(BaseModule):
         init_cfg: MMEngine's initialisation config.
     """
 
+    task: str
+    """What it is for, in words, for checkpoints."""
+
     def __init__(
         self,
         *,

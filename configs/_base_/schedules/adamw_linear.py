@@ -1,6 +1,6 @@
 # The paper's optimisation (Section 3, Implementation Details): AdamW, no weight decay on biases and norm scales, warm-up over
 # the first 10 % of steps, linear to 0. A leaf says the learning rate and the epochs. accumulative_counts=N averages the
-# gradients of N iterations; paramwise_cfg=dict(lr_mult=dict(backbone=0.1)) gives a module a rate of its own.
+# gradients of N batches; paramwise_cfg=dict(lr_mult=dict(backbone=0.1)) gives a module a rate of its own.
 optim_wrapper = dict(
     type="OptimWrapper",
     constructor="GroupedOptimWrapperConstructor",

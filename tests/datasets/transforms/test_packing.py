@@ -38,6 +38,13 @@ def test_labels_and_texts_stay_with_their_frames():
     assert "mlm_labels" not in batch["inputs"]
 
 
+def test_labels_of_a_users_own_go_onto_the_sample():
+    results = dict(frames=np.zeros((1, 1, 4, 4, 3), np.uint8), text_ids=[], texts=[], path="a.mp4", sample_idx=0)
+    stars = np.array([4.5])
+    assert PackInputs(labels=["stars"]).transform(results | dict(stars=stars))["data_samples"].stars is stars
+    assert "stars" not in PackInputs().transform(results | dict(stars=stars))["data_samples"]
+
+
 def test_mlm_labels_go_to_the_model():
     item = pack(0, 1, mlm_labels=[np.array([-100, 7, -100])])
     assert collate_items([item])["inputs"]["mlm_labels"][0][0].tolist() == [-100, 7, -100]
@@ -59,7 +66,7 @@ def test_items_that_could_not_be_read_keep_their_record_and_leave_the_inputs():
 
 def test_frames_of_different_sizes_are_refused():
     small = pack(0, 1, frames=np.zeros((2, 1, 4, 5, 3), np.uint8))
-    with pytest.raises(ValueError, match="same shape"):
+    with pytest.raises(RuntimeError, match="equal size"):
         collate_items([pack(1, 1), small])
 
 

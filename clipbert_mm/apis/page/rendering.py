@@ -1,0 +1,100 @@
+"""Hits and answers as HTML. Every word that is not ours is escaped."""
+
+import html
+import os
+from collections.abc import Mapping, Sequence
+
+from clipbert_mm.apis.gallery import Entry
+from clipbert_mm.apis.results import AnswerResult, Hit, Moment, SearchResult
+
+WIDTH, HEIGHT, EDGE = 320, 64, 6
+"""Size of a score line in pixels, and the room above and below it."""
+STYLE = """
+.hits { list-style: none; margin: 0; padding: 0; display: grid; gap: 1rem; }
+.hit { display: grid; grid-template-columns: minmax(0, 320px) minmax(0, 1fr); gap: .4rem 1rem; align-items: start;
+  border: 1px solid var(--border-color-primary); border-radius: .5rem; padding: .75rem; }
+.hit video { width: 100%; max-height: 240px; background: #000; border-radius: .25rem; }
+.hit .name { font-weight: 600; overflow-wrap: anywhere; }
+.hit .match { color: var(--body-text-color-subdued); }
+.hit button { margin: .4rem 0; padding: .25rem .6rem; border: 1px solid currentColor; border-radius: .25rem; cursor: pointer;
+  font-variant-numeric: tabular-nums; }
+.hit svg { width: 100%; height: 64px; cursor: pointer; display: block; }
+.answers td { padding: .2rem .8rem .2rem 0; font-variant-numeric: tabular-nums; }
+@media (max-width: 640px) { .hit { grid-template-columns: minmax(0, 1fr); } }
+"""
+PLAY = "const v=this.closest('.hit').querySelector('video');v.currentTime={};v.play()"
+"""What a click does: play from a time on."""
+
+
+def shown_name(path: str, names: Mapping[str, str]) -> str:
+    """Return what a video is called on the page: what an upload was called, or the file's name."""
+    return names.get(path, os.path.basename(path))
+
+
+def render_hits(result: SearchResult, entries: Mapping[str, Entry], names: Mapping[str, str]) -> str:
+    """Render the hits of a search: each with a player that stands at its best moment, and its score line.
+
+    Args:
+        result: The hits.
+        entries: The videos of the gallery, by path.
+        names: What uploads were called, by path.
+    """
+    items = [
+        _render_hit(hit.moments, hit.moment, entries[hit.path], shown_name(hit.path, names), place, hit)
+        for place, hit in enumerate(result.hits, start=1)
+    ]
+    words = f"{len(result.hits)} of {result.searched} videos for “{html.escape(result.text)}”"
+    return f'<p>{words}</p><ol class="hits">{"".join(items)}</ol>'
+
+
+def _render_hit(
+    moments: Sequence[Moment], best: Moment | None, entry: Entry, name: str, place: int, hit: Hit | None
+) -> str:
+    key = entry.key
+    start = 0.0 if best is None else best.start
+    match = "" if hit is None else f'<div class="match">{hit.probability:.1%} match, log-odds {hit.score:.2f}</div>'
+    button = "" if best is None else f'<button onclick="{PLAY.format(round(start, 2))}">▶ {best}</button>'
+    return (
+        f'<li class="hit"><video controls muted preload="metadata" src="/media/{key}#t={start:.2f}"></video>'
+        f'<div><div class="name">{place}. {html.escape(name)}</div>{match}{button}'
+        f"{render_line(moments, best, entry.seconds)}</div></li>"
+    )
+
+
+def render_line(moments: Sequence[Moment], best: Moment | None, seconds: float | None) -> str:
+    """Render the scores of clips along a video's time; a click plays from there."""
+    if not moments or not seconds:
+        return ""
+    scores = [moment.score for moment in moments]
+    low, high = min(scores), max(scores)
+
+    def height(score: float) -> float:
+        share = 0.5 if high == low else (score - low) / (high - low)
+        return HEIGHT - EDGE - share * (HEIGHT - 2 * EDGE)
+
+    def place(time: float) -> float:
+        return min(WIDTH, time / seconds * WIDTH)
+
+    points = " ".join(f"{place((m.start + m.end) / 2):.1f},{height(m.score):.1f}" for m in moments)
+    bars = "".join(
+        f'<line x1="{place(m.start):.1f}" x2="{place(m.end):.1f}" y1="{height(m.score):.1f}" y2="{height(m.score):.1f}" '
+        f'stroke="{"#1a9641" if m == best else "#4878a8"}" stroke-width="5"><title>{m}: {m.score:.2f}</title></line>'
+        for m in moments
+    )
+    click = PLAY.format(f"(event.clientX-this.getBoundingClientRect().left)/this.clientWidth*{seconds:.3f}")
+    return (
+        f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" preserveAspectRatio="none" role="img" aria-label="score of each clip over time" '
+        f'onclick="{click}"><polyline points="{points}" fill="none" stroke="#999" stroke-width="1"/>{bars}</svg>'
+    )
+
+
+def render_answers(result: AnswerResult, entry: Entry, names: Mapping[str, str]) -> str:
+    """Render the answers to a question, with the video and the score line of the likeliest."""
+    rows = "".join(
+        f"<tr><td>{'' if answer.probability is None else f'{answer.probability:.1%}'}</td>"
+        f"<td>{html.escape(answer.text)}</td><td>{'' if answer.moment is None else answer.moment}</td></tr>"
+        for answer in result.answers
+    )
+    best = result.answers[0]
+    hit = _render_hit(best.moments, best.moment, entry, f"“{best.text}” in {shown_name(result.path, names)}", 1, None)
+    return f'<table class="answers">{rows}</table><ol class="hits">{hit}</ol>'

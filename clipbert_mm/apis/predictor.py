@@ -1,0 +1,235 @@
+"""A trained model with all that it takes to use it: from a checkpoint of ours alone, or from a config and weights."""
+
+import copy
+import hashlib
+import json
+import os
+import tempfile
+import zipfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from mmengine.registry import DefaultScope
+from torch import Tensor
+
+from clipbert_mm.checkpoint import check_fit, read_contents, read_source
+from clipbert_mm.registry import MODELS, TRANSFORMS
+from clipbert_mm.structures import read_answers
+
+if TYPE_CHECKING:
+    from clipbert_mm.datasets.transforms import Tokenize
+    from clipbert_mm.models import ClipBert
+
+CLIPS_PER_TILE = 256
+"""Pairs of a text and a clip in one forward pass."""
+
+
+@dataclass(frozen=True)
+class Media:
+    """A video or image as the model takes it.
+
+    Args:
+        frames: uint8 RGB frames, (K, T, H, W, 3).
+        clip_times: Start and end of each clip in seconds, (K, 2); None for images.
+        content_shape: Height and width of the picture without its padding, in pixels.
+        seconds: Length of the video; None for images.
+    """
+
+    frames: np.ndarray
+    clip_times: np.ndarray | None
+    content_shape: tuple[int, int]
+    seconds: float | None
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a model is built and fed.
+
+    Args:
+        model: Config of the model.
+        pipeline: Configs of the transforms of testing.
+        answers: The answers in their places, where there is a vocabulary of them.
+    """
+
+    model: dict[str, Any]
+    pipeline: list[dict[str, Any]]
+    answers: list[str] | None
+
+
+class Predictor:
+    """A trained model in eval mode and the transforms that feed it.
+
+    Args:
+        config_or_checkpoint: Checkpoint of ours, which says how its model is built; or a config file.
+        weights: Checkpoint of any kind that ``load_from`` takes, beside a config file; None for the config's ``load_from``.
+        device: Where the model runs; None for a GPU where there is one.
+
+    Raises:
+        CheckpointError: If the checkpoint cannot be read, is not whole, or does not fit the config.
+        ValueError: If there are no weights, or the transforms do not end in what the model takes.
+    """
+
+    def __init__(
+        self,
+        config_or_checkpoint: str | os.PathLike,
+        *,
+        weights: str | os.PathLike | None = None,
+        device: str | torch.device | None = None,
+    ) -> None:
+        self.source = os.path.abspath(config_or_checkpoint)
+        is_config = self.source.endswith(".py")
+        if weights is not None and not is_config:
+            raise ValueError(f"weights go with a config file; {config_or_checkpoint} is a checkpoint itself.")
+        self._text_folder = tempfile.TemporaryDirectory(prefix="clipbert-text-")
+        if is_config:
+            recipe, self.weights = _recipe_of_config(self.source, weights)
+        else:
+            recipe, self.weights = _recipe_of_checkpoint(self.source, self._text_folder.name), self.source
+        self.answers = recipe.answers
+        self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        with DefaultScope.overwrite_default_scope("clipbert_mm"):
+            self.model: ClipBert = MODELS.build(recipe.model)
+            self.media_steps, self.tokenize = _split(recipe.pipeline)
+        source = read_source(self.weights)
+        check_fit(self.model, [source], whole=True)
+        self.model.load_state_dict(source.tensors, strict=False)
+        self.model.requires_grad_(False).to(self.device).eval()
+        self.identity = _digest(recipe, self.weights)
+
+    @property
+    def task(self) -> str:
+        """What the model was trained for, in words."""
+        return self.model.head.task
+
+    def read(self, path: str) -> Media:
+        """Read a video or image as the model takes it.
+
+        Raises:
+            BrokenMediaError: If it cannot be read.
+        """
+        return read_media(self.media_steps, path)
+
+    @torch.no_grad()
+    def encode(self, frames: Sequence[np.ndarray]) -> Tensor:
+        """Encode videos, each (K, T, H, W, 3), as visual tokens (B, K, S, D)."""
+        preprocessor = self.model.data_preprocessor
+        batch = torch.from_numpy(np.stack(frames)).to(self.device)
+        return self.model.encode_video(preprocessor.normalize(batch))
+
+    def word_pieces(self, texts: Sequence[str]) -> list[np.ndarray]:
+        """Turn texts into word pieces, int64 (L,) each.
+
+        Raises:
+            ValueError: If a text is empty or longer than what the model was trained on.
+        """
+        for text in texts:
+            if not text.strip():
+                raise ValueError("A text is empty. Say what is to be seen in the video.")
+        pieces = [np.array(ids, np.int64) for ids in self.tokenize.tokenizer(list(texts))["input_ids"]]
+        for text, ids in zip(texts, pieces, strict=True):
+            if len(ids) > self.tokenize.max_length:
+                raise ValueError(
+                    f"The model takes texts of {self.tokenize.max_length} word pieces, {text!r} has {len(ids)}. Say it shorter."
+                )
+        return pieces
+
+    @torch.no_grad()
+    def clip_logits(self, tokens: Tensor, pieces: Sequence[np.ndarray]) -> Tensor:
+        """Predict every text beside every clip of every video.
+
+        Args:
+            tokens: Visual tokens of videos, (V, K, S, D).
+            pieces: Word pieces of texts, (L,) each.
+
+        Returns:
+            Clip logits on the CPU, (M, V, K, C).
+        """
+        tokens = tokens.to(self.device)
+        height = max(1, CLIPS_PER_TILE // (tokens.shape[0] * tokens.shape[1]))  # texts in a tile
+        tiles = [self.score(tokens, pieces[top : top + height]).cpu() for top in range(0, len(pieces), height)]
+        return torch.cat(tiles)
+
+    def score(self, tokens: Tensor, pieces: Sequence[np.ndarray]) -> Tensor:
+        """Predict every text beside every clip in one pass; as :meth:`clip_logits`, on the device and with gradients."""
+        videos = torch.arange(len(tokens), device=tokens.device).repeat(len(pieces))  # (M·V,)
+        batch = self.model.data_preprocessor.pad_texts(pieces)
+        repeated = {key: value.to(self.device).repeat_interleave(len(tokens), dim=0) for key, value in batch.items()}
+        clip_logits = self.model.score(tokens, repeated["text_ids"], repeated["text_mask"], videos)  # (M·V, K, C)
+        return clip_logits.unflatten(0, (len(pieces), len(tokens)))
+
+    def pooled_scores(self, clip_logits: Tensor) -> Tensor:
+        """Return what the head makes of logits pooled over the clips: (M, V), or (M, V, C) for answers."""
+        pooled = self.model.head.scores(self.model.aggregator(clip_logits.flatten(0, 1)))
+        return pooled.unflatten(0, clip_logits.shape[:2])
+
+    def clip_scores(self, clip_logits: Tensor) -> Tensor:
+        """Return the same of each clip alone, as for a video of one clip: (M, V, K), or (M, V, K, C) for answers."""
+        alone = self.model.head.scores(self.model.aggregator(clip_logits.flatten(0, 2)[:, None]))
+        return alone.unflatten(0, clip_logits.shape[:3])
+
+
+def read_media(steps: Sequence[Any], path: str) -> Media:
+    """Run the transforms up to the frames over a file; see :meth:`Predictor.read`."""
+    results: dict[str, Any] = dict(path=path)
+    for step in steps:
+        results = step(results)
+    seconds = results["total_frames"] / results["avg_fps"] if "avg_fps" in results else None
+    return Media(results["frames"], results.get("clip_times"), tuple(results["content_shape"]), seconds)
+
+
+def _recipe_of_checkpoint(path: str, text_folder: str) -> Recipe:
+    contents = read_contents(path)
+    contents.write_text_files(text_folder)
+    return Recipe(contents.model_config(text_folder), contents.pipeline(text_folder), contents.answers)
+
+
+def _recipe_of_config(path: str, weights: str | os.PathLike | None) -> tuple[Recipe, str]:
+    from clipbert_mm.engine.config import load_config
+
+    config = load_config(path, needs=("model", "test_dataloader"))
+    chosen = weights or config.get("load_from")
+    if not isinstance(chosen, (str, os.PathLike)):
+        raise ValueError(
+            f"{path} names no single checkpoint as load_from, got {chosen!r}. Give weights=CHECKPOINT beside it."
+        )
+    dataset = config.test_dataloader.dataset
+    answers = None
+    if dataset.get("answer_file"):
+        places = read_answers(os.path.join(dataset.get("data_root", ""), dataset.answer_file))
+        answers = sorted(places, key=places.__getitem__)
+    recipe = Recipe(config.model.to_dict(), [step.to_dict() for step in dataset.pipeline], answers)
+    return recipe, os.fspath(chosen)
+
+
+def _split(pipeline: Sequence[dict[str, Any]]) -> tuple[list[Any], "Tokenize"]:
+    """Build the transforms that make frames, and the one that makes word pieces."""
+    kinds = [step["type"] for step in pipeline]
+    if "Tokenize" not in kinds or "ResizePad" not in kinds[: kinds.index("Tokenize")]:
+        raise ValueError(
+            f"A pipeline of ..., ResizePad, Tokenize, PackInputs is expected, got {', '.join(kinds)}. Use a config for testing."
+        )
+    place = kinds.index("Tokenize")
+    steps = [TRANSFORMS.build(copy.deepcopy(step)) for step in pipeline[: place + 1]]
+    return steps[:-1], steps[-1]
+
+
+def _digest(recipe: Recipe, weights: str) -> str:
+    """Return what two predictors have in common whose visual tokens are the same."""
+    steps = [step for step in recipe.pipeline if step["type"] not in ("Tokenize", "PackInputs")]
+    model = {name: recipe.model[name] for name in ("data_preprocessor", "backbone", "projection", "temporal_fusion")}
+    digest = hashlib.sha256(json.dumps([steps, model], sort_keys=True, default=str).encode())
+    if zipfile.is_zipfile(weights):  # its directory has a checksum of each tensor
+        with zipfile.ZipFile(weights) as archive:
+            for record in archive.infolist():
+                if "/data/" in record.filename:
+                    digest.update(f"{record.filename.partition('/')[2]} {record.CRC} {record.file_size}\n".encode())
+    elif os.path.isfile(weights):
+        with open(weights, "rb") as file:
+            while block := file.read(1 << 20):
+                digest.update(block)
+    else:
+        digest.update(weights.encode())
+    return digest.hexdigest()[:16]

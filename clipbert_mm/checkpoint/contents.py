@@ -1,0 +1,197 @@
+"""What a checkpoint carries beside weights, so that the file alone is enough to test it or to search with it."""
+
+import copy
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from clipbert_mm.checkpoint.errors import CheckpointError
+from clipbert_mm.checkpoint.reading import read_checkpoint
+from clipbert_mm.structures import written_whole
+
+KEY = "contents"
+"""Under what it lies in a checkpoint."""
+TRAINING_ONLY = (
+    "init_cfg",
+    "frozen",
+    "frozen_stages",
+    "dropout",
+    "pixel_sampling",
+    "norm_eval",
+    "mlm_head",
+    "drop_path_rate",
+)
+"""Settings of a model that do not matter once it is trained."""
+
+
+@dataclass(frozen=True)
+class Contents:
+    """What a checkpoint of ours carries.
+
+    Args:
+        version: Version of clipbert_mm that wrote it.
+        task: What the head was trained for: "retrieval", "open-ended questions", "multiple choice", ...
+        model: Config of the model, after input and strides followed the weights it started from.
+        pipelines: Configs of the transforms of each split that there was ("train", "val", "test").
+        text_files: The tokenizer's files by name and, where the encoder's architecture was a folder or a name, its
+            ``config.json``.
+        answers: The answers in their places, for questions with a vocabulary of answers; else None.
+
+    Example:
+        >>> contents = read_contents("work_dirs/retrieval/epoch_8.pth")  # doctest: +SKIP
+        >>> folder = contents.write_text_files("gallery/text")  # doctest: +SKIP
+        >>> model = MODELS.build(contents.model_config(folder))  # doctest: +SKIP
+        >>> pipeline = Compose(contents.pipeline(folder))  # doctest: +SKIP
+    """
+
+    version: str
+    task: str
+    model: dict[str, Any]
+    pipelines: dict[str, list[dict[str, Any]]]
+    text_files: dict[str, str]
+    answers: list[str] | None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values, for a checkpoint."""
+        return asdict(self)
+
+    def write_text_files(self, folder: str | os.PathLike) -> str:
+        """Write the tokenizer's files to a folder that :class:`~clipbert_mm.datasets.transforms.Tokenize` takes.
+
+        Returns:
+            The folder.
+
+        Raises:
+            CheckpointError: If the training had no tokenizer.
+        """
+        if not self.text_files:
+            raise CheckpointError("The checkpoint carries no tokenizer: its training tokenised nothing.")
+        for name, text in self.text_files.items():
+            with written_whole(Path(folder) / os.path.basename(name)) as file:
+                file.write(text)
+        return os.fspath(folder)
+
+    def pipeline(self, text_folder: str) -> list[dict[str, Any]]:
+        """Return the transforms of testing (of validation or training, where there was no testing).
+
+        Args:
+            text_folder: What :meth:`write_text_files` wrote.
+
+        Raises:
+            CheckpointError: If the training had no pipeline.
+        """
+        for split in ("test", "val", "train"):
+            if self.pipelines.get(split):
+                steps = copy.deepcopy(self.pipelines[split])
+                for step in steps:
+                    if "tokenizer" in step:
+                        step["tokenizer"] = text_folder
+                        step.pop("train_on", None)
+                return steps
+        raise CheckpointError("The checkpoint carries no pipeline: its training had none.")
+
+    def model_config(self, text_folder: str) -> dict[str, Any]:
+        """Return the config of the model; an architecture that was a folder or a name is read from ``text_folder``."""
+        model = copy.deepcopy(self.model)
+        if "config.json" in self.text_files:
+            model["encoder"]["architecture"] = text_folder
+        return model
+
+
+def contents_of(checkpoint: Mapping[str, Any], path: str) -> Contents:
+    """Take what a checkpoint that was read carries.
+
+    Raises:
+        CheckpointError: If it carries nothing of the kind.
+    """
+    saved = checkpoint.get(KEY)
+    if not isinstance(saved, Mapping):
+        raise CheckpointError(
+            f"{path} does not say how its model is built: it is another library's, or was written before checkpoints "
+            "carried that. Give its config beside it."
+        )
+    return Contents(**{name: saved[name] for name in Contents.__dataclass_fields__})
+
+
+def read_contents(path: str | os.PathLike) -> Contents:
+    """Read what a checkpoint of ours carries beside weights; the weights stay on the disk, and no code in it is run.
+
+    Args:
+        path: File that training wrote.
+
+    Raises:
+        CheckpointError: If it cannot be read, or is not ours.
+    """
+    return contents_of(read_checkpoint(os.fspath(path)), os.fspath(path))
+
+
+def plain(value: Any) -> Any:  # noqa: ANN401
+    """Return a config's value as dicts, lists and plain values, which weights-only loading takes; others by their words.
+
+    >>> plain({"size": (2, 2), "folder": Path("data")})
+    {'size': (2, 2), 'folder': 'data'}
+    """
+    if isinstance(value, Mapping):
+        return {str(key): plain(each) for key, each in value.items()}
+    if isinstance(value, (list, tuple)):
+        return type(value)(plain(each) for each in value)
+    return value if value is None or isinstance(value, (bool, int, float, str)) else str(value)
+
+
+def differences(saved: Contents, now: Contents) -> tuple[list[str], list[str]]:
+    """Say where a config and a checkpoint that is to be tested with it disagree.
+
+    Args:
+        saved: What the checkpoint carries.
+        now: The same of the config.
+
+    Returns:
+        What makes the results meaningless, and what may be meant: settings of the model that no tensor shows, and of the clips.
+    """
+    wrong = []
+    if saved.task != now.task:
+        wrong.append(f"task: checkpoint {saved.task}, config {now.task}")
+    if None not in (saved.answers, now.answers) and saved.answers != now.answers:
+        place = next(
+            (
+                i
+                for i, pair in enumerate(zip(saved.answers or (), now.answers or (), strict=False))
+                if pair[0] != pair[1]
+            ),
+            min(len(saved.answers or ()), len(now.answers or ())),
+        )
+        theirs, ours = ((answers or [])[place : place + 1] or ["none"] for answers in (saved.answers, now.answers))
+        wrong.append(f"answer {place}: checkpoint {theirs[0]!r}, config {ours[0]!r}")
+    doubtful = _compare("model", saved.model, now.model)
+    steps, steps_now = (_steps(contents.pipelines.get("test")) for contents in (saved, now))
+    for kind in steps.keys() & steps_now.keys():
+        doubtful += _compare(kind, steps[kind], steps_now[kind])
+    return wrong, sorted(doubtful)
+
+
+def _steps(pipeline: list[dict[str, Any]] | None) -> dict[str, dict[str, Any]]:
+    """Return the settings of each kind of transform that a score depends on."""
+    hidden = (
+        "type",
+        "tokenizer",
+        "train_on",
+        "vocab_size",
+        "num_threads",
+        "backend",
+    )  # the tokenizer is compared by its words
+    return {
+        str(step["type"]): {key: value for key, value in step.items() if key not in hidden} for step in pipeline or ()
+    }
+
+
+def _compare(name: str, saved: Any, now: Any) -> list[str]:  # noqa: ANN401
+    if isinstance(saved, Mapping) and isinstance(now, Mapping):
+        keys = [key for key in {**saved, **now} if key not in TRAINING_ONLY]
+        return [said for key in keys for said in _compare(f"{name}.{key}", saved.get(key), now.get(key))]
+    if isinstance(saved, (list, tuple)) and isinstance(now, (list, tuple)) and list(saved) == list(now):
+        return []
+    if saved == now or name == "model.encoder.architecture":
+        return []
+    return [f"{name}: checkpoint {saved!r}, config {now!r}"]

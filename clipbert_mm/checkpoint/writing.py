@@ -1,0 +1,143 @@
+"""Writing checkpoints so that a file that has its name is whole, whatever ends the writing."""
+
+import errno
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import IO, Any, cast
+
+import torch
+from torch import Tensor
+
+from clipbert_mm.checkpoint.errors import CheckpointError
+from clipbert_mm.checkpoint.wholeness import LAST
+from clipbert_mm.structures.files import sync_folder
+
+PART = ".part"
+"""What the name of a file ends with until it is whole."""
+
+
+def write_checkpoint(content: dict[str, Any], path: str | os.PathLike) -> int:
+    """Write a checkpoint under another name in the same folder, flush it to the disk, and rename it.
+
+    Args:
+        content: What ``torch.save`` takes.
+        path: The file; one that is there is replaced once the new one is whole.
+
+    Returns:
+        The size in bytes.
+
+    Raises:
+        CheckpointError: If it cannot be written: which file, how many bytes it takes and how many are free. What was there
+            stays, and nothing is left of the new one.
+    """
+    target = Path(path).absolute()
+    needed = size_of(content)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if shutil.disk_usage(target.parent).free < needed:  # before the disk is filled for nothing
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        with _renamed(target) as file:
+            sink = _Sink(file)
+            try:
+                torch.save(content, cast(IO[bytes], sink))
+            except RuntimeError:
+                if sink.error is not None:
+                    raise sink.error from None
+                raise
+    except OSError as error:
+        raise CheckpointError(
+            f"The checkpoint {target} cannot be written: {error.strerror}. {_room(target.parent, needed)} Older checkpoints "
+            "are as they were. Make room or choose another folder (--work-dir, or out_dir of CheckpointHook) and go on with "
+            "--resume."
+        ) from error
+    return target.stat().st_size
+
+
+def note_last(work_dir: str | os.PathLike, path: str) -> None:
+    """Note in a work folder which checkpoint was written last."""
+    with _renamed(Path(work_dir) / LAST) as file:
+        file.write(path.encode())
+
+
+@contextmanager
+def _renamed(target: Path) -> Iterator[IO[bytes]]:
+    """Open a file that gets its name once it is whole and on the disk; else nothing is left of it."""
+    part = target.with_name(f".{target.name}.{os.getpid()}{PART}")
+    try:
+        with open(part, "wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(part, target)
+        sync_folder(target.parent)
+    finally:
+        with suppress(OSError):
+            part.unlink(missing_ok=True)
+
+
+class _Sink:
+    """A file that remembers why it could not be written, which torch's error does not say."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self.file = file
+        self.error: OSError | None = None
+
+    def write(self, data: Any) -> int:  # noqa: ANN401
+        try:
+            return self.file.write(data)
+        except OSError as error:
+            self.error = error
+            raise
+
+    def flush(self) -> None:
+        self.file.flush()
+
+
+def size_of(content: object) -> int:
+    """Return how many bytes the tensors of a checkpoint take; what shares memory is written once."""
+    storages: dict[int, int] = {}
+
+    def visit(value: object) -> None:
+        if isinstance(value, Tensor):
+            storage = value.untyped_storage()
+            storages[storage.data_ptr()] = storage.nbytes()
+        elif isinstance(value, dict):
+            for each in value.values():
+                visit(each)
+        elif isinstance(value, (list, tuple)):
+            for each in value:
+                visit(each)
+
+    visit(content)
+    return sum(storages.values())
+
+
+def prepare_folder(folder: str | os.PathLike) -> None:
+    """Make the folder of checkpoints, see that it can be written to, and remove what a killed run left half-written.
+
+    Raises:
+        CheckpointError: If it cannot be made or written to.
+    """
+    path = Path(folder).absolute()
+    probe = path / f".probe.{os.getpid()}{PART}"
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        probe.touch()
+        for part in path.glob(f".*{PART}"):
+            part.unlink(missing_ok=True)
+    except OSError as error:
+        raise CheckpointError(
+            f"Checkpoints cannot be written to {path}: {error.strerror}. Choose another folder (--work-dir, or out_dir of "
+            "CheckpointHook)."
+        ) from error
+
+
+def _room(folder: Path, needed: int) -> str:
+    try:
+        free = f"{shutil.disk_usage(folder).free / 1e6:.1f} MB are free there"
+    except OSError:
+        free = "the folder cannot be looked at"
+    return f"It takes {needed / 1e6:.1f} MB, and {free}."

@@ -1,0 +1,125 @@
+"""Videos that lie as folders of their frames."""
+
+import re
+from collections.abc import Iterator, Sequence
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+from mmcv.transforms import BaseTransform
+
+from clipbert_mm.datasets.transforms.images import decode_image
+from clipbert_mm.datasets.transforms.readers import VideoReader
+from clipbert_mm.datasets.transforms.storage import BrokenMediaError, list_names, read_bytes
+from clipbert_mm.registry import TRANSFORMS
+
+FRAME_NAME = re.compile(r"(?P<prefix>\D*)(?P<number>\d+)(\.(jpg|jpeg|png|bmp|webp))?", re.IGNORECASE)
+"""Name of a frame in a folder of frames; without an ending in an LMDB of files without endings."""
+
+
+class FrameFolder(VideoReader):
+    """Frames that lie as images, one a frame.
+
+    Args:
+        paths: The images in their order.
+        avg_fps: Frames a second.
+    """
+
+    def __init__(self, paths: Sequence[str], avg_fps: float) -> None:
+        self.paths = paths
+        self.total_frames, self.avg_fps = len(paths), avg_fps
+
+    def read(self, frame_inds: Sequence[int]) -> Iterator[tuple[int, np.ndarray]]:
+        """Read frames; see :meth:`VideoReader.read`.
+
+        Raises:
+            BrokenMediaError: If one cannot be read, or has another size than the others.
+        """
+        size: str | None = None
+        for i in frame_inds:
+            picture = decode_image(self.paths[i])
+            found = f"{picture.shape[1]} x {picture.shape[0]}"
+            size = size or found
+            if found != size:
+                expected = f"expected the size of {self.paths[frame_inds[0]]}, {size} pixels, got {found}"
+                raise BrokenMediaError(self.paths[i], expected)
+            yield i, picture
+
+
+@TRANSFORMS.register_module()
+class OpenFrames(BaseTransform):
+    """Open a video that lies as a folder of its frames: ``000001.jpg``, ``000002.jpg``, ...
+
+    The names are a number that counts up without a gap, from any start, perhaps behind the same word in all of them. The
+    folder may hold a ``fps.txt`` with the frames a second, such as ``25`` or ``30000/1001``.
+
+    Required Keys:
+        path (of the folder; see :mod:`~clipbert_mm.datasets.transforms.storage` for where it may lead)
+
+    Added Keys:
+        video_reader, total_frames, avg_fps
+
+    Args:
+        fps: Frames a second in folders without a ``fps.txt``; None if all have one.
+
+    Raises:
+        ValueError: If ``fps`` is not above 0.
+    """
+
+    def __init__(self, *, fps: float | None = None) -> None:
+        if fps is not None and not fps > 0:
+            raise ValueError(f"OpenFrames expects fps > 0, got {fps}.")
+        self.fps = fps
+
+    def transform(self, results: dict[str, Any]) -> dict[str, Any]:
+        """Add the reader.
+
+        Raises:
+            BrokenMediaError: If there is no such folder, it has no frames or lacks some, or no frame rate is known.
+        """
+        path = results["path"].rstrip("/")
+        names = list_names(path)
+        if not names:
+            raise BrokenMediaError(path, "there is no such folder of frames, or it is empty")
+        frames = _order_frames(path, names)
+        reader = FrameFolder(frames, self.read_fps(path, names))
+        return results | dict(video_reader=reader, total_frames=reader.total_frames, avg_fps=reader.avg_fps)
+
+    def read_fps(self, path: str, names: Sequence[str]) -> float:
+        """Return the frames a second of a folder with these files."""
+        if not {"fps.txt", "fps"} & set(names):  # without an ending in an LMDB of files without endings
+            if self.fps is None:
+                raise BrokenMediaError(
+                    path, "its frame rate is not known; set fps of OpenFrames or put a fps.txt there"
+                )
+            return float(self.fps)
+        text = read_bytes(f"{path}/fps.txt").decode(errors="replace").strip()
+        try:
+            fps = float(Fraction(text))
+        except (ValueError, ZeroDivisionError):
+            fps = 0.0
+        if not fps > 0:
+            raise BrokenMediaError(
+                f"{path}/fps.txt", f"expected the frames a second, such as 25 or 30000/1001, got {text!r}"
+            )
+        return fps
+
+
+def _order_frames(folder: str, names: list[str]) -> list[str]:
+    """Return the paths of the frames among the files of a folder, in their order."""
+    found = [match for match in map(FRAME_NAME.fullmatch, names) if match]
+    prefixes = {match["prefix"] for match in found}
+    numbers = sorted(int(match["number"]) for match in found)
+    if not found or len(prefixes) > 1:
+        got = (
+            f"names that begin with {' and '.join(map(repr, sorted(prefixes)))}"
+            if found
+            else f"{len(names)} other files"
+        )
+        raise BrokenMediaError(folder, f"expected frames 000001.jpg, 000002.jpg, ..., got {got}")
+    if numbers != list(range(numbers[0], numbers[0] + len(numbers))):
+        gap = next(i for i, number in enumerate(numbers, start=numbers[0]) if i != number)
+        raise BrokenMediaError(
+            folder, f"expected one frame for each number from {numbers[0]} to {numbers[-1]}; see {gap}"
+        )
+    return [f"{folder}/{match[0]}" for match in sorted(found, key=lambda match: int(match["number"]))]

@@ -1,0 +1,73 @@
+"""Which libraries can read videos, and how they are installed."""
+
+import importlib
+from collections.abc import Callable
+from importlib.util import find_spec
+
+from clipbert_mm.datasets.transforms.readers.base import VideoReader
+from clipbert_mm.datasets.transforms.readers.decord_reader import DecordReader
+from clipbert_mm.datasets.transforms.readers.gif_reader import GifReader, is_gif
+from clipbert_mm.datasets.transforms.readers.opencv_reader import OpenCVReader
+from clipbert_mm.datasets.transforms.readers.pyav_reader import PyAVReader
+from clipbert_mm.datasets.transforms.readers.torchcodec_reader import TorchCodecReader
+
+BACKENDS: dict[str, Callable[[str, int], VideoReader]] = {
+    "pyav": PyAVReader,
+    "decord": DecordReader,
+    "opencv": OpenCVReader,
+    "torchcodec": TorchCodecReader,
+}
+"""Reader of each library."""
+MODULES = {
+    "pyav": ("av", "pip install av"),
+    "decord": ("decord", "pip install decord"),
+    "opencv": ("cv2", "pip install opencv-python-headless"),
+    "torchcodec": ("torchcodec.decoders", "pip install torchcodec"),
+}
+"""What is imported, and the command that installs it."""
+
+
+class BackendError(RuntimeError):
+    """A library for videos that is not there, or does not work."""
+
+
+def check_backend(backend: str) -> None:
+    """See that a library can be used.
+
+    Raises:
+        ValueError: If there is none of this name.
+        BackendError: If it is not installed, or does not find what it needs.
+    """
+    if backend not in BACKENDS:
+        raise ValueError(f"OpenVideo expects backend {', '.join(BACKENDS)}, got {backend!r}.")
+    module, command = MODULES[backend]
+    package = module.partition(".")[0]
+    if find_spec(package) is None:
+        raise BackendError(f"OpenVideo(backend={backend!r}) needs {package}, which is not installed: {command}")
+    try:
+        importlib.import_module(module)
+    except Exception as error:  # torchcodec raises RuntimeError, others ImportError or OSError
+        needs = (
+            "the system's FFmpeg, and a release that goes with the installed torch: apt-get install ffmpeg"
+            if backend == "torchcodec"
+            else f"to be installed anew: {command}"
+        )
+        first = str(error).strip().partition("\n")[0]
+        raise BackendError(
+            f"OpenVideo(backend={backend!r}): {package} cannot be imported and needs {needs} ({first})"
+        ) from error
+
+
+def open_reader(name: str, backend: str, num_threads: int) -> VideoReader:
+    """Open a file with the reader that is for it; animated GIFs have their own.
+
+    Args:
+        name: The file.
+        backend: Name of the library.
+        num_threads: Threads of the decoder.
+    """
+    with open(name, "rb") as file:
+        head = file.read(6)
+        if is_gif(head):
+            return GifReader(head + file.read())
+    return BACKENDS[backend](name, num_threads)

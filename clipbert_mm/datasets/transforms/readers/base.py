@@ -1,0 +1,44 @@
+"""What every reader of a video can do."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+
+class VideoReader(ABC):
+    """An open video, whichever library decodes it. Frames count from 0 in the order in which they are shown.
+
+    The rules that hold for all: a frame is what the file shows, so what an edit list cuts away does not count; frame i is the
+    i-th shown one, however unevenly they are spaced; pictures are upright, as the file says that its camera was held; colours
+    are converted by the matrix and range that the file names.
+
+    Attributes:
+        total_frames: Number of frames that are shown.
+        avg_fps: Frames a second, on average.
+    """
+
+    total_frames: int
+    avg_fps: float
+
+    @abstractmethod
+    def read(self, frame_inds: Sequence[int]) -> Iterator[tuple[int, np.ndarray]]:
+        """Decode frames, each once.
+
+        Args:
+            frame_inds: Places of the frames, distinct and ascending.
+
+        Yields:
+            Place and picture, (H, W, 3) uint8 RGB, of each, in any order; a picture may be good only until the next.
+
+        Raises:
+            IndexError: If a frame is not there.
+        """
+
+    def close(self) -> None:  # noqa: B027
+        """Let go of the file."""
+
+
+def missing_frame(total_frames: int, frame_inds: Sequence[int]) -> IndexError:
+    """Return the error that says which frame a decoder did not give."""
+    return IndexError(f"expected {total_frames} frames, frame {min(frame_inds)} cannot be decoded")

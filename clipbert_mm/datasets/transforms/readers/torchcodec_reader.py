@@ -1,0 +1,33 @@
+"""Torchcodec."""
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from clipbert_mm.datasets.transforms.readers.base import VideoReader
+from clipbert_mm.datasets.transforms.readers.index import index_file
+
+
+class TorchCodecReader(VideoReader):
+    """Frames of a video by torchcodec in its exact mode, which passes over the packets of the file once.
+
+    Args:
+        name: The file.
+        num_threads: Threads of the decoder.
+
+    Raises:
+        ValueError: If it is a file of which torchcodec takes other frames than it shows; see
+            :meth:`FrameIndex.check_other`.
+    """
+
+    def __init__(self, name: str, num_threads: int = 1) -> None:
+        from torchcodec.decoders import VideoDecoder
+
+        self.reader = VideoDecoder(name, dimension_order="NHWC", num_ffmpeg_threads=num_threads, seek_mode="exact")
+        index = index_file(name)
+        index.check_other("torchcodec", len(self.reader))
+        self.total_frames, self.avg_fps = index.total_frames, index.avg_fps
+
+    def read(self, frame_inds: Sequence[int]) -> Iterator[tuple[int, np.ndarray]]:
+        """Decode frames; see :meth:`VideoReader.read`."""
+        yield from zip(frame_inds, self.reader.get_frames_at(list(frame_inds)).data.numpy(), strict=True)

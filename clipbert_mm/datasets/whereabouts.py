@@ -1,0 +1,58 @@
+"""Which file each process that loads data is at: for the case that one hangs or dies and cannot say so itself."""
+
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch.utils.data import get_worker_info
+
+WORKERS = 256
+"""Workers of one loader that are told apart; of more, two share a row."""
+ROW = np.dtype([("pid", np.int64), ("since", np.float64), ("path", "S1008")])
+
+
+@dataclass(frozen=True)
+class Loading:
+    """A file that a process is at.
+
+    Args:
+        pid: The process.
+        seconds: How long it has been at it.
+        path: The file.
+    """
+
+    pid: int
+    seconds: float
+    path: str
+
+
+class Whereabouts:
+    """What each process is at, in memory that a dataset's workers share with the process that reads from them."""
+
+    def __init__(self) -> None:
+        self._bytes = torch.zeros((WORKERS + 1) * ROW.itemsize, dtype=torch.uint8).share_memory_()
+
+    @property
+    def _rows(self) -> np.ndarray:
+        return self._bytes.numpy().view(ROW)
+
+    @contextmanager
+    def at(self, path: str) -> Iterator[None]:
+        """Note that this process is at a file until the block ends, well or not."""
+        worker = get_worker_info()
+        number = WORKERS if worker is None else worker.id % WORKERS
+        self._rows[number] = (os.getpid(), time.monotonic(), os.fsencode(path)[-1000:])
+        try:
+            yield
+        finally:
+            self._rows["pid"][number] = 0
+
+    def loading(self) -> list[Loading]:
+        """Return what processes are at, the longest first."""
+        busy = sorted(self._rows[self._rows["pid"] != 0], key=lambda row: row["since"])
+        now = time.monotonic()
+        return [Loading(int(row["pid"]), now - float(row["since"]), os.fsdecode(bytes(row["path"]))) for row in busy]

@@ -1,0 +1,54 @@
+"""A loss that is no number ends the training before it costs more."""
+
+from typing import Any
+
+import torch
+from mmengine.hooks import Hook
+from mmengine.runner import Runner
+
+from clipbert_mm.registry import HOOKS
+
+SHOWN = 32
+"""Items that the error lists at most."""
+
+
+@HOOKS.register_module()
+class FiniteLossHook(Hook):
+    """End training at the first loss that is infinite or no number, and say at which step and with which items.
+
+    Under loss scaling (fp16) a gradient may be infinite, which skips a step and is no error; a loss may not.
+    """
+
+    priority = "VERY_HIGH"
+
+    def __init__(self) -> None:
+        self.good: str | None = None
+        """The last checkpoint whose weights gave a finite loss afterwards."""
+
+    def after_train_iter(
+        self, runner: Runner, batch_idx: int, data_batch: dict | None = None, outputs: dict[str, Any] | None = None
+    ) -> None:
+        """Look at the losses.
+
+        Raises:
+            FloatingPointError: If one is not finite.
+        """
+        losses = {
+            key: float(torch.as_tensor(value).detach()) for key, value in (outputs or {}).items() if "loss" in key
+        }
+        last = runner.message_hub.get_info("last_ckpt")
+        if torch.tensor(list(losses.values())).isfinite().all():
+            self.good = last
+            return
+        samples = (data_batch or {}).get("data_samples", ())
+        more = f"\n  and {len(samples) - SHOWN} more" if len(samples) > SHOWN else ""
+        items = "".join(f"\n  {sample.path}: {sample.texts}" for sample in samples[:SHOWN])
+        said = ", ".join(f"{key} {value:g}" for key, value in losses.items())
+        good = "There is no good checkpoint yet." if self.good is None else f"The last good checkpoint is {self.good}."
+        if last != self.good:
+            good += f" {last} was written just before, and this loss is of its weights."
+        raise FloatingPointError(
+            f"The loss is not finite at step {runner.iter + 1} (epoch {runner.epoch + 1}, batch {batch_idx + 1}), process "
+            f"{runner.rank}: {said}. {good} Lower the learning rate, clip gradients, or look at the items of the batch "
+            f"(tools/analysis_tools/browse_dataset.py):{items}{more}"
+        )

@@ -1,0 +1,156 @@
+"""Do checkpoints and the run fit each other?"""
+
+import hashlib
+import json
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from mmengine.hooks import Hook
+from mmengine.model import is_model_wrapper
+from mmengine.runner import BaseLoop, Runner
+
+from clipbert_mm.checkpoint import CheckpointError, Contents, Convention, Source, check_fit
+from clipbert_mm.checkpoint.contents import KEY, contents_of, differences, plain
+from clipbert_mm.checkpoint.fit import within
+from clipbert_mm.registry import HOOKS
+from clipbert_mm.version import __version__
+
+
+def datasets_of(runner: Runner) -> list[Any]:
+    """Return the datasets that the run has built, training's first."""
+    loops = (runner._train_loop, runner._val_loop, runner._test_loop)  # configs until they begin
+    return [loop.dataloader.dataset for loop in loops if isinstance(loop, BaseLoop)]
+
+
+def vocabulary_digest(runner: Runner) -> str | None:
+    """Return a digest of the word pieces that the run's data is tokenised with; None if it is not tokenised."""
+    tokenizer = next((dataset.tokenizer for dataset in datasets_of(runner)), None)
+    if tokenizer is None:
+        return None
+    return hashlib.sha256(json.dumps(sorted(tokenizer.get_vocab().items())).encode()).hexdigest()[:16]
+
+
+def run_contents(runner: Runner) -> Contents:
+    """Return what a checkpoint of the run carries beside weights."""
+    model, datasets = _bare(runner.model), datasets_of(runner)
+    answers = next((dataset.answers for dataset in datasets if getattr(dataset, "answers", None) is not None), None)
+    pipelines = {}
+    for split in ("train", "val", "test"):
+        dataset = (runner.cfg.get(f"{split}_dataloader") or {}).get("dataset")
+        if isinstance(dataset, Mapping):
+            pipelines[split] = plain(dataset.get("pipeline") or dataset.get("datasets", [{}])[0].get("pipeline", []))
+    return Contents(
+        version=__version__,
+        task=getattr(model.head, "task", type(model.head).__name__),
+        model=plain(runner.cfg.model),
+        pipelines=pipelines,
+        text_files=_text_files(runner),
+        answers=None if answers is None else sorted(answers, key=answers.__getitem__),
+    )
+
+
+def _text_files(runner: Runner) -> dict[str, str]:
+    """Return the tokenizer's files, and the config of an encoder whose architecture is read from a folder or a name."""
+    from transformers import CONFIG_MAPPING
+
+    tokenizer = next((dataset.tokenizer for dataset in datasets_of(runner)), None)
+    if tokenizer is None:
+        return {}
+    with tempfile.TemporaryDirectory() as scratch:
+        tokenizer.save_pretrained(scratch)
+        files = {path.name: path.read_text(encoding="utf-8") for path in sorted(Path(scratch).iterdir())}
+    if runner.cfg.model.encoder.get("architecture", "bert") not in CONFIG_MAPPING:
+        files["config.json"] = _bare(runner.model).encoder.bert.config.to_json_string(use_diff=False)
+    return files
+
+
+@HOOKS.register_module()
+class CheckpointFitHook(Hook):
+    """See that checkpoints fit the model before their weights are taken over, and report what is taken.
+
+    Testing and resuming need every weight. Training from ``load_from`` may leave parts new; the report says which. Checkpoints
+    of ours carry a digest of the vocabulary that they were trained with, since other word pieces make their weights
+    meaningless, how they want their frames, and all else that it takes to test them
+    (:class:`~clipbert_mm.checkpoint.Contents`); a test says where its config disagrees.
+
+    Args:
+        min_share: Smallest share of the tensors of each module that a checkpoint of ``load_from`` is for, 0 to 1.
+        fresh: Modules that take nothing from ``load_from``, such as "head" to train on other answers.
+    """
+
+    def __init__(self, *, min_share: float = 0.95, fresh: Sequence[str] = ()) -> None:
+        if isinstance(fresh, str) or not 0 <= min_share <= 1:
+            raise ValueError(
+                f"CheckpointFitHook expects min_share in [0, 1] and fresh a list, got {min_share} and {fresh!r}."
+            )
+        self.min_share = min_share
+        self.fresh = tuple(fresh)
+        self._contents: dict[str, Any] | None = None
+
+    def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        """Note the vocabulary, how frames come in, and what else a test of the checkpoint takes."""
+        if self._contents is None:  # it stays the same over a run
+            self._contents = run_contents(runner).to_dict()
+        checkpoint[KEY] = self._contents
+        checkpoint["vocabulary"] = vocabulary_digest(runner)
+        checkpoint["convention"] = Convention.of_model(_bare(runner.model)).to_dict()
+        checkpoint["attention_heads"] = _bare(runner.model).encoder.bert.config.num_attention_heads
+
+    def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        """Compare, log the report, and take out what is to be trained afresh.
+
+        Raises:
+            CheckpointError: If a checkpoint does not fit, or was trained with other word pieces or other frames.
+        """
+        model, now = _bare(runner.model), vocabulary_digest(runner)
+        sources = checkpoint["sources"]
+        for source in sources:
+            trained_with = source.rest.get("vocabulary")
+            if None not in (trained_with, now) and trained_with != now:
+                raise CheckpointError(
+                    f"The checkpoint {source.path} was trained with another vocabulary (digest {trained_with}) than the data's "
+                    f"tokenizer has ({now}). Set `tokenizer` of Tokenize to the folder of the training."
+                )
+            if source.convention is not None and not source.convention.agrees(Convention.of_model(model)):
+                raise CheckpointError(
+                    f"{source.path} ({source.title}) wants its frames as {source.convention}, the model has "
+                    f"{Convention.of_model(model)}. Set mean, std and to_bgr of the data_preprocessor and style of "
+                    "the backbone."
+                )
+        trains = isinstance(runner._train_loop, BaseLoop)  # a config until training begins
+        needs_all = not trains or runner._resume
+        if needs_all:
+            self._compare(runner, sources)
+        fresh = () if needs_all else self.fresh
+        report = check_fit(model, sources, whole=needs_all, min_share=self.min_share, fresh=fresh)
+        runner.logger.info(str(report))
+        for name in list(checkpoint["state_dict"]):
+            if within(name, fresh):
+                del checkpoint["state_dict"][name]
+
+    @staticmethod
+    def _compare(runner: Runner, sources: Sequence[Source]) -> None:
+        """Say where the config and checkpoints that are tested or resumed disagree.
+
+        Raises:
+            CheckpointError: If the results would mean nothing: another task, or other answers.
+        """
+        for source in sources:
+            if KEY not in source.rest:
+                continue
+            wrong, doubtful = differences(contents_of(source.rest, source.path), run_contents(runner))
+            if wrong:
+                raise CheckpointError(
+                    f"The checkpoint {source.path} was trained for something else than the config is for. {'; '.join(wrong)}. "
+                    "Use the config that it was trained with, or the answer_file of the training."
+                )
+            if doubtful:
+                listed = "".join(f"\n  {each}" for each in doubtful)
+                runner.logger.warning(f"The config differs from that of the checkpoint {source.path}:{listed}")
+
+
+def _bare(model: Any) -> Any:  # noqa: ANN401
+    """Return a model without the wrapper of several processes."""
+    return model.module if is_model_wrapper(model) else model

@@ -1,0 +1,27 @@
+"""Another draw of every item each epoch."""
+
+from mmengine.hooks import Hook
+from mmengine.runner import EpochBasedTrainLoop, Runner
+
+from clipbert_mm.registry import HOOKS
+
+
+@HOOKS.register_module()
+class EpochSeedHook(Hook):
+    """Tell the training dataset the seed and which epoch begins, so that each draws other clips, negatives and masks."""
+
+    def before_train(self, runner: Runner) -> None:
+        """See that there are epochs.
+
+        Raises:
+            ValueError: If the training loop has none: every pass would draw the same.
+        """
+        if not isinstance(runner.train_loop, EpochBasedTrainLoop):
+            raise ValueError(
+                "Items are drawn anew each epoch, so training needs EpochBasedTrainLoop, got "
+                f"{type(runner.train_loop).__name__}."
+            )
+
+    def before_train_epoch(self, runner: Runner) -> None:
+        """Set the seed and the epoch of the dataset."""
+        runner.train_dataloader.dataset.set_draw(runner.seed, runner.epoch)

@@ -1,0 +1,68 @@
+"""A cluster's notice that it is going to end a job, and how a training answers it."""
+
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any
+
+import torch
+from mmengine.dist import get_world_size
+
+from clipbert_mm.engine.loading import STOP_SIGNALS
+
+EXIT_AGAIN = os.EX_TEMPFAIL
+"""With what a training leaves that was told to stop and saved its state: 75, "try again later" of sysexits.h."""
+
+
+class StoppedBySignal(SystemExit):
+    """The training saved its state because a signal told it to stop; ends the process with :data:`EXIT_AGAIN`."""
+
+    def __init__(self) -> None:
+        super().__init__(EXIT_AGAIN)
+
+
+class Notice:
+    """Whether one of :data:`STOP_SIGNALS` came.
+
+    Args:
+        received: The first that came.
+    """
+
+    def __init__(self) -> None:
+        self.received: signal.Signals | None = None
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        self.received = self.received or signal.Signals(number)
+
+    @contextmanager
+    def watching(self) -> Iterator[None]:
+        """Note the signals instead of ending at them, until the block ends; only a program's main thread can."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        before = {number: signal.signal(number, self._note) for number in STOP_SIGNALS}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+
+class Agreement:
+    """Lets all processes of a training know the largest of a number that each has; on the CPU, so that no GPU waits."""
+
+    def __init__(self) -> None:
+        self.group: Any = None
+        if get_world_size() > 1 and torch.distributed.get_backend() != "gloo":
+            self.group = torch.distributed.new_group(backend="gloo")
+
+    def largest(self, number: int) -> int:
+        """Return the largest."""
+        if get_world_size() == 1:
+            return number
+        shared = torch.tensor(number)
+        torch.distributed.all_reduce(shared, torch.distributed.ReduceOp.MAX, group=self.group)
+        return int(shared)

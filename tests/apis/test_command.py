@@ -1,0 +1,75 @@
+"""The command, as a shell has it."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from clipbert_mm.__main__ import main
+
+
+@pytest.fixture
+def run(tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple]:
+    """Run the command in an empty folder; returns exit code, output and errors."""
+    monkeypatch.chdir(tmp_path)
+
+    def call(*arguments: object) -> tuple[int, str, str]:
+        with pytest.raises(SystemExit) as left:
+            main([str(argument) for argument in arguments])
+        said = capsys.readouterr()
+        return left.value.code or 0, said.out, said.err
+
+    return call
+
+
+def test_index_search_rank_info(run: Callable, checkpoint: Path, own_world: Path, break_file: Callable, tmp_path: Path):
+    videos = own_world / "videos"
+    code, out, err = run("index", videos, "--model", checkpoint, "--workers", 0)
+    assert (code, out) == (0, "15 added, 0 changed, 0 unchanged, 0 removed, 0 unreadable\n"), err
+    code, out, _ = run("search", "a red circle", "--topk", 2, "--explain", "why.png")
+    assert code == 0
+    assert len(out.splitlines()) == 3
+    assert (tmp_path / "why.png").is_file()
+    code, out, _ = run("search", "a red circle", "--json")
+    hits = json.loads(out)["hits"]
+    assert len(hits) == 5
+    code, out, _ = run("rank", hits[0]["path"], "a red circle", "a blue square", "--json")
+    assert {ranked["text"] for ranked in json.loads(out)["texts"]} == {"a red circle", "a blue square"}
+    broken = break_file(videos / "test_00000.mp4", "empty")
+    code, out, _ = run("index", videos, "--workers", 0, "--json")
+    assert code == 3
+    assert json.loads(out)["unreadable"] == {broken: "the file is empty (0 bytes)"}
+    code, out, _ = run("index", "--remove", videos / "test_00001.mp4")
+    assert (code, out) == (0, "removed 1\n")
+    code, out, _ = run("info", "--json")
+    assert len(json.loads(out)["videos"]) == 13
+    code, out, _ = run("info", "--model", checkpoint)
+    assert "task: retrieval" in out
+
+
+def test_errors(run: Callable, checkpoint: Path, tmp_path: Path):
+    code, out, err = run("search", "a red circle")
+    assert (code, out) == (1, "")
+    assert err.startswith("error: There is no gallery clipbert_gallery, which would say what model to use")
+    assert run("index", tmp_path / "gone", "--model", checkpoint)[0] == 1
+    code, _, err = run("search", "a red circle", "--model", tmp_path / "no.pth")
+    assert code == 1
+    assert "no.pth" in err
+    assert run("search")[0] == 2
+    assert run("juggle")[0] == 2
+
+
+def test_help_is_quick():
+    """It must not wait for the libraries that a search needs."""
+    code = (
+        "import sys\nfrom clipbert_mm.__main__ import main\n"
+        "try:\n    main(['--help'])\nexcept SystemExit:\n    pass\n"
+        "slow = {'matplotlib', 'clipbert_mm.engine', 'clipbert_mm.models'} & set(sys.modules)\n"
+        "assert not slow, slow"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "index" in done.stdout

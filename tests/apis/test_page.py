@@ -1,0 +1,254 @@
+"""The page in a real Chromium, at desktop and phone width; hostile visitors by plain HTTP."""
+
+import http.client
+import multiprocessing
+import os
+import shutil
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+import uvicorn
+
+from clipbert_mm.apis import VideoQA, VideoSearch
+from clipbert_mm.apis.page import build_app, serve
+from clipbert_mm.apis.page.media import PlayableMedia
+from clipbert_mm.apis.page.uploads import UploadError, Uploads
+from clipbert_mm.datasets.shapes_questions import ANSWERS
+
+CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome") or shutil.which("chromium-browser")
+FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+"""As root, without a graphics card, and without calls to the browser's own servers."""
+SIZES = {"desktop": (1280, 900), "phone": (390, 844)}
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning", "ignore::ResourceWarning")
+
+
+def free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return free.getsockname()[1]
+
+
+@pytest.fixture
+def search(checkpoint: Path, world: Path, tmp_path: Path) -> VideoSearch:
+    search = VideoSearch(checkpoint, gallery=tmp_path / "gallery")
+    search.index(sorted((world / "videos").glob("test_*.mp4")), workers=0)
+    return search
+
+
+@pytest.fixture
+def address(search: VideoSearch, request: pytest.FixtureRequest) -> Iterator[str]:
+    """Where the page is served; with questions if the test asks for a model of them."""
+    qa = request.getfixturevalue("qa") if "qa" in request.fixturenames else None
+    port = free_port()
+    config = uvicorn.Config(build_app(search, qa, max_upload=1_000_000), host="127.0.0.1", port=port, log_level="error")
+    server = uvicorn.Server(config)
+    thread = threading.Thread(target=server.run, daemon=True)
+    thread.start()
+    while not server.started:
+        assert thread.is_alive()
+        time.sleep(0.05)
+    yield f"http://127.0.0.1:{port}"
+    server.should_exit = True
+    thread.join(timeout=10)
+
+
+@pytest.fixture
+def qa(write_checkpoint: Callable[..., Path]) -> VideoQA:
+    head = dict(type="OpenEndedHead", in_channels=16, num_answers=len(ANSWERS), hidden_channels=None)
+    return VideoQA(write_checkpoint(head, dict(type="OpenEndedDataset", ann_file="qa", answer_file="answers.json")))
+
+
+@pytest.fixture
+def visit(address: str) -> Iterator[Callable]:
+    """Open the page in Chromium at a size; a script's error or a dialog on it fails the test."""
+    if CHROMIUM is None:
+        pytest.skip("there is no Chromium; install it to try the page in it (apt-get install chromium)")
+    from playwright.sync_api import sync_playwright
+
+    troubles: list[str] = []
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+
+        def open_page(size: str):
+            width, height = SIZES[size]
+            page = browser.new_page(viewport=dict(width=width, height=height))
+            page.on("pageerror", lambda error: troubles.append(str(error)))
+            page.on("dialog", lambda dialog: (troubles.append(f"dialog: {dialog.message}"), dialog.dismiss()))
+            page.goto(address)
+            page.get_by_role("button", name="Search").wait_for()
+            return page
+
+        yield open_page
+        browser.close()
+    assert not troubles
+
+
+def get(address: str, path: str, **headers: str) -> tuple[int, bytes, dict[str, str]]:
+    """Ask for a path as it is written; a client of higher level would tidy it first."""
+    connection = http.client.HTTPConnection(address.removeprefix("http://"), timeout=20)
+    connection.putrequest("GET", path, skip_accept_encoding=True)
+    for name, value in headers.items():
+        connection.putheader(name, value)
+    connection.endheaders()
+    answer = connection.getresponse()
+    return answer.status, answer.read(), dict(answer.getheaders())
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_a_search_shows_ranked_videos_that_play_from_their_best_moment(search: VideoSearch, visit: Callable, size: str):
+    page = visit(size)
+    page.locator("#search-text textarea, #search-text input").first.fill("a red circle")
+    page.get_by_role("button", name="Search").click()
+    page.locator(".hit").first.wait_for()
+    expected = search.search("a red circle", topk=5)
+    assert page.locator(".hit .name").all_inner_texts() == [
+        f"{place}. {os.path.basename(hit.path)}" for place, hit in enumerate(expected.hits, start=1)
+    ]
+    assert page.locator(".hit").first.locator("svg line").count() == len(expected.hits[0].moments)
+    page.locator(".hit button").first.click()
+    start, end = expected.hits[0].moment.start, expected.hits[0].moment.end
+    page.wait_for_function("() => document.querySelector('.hit video').readyState >= 2")
+    played = page.evaluate("() => document.querySelector('.hit video').currentTime")
+    assert start - 0.1 <= played <= end + 5
+    assert page.evaluate("() => document.documentElement.scrollWidth <= window.innerWidth"), "it scrolls sideways"
+    if os.environ.get("CLIPBERT_SCREENSHOTS"):
+        page.screenshot(path=f"{os.environ['CLIPBERT_SCREENSHOTS']}/page_{size}.png")
+
+
+def test_a_question_is_answered(search: VideoSearch, qa: VideoQA, visit: Callable):
+    page = visit("desktop")
+    page.get_by_role("tab", name="Ask").click()
+    page.locator("#ask-video input").click()
+    page.get_by_role("option", name="test_00002.mp4").click()
+    page.locator("#ask-question textarea, #ask-question input").first.fill("what color is the circle")
+    page.get_by_role("button", name="Ask").click()
+    page.locator("#answers .hit").wait_for()
+    path = next(path for path in search.gallery.entries if path.endswith("test_00002.mp4"))
+    expected = qa.ask(path, "what color is the circle")
+    assert page.locator("#answers tr td:nth-child(2)").all_inner_texts() == [answer.text for answer in expected.answers]
+    page.locator("#ask-question textarea, #ask-question input").first.fill("what " * 60)
+    page.get_by_role("button", name="Ask").click()
+    page.get_by_text("Say it shorter").wait_for()
+
+
+def test_an_upload_can_be_searched_and_its_name_does_no_harm(
+    search: VideoSearch, visit: Callable, world: Path, tmp_path: Path
+):
+    page = visit("phone")
+    hostile = tmp_path / "<img src=x onerror=alert(1)>.mp4"
+    shutil.copy(world / "videos" / "train_00001.mp4", hostile)
+    page.get_by_role("tab", name="Videos").click()
+    page.locator("#upload input[type=file]").set_input_files(str(hostile))
+    page.locator("#videos").get_by_text("onerror").locator("visible=true").first.wait_for()
+    (stored,) = (path for path in search.gallery.entries if "uploads" in path)
+    assert os.path.dirname(stored) == str(search.gallery.folder.absolute() / "uploads")
+    assert len(os.path.basename(stored)) == 36
+    page.get_by_role("tab", name="Search").click()
+    page.locator("#search-text textarea, #search-text input").first.fill("a red circle")
+    page.get_by_role("slider").first.fill("20")
+    page.get_by_role("button", name="Search").click()
+    page.locator(".hit").nth(7).wait_for()
+    assert page.locator(".hit img").count() == 0
+    assert any("onerror" in name for name in page.locator(".hit .name").all_inner_texts())
+
+
+def test_only_the_gallery_is_served(address: str, search: VideoSearch, tmp_path: Path):
+    path, entry = next(iter(search.gallery.entries.items()))
+    key = entry.key
+    status, body, headers = get(address, f"/media/{key}")
+    assert (status, body) == (200, Path(path).read_bytes())
+    assert headers["content-type"] == "video/mp4"
+    status, body, _ = get(address, f"/media/{key}", Range="bytes=10-19")
+    assert (status, body) == (206, Path(path).read_bytes()[10:20])
+    secret = search.gallery.folder / "manifest.json"
+    for hostile in (
+        "/media/nothing",
+        "/media/../../../../../../etc/passwd",
+        "/media/..%2f..%2f..%2fetc%2fpasswd",
+        f"/media/{key}/../../manifest.json",
+        f"/media/{secret}",
+        "/media/%00",
+        "/gradio_api/file=/etc/passwd",
+        f"/gradio_api/file={secret}",
+        f"/gradio_api/file={path}",
+        f"/gradio_api/file={os.path.abspath('setup.py')}",
+        "/gradio_api/file=..%2f..%2fetc%2fpasswd",
+        f"/file={secret}",
+    ):
+        status, body, _ = get(address, hostile)
+        assert status in (400, 403, 404), (hostile, status)
+        assert b"root:" not in body
+        assert b"identity" not in body, hostile
+    Path(path).stat()
+
+
+def test_a_format_that_browsers_do_not_play_is_written_anew(search: VideoSearch, world: Path, tmp_path: Path):
+    with av.open(str(tmp_path / "a.avi"), "w") as target:
+        stream = target.add_stream("mpeg4", rate=10, width=64, height=48, pix_fmt="yuv420p")
+        for shade in range(20, 220, 10):
+            target.mux(stream.encode(av.VideoFrame.from_ndarray(np.full((48, 64, 3), shade, np.uint8))))
+        target.mux(stream.encode())
+    search.index(tmp_path / "a.avi", workers=0)
+    entry = search.gallery.entries[str(tmp_path / "a.avi")]
+    found, kind = PlayableMedia(search.gallery).find(entry.key)
+    assert kind == "video/mp4"
+    with av.open(found) as preview:
+        assert preview.streams.video[0].codec_context.name == "h264"
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("a.py", b"import os", r"a.py: expected a video \(.mp4, .*\), got .py"),
+        ("noname", b"x", "noname: expected a video .*, got no ending"),
+        ("../../../../tmp/evil.mp4", b"x" * 100, "^evil.mp4 cannot be read: "),
+        ("..\\..\\evil.mp4", b"", r"^evil.mp4 cannot be read: the file is empty"),
+        ("large.mp4", b"x" * 2_000_000, "large.mp4: expected at most 1 MB, got 2 MB"),
+    ],
+)
+def test_uploads_that_are_not_taken(search: VideoSearch, tmp_path: Path, name: str, content: bytes, message: str):
+    (tmp_path / "upload").write_bytes(content)
+    uploads = Uploads(search, 1_000_000)
+    before = dict(search.gallery.entries)
+    with pytest.raises(UploadError, match=message):
+        uploads.add(str(tmp_path / "upload"), name)
+    assert search.gallery.entries == before
+    assert not list(tmp_path.rglob("*evil*"))
+    assert not uploads.folder.exists() or not list(uploads.folder.iterdir())
+
+
+def test_the_same_upload_is_stored_once(search: VideoSearch, world: Path):
+    uploads = Uploads(search, 1_000_000)
+    source = world / "videos" / "train_00001.mp4"
+    assert uploads.add(str(source), "one.mp4") == uploads.add(str(source), "two.mp4")
+    assert Uploads(search, 1_000_000).names == {uploads.add(str(source), "two.mp4"): "two.mp4"}
+
+
+def test_other_machines_do_not_reach_it_unless_told(search: VideoSearch):
+    port = free_port()
+    server = multiprocessing.get_context("fork").Process(target=serve, args=(search,), kwargs=dict(port=port))
+    server.start()
+    try:
+        for _ in range(600):
+            with socket.socket() as probe:
+                if probe.connect_ex(("127.0.0.1", port)) == 0:
+                    break
+            assert server.is_alive()
+            time.sleep(0.1)
+        with socket.socket() as probe:  # all of 127.0.0.0/8 is this machine; only one address of it is listened at
+            assert probe.connect_ex(("127.0.0.2", port)) != 0
+    finally:
+        server.kill()
+        server.join()

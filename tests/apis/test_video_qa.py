@@ -1,0 +1,93 @@
+"""Questions of every kind; the oracle is the model itself, clip by clip."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from clipbert_mm.apis import VideoQA, VideoSearch
+from clipbert_mm.datasets.shapes_questions import ANSWERS
+
+OPEN = dict(type="OpenEndedHead", in_channels=16, num_answers=len(ANSWERS), hidden_channels=None)
+CHOICE = dict(type="MultipleChoiceHead", in_channels=16, hidden_channels=None)
+COUNT = dict(type="CountHead", in_channels=16, hidden_channels=None)
+
+
+@pytest.fixture
+def open_ended(write_checkpoint: Callable[..., Path]) -> VideoQA:
+    dataset = dict(type="OpenEndedDataset", ann_file="qa", answer_file="answers.json")
+    return VideoQA(write_checkpoint(OPEN, dataset))
+
+
+@pytest.fixture
+def choice(write_checkpoint: Callable[..., Path]) -> VideoQA:
+    return VideoQA(write_checkpoint(CHOICE, dict(type="MultipleChoiceDataset", ann_file="choice")))
+
+
+def clip_logits(qa: VideoQA, path: str, texts: list[str]) -> torch.Tensor:
+    """Run the model itself: (M, K, C)."""
+    model, media = qa.predictor.model, qa.predictor.read(path)
+    ids = [torch.tensor(qa.predictor.tokenize.tokenizer(text)["input_ids"]) for text in texts]
+    with torch.no_grad():
+        tokens = model.encode_video(model.data_preprocessor.normalize(torch.from_numpy(media.frames[None])))
+        each = [model.score(tokens, own[None], torch.ones_like(own)[None], torch.zeros(1, dtype=int)) for own in ids]
+    return torch.cat(each)
+
+
+def test_open_ended(open_ended: VideoQA, world: Path, tmp_path: Path):
+    path, question = str(world / "videos" / "test_00000.mp4"), "what color is the circle"
+    result = open_ended.ask(path, question, topk=4)
+    logits = clip_logits(open_ended, path, [question])  # (1, K, C)
+    expected = (logits.logsumexp(dim=1)).softmax(dim=1)[0]
+    names = list(ANSWERS)
+    assert {a.text: a.probability for a in result.answers} == pytest.approx(
+        {names[i]: float(expected[i]) for i in expected.topk(4).indices}
+    )
+    best = result.answers[0]
+    own = logits[0].log_softmax(dim=1)[:, names.index(best.text)]
+    assert [moment.score for moment in best.moments] == pytest.approx(own.tolist(), abs=1e-5)
+    assert json.loads(json.dumps(result.to_dict()))["answers"][0]["text"] == best.text
+    assert best.text in str(result).splitlines()[1]
+    why = open_ended.explain(path, question, picture=tmp_path / "why.png")
+    assert why.answer == best.text
+    assert why.best == int(own.argmax())
+    assert (tmp_path / "why.png").is_file()
+
+
+def test_multiple_choice(choice: VideoQA, world: Path):
+    path, options = str(world / "videos" / "test_00001.mp4"), ["a red circle", "a blue square", "a green star"]
+    result = choice.ask(path, "what is in the video", options)
+    logits = clip_logits(choice, path, [f"what is in the video {option}" for option in options])  # (3, K, 1)
+    expected = logits.logsumexp(dim=1).softmax(dim=0)[:, 0]
+    assert {a.text: a.probability for a in result.answers} == pytest.approx(
+        dict(zip(options, expected.tolist(), strict=True)), abs=1e-5
+    )
+    assert choice.explain(path, "what is in the video", options).answer == result.answers[0].text
+
+
+def test_counting(write_checkpoint: Callable[..., Path], world: Path):
+    qa = VideoQA(write_checkpoint(COUNT, dict(type="CountDataset", ann_file="count")))
+    path = str(world / "videos" / "test_00001.mp4")
+    (answer,) = qa.ask(path, "count the shapes").answers
+    logits = clip_logits(qa, path, ["count the shapes"])
+    pooled = qa.predictor.model.head.scores(qa.predictor.model.aggregator(logits))
+    assert answer.text == f"{float(pooled):.1f}"
+    assert answer.probability is None
+
+
+def test_what_cannot_be_asked(open_ended: VideoQA, choice: VideoQA, checkpoint: Path, world: Path):
+    path = str(world / "videos" / "test_00001.mp4")
+    with pytest.raises(ValueError, match="The question is empty"):
+        open_ended.ask(path, " ")
+    with pytest.raises(ValueError, match="trained for open-ended questions, which takes no options"):
+        open_ended.ask(path, "what is it", ["a", "b"])
+    with pytest.raises(ValueError, match="Multiple choice needs two different options or more, got None"):
+        choice.ask(path, "what is it")
+    with pytest.raises(ValueError, match=r"was trained for retrieval, and a question needs a model for questions"):
+        VideoQA(checkpoint)
+    with pytest.raises(
+        ValueError, match=r"was trained for open-ended questions, and a search needs a model for retrieval"
+    ):
+        VideoSearch(open_ended.predictor.source)

@@ -1,0 +1,144 @@
+"""Searching and ranking; the oracle is the retrieval loop of testing."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from mmengine.config import Config
+from mmengine.runner import Runner
+
+from clipbert_mm.apis import GalleryError, VideoSearch
+from clipbert_mm.apis.results import Moment, clock
+from clipbert_mm.engine.launch import build_runner
+from clipbert_mm.evaluation import read_rankings
+
+
+@pytest.fixture
+def search(checkpoint: Path, world: Path, tmp_path: Path) -> VideoSearch:
+    """A search over the world's test videos."""
+    search = VideoSearch(checkpoint, gallery=tmp_path / "gallery")
+    search.index(sorted((world / "videos").glob("test_*.mp4")), workers=0)
+    return search
+
+
+def test_the_scores_are_those_of_testing(search: VideoSearch, runner_config: Config, checkpoint: Path, tmp_path: Path):
+    runner_config.load_from = str(checkpoint)
+    runner_config.test_evaluator.rankings_file = str(tmp_path / "rankings.json")
+    runner_config.experiment_name = f"{tmp_path.name}-test"
+    runner: Runner = build_runner(runner_config)
+    runner.test()
+    rankings = read_rankings(tmp_path / "rankings.json")
+    scores = rankings["scores"]
+    for row, text in zip(scores[::3], rankings["texts"][::3], strict=True):
+        result = search.search(text, topk=100)
+        found = {hit.path: hit.score for hit in result.hits}
+        expected = dict(zip(map(str, rankings["videos"]), row.tolist(), strict=True))
+        assert found == pytest.approx(expected, abs=2e-3)
+        assert [hit.score for hit in result.hits] == sorted(found.values(), reverse=True)
+        ranking = search.rank(rankings["videos"][0], [text, "a red circle"])
+        assert next(r.score for r in ranking.texts if r.text == text) == pytest.approx(row[0], abs=2e-3)
+
+
+def test_a_config_with_weights_does_the_same(
+    search: VideoSearch, runner_config: Config, checkpoint: Path, tmp_path: Path
+):
+    runner_config.dump(str(tmp_path / "config.py"))
+    other = VideoSearch(tmp_path / "config.py", weights=checkpoint, gallery=search.gallery.folder)
+    assert other.search("a red circle") == search.search("a red circle")
+    with pytest.raises(ValueError, match=r"weights go with a config file; .* is a checkpoint itself"):
+        VideoSearch(checkpoint, weights=checkpoint)
+    with pytest.raises(ValueError, match=r"names no single checkpoint as load_from, got None. Give weights=CHECKPOINT"):
+        VideoSearch(tmp_path / "config.py")
+
+
+def test_a_clip_scores_as_a_video_of_its_own(search: VideoSearch):
+    hit = search.search("a red circle").hits[0]
+    pieces = search.predictor.word_pieces(["a red circle"])
+    tokens = search.gallery.tokens(hit.path)
+    alone = [
+        float(search.predictor.pooled_scores(search.predictor.clip_logits(clip[None, None], pieces))) for clip in tokens
+    ]
+    assert [moment.score for moment in hit.moments] == pytest.approx(alone, abs=1e-5)
+    assert hit.moment == max(hit.moments, key=lambda moment: moment.score)
+    assert hit.probability == pytest.approx(1 / (1 + np.exp(-hit.score)))
+    assert [(m.start, m.end) for m in hit.moments] == list(search.gallery.entries[hit.path].clip_times)
+
+
+def test_a_shortlist_is_chosen_by_the_middle_clip(search: VideoSearch):
+    everything = search.search("a red circle", topk=7)
+    middle = {hit.path: hit.moments[1].score for hit in everything.hits}
+    chosen = set(sorted(middle, key=middle.get, reverse=True)[:3])
+    expected = [hit for hit in everything.hits if hit.path in chosen][:2]
+    result = search.search("a red circle", topk=2, shortlist=3)
+    assert [hit.path for hit in result.hits] == [hit.path for hit in expected]
+    assert [hit.score for hit in result.hits] == pytest.approx([hit.score for hit in expected], abs=1e-5)
+    assert result.searched == 7
+
+
+def test_results_print_and_turn_into_json(search: VideoSearch):
+    result = search.search("a red circle", topk=2)
+    assert str(result).splitlines()[0] == "'a red circle' in 7 videos"
+    assert str(result).splitlines()[1].endswith(result.hits[0].path)
+    read = json.loads(json.dumps(result.to_dict()))
+    assert read["hits"][1]["moments"][2]["end"] == result.hits[1].moments[2].end
+    ranking = search.rank(result.hits[0].path, ["a red circle", "a blue square on green"])
+    assert json.loads(json.dumps(ranking.to_dict()))["texts"][0]["text"] == ranking.texts[0].text
+    assert str(Moment(59.2, 60.3, 0.0)) == "00:59–01:01"
+    assert clock(3600) == "1:00:00"
+
+
+def test_an_explanation_says_where_the_score_comes_from(search: VideoSearch, tmp_path: Path):
+    hit = search.search("a red circle").hits[0]
+    found = search.explain("a red circle", hit.path, tmp_path / "why.png")
+    assert found.score == pytest.approx(hit.score, abs=2e-3)
+    assert found.moments[found.best] == max(found.moments, key=lambda moment: moment.score)
+    assert found.heat.shape == found.frames.shape[1:3]
+    assert found.heat.min() >= 0
+    assert found.heat.max() == pytest.approx(1)
+    assert (tmp_path / "why.png").read_bytes()[:4] == b"\x89PNG"
+    assert f"{clock(found.moments[0].start)}–" in str(found)
+    json.dumps(found.to_dict())
+
+
+def test_the_heat_is_the_slope_of_the_score(search: VideoSearch):
+    from clipbert_mm.apis.explanation import _heat
+
+    predictor = search.predictor
+    predictor.model.double()
+    pieces = predictor.word_pieces(["a red circle"])
+    tokens = search.gallery.tokens(next(iter(search.gallery.entries)))[None, :1].double()  # (1, 1, S, D)
+
+    def score(scaled: torch.Tensor) -> float:
+        return float(predictor.model.head.scores(predictor.score(scaled, pieces)[0, 0]))
+
+    heat, step = _heat(predictor, tokens, pieces[0], None), 1e-4
+    for cell in range(tokens.shape[2]):
+        scale = torch.ones(1, 1, tokens.shape[2], 1, dtype=torch.double)
+        scale[0, 0, cell] += step
+        up, scale[0, 0, cell] = score(tokens * scale), 1 - step
+        slope = (up - score(tokens * scale)) / (2 * step)
+        assert float(heat[cell]) == pytest.approx(max(slope, 0.0), rel=1e-2, abs=1e-6)
+    assert heat.max() > 0
+
+
+@pytest.mark.parametrize(
+    ("ask", "message"),
+    [
+        (lambda s: s.search("  "), "A text is empty"),
+        (lambda s: s.search("red " * 60), r"takes texts of 40 word pieces, 'red red .*' has \d+. Say it shorter"),
+        (lambda s: s.search("red", topk=0), "search expects topk >= 1"),
+        (lambda s: s.rank("a.mp4", "red"), "rank expects a list of one text or more, got 'red'"),
+        (lambda s: s.rank("gone.mp4", ["red"]), "cannot read gone.mp4: there is no such file"),
+    ],
+)
+def test_what_cannot_be_asked(search: VideoSearch, ask: Callable, message: str):
+    with pytest.raises((ValueError, RuntimeError), match=message):
+        ask(search)
+
+
+def test_nothing_to_search(checkpoint: Path, tmp_path: Path):
+    with pytest.raises(GalleryError, match=r"There is nothing in the gallery .*none. Index videos first"):
+        VideoSearch(checkpoint, gallery=tmp_path / "none").search("a red circle")

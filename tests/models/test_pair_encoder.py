@@ -1,0 +1,136 @@
+"""The encoder of pairs against the joint encoder, each pair on its own: any build, precision and size of a pass."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import nn
+
+from clipbert_mm.models import JointEncoder, PairEncoder
+
+SIZES = dict(
+    vocab_size=50, hidden_size=16, num_layers=3, num_heads=4, intermediate_size=24, max_text_length=12, grid_size=5
+)
+SHARING = ("bert", "roberta", "electra")
+KINDS = (*SHARING, "distilbert")
+
+
+@pytest.fixture
+def build() -> Callable[..., JointEncoder]:
+    """Build a small encoder with weights and biases large enough to matter, in eval mode."""
+
+    def make(**options) -> JointEncoder:
+        encoder = JointEncoder(**(SIZES | dict(initializer_range=0.3) | options)).eval()
+        for name, parameter in encoder.named_parameters():
+            if name.endswith("bias") or "norm" in name.lower():
+                parameter.data += 0.3 * torch.randn_like(parameter)
+        return encoder
+
+    return make
+
+
+@pytest.fixture
+def texts() -> list[torch.Tensor]:
+    """Six texts of three lengths, in no order."""
+    return [torch.randint(5, 50, (length,)) for length in (7, 3, 12, 3, 7, 7)]
+
+
+@pytest.fixture
+def tokens() -> torch.Tensor:
+    """Four videos of two clips of five cells."""
+    return torch.randn(4, 2, 5, 16)
+
+
+PAIRS = (torch.tensor([0, 1, 2, 3, 4, 5, 0, 1, 5, 3]), torch.tensor([3, 3, 2, 0, 1, 0, 0, 1, 2, 3]))
+
+
+@torch.no_grad()
+def one_by_one(encoder: JointEncoder, texts: list[torch.Tensor], tokens: torch.Tensor) -> torch.Tensor:
+    """Pooled [CLS] states of PAIRS, each pair in a forward pass of its own through the whole encoder, (P, K, D)."""
+    found = []
+    for text, video in zip(*PAIRS, strict=True):
+        ids = texts[text][None]
+        found.append(encoder.pool(encoder(ids, torch.ones_like(ids), tokens[video][None]))[0])
+    return torch.stack(found)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("tokens_per_pass", [1, 40, None])
+@torch.no_grad()
+def test_pairs_are_those_of_the_joint_encoder(build: Callable, texts, tokens, kind: str, tokens_per_pass: int | None):
+    encoder = build(architecture=kind)
+    pairs = PairEncoder(encoder, tokens_per_pass=tokens_per_pass)
+    assert pairs.shares_layers == (kind in SHARING)
+    found = pairs(pairs.encode_texts(texts), tokens, *PAIRS)
+    wanted = one_by_one(encoder, texts, tokens)
+    assert wanted.std(dim=0).mean() > 0.05
+    torch.testing.assert_close(found, wanted, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("layers", [1, 2])
+@torch.no_grad()
+def test_a_first_layer_may_be_the_last(build: Callable, texts, tokens, layers: int):
+    encoder = build(num_layers=layers)
+    pairs = PairEncoder(encoder)
+    torch.testing.assert_close(
+        pairs(pairs.encode_texts(texts), tokens, *PAIRS), one_by_one(encoder, texts, tokens), atol=1e-5, rtol=1e-5
+    )
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+@torch.no_grad()
+def test_half_precision_is_near_and_leaves_the_weights_alone(build: Callable, texts, tokens, kind: str, precision: str):
+    encoder = build(architecture=kind)
+    before = {name: value.clone() for name, value in encoder.state_dict().items()}
+    pairs = PairEncoder(encoder, precision=precision)
+    found = pairs(pairs.encode_texts(texts), tokens, *PAIRS)
+    assert found.dtype == torch.float32
+    wanted = one_by_one(encoder, texts, tokens)
+    error = (found - wanted).abs().mean().item()
+    assert 1e-6 < error < 0.03
+    after = encoder.state_dict()
+    assert all(torch.equal(after[name], value) and after[name].dtype == value.dtype for name, value in before.items())
+
+
+@torch.no_grad()
+def test_what_does_not_depend_on_the_pair_is_computed_once(build: Callable, texts, tokens):
+    encoder = build()
+    rows: dict[str, int] = {}
+
+    def count(name: str) -> Callable:
+        def hook(module: nn.Module, inputs: tuple, outputs: torch.Tensor) -> None:
+            rows[name] = rows.get(name, 0) + outputs.numel() // outputs.shape[-1]
+
+        return hook
+
+    for name, module in encoder.named_modules():
+        if isinstance(module, (nn.Linear, nn.Embedding)):
+            module.register_forward_hook(count(name.removeprefix("bert.")))
+    pairs = PairEncoder(encoder)
+    encoded = pairs.encode_texts(texts)
+    pairs(encoded, tokens, *PAIRS)
+    joint = sum(len(texts[i]) + 5 for i in PAIRS[0]) * 2  # tokens of all pairs of a text and a clip
+    once = sum(map(len, texts)) + tokens.shape[0] * tokens.shape[1] * tokens.shape[2]
+    assert rows["embeddings.word_embeddings"] == sum(map(len, texts))
+    assert rows["encoder.layer.0.attention.self.query"] == once
+    assert rows["encoder.layer.0.output.dense"] == joint
+    assert rows["encoder.layer.1.attention.self.key"] == joint
+    assert rows["encoder.layer.2.output.dense"] == len(PAIRS[0]) * 2, "[CLS] alone"
+    assert "encoder.layer.2.attention.self.key" not in rows
+
+
+@torch.no_grad()
+def test_no_pairs_give_none(build: Callable, texts, tokens):
+    pairs = PairEncoder(build())
+    nothing = torch.empty(0, dtype=torch.long)
+    assert pairs(pairs.encode_texts(texts), tokens, nothing, nothing).shape == (0, 2, 16)
+
+
+def test_what_it_cannot_do_is_refused(build: Callable):
+    with pytest.raises(ValueError, match="expects a precision of fp32, bf16, fp16, got 'half'"):
+        PairEncoder(build(), precision="half")
+    with pytest.raises(ValueError, match="needs an encoder in eval mode"):
+        PairEncoder(build().train())
+    with pytest.raises(ValueError, match="texts of at most 12 word pieces, got 13"):
+        PairEncoder(build()).encode_texts([torch.ones(13, dtype=torch.long)])

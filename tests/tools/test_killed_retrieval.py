@@ -1,0 +1,72 @@
+"""A retrieval test that is killed, at several points, and called again gives the same scores to the bit."""
+
+import random
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from mmengine.registry import DefaultScope
+
+from clipbert_mm.datasets.transforms import Tokenize
+from clipbert_mm.engine.config import load_config
+from clipbert_mm.evaluation import read_rankings
+from clipbert_mm.registry import MODELS
+
+ROOT = Path(__file__).resolve().parents[2]
+RETRIEVAL = next(str(path) for path in (ROOT / "configs/shapes").glob("*-retrieval.py"))
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory, link_world: Callable) -> Path:
+    """A folder with a world and its tokenizer in world/, and random weights in random.pth."""
+    folder = tmp_path_factory.mktemp("killed")
+    link_world(folder / "world")
+    torch.manual_seed(0)
+    with pytest.MonkeyPatch.context() as patch, DefaultScope.overwrite_default_scope("clipbert_mm"):
+        patch.setenv("SHAPES_ROOT", str(folder / "world"))
+        config = load_config(RETRIEVAL)
+        model = MODELS.build(config.model)
+        Tokenize(**{key: value for key, value in config.test_dataloader.dataset.pipeline[4].items() if key != "type"})
+    model.init_weights()
+    torch.save({"state_dict": model.state_dict()}, folder / "random.pth")
+    return folder
+
+
+def arguments(folder: Path, name: str) -> list[str]:
+    """The command line of a test by a cascade, of 98 tiles of one pair in each of its two passes."""
+    options = ["test_cfg.clips_per_tile=1", "test_dataloader.num_workers=0", "test_cfg.shortlist=0.4"]
+    folders = ["--work-dir", str(folder / name), "--show-dir", str(folder / f"{name}-shown")]
+    return [RETRIEVAL, str(folder / "random.pth"), *folders, "--cfg-options", *options, f"experiment_name={name}"]
+
+
+def test_a_killed_test_goes_on(folder: Path, tool: Callable, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("SHAPES_ROOT", str(folder / "world"))
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    command = [sys.executable, str(ROOT / "tools/test.py"), *arguments(folder, "killed")]
+    results = folder / "killed" / "retrieval_test"
+    rng = random.Random()
+    early = rng.choice(
+        [("gallery/*", 6), ("scores_of_one_clip/*.npy", 90)]
+    )  # while videos are encoded, or tiles scored
+    for pattern, most in (early, ("scores/*.npy", 80)):
+        enough = rng.randint(1, most)
+        run = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        while len(list(results.glob(pattern))) < enough:
+            assert run.poll() is None, run.stdout.read()
+            time.sleep(0.002)
+        run.kill()
+        run.communicate()
+    assert 1 <= len(list((results / "scores").glob("*.npy"))) < 98
+    metrics = tool("test.py").main(arguments(folder, "killed"))
+    assert not results.exists()
+    assert metrics == tool("test.py").main(arguments(folder, "whole"))
+    whole, killed = (read_rankings(folder / f"{name}-shown" / "rankings.json") for name in ("whole", "killed"))
+    assert whole["scores"].std() > 1e-3
+    assert np.array_equal(whole["scores"], killed["scores"])
+    assert whole["texts"] == killed["texts"]
