@@ -57,6 +57,9 @@ runner.train()
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add what can be set."""
     parser.add_argument("--repeats", type=int, default=5, help="trainings that are begun (default: 5)")
+    parser.add_argument(
+        "--warmup", type=int, default=1, help="trainings before, which find files that were not read yet (default: 1)"
+    )
 
 
 def measure(config: Config, args: argparse.Namespace) -> dict[str, Any]:
@@ -72,11 +75,11 @@ def measure(config: Config, args: argparse.Namespace) -> dict[str, Any]:
     config = Config(config.to_dict())
     config.load_from, config.resume, config.log_level = None, False, "ERROR"
     runs = []
-    for _ in range(args.repeats + 1):
+    for _ in range(args.warmup + args.repeats):
         with tempfile.TemporaryDirectory() as folder:
             config.work_dir = folder
             runs.append(begin(config, Path(folder)))
-    runs = runs[1:]  # the first finds files that were not read before, and may make a tokenizer
+    runs = runs[args.warmup :]
     packages = {name.partition(".")[0] for name in runs[-1]["modules"]} - set(sys.stdlib_module_names)
     return dict(
         environment=environment(),

@@ -173,9 +173,8 @@ class Attempt:
 
     def helpful(self, clips: int) -> Iterator[str]:
         """Name the options that let the whole batch fit; each is tried on top of those before it."""
-        from clipbert_mm.models.execution import (
-            checkpoint_activations,
-        )  # the engine does without models until it has one
+        # The models take seconds to import, and the engine does without them until it has one.
+        from clipbert_mm.models.execution import checkpoint_activations
 
         layers = "encoder.bert.encoder.layer"
         options = {

@@ -1,14 +1,17 @@
 """Texts beside videos through the joint encoder: the core that testing over a gallery and search share."""
 
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from clipbert_mm.engine.retrieval.gallery import Gallery
-from clipbert_mm.models import ClipBert, PairEncoder
-from clipbert_mm.models.encoders.pair_encoder import EncodedTexts
+
+if TYPE_CHECKING:
+    from clipbert_mm.models import ClipBert
+    from clipbert_mm.models.encoders.pair_encoder import EncodedTexts
 
 Progress = Callable[[int], None]
 """Is told how many pairs more are scored."""
@@ -23,8 +26,10 @@ class PairScorer:
         tokens_per_pass: Tokens in one forward pass of the joint encoder; None for what suits the device.
     """
 
-    def __init__(self, model: ClipBert, *, precision: str = "fp32", tokens_per_pass: int | None = None) -> None:
+    def __init__(self, model: "ClipBert", *, precision: str = "fp32", tokens_per_pass: int | None = None) -> None:
         self.model = model.eval()
+        from clipbert_mm.models import PairEncoder  # takes seconds, which reading a config does without
+
         self.pairs = PairEncoder(model.encoder, precision=precision, tokens_per_pass=tokens_per_pass)
 
     @property
@@ -47,7 +52,7 @@ class PairScorer:
         return self.model.encode_video(frames[None])[0].to(self.pairs.dtype).cpu()
 
     @torch.no_grad()
-    def encode_texts(self, pieces: Sequence[np.ndarray]) -> EncodedTexts:
+    def encode_texts(self, pieces: Sequence[np.ndarray]) -> "EncodedTexts":
         """Embed texts, each int64 word pieces (L,).
 
         Raises:
@@ -57,7 +62,7 @@ class PairScorer:
         return self.pairs.encode_texts([torch.from_numpy(text).to(self.device) for text in pieces])
 
     @torch.no_grad()
-    def clip_logits(self, texts: EncodedTexts, tokens: Tensor, text_index: Tensor, video_index: Tensor) -> Tensor:
+    def clip_logits(self, texts: "EncodedTexts", tokens: Tensor, text_index: Tensor, video_index: Tensor) -> Tensor:
         """Predict pairs.
 
         Args:
@@ -76,7 +81,7 @@ class PairScorer:
         """Score pairs, (P,) or (P, C), by their clip logits (P, K, C)."""
         return self.model.head.scores(self.model.aggregator(clip_logits))
 
-    def score_block(self, texts: EncodedTexts, tokens: Tensor, wanted: np.ndarray | None = None) -> np.ndarray:
+    def score_block(self, texts: "EncodedTexts", tokens: Tensor, wanted: np.ndarray | None = None) -> np.ndarray:
         """Score texts beside videos.
 
         Args:
