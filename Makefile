@@ -41,7 +41,7 @@ lint: setup  ## formatting, lint rules and types
 
 docs: setup  ## build the site of docs/ into build/docs; a warning is an error
 	rm -rf docs/api build/docs
-	$(BIN)/python -m sphinx --fail-on-warning --keep-going --quiet --jobs auto docs build/docs
+	$(BIN)/python -m sphinx --fail-on-warning --keep-going --nitpicky --quiet --jobs auto docs build/docs
 
 format: setup  ## format, and mend what ruff can mend
 	$(BIN)/python -m ruff format .

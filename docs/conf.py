@@ -1,7 +1,7 @@
 """How the site is built: `make docs`, or sphinx-build -W -n docs build/docs. Reads nothing from the network."""
 
-import importlib
 import inspect
+import pkgutil
 from typing import Any
 
 from docutils import nodes
@@ -54,8 +54,10 @@ napoleon_custom_sections = [
 
 # Names of other libraries lead nowhere: their inventories would have to be fetched.
 nitpick_ignore_regex = [
-    (r"py:.*", r"(argparse|av|collections|fractions|matplotlib|mm\w+|numpy|os|pathlib|pickle|torch|transformers)\b.*"),
+    (r"py:.*", r"(abc|argparse|av|collections|fastapi|fractions|gradio|logging|matplotlib|mm\w+|multiprocessing)\b.*"),
+    (r"py:.*", r"(numpy|os|pathlib|pickle|torch|transformers)\b.*"),
     (r"py:class", r"clipbert_mm\..*\.Item"),  # a type variable
+    (r"py:class", r"clipbert_mm\..*\._\w+"),  # what two classes share
 ]
 
 html_theme = "furo"
@@ -67,13 +69,12 @@ html_show_sphinx = False
 def find_by_public_name(app: Any, env: Any, node: nodes.Element, content: nodes.Element) -> nodes.Node | None:
     """Lead a reference by the name that a package exports to where the thing is written."""
     target = node.get("reftarget", "")
-    target = target if "." in target else f"{node.get('py:module')}.{target}"
-    package, _, name = target.rpartition(".")
-    if node.get("refdomain") != "py" or not package.startswith("clipbert_mm"):
+    target = target if target.startswith("clipbert_mm.") else f"{node.get('py:module')}.{target}"
+    if node.get("refdomain") != "py" or not target.startswith("clipbert_mm."):
         return None
     try:
-        thing = getattr(importlib.import_module(package), name, None)
-    except ImportError:
+        thing = pkgutil.resolve_name(target)
+    except (ImportError, AttributeError):
         return None
     if not inspect.isclass(thing) and not inspect.isroutine(thing):
         return None

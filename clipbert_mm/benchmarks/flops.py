@@ -50,12 +50,12 @@ class ModuleFlops:
 
     @property
     def total(self) -> float:
-        """Multiply-adds by fvcore: convolutions, matrix products, attention and normalisations."""
+        """Multiply-adds by fvcore, of convolutions, matrix products, attention and normalisations."""
         return self.analysis.total()
 
     @property
     def multiplications(self) -> float:
-        """Multiply-adds by fvcore of what torch's counter knows too: all but normalisations."""
+        """Multiply-adds by fvcore of what torch's counter knows too, which is all but normalisations."""
         return sum(count for name, count in self.analysis.by_operator().items() if name in MULTIPLICATIONS)
 
     def by_part(self) -> dict[str, float]:

@@ -104,8 +104,8 @@ def measure(config: Config, args: argparse.Namespace) -> dict[str, Any]:
     """Time each way in turn with the usual one, and count or measure the peak of both.
 
     Returns:
-        A report: by way, ``with`` and ``without`` (``seconds`` and ``peak_bytes``), ``speedup`` and ``memory`` (peak with over
-        peak without).
+        A report by way of ``with`` and ``without`` (``seconds`` and ``peak_bytes``), ``speedup`` and ``memory`` (peak with
+        over peak without).
     """
     torch.set_num_threads(args.threads)
     setting = read_setting(config, args)

@@ -29,7 +29,7 @@ from clipbert_mm.visualization.loading import draw_loading
 PLAIN, RELEASED = "plain decord", "as released"
 """The baselines, as reports call them."""
 PARTS = ("open", "read", "decode", "convert", "resize", "rest")
-"""Where the time goes: opening and indexing; seeking and reading packets; decoding; YUV to RGB; scaling; copies and Python."""
+"""Where the time goes; opening and indexing, seeking and reading packets, decoding, YUV to RGB, scaling, copies and Python."""
 
 CLOCK = "processor time of the process and all its threads; workers: time on the wall"
 """What the times of a report are. Processor time is what a core has to give, whatever else runs on the machine."""

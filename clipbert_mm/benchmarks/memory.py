@@ -74,8 +74,8 @@ def measure(config: Config, args: argparse.Namespace) -> dict[str, Any]:
     computing it, so that any size can be asked about.
 
     Returns:
-        A report: ``clips`` and ``frames``, lists with ``peak_bytes`` at the batch of the setting and ``largest_batch`` for each
-        of the ways; ``fixed_bytes`` for weights, gradients and AdamW's state; ``check``, if asked for.
+        A report of ``clips`` and ``frames``, lists with ``peak_bytes`` at the batch of the setting and ``largest_batch`` for
+        each of the ways; ``fixed_bytes`` for weights, gradients and AdamW's state; ``check``, if asked for.
     """
     setting = read_setting(config, args)
     computed = torch.device(args.device).type == "cuda"

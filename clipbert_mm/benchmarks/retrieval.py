@@ -30,7 +30,7 @@ from clipbert_mm.visualization.pictures import save_figure
 TEXTS_PER_PASS = 64
 """Texts beside a video for which the straightforward loop repeats the visual pass, as the paper's release does."""
 LENGTHS = {"captions": (20, 11.5, 3.0, 6), "paragraphs": (100, 60.0, 20.0, 20)}
-"""Longest text, mean, deviation and shortest, in word pieces: MSRVTT's captions, paragraphs of DiDeMo and ActivityNet."""
+"""Longest text, mean, deviation and shortest, in word pieces, of MSRVTT's captions, paragraphs of DiDeMo and ActivityNet."""
 GALLERY_TEXTS = 1000
 """Texts of a test as MSRVTT's 1k, over which the visual pass of a video is spread."""
 

@@ -66,7 +66,7 @@ def measure(config: Config, args: argparse.Namespace) -> dict[str, Any]:
     """Begin a training several times, each in a process of its own, from random weights.
 
     Returns:
-        A report: times of each of ``PHASES``, by the clock and by the processor, ``total``, and the ``packages`` that were
+        A report of times of each of ``PHASES``, by the clock and by the processor, ``total``, and the ``packages`` that were
         imported.
 
     Raises:

@@ -59,7 +59,7 @@ def measure(config: Config, args: argparse.Namespace) -> dict[str, Any]:
     """Time steps on random pixels and words.
 
     Returns:
-        A report: ``clips`` and ``frames``, lists of settings with what :func:`measure_setting` says of them; ``matrix_rate``
+        A report of ``clips`` and ``frames``, lists of settings with what :func:`measure_setting` says of them; ``matrix_rate``
         in FLOP/s, the limit; ``modules``, multiply-adds of one video beside one text.
     """
     clock, precision = choose_clock(args), PRECISIONS[args.precision]

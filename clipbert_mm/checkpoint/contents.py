@@ -148,7 +148,7 @@ def differences(saved: Contents, now: Contents) -> tuple[list[str], list[str]]:
         now: The same of the config.
 
     Returns:
-        What makes the results meaningless, and what may be meant: settings of the model that no tensor shows, and of the clips.
+        What makes the results meaningless, then what may be meant; settings of the model that no tensor shows, and of clips.
     """
     wrong = []
     if saved.task != now.task:

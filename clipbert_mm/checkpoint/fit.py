@@ -165,7 +165,7 @@ def _check_shares(
 DEPTHS = ("blocks of the backbone's stages", "layers of the encoder", "attention heads of the encoder")
 """Facts that have to agree even where every tensor fits."""
 BLOCK = re.compile(r"backbone\.(?:timm_model\.)?(?:layers?|stages)[._]?(\d+)\.(?:blocks\.)?(\d+)\.")
-"""Stage and block in the names of a backbone: ResNets, ConvNeXt, Swin, and timm's."""
+"""Stage and block in the names of a backbone, for ResNets, ConvNeXt, Swin, and timm's."""
 
 
 def _is_frozen(module: nn.Module) -> bool:

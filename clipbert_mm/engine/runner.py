@@ -37,7 +37,7 @@ class ClipBertRunner(Runner):
     _load_from: str | None
     _has_loaded: bool
     resumed: dict[str, Any] | None = None
-    """Of a checkpoint that the run goes on from: ``meta`` and, by process, ``ranks``; None if it goes on from none."""
+    """Of a checkpoint that the run goes on from, ``meta`` and, by process, ``ranks``; None if it goes on from none."""
     batch_at_work: tuple[str, dict[str, Any]] | None = None
     """The stage ("train", "val" or "test") and the batch that is worked on; None between batches."""
 

@@ -14,18 +14,18 @@ from mmengine.dist import get_world_size
 from clipbert_mm.engine.loading import STOP_SIGNALS
 
 EXIT_AGAIN = os.EX_TEMPFAIL
-"""With what a training leaves that was told to stop and saved its state: 75, "try again later" of sysexits.h."""
+"""With what a training leaves that was told to stop and saved its state, 75, "try again later" of sysexits.h."""
 
 
 class StoppedBySignal(SystemExit):
-    """The training saved its state because a signal told it to stop; ends the process with :data:`EXIT_AGAIN`."""
+    """The training saved its state because a signal told it to stop; ends the process with ``EXIT_AGAIN``."""
 
     def __init__(self) -> None:
         super().__init__(EXIT_AGAIN)
 
 
 class Notice:
-    """Whether one of :data:`STOP_SIGNALS` came.
+    """Whether a signal to stop came.
 
     Args:
         received: The first that came.

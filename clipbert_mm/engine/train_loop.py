@@ -89,7 +89,7 @@ class EpochBasedTrainLoop(_EpochBasedTrainLoop):
 
     @property
     def items_per_step(self) -> int:
-        """Items of one step over all processes: the global batch."""
+        """Items of one step over all processes (the global batch)."""
         return self.runner.world_size * self.dataloader.batch_sampler.batch_size * self.accumulation
 
     def run(self) -> nn.Module:

@@ -134,13 +134,13 @@ class RetrievalLoop:
 
 @LOOPS.register_module()
 class RetrievalValLoop(RetrievalLoop, ValLoop):
-    """Validate retrieval over the whole gallery; arguments as of :class:`RetrievalLoop`."""
+    """Validate retrieval over the whole gallery; arguments as of :class:`~clipbert_mm.engine.retrieval.loop.RetrievalLoop`."""
 
     STAGE, CONTINUES = "val", False
 
 
 @LOOPS.register_module()
 class RetrievalTestLoop(RetrievalLoop, TestLoop):
-    """Test retrieval over the whole gallery; arguments as of :class:`RetrievalLoop`."""
+    """Test retrieval over the whole gallery; arguments as of :class:`~clipbert_mm.engine.retrieval.loop.RetrievalLoop`."""
 
     STAGE, CONTINUES = "test", True

@@ -20,9 +20,9 @@ from clipbert_mm.engine.retrieval.scoring import PairScorer
 LOG_SECONDS = 10
 """Time between two lines of progress."""
 TEXTS_PER_TILE = 256
-"""Most texts of a tile: enough that what a video needs once does not count, and that texts of one length come together."""
+"""Most texts of a tile, so many that what a video needs once does not count, and that texts of one length come together."""
 CLIPS_PER_TILE = {"cpu": 1024, "cuda": 32768}
-"""Pairs of a text and a clip in a tile by the device's type: what a run that is killed loses at most."""
+"""Pairs of a text and a clip in a tile by the device's type, which is what a run that is killed loses at most."""
 
 
 class Progress:
@@ -83,7 +83,7 @@ class GalleryRun:
             dataloader: How to load the items of a RetrievalDataset in test mode; in which order does not matter.
 
         Returns:
-            The record of each video: ``sample_idx``, ``path``, ``texts``, ``broken`` and ``pieces``, its texts' word pieces.
+            Of each video a record with ``sample_idx``, ``path``, ``texts``, ``broken`` and ``pieces``, its texts' word pieces.
         """
         names = [f"{i:07d}" for i in range(len(dataloader.dataset))]  # type: ignore[arg-type]
         missing = _same_everywhere([i for i, name in enumerate(names) if name not in self.gallery])

@@ -14,9 +14,9 @@ from clipbert_mm.models.encoders.joint_encoder import JointEncoder
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 """What the layers may compute in, by name."""
 KNOWN_LAYERS = ("bert", "electra", "roberta")
-"""Architectures whose layers are one build, known here: the first is shared among pairs, the last computed for [CLS] alone."""
+"""Architectures whose layers are one build, known here; the first is shared among pairs, the last computed for [CLS] alone."""
 TOKENS_PER_PASS = {"cpu": 1024, "cuda": 65536}
-"""Tokens of a forward pass by the device's type: on a CPU what its caches hold, on a GPU what keeps it busy."""
+"""Tokens of a forward pass by the device's type; on a CPU what its caches hold, on a GPU what keeps it busy."""
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ class TorchCodecReader(VideoReader):
 
     Raises:
         ValueError: If it is a file of which torchcodec takes other frames than it shows; see
-            :meth:`FrameIndex.check_other`.
+            :meth:`~clipbert_mm.datasets.transforms.readers.index.FrameIndex.check_other`.
     """
 
     def __init__(self, name: str, num_threads: int = 1) -> None:
