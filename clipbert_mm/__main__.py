@@ -49,7 +49,7 @@ def _add_arguments(command: argparse.ArgumentParser, name: str) -> None:
         command.add_argument("--explain", metavar="PNG", help="draw why the first one is the first")
     if name == "search":
         command.add_argument(
-            "--shortlist", type=int, help="videos scored by all clips, after one clip chose them; 0 for all"
+            "--shortlist", type=int, help="videos scored by all clips, after an overview chose them; 0 for all"
         )
     if name == "serve":
         command.add_argument("--qa", metavar="CHECKPOINT", help="model for questions (default: none, no questions)")

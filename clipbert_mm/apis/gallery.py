@@ -15,7 +15,7 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from clipbert_mm.engine.retrieval import Gallery, middle_clip
+from clipbert_mm.engine.retrieval import Gallery
 from clipbert_mm.structures import written_whole
 from clipbert_mm.version import __version__
 
@@ -136,9 +136,9 @@ class VideoGallery:
                 "videos into a new gallery."
             )
 
-    def add(self, entry: Entry, tokens: Tensor) -> None:
-        """Put a video in, or another version of it."""
-        self.store.add(entry.key, tokens.to(STORED), asdict(entry))
+    def add(self, entry: Entry, tokens: dict[str, Tensor]) -> None:
+        """Put a video in, or another version of it: its visual tokens, ``clips`` (K, S, D) and ``overview`` (1, S, D)."""
+        self.store.add(entry.key, {name: value.to(STORED) for name, value in tokens.items()}, asdict(entry))
         self.entries[entry.path] = entry
         if time.monotonic() - self._saved > SAVE_SECONDS:
             self.save()
@@ -155,16 +155,15 @@ class VideoGallery:
             json.dump(self.manifest | dict(videos=videos), file, indent=1)
         self._saved = time.monotonic()
 
-    def tokens(self, path: str, *, middle: bool = False) -> Tensor:
-        """Read the visual tokens of a video, float32 (K, S, D), or of its middle clip alone, (1, S, D).
+    def tokens(self, path: str, which: str = "clips") -> Tensor:
+        """Read the visual tokens of a video, float32: its ``clips``, (K, S, D), or its ``overview``, (1, S, D).
 
         Raises:
             GalleryError: If their file is missing or damaged.
         """
         entry = self.entries[path]
-        clips = slice(None) if entry.clip_times is None or not middle else middle_clip(len(entry.clip_times))
         try:
-            return self.store.read([entry.key], clips)[0].float()
+            return self.store.read([entry.key], which)[0].float()
         except (OSError, SafetensorError) as error:
             raise GalleryError(
                 f"{self.store.path_of(entry.key)}, with the tokens of {path}, cannot be read ({error}). Delete it and index "

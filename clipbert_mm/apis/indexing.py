@@ -169,9 +169,9 @@ def _encode(
     for batch in loader:
         readable = [(path, found, media) for path, found, media in batch if isinstance(media, Media)]
         if readable:
-            tokens = predictor.encode([media.frames for _, _, media in readable])  # (B, K, S, D)
-            for (path, found, media), own in zip(readable, tokens, strict=True):
-                gallery.add(entry_of(path, found, media), own)
+            tokens = predictor.encode_with_overview([media.frames for _, _, media in readable])
+            for i, (path, found, media) in enumerate(readable):
+                gallery.add(entry_of(path, found, media), {name: value[i] for name, value in tokens.items()})
         for path, _, media in batch:
             yield path, media if isinstance(media, str) else None
 

@@ -16,6 +16,7 @@ from mmengine.registry import DefaultScope
 from torch import Tensor
 
 from clipbert_mm.checkpoint import check_fit, read_contents, read_source
+from clipbert_mm.engine.retrieval import encode_with_overview
 from clipbert_mm.registry import MODELS, TRANSFORMS
 from clipbert_mm.structures import read_answers
 
@@ -115,9 +116,16 @@ class Predictor:
     @torch.no_grad()
     def encode(self, frames: Sequence[np.ndarray]) -> Tensor:
         """Encode videos, each (K, T, H, W, 3), as visual tokens (B, K, S, D)."""
-        preprocessor = self.model.data_preprocessor
+        return self.model.encode_video(self._normalized(frames))
+
+    @torch.no_grad()
+    def encode_with_overview(self, frames: Sequence[np.ndarray]) -> dict[str, Tensor]:
+        """Encode the same as ``clips``, and as ``overview`` (B, 1, S, D), one clip of all frames."""
+        return encode_with_overview(self.model, self._normalized(frames))
+
+    def _normalized(self, frames: Sequence[np.ndarray]) -> Tensor:
         batch = torch.from_numpy(np.stack(frames)).to(self.device)
-        return self.model.encode_video(preprocessor.normalize(batch))
+        return self.model.data_preprocessor.normalize(batch)
 
     def word_pieces(self, texts: Sequence[str]) -> list[np.ndarray]:
         """Turn texts into word pieces, int64 (L,) each.

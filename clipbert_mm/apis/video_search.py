@@ -91,7 +91,7 @@ class VideoSearch:
         Args:
             text: What is to be seen.
             topk: Number of hits.
-            shortlist: Videos that are scored by all their clips, after one clip of each chose them; 0 for all. None is
+            shortlist: Videos that are scored by all their clips, after an overview of each chose them; 0 for all. None is
                 for a tenth of a gallery of more than 1,000 videos, and for all of a smaller one.
 
         Raises:
@@ -110,8 +110,8 @@ class VideoSearch:
         if shortlist is None:
             shortlist = max(topk, searched // 10) if searched > SHORTLIST_FROM else 0
         if 0 < shortlist < searched:
-            middle, _ = self._score(paths, pieces, one_clip=True)
-            paths = [paths[i] for i in np.argsort(-middle[0], kind="stable")[:shortlist]]
+            first, _ = self._score(paths, pieces, "overview")
+            paths = [paths[i] for i in np.argsort(-first[0], kind="stable")[:shortlist]]
         scores, clips = self._score(paths, pieces)
         order = np.argsort(-scores[0], kind="stable")[:topk]
         hits = [self._hit(paths[i], float(scores[0, i]), clips[i][0]) for i in order]
@@ -155,22 +155,22 @@ class VideoSearch:
         return found
 
     def _score(
-        self, paths: Sequence[str], pieces: Sequence[np.ndarray], *, one_clip: bool = False
+        self, paths: Sequence[str], pieces: Sequence[np.ndarray], which: str = "clips"
     ) -> tuple[np.ndarray, list[np.ndarray]]:
         """Score texts beside videos of the gallery: (M, V), and for each video its clips alone, (M, K)."""
         scores: list[np.ndarray] = []
         clips: list[np.ndarray] = []
-        for block in self._blocks(paths, one_clip):
+        for block in self._blocks(paths, which):
             logits = self.predictor.clip_logits(block, pieces)  # (M, v, K, C)
             scores.append(self.predictor.pooled_scores(logits).numpy())
             clips.extend(self.predictor.clip_scores(logits).numpy().swapaxes(0, 1))
         return np.concatenate(scores, axis=1), clips
 
-    def _blocks(self, paths: Sequence[str], one_clip: bool) -> Iterator[Tensor]:
-        """Read visual tokens in blocks (v, K, S, D) that one pass takes; with ``one_clip`` only of the middle clip."""
+    def _blocks(self, paths: Sequence[str], which: str) -> Iterator[Tensor]:
+        """Read visual tokens in blocks (v, K, S, D) that one pass takes."""
         block: list[Tensor] = []
         for path in paths:
-            tokens = self.gallery.tokens(path, middle=one_clip)
+            tokens = self.gallery.tokens(path, which)
             block.append(tokens)
             if len(block) * len(tokens) >= CLIPS_PER_TILE:
                 yield torch.stack(block)

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from clipbert_mm.benchmarks.measuring import MATRIX_SIZE, Timing, environment, time_in_turn
 from clipbert_mm.engine.launch import build_runner
-from clipbert_mm.engine.retrieval.cascade import candidates, merge, middle_clip, shortlist
+from clipbert_mm.engine.retrieval.cascade import candidates, merge, shortlist
 from clipbert_mm.engine.retrieval.run import GalleryRun
 from clipbert_mm.engine.retrieval.scoring import PairScorer
 from clipbert_mm.evaluation import retrieval_metrics, shortlist_recall
@@ -136,7 +136,7 @@ def measure_pairs(model: ClipBert, kind: str, shape: tuple[int, ...], args: argp
     longest = min(LENGTHS[kind][0], model.encoder.max_text_length)
     frames = torch.randn(1, *shape[1:], device=args.device)
     scorers = {name: PairScorer(model, precision=name) for name in args.precisions}
-    tokens = {name: scorer.encode_video(frames)[None] for name, scorer in scorers.items()}
+    tokens = {name: scorer.encode_video(frames)["clips"][None] for name, scorer in scorers.items()}
     exact = model.encode_video(frames[None])[0].detach()
     matrices = {
         name: torch.randn(2, size, size, device=args.device).to(PRECISIONS[name]) for name in {"fp32", *scorers}
@@ -207,15 +207,16 @@ def measure_cascade(model: ClipBert, shape: tuple[int, ...], args: argparse.Name
     scorer = PairScorer(model, precision=args.precisions[-1])
     count, clips = args.cascade_size, shape[0]
     texts = draw_texts(model, "captions", count)
-    cells = scorer.encode_video(torch.randn(1, *shape[1:], device=args.device)).shape[1]
+    cells = scorer.encode_video(torch.randn(1, *shape[1:], device=args.device))["clips"].shape[1]
     generator = torch.Generator().manual_seed(0)
     width = model.encoder.bert.config.hidden_size
     tokens = torch.randn(count, clips, cells, width, generator=generator).to(scorer.pairs.dtype)  # LayerNorm's scale
+    overviews = tokens.mean(dim=1, keepdim=True)
     encoded = scorer.encode_texts(texts)
     kept = []
 
     def cascade() -> np.ndarray:
-        first = scorer.score_block(encoded, tokens[:, middle_clip(clips)])
+        first = scorer.score_block(encoded, overviews)
         number = candidates(args.shortlist, count)
         chosen = shortlist(first, number, number)
         kept.append(float(chosen.mean()))

@@ -110,9 +110,16 @@ class ClipBert(BaseModel):
         Returns:
             Visual tokens, (B, K, S, D).
         """
+        return self.fuse_frames(self.encode_frames(frames))
+
+    def encode_frames(self, frames: Tensor) -> Tensor:
+        """Encode each frame on its own, (B, K, T, 3, H, W), as grid features, (B, K, T, D, h, w)."""
         maps = self.backbone(frames.flatten(0, 2))  # (B·K·T, 3, H, W) -> (B·K·T, C', H', W')
-        grid = self.projection(maps)  # (B·K·T, D, h, w)
-        clips = self.temporal_fusion(grid.unflatten(0, frames.shape[:3]))  # (B, K, D, h, w)
+        return self.projection(maps).unflatten(0, frames.shape[:3])  # (B, K, T, D, h, w)
+
+    def fuse_frames(self, grid: Tensor) -> Tensor:
+        """Fuse the grid features of the frames of clips, (B, K, T, D, h, w), into visual tokens, (B, K, S, D)."""
+        clips = self.temporal_fusion(grid)  # (B, K, D, h, w)
         return self.encoder.embed_clips(clips)  # (B, K, S, D)
 
     def fuse(self, visual_tokens: Tensor, text_ids: Tensor, text_mask: Tensor, video_index: Tensor) -> Tensor:

@@ -46,8 +46,8 @@ def test_only_what_is_new_or_changed_is_encoded(search: VideoSearch, videos: Pat
     shutil.copy(videos / VIDEOS[2], videos / VIDEOS[0])
     (videos / VIDEOS[1]).unlink()
     encoded = []
-    encode = search.predictor.encode
-    search.predictor.encode = lambda frames: encoded.extend(frames) or encode(frames)
+    encode = search.predictor.encode_with_overview
+    search.predictor.encode_with_overview = lambda frames: encoded.extend(frames) or encode(frames)
     again = VideoSearch(checkpoint, gallery=search.gallery.folder)
     again.predictor = search.predictor
     report = again.index(videos, workers=0)
@@ -68,9 +68,10 @@ def test_the_tokens_are_those_of_the_model(search: VideoSearch, videos: Path):
     search.index(videos, workers=1, batch_size=3)
     for path, entry in search.gallery.entries.items():
         media = search.predictor.read(path)
-        expected = search.predictor.encode([media.frames])[0]
-        assert torch.allclose(search.gallery.tokens(path), expected, atol=2e-3, rtol=1e-3)
-        assert torch.equal(search.gallery.tokens(path, middle=True)[0], search.gallery.tokens(path)[1])
+        one_clip = media.frames.reshape(1, -1, *media.frames.shape[2:])
+        for which, frames in (("clips", media.frames), ("overview", one_clip)):
+            expected = search.predictor.encode([frames])[0]
+            assert torch.allclose(search.gallery.tokens(path, which), expected, atol=2e-3, rtol=1e-3)
         assert np.allclose(entry.clip_times, media.clip_times)
         assert entry.seconds == pytest.approx(media.seconds)
 

@@ -67,10 +67,14 @@ def test_a_clip_scores_as_a_video_of_its_own(search: VideoSearch):
     assert [(m.start, m.end) for m in hit.moments] == list(search.gallery.entries[hit.path].clip_times)
 
 
-def test_a_shortlist_is_chosen_by_the_middle_clip(search: VideoSearch):
+def test_a_shortlist_is_chosen_by_the_overviews(search: VideoSearch):
     everything = search.search("a red circle", topk=7)
-    middle = {hit.path: hit.moments[1].score for hit in everything.hits}
-    chosen = set(sorted(middle, key=middle.get, reverse=True)[:3])
+    pieces = search.predictor.word_pieces(["a red circle"])
+    first = {
+        path: float(search.predictor.clip_logits(search.gallery.tokens(path, "overview")[None], pieces).diff())
+        for path in search.gallery.entries
+    }
+    chosen = set(sorted(first, key=first.get, reverse=True)[:3])
     expected = [hit for hit in everything.hits if hit.path in chosen][:2]
     result = search.search("a red circle", topk=2, shortlist=3)
     assert [hit.path for hit in result.hits] == [hit.path for hit in expected]

@@ -52,7 +52,7 @@ def test_a_killed_test_goes_on(folder: Path, tool: Callable, monkeypatch: pytest
     results = folder / "killed" / "retrieval_test"
     rng = random.Random()
     early = rng.choice(
-        [("gallery/*", 6), ("scores_of_one_clip/*.npy", 90)]
+        [("gallery/*", 6), ("scores_of_overviews/*.npy", 90)]
     )  # while videos are encoded, or tiles scored
     for pattern, most in (early, ("scores/*.npy", 80)):
         enough = rng.randint(1, most)

@@ -1,11 +1,6 @@
-"""One clip for all pairs, all clips for the best of them."""
+"""One clip of each video for all pairs, all its clips for the best of them."""
 
 import numpy as np
-
-
-def middle_clip(clips: int) -> slice:
-    """Return which of K uniform clips stands for the video: the middle one, of an even number the second of the two."""
-    return slice(clips // 2, clips // 2 + 1)
 
 
 def candidates(share: float, count: int) -> int:

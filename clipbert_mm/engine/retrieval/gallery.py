@@ -20,8 +20,9 @@ SUFFIX = ".safetensors"
 class Gallery:
     """Encoded videos in a folder: a file of each, memory-mapped when it is read, there whole or not at all.
 
-    Several processes may add to a gallery and read it. A file holds the video's visual tokens (K, S, D), none if it could not
-    be read, and a record about it.
+    Several processes may add to a gallery and read it. A file holds the video's visual tokens by name, as
+    :meth:`~clipbert_mm.engine.retrieval.PairScorer.encode_video` makes them, none if it could not be read, and a record about
+    it.
 
     Args:
         folder: The folder, made when the first video is added.
@@ -31,7 +32,8 @@ class Gallery:
     def __init__(self, folder: str | os.PathLike, *, budget: int | None = None) -> None:
         self.folder = Path(folder)
         self.budget = budget
-        self._held: dict[str, Tensor] = {}
+        self._held: dict[tuple[str, str], Tensor] = {}
+        self._held_bytes = 0
 
     def __contains__(self, name: str) -> bool:
         return self.path_of(name).is_file()
@@ -44,23 +46,23 @@ class Gallery:
         """Name the videos that are there, in the order of their names."""
         return sorted(path.name.removesuffix(SUFFIX) for path in self.folder.glob(f"*{SUFFIX}"))
 
-    def add(self, name: str, tokens: Tensor | None, record: dict[str, Any]) -> None:
+    def add(self, name: str, tokens: dict[str, Tensor], record: dict[str, Any]) -> None:
         """Add a video, or put it in the place of what was there.
 
         Args:
             name: Its name, a file's name without its ending.
-            tokens: Visual tokens (K, S, D); None if it could not be read.
+            tokens: Visual tokens by name, (K, S, D) each; empty if it could not be read.
             record: What JSON can hold about it.
         """
-        tensors = {} if tokens is None else {"tokens": tokens.detach().cpu().contiguous()}
+        tensors = {key: value.detach().cpu().contiguous().clone() for key, value in tokens.items()}
         with written_whole(self.path_of(name), "wb") as file:
             file.write(save(tensors, {"record": json.dumps(record)}))
-        self._held.pop(name, None)
+        self._let_go(name)
 
     def remove(self, name: str) -> None:
         """Take a video out."""
         self.path_of(name).unlink()
-        self._held.pop(name, None)
+        self._let_go(name)
 
     def record(self, name: str) -> dict[str, Any]:
         """Return the record about a video.
@@ -77,29 +79,34 @@ class Gallery:
                 f"{path} is no file of a gallery ({error}). Remove it, and it will be made anew."
             ) from error
 
-    def read(self, names: Sequence[str], clips: slice = slice(None)) -> Tensor:
+    def read(self, names: Sequence[str], which: str = "clips") -> Tensor:
         """Return the visual tokens of some videos that could be read, on the CPU.
 
         Args:
             names: The videos.
-            clips: Which clips of each.
+            which: Which of their tokens: "clips", all of them, or "overview", one clip of all frames.
 
         Returns:
             Visual tokens, (V, K, S, D).
         """
-        return torch.stack([self._tokens(name)[clips] for name in names])
+        return torch.stack([self._tokens(name, which) for name in names])
 
-    def _tokens(self, name: str) -> Tensor:
-        if name in self._held:
-            return self._held[name]
+    def _tokens(self, name: str, which: str) -> Tensor:
+        if (name, which) in self._held:
+            return self._held[name, which]
         with safe_open(self.path_of(name), framework="pt") as file:
-            tokens = file.get_tensor("tokens")
-        size = tokens.nbytes
-        if self.budget is None or size * (len(self._held) + 1) <= self.budget:
-            self._held[name] = tokens = tokens.clone()  # not the mapped file
+            tokens = file.get_tensor(which)
+        if self.budget is None or self._held_bytes + tokens.nbytes <= self.budget:
+            self._held[name, which] = tokens = tokens.clone()  # not the mapped file
+            self._held_bytes += tokens.nbytes
         return tokens
+
+    def _let_go(self, name: str) -> None:
+        for key in [key for key in self._held if key[0] == name]:
+            self._held_bytes -= self._held.pop(key).nbytes
 
     def delete(self) -> None:
         """Remove the folder with all that is in it."""
         shutil.rmtree(self.folder, ignore_errors=True)
         self._held.clear()
+        self._held_bytes = 0

@@ -27,8 +27,9 @@ class RetrievalLoop:
         dataloader: Dataloader of a RetrievalDataset in test mode, or its config.
         evaluator: Evaluator with a RetrievalMetric, or its config.
         precision: What the joint encoder computes in: "fp32", or "bf16" or "fp16" for speed.
-        shortlist: Candidates of each query, a share below 1 or a number, that are scored by all clips, chosen by the middle
-            one; the others rank below them, in the order of their one clip. None scores all by all clips, as the paper does.
+        shortlist: Candidates of each query, a share below 1 or a number, that are scored by all clips, chosen by an overview,
+            one clip of all frames; the others rank below them, in the order of their overviews. None scores all by all
+            clips, as the paper does.
         clips_per_tile: Pairs of a text and a clip in a tile of the score matrix: what a killed run loses at most. None for
             what suits the device.
         tokens_per_pass: Tokens in one forward pass of the joint encoder. None for what suits the device.

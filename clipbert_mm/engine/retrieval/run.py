@@ -11,7 +11,7 @@ import numpy as np
 from mmengine.dist import barrier, broadcast_object_list, get_dist_info
 from torch.utils.data import DataLoader, Subset
 
-from clipbert_mm.engine.retrieval.cascade import candidates, merge, middle_clip, shortlist
+from clipbert_mm.engine.retrieval.cascade import candidates, merge, shortlist
 from clipbert_mm.engine.retrieval.gallery import Gallery
 from clipbert_mm.engine.retrieval.memory import memory_left
 from clipbert_mm.engine.retrieval.score_matrix import ScoreMatrix, share_out
@@ -98,7 +98,7 @@ class GalleryRun:
                 record = {key: getattr(sample, key) for key in ("sample_idx", "path", "texts", "broken")}
                 broken = sample.broken is not None
                 record["pieces"] = [] if broken else [ids.tolist() for ids in next(pieces)]
-                tokens = None if broken else self.scorer.encode_video(next(frames))
+                tokens = {} if broken else self.scorer.encode_video(next(frames))
                 self.gallery.add(names[sample.sample_idx], tokens, record)
             progress(len(batch["data_samples"]))
         barrier()
@@ -111,8 +111,8 @@ class GalleryRun:
 
         Args:
             records: The record of each video.
-            keep: Candidates of each query, a share or a number, that all clips are looked at of, chosen by one clip; None for
-                all clips of all pairs.
+            keep: Candidates of each query, a share or a number, that all clips are looked at of, chosen by the overview; None
+                for all clips of all pairs.
 
         Returns:
             Scores, float32 (texts, videos), and which pairs are in the shortlist, bool; None where there is no such list.
@@ -128,11 +128,11 @@ class GalleryRun:
         self.gallery.budget = memory_left(self.memory_limit, self._needs(by_length, len(names), clips, cells))
         chosen = None
         if keep is None:
-            scores = self._matrix("scores", by_length, names, clips, slice(None))
+            scores = self._matrix("scores", "clips", by_length, names)
         else:
-            first = self._matrix("scores_of_one_clip", by_length, names, 1, middle_clip(clips))
+            first = self._matrix("scores_of_overviews", "overview", by_length, names)
             chosen = shortlist(first, candidates(keep, len(names)), candidates(keep, len(texts)))
-            scores = merge(first, self._matrix("scores", by_length, names, clips, slice(None), chosen), chosen)
+            scores = merge(first, self._matrix("scores", "clips", by_length, names, chosen), chosen)
         places = np.argsort(order)  # of each text among those by length
         return scores[places], None if chosen is None else chosen[places]
 
@@ -156,17 +156,16 @@ class GalleryRun:
     def _matrix(
         self,
         name: str,
+        which: str,
         texts: Sequence[np.ndarray],
         videos: Sequence[str],
-        clips: int,
-        which: slice,
         wanted: np.ndarray | None = None,
     ) -> np.ndarray:
         """Score by tiles what is not scored yet, a share of them in each process; returns the whole matrix."""
         shape = (len(texts), len(videos))
+        _, clips, cells, _ = self.gallery.read(videos[:1], which).shape
         matrix = ScoreMatrix(self.folder / name, shape=shape, tile=self._tile_shape(len(texts), clips))
         wanted = np.ones(shape, bool) if wanted is None else wanted
-        cells = self.gallery.read(videos[:1]).shape[2]
         tokens = np.array([len(text) + cells for text in texts])[:, None]  # of a pair with one clip
         missing = _same_everywhere(matrix.missing())
         if len(missing) < len(matrix.tiles):

@@ -17,6 +17,20 @@ Progress = Callable[[int], None]
 """Is told how many pairs more are scored."""
 
 
+def encode_with_overview(model: "ClipBert", frames: Tensor) -> dict[str, Tensor]:
+    """Encode the clips of videos, and of each an overview: one clip of the frames of all, for no more than their fusion.
+
+    Args:
+        model: The model.
+        frames: Normalised frames, (B, K, T, 3, H, W).
+
+    Returns:
+        Visual tokens: ``clips`` (B, K, S, D) and ``overview`` (B, 1, S, D).
+    """
+    grid = model.encode_frames(frames)  # (B, K, T, D, h, w)
+    return dict(clips=model.fuse_frames(grid), overview=model.fuse_frames(grid.flatten(1, 2)[:, None]))
+
+
 class PairScorer:
     """A ClipBert that scores pairs of texts and videos, without gradients.
 
@@ -38,8 +52,8 @@ class PairScorer:
         return self.model.encoder.word_embeddings.device
 
     @torch.no_grad()
-    def encode_video(self, frames: Tensor) -> Tensor:
-        """Encode the clips of one video.
+    def encode_video(self, frames: Tensor) -> dict[str, Tensor]:
+        """Encode the clips of one video, and its overview; see :func:`encode_with_overview`.
 
         A video is encoded on its own, so that what others there are in its batch never changes a bit of it.
 
@@ -47,9 +61,10 @@ class PairScorer:
             frames: Normalised frames, (K, T, 3, H, W).
 
         Returns:
-            Visual tokens, (K, S, D), on the CPU.
+            Visual tokens on the CPU: ``clips`` (K, S, D) and ``overview`` (1, S, D).
         """
-        return self.model.encode_video(frames[None])[0].to(self.pairs.dtype).cpu()
+        found = encode_with_overview(self.model, frames[None])
+        return {name: tokens[0].to(self.pairs.dtype).cpu() for name, tokens in found.items()}
 
     @torch.no_grad()
     def encode_texts(self, pieces: Sequence[np.ndarray]) -> "EncodedTexts":
@@ -106,7 +121,7 @@ class PairScorer:
         gallery: Gallery,
         names: Sequence[str],
         *,
-        clips: slice = slice(None),
+        which: str = "clips",
         wanted: np.ndarray | None = None,
         videos_at_once: int = 16,
         progress: Progress = lambda pairs: None,
@@ -117,7 +132,7 @@ class PairScorer:
             pieces: Word pieces (L,) of each of the M texts.
             gallery: The gallery.
             names: V videos of it that could be read.
-            clips: Which clips of each to look at.
+            which: Which of their tokens to look at: "clips" or "overview".
             wanted: Which pairs to score, bool (M, V); None for all.
             videos_at_once: Videos that are read at a time.
             progress: Is told how many pairs more are scored.
@@ -131,6 +146,6 @@ class PairScorer:
             own = slice(start, start + videos_at_once)
             chosen = None if wanted is None else wanted[:, own]
             if chosen is None or chosen.any():
-                scores[:, own] = self.score_block(texts, gallery.read(names[own], clips), chosen)
+                scores[:, own] = self.score_block(texts, gallery.read(names[own], which), chosen)
             progress(scores[:, own].size if chosen is None else int(chosen.sum()))
         return scores

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from clipbert_mm.engine.retrieval.cascade import candidates, merge, middle_clip, shortlist
+from clipbert_mm.engine.retrieval.cascade import candidates, merge, shortlist
 
 
 def test_the_shortlist_is_the_best_of_each_query():
@@ -28,11 +28,6 @@ def test_what_is_not_chosen_ranks_below_in_its_first_order():
     assert merged[~chosen].max() < merged[chosen].min()
     assert np.array_equal(np.argsort(merged[~chosen]), np.argsort(first[~chosen]))
     assert np.array_equal(merge(first, first, np.ones_like(chosen)), first)
-
-
-@pytest.mark.parametrize(("clips", "wanted"), [(1, 0), (2, 1), (3, 1), (8, 4)])
-def test_the_middle_clip(clips: int, wanted: int):
-    assert list(range(clips))[middle_clip(clips)] == [wanted]
 
 
 @pytest.mark.parametrize("keep", [0, -1, 2.5])

@@ -14,7 +14,7 @@ def filled(tmp_path: Path) -> tuple[Path, dict[str, torch.Tensor]]:
     tokens = {name: torch.randn(4, 5, 16) for name in ("b", "a", "c")}
     gallery = Gallery(tmp_path / "gallery")
     for name, value in tokens.items():
-        gallery.add(name, value, {"path": f"{name}.mp4", "broken": None})
+        gallery.add(name, {"clips": value, "overview": value[:1]}, {"path": f"{name}.mp4", "broken": None})
     return tmp_path / "gallery", tokens
 
 
@@ -24,8 +24,8 @@ def test_what_is_added_is_read_by_another_process_gallery(filled: tuple):
     assert gallery.names() == ["a", "b", "c"]
     assert gallery.record("c") == {"path": "c.mp4", "broken": None}
     assert torch.equal(gallery.read(["c", "a"]), torch.stack([tokens["c"], tokens["a"]]))
-    assert torch.equal(gallery.read(["b"], slice(1, 3)), tokens["b"][None, 1:3])
-    gallery.add("b", tokens["a"].bfloat16(), {})
+    assert torch.equal(gallery.read(["b"], "overview"), tokens["b"][None, :1])
+    gallery.add("b", {"clips": tokens["a"].bfloat16()}, {})
     assert torch.equal(gallery.read(["b"])[0], tokens["a"].bfloat16())
     gallery.remove("a")
     assert "a" not in gallery
@@ -34,7 +34,7 @@ def test_what_is_added_is_read_by_another_process_gallery(filled: tuple):
 
 def test_a_video_that_could_not_be_read_is_a_record_alone(filled: tuple):
     gallery = Gallery(filled[0])
-    gallery.add("d", None, {"broken": "the file is empty"})
+    gallery.add("d", {}, {"broken": "the file is empty"})
     assert "d" in gallery
     assert gallery.record("d") == {"broken": "the file is empty"}
 

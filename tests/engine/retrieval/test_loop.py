@@ -54,12 +54,12 @@ def test_each_video_is_encoded_once_and_each_pair_is_scored_once(runner_config: 
     runner_config.test_cfg.clips_per_tile = 3 * 8
     runner = build_runner(runner_config)
     encoded, pairs, texts = [], [], []
-    encode, run, embed = runner.model.encode_video, PairEncoder.__call__, PairEncoder.encode_texts
+    encode, run, embed = runner.model.encode_frames, PairEncoder.__call__, PairEncoder.encode_texts
     monkeypatch.setattr(
         PairEncoder, "__call__", lambda self, *args: pairs.extend(zip(*args[2:], strict=True)) or run(self, *args)
     )
     monkeypatch.setattr(PairEncoder, "encode_texts", lambda self, ids: texts.extend(ids) or embed(self, ids))
-    runner.model.encode_video = lambda frames: encoded.append(len(frames)) or encode(frames)
+    runner.model.encode_frames = lambda frames: encoded.append(len(frames)) or encode(frames)
     runner.test()
     assert encoded == [1] * 7
     assert len(pairs) == 14 * 7
@@ -128,7 +128,7 @@ def scores_of(config: Config, folder: Path, name: str, **options) -> tuple[np.nd
     """Test with options of the loop; returns the scores and the metrics."""
     config = Config(config.to_dict())
     config.test_cfg.update(options)
-    config.experiment_name = name
+    config.experiment_name = f"{folder.name}-{name}"
     config.test_evaluator.rankings_file = str(folder / f"{name}.json")
     metrics = build_runner(config).test()
     return read_rankings(folder / f"{name}.json")["scores"], metrics
