@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import av
 import numpy as np
 from mmengine.utils import is_abs
 
@@ -22,7 +21,6 @@ from clipbert_mm.datasets.parallel import run_each
 from clipbert_mm.datasets.transforms.decoding import DecodeClips
 from clipbert_mm.datasets.transforms.storage import (
     BrokenMediaError,
-    as_file,
     is_address,
     list_names,
     missing_media,
@@ -184,25 +182,9 @@ def probe(job: tuple[str, str]) -> dict[str, Any]:
             results = _decoder().transform(results)
     except BrokenMediaError as error:
         return dict(reason=error.reason)
-    if cut := cut_short(path, total):
-        return dict(reason=cut)
     height, width = results["frames"].shape[2:4]
     seconds = 0.0 if fps is None else round(total / fps, 3)
     return dict(frames=total, fps=None if fps is None else round(fps, 4), seconds=seconds, width=width, height=height)
-
-
-def cut_short(path: str, frames: int) -> str:
-    """Say that an AVI file has lost its end, which decoders take for the end of the video; nothing where it has not.
-
-    Args:
-        path: A file that can be read.
-        frames: How many frames were found; the head of an AVI file says how many it should have.
-    """
-    if not path.lower().endswith(".avi"):
-        return ""
-    with as_file(path) as name, av.open(name) as container:
-        promised = container.streams.video[0].frames if container.format.name == "avi" else 0
-    return f"cut short: {frames} of {promised} frames are there" if frames < 0.98 * promised - 2 else ""
 
 
 def scan(

@@ -1,6 +1,7 @@
 """Which libraries can read videos, and how they are installed."""
 
 import importlib
+import sys
 from collections.abc import Callable
 from importlib.util import find_spec
 
@@ -46,6 +47,8 @@ def check_backend(backend: str) -> None:
         raise BackendError(f"OpenVideo(backend={backend!r}) needs {package}, which is not installed: {command}")
     try:
         importlib.import_module(module)
+        if getattr(sys.modules[package], "ffmpeg_major_version", "") is None:  # torchcodec 0.17 fails at the first file
+            raise ImportError("FFmpeg was not found")
     except Exception as error:  # torchcodec raises RuntimeError, others ImportError or OSError
         needs = (
             "the system's FFmpeg, and a release that goes with the installed torch: apt-get install ffmpeg"
@@ -54,7 +57,7 @@ def check_backend(backend: str) -> None:
         )
         first = str(error).strip().partition("\n")[0]
         raise BackendError(
-            f"OpenVideo(backend={backend!r}): {package} cannot be imported and needs {needs} ({first})"
+            f"OpenVideo(backend={backend!r}): {package} cannot be used and needs {needs} ({first})"
         ) from error
 
 

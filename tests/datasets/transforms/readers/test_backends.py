@@ -218,17 +218,25 @@ def test_a_backend_that_is_not_installed_is_named_with_the_command(monkeypatch: 
             OpenVideo(backend=backend)
 
 
-def test_torchcodec_without_ffmpeg_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+@pytest.mark.parametrize(
+    ("package", "decoders", "reason"),
+    [
+        ("", "raise RuntimeError('Could not load libtorchcodec.\\nMore lines')", r"Could not load libtorchcodec\."),
+        ("ffmpeg_major_version = None", "", "FFmpeg was not found"),
+    ],
+    ids=["as_of_0.7", "as_of_0.17"],
+)
+def test_torchcodec_without_ffmpeg_is_named(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, package: str, decoders: str, reason: str
+):
     (tmp_path / "torchcodec").mkdir()
-    (tmp_path / "torchcodec" / "__init__.py").touch()
-    (tmp_path / "torchcodec" / "decoders.py").write_text(
-        "raise RuntimeError('Could not load libtorchcodec.\\nMore lines')"
-    )
+    (tmp_path / "torchcodec" / "__init__.py").write_text(package)
+    (tmp_path / "torchcodec" / "decoders.py").write_text(decoders)
     monkeypatch.syspath_prepend(str(tmp_path))
     for name in [name for name in sys.modules if name.partition(".")[0] == "torchcodec"]:
         monkeypatch.delitem(sys.modules, name)
-    message = r"torchcodec cannot be imported and needs the system's FFmpeg.*apt-get install ffmpeg"
-    with pytest.raises(BackendError, match=rf"{message} \(Could not load libtorchcodec\.\)$"):
+    message = r"torchcodec cannot be used and needs the system's FFmpeg.*apt-get install ffmpeg"
+    with pytest.raises(BackendError, match=rf"{message} \({reason}\)$"):
         OpenVideo(backend="torchcodec")
 
 
