@@ -3,6 +3,7 @@
 import logging
 import os
 from abc import abstractmethod
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
@@ -25,7 +26,8 @@ class QuestionDataset(MediaDataset):
         **options: Those of :class:`~clipbert_mm.datasets.media_dataset.MediaDataset`.
 
     Raises:
-        AnnotationError: If a file cannot be used, or files that it names are missing.
+        AnnotationError: If a file cannot be used, files that it names are missing, or two questions to be tested have one
+            ``question_id``.
     """
 
     def __init__(self, *, questions_per_item: int = 1, **options: Any) -> None:  # noqa: ANN401
@@ -34,8 +36,15 @@ class QuestionDataset(MediaDataset):
 
     def load_data_list(self) -> list[dict[str, Any]]:
         """Read the annotation file: one dict with ``path`` and ``questions`` (the records) an item."""
+        records = self.records()
+        ids = Counter(record["question_id"] for record in records if self.test_mode and "question_id" in record)
+        if twice := [name for name, times in ids.items() if times > 1]:
+            raise AnnotationError(
+                f"{self.ann_file}: expected a question_id once, {len(twice)} are there several times, such as {twice[0]!r}. "
+                "Results are told apart by it: leave out what is there twice, or all ids."
+            )
         grouped: dict[str, list[dict[str, Any]]] = {}
-        for record in self.choose(self.records()):
+        for record in self.choose(records):
             grouped.setdefault(self.path_of(record.pop("media")), []).append(record)
         grouped = self.usable(grouped)
         size = max(map(len, grouped.values())) if self.test_mode else self.questions_per_item

@@ -125,10 +125,12 @@ def test_each_option_is_a_text(folder: Path):
     options = dict(question="what moves ?", options=["a ring", "a star"])
     asked = dict(gif_name="train_00000", **options, answer=1, question_id="q7")
     bare = dict(clip_name="train_00001", options=["a man", "a dog", "a cat"], answer=2)
-    dataset = MultipleChoiceDataset(**written(folder, asked, asked | dict(answer=0), bare), test_mode=True)
+    dataset = MultipleChoiceDataset(
+        **written(folder, asked, asked | dict(answer=0, question_id=8), bare), test_mode=True
+    )
     first, second = dataset.prepare_test(0), dataset.prepare_test(1)
     assert first["texts"] == ["what moves ? a ring", "what moves ? a star"] * 2
-    assert (first["answer_labels"].tolist(), first["question_ids"]) == ([1, 0], ["q7", "q7"])
+    assert (first["answer_labels"].tolist(), first["question_ids"]) == ([1, 0], ["q7", 8])
     assert (second["texts"], second["answer_labels"].tolist()) == (["a man", "a dog", "a cat"], [2])
     assert "question_ids" not in second
 
@@ -141,6 +143,16 @@ def test_options_and_answers_have_to_go_together(folder: Path, wrong: dict[str, 
         match=r"more\.jsonl, line 2: expected two or more options and the place of the right one, as in",
     ):
         MultipleChoiceDataset(**written(folder, record, record | wrong))
+
+
+def test_an_id_that_two_questions_have_is_refused_in_testing(folder: Path):
+    asked = dict(video="train_00000", question="what moves?", options=["a ring", "a star"], answer=1, question_id=7)
+    named = written(folder, asked, asked | dict(video="train_00001"), asked | dict(question_id=8))
+    with pytest.raises(
+        AnnotationError, match=r"more\.jsonl: expected a question_id once, 1 are there several times.* 7\."
+    ):
+        MultipleChoiceDataset(**named, test_mode=True)
+    assert len(MultipleChoiceDataset(**named)) == 3
 
 
 def test_a_video_s_questions_need_as_many_options_each(folder: Path):
