@@ -228,8 +228,12 @@ def runner_config(world: Path, tokenizer: str, model_config: dict[str, Any], tmp
             test_cfg=dict(type="RetrievalTestLoop"),
             test_evaluator=dict(type="RetrievalMetric"),
             optim_wrapper=dict(type="OptimWrapper", optimizer=dict(type="AdamW", lr=1e-3)),
-            default_hooks=dict(checkpoint=dict(type="CheckpointHook", interval=-1, save_last=False)),
-            custom_hooks=[dict(type="EpochSeedHook"), dict(type="BrokenMediaHook"), dict(type="CheckpointFitHook")],
+            default_hooks=dict(
+                checkpoint=dict(type="CheckpointHook", interval=-1, save_last=False),
+                epoch_seed=dict(type="EpochSeedHook"),
+                broken_media=dict(type="BrokenMediaHook"),
+                checkpoint_fit=dict(type="CheckpointFitHook"),
+            ),
             visualizer=dict(type="Visualizer"),
         )
     )

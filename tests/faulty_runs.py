@@ -6,7 +6,6 @@ import multiprocessing
 import os
 import random
 import signal
-import socket
 import sys
 import time
 from collections.abc import Mapping
@@ -16,6 +15,7 @@ from typing import Any
 
 import torch
 from mmengine.logging import HistoryBuffer
+from ports import free_port
 from torch import Tensor
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -131,9 +131,7 @@ class Run:
         environment = {"CUDA_VISIBLE_DEVICES": "", "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
         launcher = []
         if self.ranks > 1:
-            with socket.socket() as free:
-                free.bind(("127.0.0.1", 0))
-                environment |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1])}
+            environment |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
             environment |= {"WORLD_SIZE": str(self.ranks), "LOCAL_WORLD_SIZE": str(self.ranks)}
             launcher = ["--launcher", "pytorch"]
         arguments = [str(self.config), "--work-dir", str(self.work_dir), *launcher, *self.arguments, *more]

@@ -3,7 +3,6 @@
 import logging
 import os
 import pickle
-import socket
 import subprocess
 import sys
 import zipfile
@@ -20,6 +19,7 @@ from mmengine.hooks import EarlyStoppingHook
 from mmengine.logging import HistoryBuffer
 from mmengine.optim import OptimWrapper
 from mmengine.registry import OPTIM_WRAPPERS
+from ports import free_port
 from torch import nn
 
 from clipbert_mm import compat
@@ -295,10 +295,8 @@ def test_a_process_that_no_launcher_started(no_launcher: pytest.MonkeyPatch, lau
 
 
 def test_a_process_group_on_the_cpu(no_launcher: pytest.MonkeyPatch):
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    for name, value in dict(RANK=0, WORLD_SIZE=1, LOCAL_RANK=0, MASTER_ADDR="127.0.0.1", MASTER_PORT=port).items():
+    where = dict(MASTER_ADDR="127.0.0.1", MASTER_PORT=free_port())
+    for name, value in dict(RANK=0, WORLD_SIZE=1, LOCAL_RANK=0, **where).items():
         no_launcher.setenv(name, str(value))
     try:
         compat.start_processes("pytorch")

@@ -11,12 +11,10 @@ default_hooks = dict(
     checkpoint=dict(type="CheckpointHook", interval=1, minutes=15, max_keep_ckpts=2),
     finite_loss=dict(type="FiniteLossHook"),
     sampler_seed=dict(type="DistSamplerSeedHook"),
+    epoch_seed=dict(type="EpochSeedHook"),
+    broken_media=dict(type="BrokenMediaHook", max_share=0.05),
+    checkpoint_fit=dict(type="CheckpointFitHook"),
 )
-custom_hooks = [
-    dict(type="EpochSeedHook"),
-    dict(type="BrokenMediaHook", max_share=0.05),
-    dict(type="CheckpointFitHook"),
-]
 env_cfg = dict(cudnn_benchmark=True, mp_cfg=dict(mp_start_method="fork", opencv_num_threads=0))
 log_processor = dict(window_size=20)
 randomness = dict(seed=42)

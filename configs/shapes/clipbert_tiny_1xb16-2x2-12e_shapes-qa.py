@@ -65,9 +65,7 @@ test_cfg = dict(type="TestLoop")
 test_evaluator = dict(type="AnswerAccuracy")
 optim_wrapper = dict(optimizer=dict(lr=5e-4))
 auto_scale_lr = dict(enable=False, base_batch_size=16)
-default_hooks = dict(checkpoint=dict(interval=12))
-custom_hooks = [
-    dict(type="EpochSeedHook"),
-    dict(type="BrokenMediaHook", max_share=0.05),
-    dict(type="CheckpointFitHook", fresh=["head"]),  # other answers than in pre-training
-]
+default_hooks = dict(
+    checkpoint=dict(interval=12),
+    checkpoint_fit=dict(fresh=["head"]),  # other answers than in pre-training
+)

@@ -14,6 +14,7 @@ import av
 import numpy as np
 import pytest
 import uvicorn
+from ports import free_port
 
 from clipbert_mm.apis import VideoQA, VideoSearch
 from clipbert_mm.apis.page import build_app, serve
@@ -32,12 +33,6 @@ FLAGS = [
 """As root, without a graphics card, and without calls to the browser's own servers."""
 SIZES = {"desktop": (1280, 900), "phone": (390, 844)}
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning", "ignore::ResourceWarning")
-
-
-def free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return free.getsockname()[1]
 
 
 @pytest.fixture

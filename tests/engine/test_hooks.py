@@ -65,7 +65,7 @@ def test_replaced_files_are_reported_at_the_end_of_the_epoch(
 ):
     broken = break_file(own_world / "videos" / "train_00003.mp4", "no head")
     runner_config.train_dataloader.dataset.data_root = str(own_world)
-    runner_config.custom_hooks[1].max_share = 0.5
+    runner_config.default_hooks.broken_media.max_share = 0.5
     runner_config.default_hooks.checkpoint.interval = 1
     runner = build_runner(runner_config)
     runner.logger.addHandler(caplog.handler)
@@ -149,7 +149,7 @@ def test_a_fresh_head_keeps_its_first_values(runner_config: Config, tmp_path: Pa
     torch.save(saved, tmp_path / "a.pth")
     starts = []
     for fresh, load_from in (((), None), (("head",), str(tmp_path / "a.pth"))):
-        runner_config.custom_hooks[2].fresh, runner_config.load_from = fresh, load_from
+        runner_config.default_hooks.checkpoint_fit.fresh, runner_config.load_from = fresh, load_from
         runner_config.experiment_name += "-next"
         runner = build_runner(runner_config)
         starts.append(CatchWeights())
@@ -171,7 +171,7 @@ def test_a_fresh_head_lets_other_answers_be_trained_but_not_tested(runner_config
         (("head",), "train", None),
         (("head",), "test", use),
     ):
-        runner_config.custom_hooks[2].fresh = fresh
+        runner_config.default_hooks.checkpoint_fit.fresh = fresh
         runner_config.experiment_name += "-next"
         run = getattr(build_runner(runner_config), task)
         if words is None:
@@ -187,7 +187,7 @@ def test_the_share_of_weights_that_a_part_needs(runner_config: Config, tmp_path:
     torch.save({name: model[name] for name in names[:24]}, tmp_path / "part.pth")
     runner_config.load_from = str(tmp_path / "part.pth")
     for min_share in (0.75, 0.76):  # 24 of 32 are 0.75
-        runner_config.custom_hooks[2].min_share = min_share
+        runner_config.default_hooks.checkpoint_fit.min_share = min_share
         runner_config.experiment_name += "-next"
         runner = build_runner(runner_config)
         if min_share == 0.75:

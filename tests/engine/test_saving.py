@@ -135,8 +135,8 @@ def with_validation(config: Config, metric: str = "t2v/MnR") -> None:
     """Let a training validate each epoch by its test set."""
     config.val_dataloader, config.val_evaluator = config.test_dataloader, config.test_evaluator
     config.val_cfg = dict(type="RetrievalValLoop")
-    config.custom_hooks.append(
-        dict(type="EarlyStoppingHook", monitor=metric, rule="less", patience=2, min_delta=1000.0)
+    config.default_hooks.early_stopping = dict(
+        type="EarlyStoppingHook", monitor=metric, rule="less", patience=2, min_delta=1000.0
     )
 
 
@@ -170,7 +170,7 @@ def test_a_validation_that_was_cut_is_done_again(config: Config):
 
 def test_the_best_replaces_the_one_before_once_it_is_whole(config: Config):
     with_validation(config)
-    del config.custom_hooks[-1]
+    del config.default_hooks["early_stopping"]
     hook = begin(config, interval=3, save_best=["t2v/MnR", "t2v/R@1"])
     scores = iter([(4.0, 10.0), (5.0, 20.0), (3.0, 20.0)])
     hook.val_evaluator.evaluate = lambda size: dict(zip(("t2v/MnR", "t2v/R@1"), next(scores), strict=True))
@@ -249,11 +249,11 @@ def test_a_seed_that_was_drawn_is_that_of_the_resumed_run_too(config: Config):
 def test_broken_files_are_counted_on(config: Config, own_world: Path, break_file):
     break_file(own_world / "videos" / "train_00003.mp4", "empty")
     config.train_dataloader.dataset.data_root = str(own_world)
-    config.custom_hooks[1].max_share = 0.5
+    config.default_hooks.broken_media.max_share = 0.5
     with pytest.raises(StoppedBySignal):
         begin(config, At(5, lambda runner: os.kill(os.getpid(), signal.SIGTERM)), interval=1).train()
     counted = load(config, "iter_5")["ranks"][0]["hooks"]["BrokenMediaHook"]
     assert counted["replaced"] > 0
-    config.resume, config.custom_hooks[1].max_share = True, 0.12
+    config.resume, config.default_hooks.broken_media.max_share = True, 0.12
     with pytest.raises(RuntimeError, match="3 of 24 items were replaced in this epoch; 1 files"):
         begin(config, interval=1).train()

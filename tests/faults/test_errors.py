@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from faulty_runs import ROOT, Run, assert_same_training, final, write_config
+from ports import free_port
 
 pytestmark = pytest.mark.faults
 
@@ -181,7 +182,7 @@ def test_a_launcher_s_processes(config: Path, tmp_path: Path, fault: str, status
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
         "PYTHONPATH": str(ROOT),
         "OMP_NUM_THREADS": "1",
-        "PORT": str(29600 + status + len(fault)),
+        "PORT": str(free_port()),
     }
     environment.pop("LOCAL_RANK", None)
     run = Run(config, tmp_path / "run", ranks=2)

@@ -8,14 +8,12 @@ import pytest
 from faulty_runs import Run, assert_same_training, final, write_config
 
 CLOCK = ("time", "data_time", "eta", "memory")
-EMA = 'custom_hooks.append(dict(type="EMAHook", momentum=0.1))'
 VARIANTS = {
     "dropout": "",
-    "workers, accumulation and EMA": f"""
+    "workers, accumulation and EMA": """
 train_dataloader.update(batch_size=1, num_workers=2, persistent_workers=True)
 optim_wrapper.update(accumulative_counts=5)
-custom_hooks = [dict(type="EpochSeedHook"), dict(type="BrokenMediaHook"), dict(type="CheckpointFitHook")]
-{EMA}
+default_hooks.update(ema=dict(type="EMAHook", momentum=0.1))
 """,
 }
 

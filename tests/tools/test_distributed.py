@@ -5,7 +5,6 @@ They are started by torchrun on one machine, by torchrun on what stands for two 
 
 import json
 import os
-import socket
 import subprocess
 import sys
 from collections.abc import Callable
@@ -16,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 from mmengine.fileio import load
+from ports import free_port
 
 from clipbert_mm.engine.config import load_config
 from clipbert_mm.evaluation import read_rankings
@@ -45,7 +45,7 @@ def options(batch_size: int, name: str) -> list[str]:
         "test_dataloader.num_workers=0",
         "test_dataloader.batch_size=2",
         "default_hooks.checkpoint.interval=1",
-        "custom_hooks.1.max_share=0.5",
+        "default_hooks.broken_media.max_share=0.5",
         "param_scheduler.0.warmup_share=0.5",
         "train_cfg.max_epochs=1",
         "load_from=None",
@@ -66,13 +66,6 @@ def environment_of(folder: Path, **more: str) -> dict[str, str]:
         name for name in os.environ if name in ("LOCAL_RANK", "RANK", "WORLD_SIZE") or name.startswith("SLURM_")
     }
     return {name: value for name, value in os.environ.items() if name not in launched} | own | more
-
-
-def free_port() -> str:
-    """A port that nothing listens at."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return str(free.getsockname()[1])
 
 
 def run_script(script: str, folder: Path, *arguments: str, **variables: str) -> str:
@@ -116,7 +109,7 @@ def test_training_gives_the_same_weights(folder: Path, one_process: Path):
 def test_two_machines_give_the_same_weights_and_accumulate(folder: Path, one_process: Path):
     arguments = [RETRIEVAL, "1", "--work-dir", str(folder / "machines"), *options(2, "train-machines")]
     command = ["bash", str(ROOT / "tools" / "dist_train.sh"), *arguments, "optim_wrapper.accumulative_counts=2"]
-    where = dict(NNODES="2", MASTER_ADDR="127.0.0.1", PORT=free_port())
+    where = dict(NNODES="2", MASTER_ADDR="127.0.0.1", PORT=str(free_port()))
     machines = [
         subprocess.Popen(
             command,
@@ -218,7 +211,7 @@ def train(name):
         "launcher": "pytorch", "work_dir": name, "experiment_name": name, "load_from": None,
         "randomness": dict(seed=3, deterministic=True), "train_cfg.max_epochs": 1, "optim_wrapper.accumulative_counts": 2,
         "train_dataloader.batch_size": 2, "train_dataloader.num_workers": 1, "model.head.dropout": 0.5,
-        "custom_hooks.1.max_share": 0.5, "default_hooks.checkpoint.interval": 1,
+        "default_hooks.broken_media.max_share": 0.5, "default_hooks.checkpoint.interval": 1,
     })
     runner, notes = build_runner(config), Notes()
     runner.register_hook(notes)
