@@ -23,6 +23,8 @@ FORMAT = 1
 """Version of the layout; another one is not read."""
 SAVE_SECONDS = 10
 """Time between two writings of the manifest while videos are added."""
+HELD = 2**30
+"""Bytes of visual tokens that are kept in memory for the next search."""
 STORED = torch.float16
 """Type of the tokens on disk; they are normalised, so half precision holds them."""
 
@@ -90,7 +92,7 @@ class VideoGallery:
 
     def __init__(self, folder: str | os.PathLike) -> None:
         self.folder = Path(folder)
-        self.store = Gallery(self.folder / "tokens", budget=0)
+        self.store = Gallery(self.folder / "tokens", budget=HELD)
         self.manifest: dict[str, Any] = {}
         self.entries: dict[str, Entry] = {}
         self._saved = time.monotonic()

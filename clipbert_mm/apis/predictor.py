@@ -16,16 +16,13 @@ from mmengine.registry import DefaultScope
 from torch import Tensor
 
 from clipbert_mm.checkpoint import check_fit, read_contents, read_source
-from clipbert_mm.engine.retrieval import encode_with_overview
+from clipbert_mm.engine.retrieval import PairScorer, encode_with_overview
 from clipbert_mm.registry import MODELS, TRANSFORMS
 from clipbert_mm.structures import read_answers
 
 if TYPE_CHECKING:
     from clipbert_mm.datasets.transforms import Tokenize
     from clipbert_mm.models import ClipBert
-
-CLIPS_PER_TILE = 256
-"""Pairs of a text and a clip in one forward pass."""
 
 
 @dataclass(frozen=True)
@@ -98,6 +95,7 @@ class Predictor:
         check_fit(self.model, [source], whole=True)
         self.model.load_state_dict(source.tensors, strict=False)
         self.model.requires_grad_(False).to(self.device).eval()
+        self.scorer = PairScorer(self.model)
         self.identity = _digest(recipe, self.weights)
 
     @property
@@ -155,13 +153,13 @@ class Predictor:
         Returns:
             Clip logits on the CPU, (M, V, K, C).
         """
-        tokens = tokens.to(self.device)
-        height = max(1, CLIPS_PER_TILE // (tokens.shape[0] * tokens.shape[1]))  # texts in a tile
-        tiles = [self.score(tokens, pieces[top : top + height]).cpu() for top in range(0, len(pieces), height)]
-        return torch.cat(tiles)
+        shape = (len(pieces), len(tokens))
+        text_of, video_of = torch.arange(shape[0]).repeat_interleave(shape[1]), torch.arange(shape[1]).repeat(shape[0])
+        logits = self.scorer.clip_logits(self.scorer.encode_texts(pieces), tokens, text_of, video_of)  # (M·V, K, C)
+        return logits.cpu().unflatten(0, shape)
 
     def score(self, tokens: Tensor, pieces: Sequence[np.ndarray]) -> Tensor:
-        """Predict every text beside every clip in one pass; as :meth:`clip_logits`, on the device and with gradients."""
+        """Predict the same in one pass of the plain model, on the device and with gradients."""
         videos = torch.arange(len(tokens), device=tokens.device).repeat(len(pieces))  # (M·V,)
         batch = self.model.data_preprocessor.pad_texts(pieces)
         repeated = {key: value.to(self.device).repeat_interleave(len(tokens), dim=0) for key, value in batch.items()}

@@ -10,7 +10,7 @@ from torch import Tensor
 from clipbert_mm.apis.explanation import Explanation, explain_match
 from clipbert_mm.apis.gallery import GalleryError, VideoGallery
 from clipbert_mm.apis.indexing import Progress, index
-from clipbert_mm.apis.predictor import CLIPS_PER_TILE, Predictor
+from clipbert_mm.apis.predictor import Predictor
 from clipbert_mm.apis.results import (
     Hit,
     IndexReport,
@@ -22,6 +22,8 @@ from clipbert_mm.apis.results import (
     probability,
 )
 
+CLIPS_AT_ONCE = 256
+"""Clips whose visual tokens are read from the gallery at a time."""
 TASKS = ("retrieval",)
 """What a model may have been trained for that is asked to search."""
 SHORTLIST_FROM = 1000
@@ -167,12 +169,12 @@ class VideoSearch:
         return np.concatenate(scores, axis=1), clips
 
     def _blocks(self, paths: Sequence[str], which: str) -> Iterator[Tensor]:
-        """Read visual tokens in blocks (v, K, S, D) that one pass takes."""
+        """Read visual tokens in blocks (v, K, S, D)."""
         block: list[Tensor] = []
         for path in paths:
             tokens = self.gallery.tokens(path, which)
             block.append(tokens)
-            if len(block) * len(tokens) >= CLIPS_PER_TILE:
+            if len(block) * len(tokens) >= CLIPS_AT_ONCE:
                 yield torch.stack(block)
                 block = []
         if block:

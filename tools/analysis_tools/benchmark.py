@@ -16,6 +16,7 @@ from clipbert_mm.structures import written_whole
 COMMANDS: dict[str, tuple[str, str]] = {
     "load": ("loading", "videos a second on one core, and where the time goes"),
     "retrieval": ("retrieval", "pairs of texts and clips a second, against a straightforward loop and the matrix rate"),
+    "search": ("search", "indexing, a search, and the first answer of the command, and of what they are made"),
     "step": ("step", "time of a training step against N_train and T, and achieved FLOP/s"),
     "gains": ("gains", "time and memory that each way of computing a step gains"),
     "start": ("startup", "time from the start of a training to its first step"),

@@ -32,7 +32,7 @@ class Gallery:
     def __init__(self, folder: str | os.PathLike, *, budget: int | None = None) -> None:
         self.folder = Path(folder)
         self.budget = budget
-        self._held: dict[tuple[str, str], Tensor] = {}
+        self._held: dict[tuple[str, str], tuple[tuple[int, int], Tensor]] = {}  # with the version of the file
         self._held_bytes = 0
 
     def __contains__(self, name: str) -> bool:
@@ -92,18 +92,24 @@ class Gallery:
         return torch.stack([self._tokens(name, which) for name in names])
 
     def _tokens(self, name: str, which: str) -> Tensor:
-        if (name, which) in self._held:
-            return self._held[name, which]
-        with safe_open(self.path_of(name), framework="pt") as file:
+        path = self.path_of(name)
+        found = path.stat()  # another process may have put another file there
+        version, held = (found.st_mtime_ns, found.st_ino), self._held.get((name, which))
+        if held is not None and held[0] == version:
+            return held[1]
+        if held is not None:
+            self._let_go(name)
+        with safe_open(path, framework="pt") as file:
             tokens = file.get_tensor(which)
         if self.budget is None or self._held_bytes + tokens.nbytes <= self.budget:
-            self._held[name, which] = tokens = tokens.clone()  # not the mapped file
+            tokens = tokens.clone()  # not the mapped file
+            self._held[name, which] = version, tokens
             self._held_bytes += tokens.nbytes
         return tokens
 
     def _let_go(self, name: str) -> None:
         for key in [key for key in self._held if key[0] == name]:
-            self._held_bytes -= self._held.pop(key).nbytes
+            self._held_bytes -= self._held.pop(key)[1].nbytes
 
     def delete(self) -> None:
         """Remove the folder with all that is in it."""

@@ -1,9 +1,11 @@
 """Visual tokens on disk: there whole or not at all, and in memory only as many as may be."""
 
+import os
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors import SafetensorError
 
 from clipbert_mm.engine.retrieval import Gallery
 
@@ -45,13 +47,25 @@ def test_memory_holds_what_the_budget_allows(filled: tuple, budget: int | None, 
     gallery = Gallery(folder, budget=budget)
     wanted = torch.stack([tokens[name] for name in "abc"])
     assert torch.equal(gallery.read("abc"), wanted)
-    for name in "abc"[:held]:  # what is held needs no file any more
-        gallery.path_of(name).unlink()
-    assert torch.equal(gallery.read("abc"), wanted)
+    for name in "abc":  # what is held is not read again
+        written = gallery.path_of(name).stat().st_mtime_ns
+        gallery.path_of(name).write_bytes(b"not safetensors")
+        os.utime(gallery.path_of(name), ns=(written, written))
+    assert torch.equal(torch.cat([gallery.read([name]) for name in "abc"[:held]] or [wanted[:0]]), wanted[:held])
     for name in "abc"[held:]:
-        gallery.path_of(name).unlink()
-        with pytest.raises(FileNotFoundError):
+        with pytest.raises(SafetensorError):
             gallery.read([name])
+
+
+def test_what_another_process_puts_in_its_place_is_read(filled: tuple):
+    folder, tokens = filled
+    gallery = Gallery(folder)
+    gallery.read("abc")
+    Gallery(folder).add("b", {"clips": tokens["c"]}, {})
+    assert torch.equal(gallery.read(["b"])[0], tokens["c"])
+    Gallery(folder).remove("c")
+    with pytest.raises(FileNotFoundError):
+        gallery.read(["c"])
 
 
 def test_a_file_of_another_kind_is_named(filled: tuple):
