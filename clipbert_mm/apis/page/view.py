@@ -55,7 +55,7 @@ def _search_part(search: VideoSearch, uploads: Uploads) -> None:
         return render_hits(search.search(text, int(topk)), search.gallery.entries, uploads.names)
 
     with gr.Row():
-        text = gr.Textbox(label="What is to be seen?", scale=4, elem_id="search-text")
+        text = gr.Textbox(label="What is to be seen?", scale=4, min_width=320, elem_id="search-text")
         topk = gr.Slider(1, 20, value=5, step=1, label="Hits")
     button = gr.Button("Search", variant="primary")
     hits = gr.HTML(elem_id="hits")
@@ -75,7 +75,7 @@ def _ask_part(view: gr.Blocks, search: VideoSearch, qa: VideoQA, uploads: Upload
 
     with gr.Row():
         video = gr.Dropdown(label="Video", elem_id="ask-video", scale=2)
-        question = gr.Textbox(label="Question", elem_id="ask-question", scale=3)
+        question = gr.Textbox(label="Question", elem_id="ask-question", scale=3, min_width=320)
     options = gr.Textbox(
         label="Options, one a line", lines=3, visible=qa.predictor.task == CHOICE, elem_id="ask-options"
     )
