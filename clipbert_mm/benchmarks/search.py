@@ -45,7 +45,7 @@ print(json.dumps(times))
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add what can be chosen."""
     parser.add_argument("videos", nargs="+", help="videos that are indexed, or folders of them")
-    parser.add_argument("--checkpoint", help="weights (default: the config's load_from, or random ones)")
+    parser.add_argument("--checkpoint", help="weights (default: random ones, which are as quick)")
     parser.add_argument("--text", default="a red circle")
     parser.add_argument(
         "--gallery-size", type=int, default=1000, help="videos of one clip that are searched (default: 1000)"
@@ -66,7 +66,7 @@ def measure(config: Config, args: argparse.Namespace) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         config.dump(folder / "config.py")
-        weights = args.checkpoint or config.get("load_from") or random_weights(config, folder / "random.pth")
+        weights = args.checkpoint or random_weights(config, folder / "random.pth")
         search = VideoSearch(folder / "config.py", args.device, weights=weights, gallery=folder / "gallery")
         index = measure_index(search, find_videos(args.videos), folder, args)
         search.gallery = type(search.gallery)(folder / "random")
