@@ -126,7 +126,7 @@ def fill(search: VideoSearch, count: int) -> None:
 
 
 def measure_search(search: VideoSearch, args: argparse.Namespace) -> dict[str, Any]:
-    """Time a search beside the plain joint encoder on the same pairs, with their visual tokens in memory."""
+    """Time a search beside the joint encoder alone, as testing runs it, on the same pairs with visual tokens in memory."""
     predictor, pieces = search.predictor, search.predictor.word_pieces([args.text])
     tokens = torch.stack([search.gallery.tokens(path) for path in search.gallery.entries]).to(predictor.device)
     blocks = tokens.split(64)  # as many as the released implementation takes

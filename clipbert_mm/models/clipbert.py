@@ -102,14 +102,7 @@ class ClipBert(BaseModel):
         return self
 
     def encode_video(self, frames: Tensor) -> Tensor:
-        """Encode the clips of videos; needed once a video.
-
-        Args:
-            frames: Normalised frames, (B, K, T, 3, H, W).
-
-        Returns:
-            Visual tokens, (B, K, S, D).
-        """
+        """Encode the clips of videos, normalised frames (B, K, T, 3, H, W), as visual tokens (B, K, S, D); once a video."""
         return self.fuse_frames(self.encode_frames(frames))
 
     def encode_frames(self, frames: Tensor) -> Tensor:
@@ -119,8 +112,7 @@ class ClipBert(BaseModel):
 
     def fuse_frames(self, grid: Tensor) -> Tensor:
         """Fuse the grid features of the frames of clips, (B, K, T, D, h, w), into visual tokens, (B, K, S, D)."""
-        clips = self.temporal_fusion(grid)  # (B, K, D, h, w)
-        return self.encoder.embed_clips(clips)  # (B, K, S, D)
+        return self.encoder.embed_clips(self.temporal_fusion(grid))  # (B, K, D, h, w) -> (B, K, S, D)
 
     def fuse(self, visual_tokens: Tensor, text_ids: Tensor, text_mask: Tensor, video_index: Tensor) -> Tensor:
         """Run the joint encoder over each text and each clip of its video.
