@@ -74,7 +74,7 @@ def find_by_public_name(app: Any, env: Any, node: nodes.Element, content: nodes.
         return None
     try:
         thing = pkgutil.resolve_name(target)
-    except (ImportError, AttributeError):
+    except (ImportError, AttributeError, ValueError):  # a name that is none
         return None
     if not inspect.isclass(thing) and not inspect.isroutine(thing):
         return None

@@ -25,7 +25,7 @@ def encode_with_overview(model: "ClipBert", frames: Tensor) -> dict[str, Tensor]
         frames: Normalised frames, (B, K, T, 3, H, W).
 
     Returns:
-        Visual tokens: ``clips`` (B, K, S, D) and ``overview`` (B, 1, S, D).
+        Visual tokens, ``clips`` (B, K, S, D) and ``overview`` (B, 1, S, D).
     """
     grid = model.encode_frames(frames)  # (B, K, T, D, h, w)
     return dict(clips=model.fuse_frames(grid), overview=model.fuse_frames(grid.flatten(1, 2)[:, None]))
@@ -61,7 +61,7 @@ class PairScorer:
             frames: Normalised frames, (K, T, 3, H, W).
 
         Returns:
-            Visual tokens on the CPU: ``clips`` (K, S, D) and ``overview`` (1, S, D).
+            Visual tokens on the CPU, ``clips`` (K, S, D) and ``overview`` (1, S, D).
         """
         found = encode_with_overview(self.model, frames[None])
         return {name: tokens[0].to(self.pairs.dtype).cpu() for name, tokens in found.items()}
