@@ -1,5 +1,6 @@
 """Each work-around does its work."""
 
+import json
 import logging
 import os
 import pickle
@@ -15,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from fvcore.nn import FlopCountAnalysis
 from mmengine.config import Config
-from mmengine.hooks import EarlyStoppingHook
+from mmengine.hooks import EarlyStoppingHook, LoggerHook
 from mmengine.logging import HistoryBuffer
 from mmengine.optim import OptimWrapper
 from mmengine.registry import OPTIM_WRAPPERS
@@ -180,6 +181,22 @@ def test_early_stopping_goes_on_counting():
     resumed.load_state_dict(first.state_dict())
     assert validate(resumed, [50.1])
     assert not validate(anew, [50.1]), "as MMEngine's"
+
+
+def test_one_process_writes_the_metrics_of_a_test(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    log = SimpleNamespace(get_log_after_epoch=lambda *given, **more: ({"accuracy": 50.0}, "accuracy: 50"))
+    logger = logging.getLogger("metrics")
+    runner = SimpleNamespace(log_processor=log, test_dataloader=[], logger=logger, log_dir=str(tmp_path), timestamp="t")
+    for rank, hook in enumerate((HOOKS.build(dict(type="LoggerHook")), LoggerHook())):
+        hook.json_log_path = f"{rank}.json"
+        monkeypatch.setattr(optim, "is_main_process", lambda: False)
+        hook.after_test_epoch(runner, {})
+    assert [path.name for path in tmp_path.iterdir()] == ["1.json"], "MMEngine's writes in each process"
+    monkeypatch.setattr(optim, "is_main_process", lambda: True)
+    hook = HOOKS.build(dict(type="LoggerHook"))
+    hook.json_log_path = "0.json"
+    hook.after_test_epoch(runner, {})
+    assert json.loads((tmp_path / "0.json").read_text()) == {"accuracy": 50.0}
 
 
 class Gpu:

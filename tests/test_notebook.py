@@ -8,10 +8,12 @@ import pytest
 from nbclient import NotebookClient
 
 
-def test_the_notebook_runs(root: Path, world: Path, tool: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_the_notebook_runs(
+    root: Path, own_world: Path, tool: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     (tmp_path / "demo").mkdir()
-    (tmp_path / "demo" / "shapes").symlink_to(world)
-    monkeypatch.setenv("SHAPES_ROOT", str(world))
+    (tmp_path / "demo" / "shapes").symlink_to(own_world)
+    monkeypatch.setenv("SHAPES_ROOT", str(own_world))
     monkeypatch.setenv("CLIPBERT_DEMO", str(tmp_path / "demo"))
     monkeypatch.setenv("PYTHONPATH", str(root))
     config = root / "configs" / "shapes" / "clipbert_tiny_1xb16-2x2-8e_shapes-retrieval.py"

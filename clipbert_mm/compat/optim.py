@@ -4,7 +4,10 @@ from typing import Any
 
 import mmengine.optim
 import torch
+from mmengine.dist import is_main_process
 from mmengine.hooks import EarlyStoppingHook as _EarlyStoppingHook
+from mmengine.hooks import LoggerHook as _LoggerHook
+from mmengine.runner import Runner
 
 from clipbert_mm.compat import half_precision
 from clipbert_mm.registry import HOOKS, OPTIM_WRAPPERS
@@ -41,6 +44,19 @@ class EarlyStoppingHook(_EarlyStoppingHook):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on where a run was cut."""
         self.wait_count, self.best_score = state["wait_count"], state["best_score"]
+
+
+@HOOKS.register_module()
+class LoggerHook(_LoggerHook):
+    """MMEngine's hook, of which the first process alone writes the metrics of a test.
+
+    For MMEngine 0.10.7, whose hook writes them in each process, into one file at the same time.
+    """
+
+    def after_test_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
+        """Log and write the metrics."""
+        if is_main_process():
+            super().after_test_epoch(runner, metrics)
 
 
 @OPTIM_WRAPPERS.register_module()
