@@ -176,9 +176,12 @@ class _Watch:
 def end(workers: Sequence[Any]) -> None:
     """End workers that do not end by themselves and would be waited for."""
     for worker in workers:
-        with suppress(RuntimeError):  # torch raises wherever a child of this process ends
-            worker.kill()
-            worker.join()
+        ended = False
+        while not ended:  # torch raises wherever this process is when a child ends, until that child was waited for
+            with suppress(RuntimeError):
+                worker.kill()
+                worker.join()
+                ended = True
 
 
 class _Rest:

@@ -1,8 +1,10 @@
 """MMEngine's Runner: it loads checkpoints of any kind, and writes its own so that a run can go on from them exactly."""
 
 import functools
+import multiprocessing
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 import mmengine
@@ -66,6 +68,8 @@ class ClipBertRunner(Runner):
                 for loader in loaders:
                     explained = loader.explain(str(cause)) if hasattr(loader, "explain") else None
                     if explained is not None:
+                        with suppress(RuntimeError):  # torch speaks of a worker until it was waited for
+                            multiprocessing.active_children()
                         raise WorkerError(explained) from error
                 cause = cause.__context__
             raise
