@@ -159,7 +159,7 @@ class Predictor:
         return logits.cpu().unflatten(0, shape)
 
     def score(self, tokens: Tensor, pieces: Sequence[np.ndarray]) -> Tensor:
-        """Predict the same in one pass of the plain model, on the device and with gradients."""
+        """Predict the same in one pass of the model, on the device; with gradients unless they are switched off."""
         videos = torch.arange(len(tokens), device=tokens.device).repeat(len(pieces))  # (M·V,)
         batch = self.model.data_preprocessor.pad_texts(pieces)
         repeated = {key: value.to(self.device).repeat_interleave(len(tokens), dim=0) for key, value in batch.items()}

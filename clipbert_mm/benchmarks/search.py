@@ -16,7 +16,7 @@ from mmengine.config import Config
 from mmengine.registry import DefaultScope
 
 from clipbert_mm.apis import VideoSearch
-from clipbert_mm.apis.gallery import Entry
+from clipbert_mm.apis.gallery import Entry, VideoGallery
 from clipbert_mm.apis.indexing import find_videos
 from clipbert_mm.benchmarks.measuring import Timing, environment, time_in_turn
 from clipbert_mm.registry import MODELS
@@ -33,12 +33,13 @@ times.append(time.time())
 import clipbert_mm.__main__, clipbert_mm.datasets, clipbert_mm.models
 from clipbert_mm.apis import VideoSearch
 times.append(time.time())
-checkpoint, weights, gallery, text = sys.argv[1:]
-search = VideoSearch(checkpoint, weights=weights or None, gallery=gallery)
+checkpoint, weights, gallery, text, answer = sys.argv[1:]
+search = VideoSearch(checkpoint, weights=weights, gallery=gallery)
 times.append(time.time())
 search.search(text, topk=1)
 times.append(time.time())
-print(json.dumps(times))
+with open(answer, "w") as file:
+    json.dump(times, file)
 """
 
 
@@ -69,7 +70,7 @@ def measure(config: Config, args: argparse.Namespace) -> dict[str, Any]:
         weights = args.checkpoint or random_weights(config, folder / "random.pth")
         search = VideoSearch(folder / "config.py", args.device, weights=weights, gallery=folder / "gallery")
         index = measure_index(search, find_videos(args.videos), folder, args)
-        search.gallery = type(search.gallery)(folder / "random")
+        search.gallery = VideoGallery(folder / "random")
         fill(search, args.gallery_size)
         return dict(
             environment=environment(args.device),
@@ -93,7 +94,7 @@ def measure_index(search: VideoSearch, paths: list[str], folder: Path, args: arg
     numbers = itertools.count()
 
     def indexed() -> None:
-        search.gallery = type(search.gallery)(folder / f"gallery{next(numbers)}")
+        search.gallery = VideoGallery(folder / f"gallery{next(numbers)}")
         search.index(paths, workers=0, batch_size=1)
 
     media = [search.predictor.read(path).frames for path in paths]
@@ -148,15 +149,24 @@ def measure_first_answer(folder: Path, weights: str, args: argparse.Namespace) -
     Raises:
         RuntimeError: If it ends without an answer.
     """
-    gallery = folder / "gallery0"
+    gallery, answer = folder / "gallery0", folder / "times.json"
     runs = []
     for _ in range(1 + args.repeats):
         started = time.time()
-        command = [sys.executable, "-c", COMMAND, str(folder / "config.py"), weights, str(gallery), args.text]
+        command = [
+            sys.executable,
+            "-c",
+            COMMAND,
+            str(folder / "config.py"),
+            weights,
+            str(gallery),
+            args.text,
+            str(answer),
+        ]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode:
             raise RuntimeError(f"The search ended without an answer:\n{done.stderr.strip()[-2000:]}")
-        times = [started, *json.loads(done.stdout.splitlines()[-1])]
+        times = [started, *json.loads(answer.read_text())]
         runs.append([after - before for before, after in itertools.pairwise(times)])
     phases = {phase: Timing(own) for phase, own in zip(PHASES, zip(*runs[1:], strict=True), strict=True)}
     total = Timing(tuple(sum(run) for run in runs[1:]))

@@ -23,7 +23,7 @@ STYLE = """
 @media (max-width: 640px) { .hit { grid-template-columns: minmax(0, 1fr); } }
 """
 PLAY = "const v=this.closest('.hit').querySelector('video');v.currentTime={};v.play()"
-"""What a click does, namely play from a time on."""
+"""Plays a hit from a time on, at a click."""
 
 
 def shown_name(path: str, names: Mapping[str, str]) -> str:

@@ -1,4 +1,4 @@
-"""One clip of each video for all pairs, all its clips for the best of them."""
+"""An overview of each video, one clip of all its frames, for all pairs; all its clips for the best of them."""
 
 import numpy as np
 
@@ -23,7 +23,7 @@ def shortlist(scores: np.ndarray, videos: int, texts: int) -> np.ndarray:
     Equal scores: the earlier candidate goes first.
 
     Args:
-        scores: Scores of all pairs by one clip, (texts, videos).
+        scores: Scores of all pairs by the overviews, (texts, videos).
         videos: Videos that each text keeps.
         texts: Texts that each video keeps; 0 where only texts are queries.
 
@@ -40,7 +40,7 @@ def merge(first: np.ndarray, second: np.ndarray, chosen: np.ndarray) -> np.ndarr
     """Put the pairs that were not chosen below all that were, in the order of their first scores.
 
     Args:
-        first: Scores of all pairs by one clip, (texts, videos).
+        first: Scores of all pairs by the overviews, (texts, videos).
         second: Scores of the chosen pairs by all clips, (texts, videos).
         chosen: The pairs, bool (texts, videos).
 

@@ -18,7 +18,7 @@ PEEKED = 24
 """Packets that are looked at to see whether frames are shown in another order than they are decoded in."""
 
 Entry = tuple[int | None, bool, bool]
-"""Of a packet, decoding time, whether it is a key frame, whether what it holds is not shown."""
+"""Decoding time of a packet, whether it is a key frame, whether what it holds is not shown."""
 
 
 @dataclass(frozen=True, eq=False)
