@@ -20,7 +20,12 @@ from clipbert_mm.registry import MODELS
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 ALL = sorted(path for path in CONFIGS.rglob("*.py") if "_base_" not in path.parts)
 # Those of the paper's tables are tried out in test_ablations.py and test_paper_rows.py.
-LEAVES = [path for path in ALL if path.parent.name == "shapes" or path.stem.endswith("_custom")]
+SHAPES = [path for path in ALL if path.parent.name == "shapes"]
+LEAVES = [path for path in ALL if path in SHAPES or path.stem.endswith("_custom")]
+# A model of mmpretrain's, tried out in tools/test_train_and_test.py.
+(OBJECTS,) = [path for path in SHAPES if path.stem.endswith("-objects")]
+RECIPES = list(LEAVES)
+LEAVES.remove(OBJECTS)
 TINY = [path for path in LEAVES if "tiny" in path.stem]
 LARGE = [path for path in LEAVES if "tiny" not in path.stem]
 SPLITS = ("train", "val", "test")
@@ -65,7 +70,7 @@ def test_a_leaf_inherits_bases_alone(path: Path):
         assert "_base_ =" not in base.read_text(), "two levels, no more"
 
 
-@pytest.mark.parametrize("path", LEAVES, ids=name_of)
+@pytest.mark.parametrize("path", RECIPES, ids=name_of)
 def test_a_file_name_says_the_recipe(path: Path, read: Callable):
     config, name = read(path), path.stem
     recipe = re.search(r"_\d+xb(\d+)(?:-(\d+)x(\d+))?-(\d+)e_", name)
@@ -128,6 +133,15 @@ def test_datasets_give_what_the_model_takes(path: Path, read: Callable):
             labels = np.concatenate([sample.match_labels for sample in data["data_samples"]])
             assert len(labels) == len(inputs["text_ids"])
             assert set(labels) <= {0, 1}
+
+
+def test_the_backbone_that_names_objects_is_that_of_the_pretraining(read: Callable):
+    (pretraining,) = [path for path in SHAPES if path.stem.endswith("-pretrain")]
+    objects, config = read(OBJECTS), read(pretraining)
+    assert objects.model.backbone == config.model.backbone
+    assert objects.model.data_preprocessor.mean == config.model.data_preprocessor.mean
+    assert objects.model.data_preprocessor.std == config.model.data_preprocessor.std
+    assert config.load_from == f"work_dirs/{OBJECTS.stem}/epoch_{objects.train_cfg.max_epochs}.pth"
 
 
 @pytest.mark.parametrize("path", TINY, ids=name_of)

@@ -1,4 +1,4 @@
-"""The notebook runs from top to bottom, with a model that the demo's second stage trained for an epoch."""
+"""The notebook runs from top to bottom, with a model that the demo's last stage trained for an epoch."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -16,7 +16,7 @@ def test_the_notebook_runs(
     monkeypatch.setenv("SHAPES_ROOT", str(own_world))
     monkeypatch.setenv("CLIPBERT_DEMO", str(tmp_path / "demo"))
     monkeypatch.setenv("PYTHONPATH", str(root))
-    config = root / "configs" / "shapes" / "clipbert_tiny_1xb16-2x2-8e_shapes-retrieval.py"
+    config = root / "configs" / "shapes" / "clipbert_tiny_1xb16-2x2-4e_shapes-retrieval.py"
     options = [
         "train_dataloader.batch_size=8",
         "train_cfg.max_epochs=1",

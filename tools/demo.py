@@ -22,15 +22,16 @@ from clipbert_mm.visualization import draw_curves, draw_retrieval
 
 CONFIGS = Path(__file__).resolve().parent.parent / "configs" / "shapes"
 STAGES = {
-    "pretrain": "clipbert_tiny_1xb32-14e_shapes-pretrain",
-    "retrieval": "clipbert_tiny_1xb16-2x2-8e_shapes-retrieval",
+    "objects": "resnet_tiny_1xb32-5e_shapes-objects",
+    "pretrain": "clipbert_tiny_1xb32-6e_shapes-pretrain",
+    "retrieval": "clipbert_tiny_1xb16-2x2-4e_shapes-retrieval",
 }
 COLUMNS = ("R@1", "R@5", "R@10", "MdR", "MnR")
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Write the world, pre-train, fine-tune, test; what an earlier run finished is not done again."""
-    parser = argparse.ArgumentParser(description="CLIPBERT's two stages on the Shapes world")
+    """Write the world, train the backbone, pre-train, fine-tune, test; what an earlier run finished is not done again."""
+    parser = argparse.ArgumentParser(description="CLIPBERT's recipe on the Shapes world")
     parser.add_argument(
         "--out", type=Path, default=Path("work_dirs/demo"), help="folder for everything (default: work_dirs/demo)"
     )
@@ -39,13 +40,13 @@ def main(argv: list[str] | None = None) -> None:
     started = time.monotonic()
     world = args.out / "shapes"
     os.environ["SHAPES_ROOT"] = str(world)  # the configs read it
-    print(f"1/4  the Shapes world: {world}", flush=True)
+    print(f"1/5  the Shapes world: {world}", flush=True)
     ShapesWorld(seed=args.seed).write(world)
     checkpoint: Path | None = None
     for number, stage in enumerate(STAGES, start=2):
-        print(f"{number}/4  training, stage '{stage}'", flush=True)
+        print(f"{number}/5  training, stage '{stage}'", flush=True)
         checkpoint = train(stage, args.out, args.seed, load_from=checkpoint)
-    print("4/4  testing with 8 clips and with 1", flush=True)
+    print("5/5  testing with 8 clips and with 1", flush=True)
     results = {f"N_test = {clips}": test(clips, args.out, args.seed, checkpoint) for clips in (8, 1)}
     results["chance"] = chance(args.out / "test_8" / "rankings.json")
     report(results, args.out, time.monotonic() - started)

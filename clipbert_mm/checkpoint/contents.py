@@ -40,7 +40,7 @@ class Contents:
         answers: The answers in their places, for questions with a vocabulary of answers; else None.
 
     Example:
-        >>> contents = read_contents("work_dirs/retrieval/epoch_8.pth")  # doctest: +SKIP
+        >>> contents = read_contents("work_dirs/retrieval/epoch_4.pth")  # doctest: +SKIP
         >>> folder = contents.write_text_files("gallery/text")  # doctest: +SKIP
         >>> model = MODELS.build(contents.model_config(folder))  # doctest: +SKIP
         >>> pipeline = Compose(contents.pipeline(folder))  # doctest: +SKIP

@@ -1,4 +1,7 @@
-"""Questions about the Shapes world, from the same description that is drawn: one kind for each task of the paper."""
+"""Questions about the Shapes world, from the same description that is drawn: one kind for each task of the paper.
+
+And the names of what pictures show, which a backbone is trained on.
+"""
 
 import json
 from collections import Counter
@@ -130,6 +133,19 @@ def write_image_questions(folder: Path, scenes: Mapping[str, Scene], rng: np.ran
     _write(folder / "image_qa_train.jsonl", [record for record in records if record["image"] not in held_out])
     _write(folder / "image_qa_test.jsonl", [record for record in records if record["image"] in held_out])
     (folder / "answers.json").write_text(json.dumps(ANSWERS))
+
+
+def write_object_labels(folder: Path, split: str, scenes: Mapping[str, Scene]) -> None:
+    """Write ``objects_<split>.json``, for mmpretrain's MultiLabelDataset: the colours and kinds that each image shows."""
+    images = [
+        dict(
+            img_path=name,
+            gt_label=sorted({ANSWERS[word] for item in scene.objects for word in (item.color, item.shape)}),
+        )
+        for name, scene in scenes.items()
+    ]
+    labels = dict(metainfo=dict(classes=list(ANSWERS)), data_list=images)
+    (folder / f"objects_{split}.json").write_text(json.dumps(labels))
 
 
 def _write(path: Path, records: Sequence[Mapping[str, Any]]) -> None:

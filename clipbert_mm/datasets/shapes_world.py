@@ -22,9 +22,9 @@ from clipbert_mm.datasets.shapes import (
     write_captions,
     write_video,
 )
-from clipbert_mm.datasets.shapes_questions import write_image_questions, write_video_questions
+from clipbert_mm.datasets.shapes_questions import write_image_questions, write_object_labels, write_video_questions
 
-VERSION = 3
+VERSION = 4
 """Raised when the generator writes other files for the same seed."""
 
 
@@ -56,8 +56,8 @@ class ShapesWorld:
         """Write the world, whole or not at all; a folder that holds this very world already is left as it is.
 
         The folder gets ``images/``, ``videos/``, the captions ``pretrain.jsonl``, ``pretrain_test.jsonl``, ``train.jsonl`` and
-        ``test.jsonl``, the questions of :mod:`~clipbert_mm.datasets.shapes_questions`, and ``world.json`` with these settings
-        and the description of every video's scenes.
+        ``test.jsonl``, the questions and object labels of :mod:`~clipbert_mm.datasets.shapes_questions`, and ``world.json``
+        with these settings and the description of every video's scenes.
 
         Args:
             folder: Where the world goes.
@@ -84,7 +84,9 @@ class ShapesWorld:
             images = self._write_images(scratch, "pretrain", self.images, "", np.random.default_rng((self.seed, 0)))
             write_image_questions(scratch, images, np.random.default_rng((self.seed, 3)))
             rng = np.random.default_rng((self.seed, 6))
-            self._write_images(scratch, "pretrain_test", self.test_images, "test_", rng)
+            held_out = self._write_images(scratch, "pretrain_test", self.test_images, "test_", rng)
+            for split, scenes in (("train", images), ("test", held_out)):
+                write_object_labels(scratch, split, scenes)
             described = {}
             for number, split in enumerate(("train", "test"), start=4):
                 count, captions = getattr(self, f"{split}_videos"), getattr(self, f"{split}_captions")

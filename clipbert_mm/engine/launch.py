@@ -28,6 +28,8 @@ def build_runner(config: Config) -> Runner:
             loader.pop("persistent_workers", None)  # torch refuses it where there is no worker
     if isinstance(config.get("train_cfg"), dict) and config.train_cfg.pop("by_epoch", False):
         config.train_cfg.type = "EpochBasedTrainLoop"  # MMEngine's short form, of which it would take its own
+    if str(config.get("model", {}).get("type", "")).startswith("mmpretrain."):
+        compat.import_mmpretrain()
     check_backends(config.get("visualizer") or {})
     if config.get("randomness", {}).get("deterministic"):
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # which torch asks for before the first product

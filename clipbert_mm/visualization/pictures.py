@@ -92,7 +92,11 @@ def draw_curves(work_dirs: dict[str, Path], picture: str | Path) -> None:
         rows = [json.loads(line) for log in logs for line in log.read_text().splitlines()]
         rows = [row for row in rows if "loss" in row]
         for axes, kind in ((grid[0, column], "loss"), (grid[1, column], "accuracy")):
-            for key in sorted({key for row in rows for key in row if kind in key}):
+            keys = sorted({key for row in rows for key in row if kind in key})
+            if not keys:  # not every training logs accuracies
+                axes.axis("off")
+                continue
+            for key in keys:
                 points = [(row["step"], row[key]) for row in rows if key in row]
                 axes.plot(*zip(*points, strict=True), label=key)
             axes.set_xlabel("step")

@@ -12,7 +12,7 @@ from clipbert_mm.engine.config import load_config
 from clipbert_mm.registry import MODELS
 
 ROOT = Path(__file__).resolve().parents[2]
-RETRIEVAL = str(ROOT / "configs/shapes/clipbert_tiny_1xb16-2x2-8e_shapes-retrieval.py")
+RETRIEVAL = str(ROOT / "configs/shapes/clipbert_tiny_1xb16-2x2-4e_shapes-retrieval.py")
 
 
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])

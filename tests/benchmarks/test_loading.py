@@ -19,7 +19,7 @@ from clipbert_mm.benchmarks.video_set import write_videos
 from clipbert_mm.datasets.transforms import ResizePad, SampleClips
 from clipbert_mm.datasets.transforms.readers.pyav_reader import PyAVReader
 
-CONFIG = "configs/shapes/clipbert_tiny_1xb16-2x2-8e_shapes-retrieval.py"
+CONFIG = "configs/shapes/clipbert_tiny_1xb16-2x2-4e_shapes-retrieval.py"
 
 
 @pytest.fixture

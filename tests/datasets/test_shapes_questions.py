@@ -92,3 +92,14 @@ def test_right_options_stand_anywhere():
         assert set(places) == set(range(5))
         assert max(places.values()) < 90, "a fifth of 300, and chance"
     assert max(Counter(q["answer"] for s in stories for q in open_ended(s, 4, rng)).values()) < 0.2 * 4 * 300
+
+
+@pytest.mark.parametrize(("split", "captions"), [("train", "pretrain"), ("test", "pretrain_test")])
+def test_object_labels_are_the_words_of_the_captions(world: Path, split: str, captions: str):
+    labels = json.loads((world / f"objects_{split}.json").read_text())
+    classes = labels["metainfo"]["classes"]
+    assert {name: place for place, name in enumerate(classes)} == ANSWERS
+    told = {
+        record["image"]: set(record["caption"].split()) & set(ANSWERS) for record in read(world / f"{captions}.jsonl")
+    }
+    assert {item["img_path"]: {classes[label] for label in item["gt_label"]} for item in labels["data_list"]} == told

@@ -17,7 +17,7 @@ from clipbert_mm.engine.config import load_config
 from clipbert_mm.registry import DATASETS, MODELS
 
 ROOT = Path(__file__).resolve().parents[2]
-PRETRAIN = str(ROOT / "configs/shapes/clipbert_tiny_1xb32-14e_shapes-pretrain.py")
+PRETRAIN = str(ROOT / "configs/shapes/clipbert_tiny_1xb32-6e_shapes-pretrain.py")
 RETRIEVAL = next(str(path) for path in (ROOT / "configs/shapes").glob("*-retrieval.py"))
 
 

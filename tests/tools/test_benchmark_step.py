@@ -13,8 +13,8 @@ from clipbert_mm.benchmarks import startup
 from clipbert_mm.engine.config import load_config
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
-RETRIEVAL = str(CONFIGS / "shapes/clipbert_tiny_1xb16-2x2-8e_shapes-retrieval.py")
-PRETRAIN = str(CONFIGS / "shapes/clipbert_tiny_1xb32-14e_shapes-pretrain.py")
+RETRIEVAL = str(CONFIGS / "shapes/clipbert_tiny_1xb16-2x2-4e_shapes-retrieval.py")
+PRETRAIN = str(CONFIGS / "shapes/clipbert_tiny_1xb32-6e_shapes-pretrain.py")
 QUICK = ["model.encoder.num_layers=1", "model.backbone.norm_eval=True"]
 
 

@@ -19,7 +19,8 @@ from clipbert_mm.datasets.transforms.text import train_wordpiece
 from clipbert_mm.evaluation import read_rankings, retrieval_metrics
 
 ROOT = Path(__file__).resolve().parents[2]
-PRETRAIN = str(ROOT / "configs/shapes/clipbert_tiny_1xb32-14e_shapes-pretrain.py")
+OBJECTS = str(ROOT / "configs/shapes/resnet_tiny_1xb32-5e_shapes-objects.py")
+PRETRAIN = str(ROOT / "configs/shapes/clipbert_tiny_1xb32-6e_shapes-pretrain.py")
 RETRIEVAL = next(str(path) for path in (ROOT / "configs/shapes").glob("*-retrieval.py"))
 
 
@@ -69,9 +70,16 @@ def folder(tmp_path_factory: pytest.TempPathFactory, link_world: Callable) -> It
 
 
 @pytest.fixture(scope="module")
-def pretrained(folder: Path, train: Callable) -> Path:
+def named(folder: Path, train: Callable) -> Path:
+    """The checkpoint of two short epochs in which mmpretrain's classifier learns to name objects."""
+    train([OBJECTS, "--work-dir", str(folder / "objects"), *options(train_cfg__max_epochs=2)])
+    return folder / "objects" / "epoch_2.pth"
+
+
+@pytest.fixture(scope="module")
+def pretrained(folder: Path, train: Callable, named: Path) -> Path:
     """The checkpoint of two short epochs of pre-training."""
-    train([PRETRAIN, "--work-dir", str(folder / "pretrain"), *options(train_cfg__max_epochs=2)])
+    train([PRETRAIN, "--work-dir", str(folder / "pretrain"), *options(train_cfg__max_epochs=2, load_from=named)])
     return folder / "pretrain" / "epoch_2.pth"
 
 
@@ -80,6 +88,43 @@ def finetuned(folder: Path, train: Callable, pretrained: Path) -> Path:
     """The checkpoint of two short epochs of retrieval."""
     train([RETRIEVAL, "--work-dir", str(folder / "whole"), *options(train_cfg__max_epochs=2, load_from=pretrained)])
     return folder / "whole" / "epoch_2.pth"
+
+
+def test_naming_objects_is_learnt_tested_and_gone_on_with(folder: Path, named: Path, train: Callable, test: Callable):
+    rows = logged(folder / "objects")
+    assert [row["step"] for row in rows] == list(range(1, 11))
+    assert rows[-1]["loss"] < rows[0]["loss"]
+    arguments = [
+        OBJECTS,
+        str(named),
+        "--work-dir",
+        str(folder / "objects-tested"),
+        "--dump",
+        str(folder / "objects.pkl"),
+    ]
+    metrics = test([*arguments, *options()])
+    # By hand: the mean over classes of the precision at each image that has the class, images sorted by score.
+    dumped = load(folder / "objects.pkl")
+    scores = np.stack([sample["pred_score"] for sample in dumped])
+    truth = np.stack([np.isin(np.arange(14), sample["gt_label"]) for sample in dumped])
+    precisions = []
+    for score, right in zip(scores.T, truth.T, strict=True):
+        found = right[np.argsort(-score)]
+        precisions.append((np.cumsum(found) / np.arange(1, len(found) + 1))[found].sum() / max(found.sum(), 1))
+    assert metrics["multi-label/mAP"] == pytest.approx(100 * np.mean(precisions), rel=1e-4)
+    train([OBJECTS, "--work-dir", str(folder / "on"), "--resume", str(named), *options(train_cfg__max_epochs=3)])
+    assert {row["epoch"] for row in logged(folder / "on")} == {3}
+
+
+def test_pretraining_begins_with_the_backbone_that_names_objects(folder: Path, named: Path, train: Callable):
+    still = options(train_cfg__max_epochs=1, load_from=named, optim_wrapper__optimizer__lr=0.0)
+    train([PRETRAIN, "--work-dir", str(folder / "begun"), *still])
+    before, after = weights(named), weights(folder / "begun" / "epoch_1.pth")
+    taken = {name for name in after if name.startswith("backbone.")}
+    assert taken == {name for name in before if name.startswith("backbone.")}
+    learnt = {name for name in taken if "running_" not in name and "num_batches" not in name}  # statistics go on
+    assert len(learnt) > 40
+    assert all(torch.equal(before[name], after[name]) for name in learnt)
 
 
 def test_pretraining_writes_losses_and_a_checkpoint(folder: Path, pretrained: Path):

@@ -1,6 +1,7 @@
 """Pictures: the figure before it is saved says what it shows, and the file that is saved can be read."""
 
 import json
+import warnings
 from pathlib import Path
 
 import cv2
@@ -95,3 +96,15 @@ def test_curves_are_what_was_logged_also_after_resuming(tmp_path: Path, drawn: l
     }
     assert above.get_title() == "stage"
     assert cv2.imread(str(tmp_path / "a.png")) is not None
+
+
+def test_a_training_that_logs_no_accuracy_has_losses_alone(tmp_path: Path, drawn: list[Figure]):
+    log = tmp_path / "work" / "1" / "vis_data" / "scalars.json"
+    log.parent.mkdir(parents=True)
+    log.write_text('{"loss": 2.0, "step": 1}\n')
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # matplotlib warns of a legend of nothing
+        draw_curves({"stage": tmp_path / "work"}, tmp_path / "a.png")
+    above, below = drawn[0].axes
+    assert [line.get_label() for line in above.lines] == ["loss"]
+    assert not below.axison

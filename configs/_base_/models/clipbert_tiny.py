@@ -1,5 +1,6 @@
-# A model of 1.2 million parameters for frames of 64 x 64 pixels, which learns the Shapes world from scratch in minutes on two
-# CPU cores. Same parts as the paper's; add a head per task.
+# A model of 0.9 million parameters for frames of 64 x 64 pixels, which learns the Shapes world from nothing in minutes on two CPU
+# cores. Same parts as the paper's; add a head per task. The three stages of its ResNet end in a map of 8 x 8 cells, which makes
+# 4 x 4 visual tokens; kinds of shapes are far easier to learn with its stem of three 3x3 convolutions than with one of 7x7.
 vocab_size = 200
 model = dict(
     type="ClipBert",
@@ -12,11 +13,15 @@ model = dict(
     backbone=dict(
         type="mmpretrain.ResNet",
         depth=18,
+        deep_stem=True,
         stem_channels=16,
         base_channels=16,
-        strides=(1, 2, 2, 1),
+        num_stages=3,
+        strides=(1, 2, 1),
+        dilations=(1, 1, 1),
+        out_indices=(2,),
     ),
-    projection=dict(type="GridProjection", in_channels=128, out_channels=128),
+    projection=dict(type="GridProjection", in_channels=64, out_channels=128),
     temporal_fusion=dict(type="MeanFusion"),
     encoder=dict(
         type="JointEncoder",

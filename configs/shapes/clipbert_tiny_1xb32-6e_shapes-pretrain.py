@@ -1,6 +1,6 @@
 # First stage of the paper's recipe (Section 3, "Weight Initialization and Pre-training") on the Shapes world: masked language
-# modelling and image-text matching on single frames.
-#   python tools/train.py configs/shapes/clipbert_tiny_1xb32-14e_shapes-pretrain.py
+# modelling and image-text matching on single frames. Starts from a backbone that can name what it sees, as the paper's does.
+#   python tools/train.py configs/shapes/clipbert_tiny_1xb32-6e_shapes-pretrain.py
 _base_ = [
     "../_base_/models/clipbert_tiny.py",
     "../_base_/datasets/image_text.py",
@@ -10,6 +10,7 @@ _base_ = [
 data_root = "{{$SHAPES_ROOT:data/shapes}}"
 tokenizer = f"{data_root}/tokenizer"
 captions = [f"{data_root}/pretrain.jsonl", f"{data_root}/train.jsonl"]
+load_from = "work_dirs/resnet_tiny_1xb32-5e_shapes-objects/epoch_5.pth"
 
 model = dict(
     head=dict(type="MatchingHead", in_channels=128, hidden_channels=256, dropout=0.0),
@@ -31,7 +32,7 @@ train_dataloader = dict(
 )
 test_dataloader = dict(batch_size=32, num_workers=1, dataset=dict(data_root=data_root, pipeline=pipeline))
 
-train_cfg = dict(type="EpochBasedTrainLoop", max_epochs=14)
+train_cfg = dict(type="EpochBasedTrainLoop", max_epochs=6)
 optim_wrapper = dict(optimizer=dict(lr=1e-3))
 auto_scale_lr = dict(enable=False, base_batch_size=32)
 default_hooks = dict(checkpoint=dict(interval=2))

@@ -1,6 +1,6 @@
 # Second stage of the paper's recipe on the Shapes world: text-to-video retrieval from N_train = 2 random clips of T = 2 frames,
 # pooled by LogSumExp (appendix B), tested on 8 uniform clips in both directions.
-#   python tools/train.py configs/shapes/clipbert_tiny_1xb16-2x2-8e_shapes-retrieval.py
+#   python tools/train.py configs/shapes/clipbert_tiny_1xb16-2x2-4e_shapes-retrieval.py
 _base_ = [
     "../_base_/models/clipbert_tiny.py",
     "../_base_/datasets/text_to_video.py",
@@ -10,7 +10,7 @@ _base_ = [
 data_root = "{{$SHAPES_ROOT:data/shapes}}"
 tokenizer = f"{data_root}/tokenizer"
 captions = [f"{data_root}/pretrain.jsonl", f"{data_root}/train.jsonl"]
-load_from = "work_dirs/clipbert_tiny_1xb32-14e_shapes-pretrain/epoch_14.pth"
+load_from = "work_dirs/clipbert_tiny_1xb32-6e_shapes-pretrain/epoch_6.pth"
 
 model = dict(
     # Batch norms keep the statistics of pre-training, as the paper's are frozen.
@@ -52,7 +52,7 @@ test_dataloader = dict(
     ),
 )
 
-train_cfg = dict(type="EpochBasedTrainLoop", max_epochs=8)
+train_cfg = dict(type="EpochBasedTrainLoop", max_epochs=4)
 optim_wrapper = dict(optimizer=dict(lr=5e-4))
 auto_scale_lr = dict(enable=False, base_batch_size=16)
 default_hooks = dict(checkpoint=dict(interval=2))

@@ -1,0 +1,83 @@
+# The backbone of the Shapes models learns to name colours and kinds of shapes. It stands for the weights that the paper starts
+# from, a ResNet trained on Visual Genome's objects and attributes (grid-feat; Section 3, "Weight Initialization and
+# Pre-training"). A model of mmpretrain, trained with its parts; the pre-training takes over the checkpoint's backbone.
+#   python tools/train.py configs/shapes/resnet_tiny_1xb32-5e_shapes-objects.py
+_base_ = [
+    "../_base_/models/clipbert_tiny.py",
+    "../_base_/schedules/adamw_linear.py",
+    "../_base_/default_runtime.py",
+]
+data_root = "{{$SHAPES_ROOT:data/shapes}}"
+
+model = dict(
+    _delete_=True,
+    type="mmpretrain.ImageClassifier",
+    data_preprocessor=dict(
+        type="mmpretrain.ClsDataPreprocessor",
+        mean=[123.675, 116.28, 103.53],
+        std=[58.395, 57.12, 57.375],
+        to_rgb=True,
+        num_classes=14,
+        to_onehot=True,
+    ),
+    backbone={{_base_.model.backbone}},
+    # Near to the maximum over the map: averaged over a mostly empty picture, a shape would hardly count.
+    neck=dict(type="mmpretrain.GeneralizedMeanPooling", p=3.0, p_trainable=False),
+    head=dict(
+        type="mmpretrain.MultiLabelLinearClsHead",
+        num_classes=14,
+        in_channels=64,
+        loss=dict(type="mmpretrain.CrossEntropyLoss", use_sigmoid=True),
+        init_cfg=dict(type="Normal", layer="Linear", std=0.5),  # with the usual 0.01 kinds of shapes take far longer
+    ),
+)
+
+pipeline = [
+    dict(type="LoadImageFromFile"),
+    dict(type="mmpretrain.ResizeEdge", scale=64, edge="long"),
+    dict(type="Pad", size=(64, 64)),
+    dict(type="mmpretrain.PackInputs"),
+]
+train_dataloader = dict(
+    batch_size=32,
+    num_workers=0,
+    drop_last=True,
+    collate_fn=dict(type="default_collate"),
+    sampler=dict(type="DefaultSampler", shuffle=True),
+    dataset=dict(
+        type="mmpretrain.MultiLabelDataset",
+        data_root=data_root,
+        ann_file="objects_train.json",
+        data_prefix="images",
+        pipeline=pipeline,
+    ),
+)
+test_dataloader = dict(
+    batch_size=32,
+    num_workers=1,
+    collate_fn=dict(type="default_collate"),
+    sampler=dict(type="DefaultSampler", shuffle=False),
+    dataset=dict(
+        type="mmpretrain.MultiLabelDataset",
+        data_root=data_root,
+        ann_file="objects_test.json",
+        data_prefix="images",
+        pipeline=pipeline,
+        test_mode=True,
+    ),
+)
+
+train_cfg = dict(type="EpochBasedTrainLoop", max_epochs=5)
+test_cfg = dict(type="TestLoop")
+test_evaluator = dict(type="mmpretrain.AveragePrecision")
+optim_wrapper = dict(optimizer=dict(lr=5e-3))
+auto_scale_lr = dict(enable=False, base_batch_size=32)
+default_hooks = dict(
+    _delete_=True,  # without those that go with our own datasets and models
+    timer=dict(type="IterTimerHook"),
+    logger=dict(type="LoggerHook", interval=20),
+    param_scheduler=dict(type="ParamSchedulerHook"),
+    checkpoint=dict(type="CheckpointHook", interval=5, max_keep_ckpts=2),
+    finite_loss=dict(type="FiniteLossHook"),
+    sampler_seed=dict(type="DistSamplerSeedHook"),
+)
