@@ -73,11 +73,12 @@ test_evaluator = dict(type="mmpretrain.AveragePrecision")
 optim_wrapper = dict(optimizer=dict(lr=5e-3))
 auto_scale_lr = dict(enable=False, base_batch_size=32)
 default_hooks = dict(
-    _delete_=True,  # without those that go with our own datasets and models
+    _delete_=True,  # without those that go with datasets of ours
     timer=dict(type="IterTimerHook"),
     logger=dict(type="LoggerHook", interval=20),
     param_scheduler=dict(type="ParamSchedulerHook"),
     checkpoint=dict(type="CheckpointHook", interval=5, max_keep_ckpts=2),
     finite_loss=dict(type="FiniteLossHook"),
     sampler_seed=dict(type="DistSamplerSeedHook"),
+    checkpoint_fit=dict(type="CheckpointFitHook"),
 )

@@ -17,6 +17,7 @@ from clipbert_mm.engine.config import load_config
 from clipbert_mm.registry import DATASETS, MODELS
 
 ROOT = Path(__file__).resolve().parents[2]
+OBJECTS = str(ROOT / "configs/shapes/resnet_tiny_1xb32-5e_shapes-objects.py")
 PRETRAIN = str(ROOT / "configs/shapes/clipbert_tiny_1xb32-6e_shapes-pretrain.py")
 RETRIEVAL = next(str(path) for path in (ROOT / "configs/shapes").glob("*-retrieval.py"))
 
@@ -149,3 +150,15 @@ def test_the_shapes_world_is_written_by_its_tool(
     assert "holds this very world already" in capsys.readouterr().out
     with pytest.raises(FileExistsError, match="holds something else"):
         main([str(tmp_path / "a"), "--seed=5"])
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("get_flops.py", r"the config's model is a mmpretrain\.ImageClassifier\. Choose a config of a ClipBert"),
+        ("browse_dataset.py", r"draws datasets of clipbert_mm; that of .*objects\.py is a MultiLabelDataset"),
+    ],
+)
+def test_a_model_of_another_library_is_refused(tool: Callable, name: str, message: str):
+    with pytest.raises(ValueError, match=message):
+        tool(f"analysis_tools/{name}").main([OBJECTS])

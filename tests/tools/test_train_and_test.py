@@ -15,6 +15,7 @@ import pytest
 import torch
 from mmengine.fileio import load
 
+from clipbert_mm.checkpoint import CheckpointError
 from clipbert_mm.datasets.transforms.text import train_wordpiece
 from clipbert_mm.evaluation import read_rankings, retrieval_metrics
 
@@ -90,7 +91,9 @@ def finetuned(folder: Path, train: Callable, pretrained: Path) -> Path:
     return folder / "whole" / "epoch_2.pth"
 
 
-def test_naming_objects_is_learnt_tested_and_gone_on_with(folder: Path, named: Path, train: Callable, test: Callable):
+def test_naming_objects_is_learnt_tested_and_gone_on_with(
+    folder: Path, named: Path, pretrained: Path, train: Callable, test: Callable
+):
     rows = logged(folder / "objects")
     assert [row["step"] for row in rows] == list(range(1, 11))
     assert rows[-1]["loss"] < rows[0]["loss"]
@@ -112,6 +115,14 @@ def test_naming_objects_is_learnt_tested_and_gone_on_with(folder: Path, named: P
         found = right[np.argsort(-score)]
         precisions.append((np.cumsum(found) / np.arange(1, len(found) + 1))[found].sum() / max(found.sum(), 1))
     assert metrics["multi-label/mAP"] == pytest.approx(100 * np.mean(precisions), rel=1e-4)
+    part = {name: value for name, value in weights(named).items() if not name.startswith("head.")}
+    torch.save(dict(state_dict=part), folder / "part.pth")
+    for path, fault in (
+        (pretrained, "was trained for something else"),
+        (folder / "part.pth", "does not fit the model"),
+    ):
+        with pytest.raises(CheckpointError, match=fault):
+            test([OBJECTS, str(path), "--work-dir", str(folder / "objects-tested"), *options()])
     train([OBJECTS, "--work-dir", str(folder / "on"), "--resume", str(named), *options(train_cfg__max_epochs=3)])
     assert {row["epoch"] for row in logged(folder / "on")} == {3}
 

@@ -26,7 +26,7 @@ def datasets_of(runner: Runner) -> list[Any]:
 
 def vocabulary_digest(runner: Runner) -> str | None:
     """Return a digest of the word pieces that the run's data is tokenised with; None if it is not tokenised."""
-    tokenizer = next((dataset.tokenizer for dataset in datasets_of(runner)), None)
+    tokenizer = next((getattr(dataset, "tokenizer", None) for dataset in datasets_of(runner)), None)
     if tokenizer is None:
         return None
     return hashlib.sha256(json.dumps(sorted(tokenizer.get_vocab().items())).encode()).hexdigest()[:16]
@@ -55,7 +55,7 @@ def _text_files(runner: Runner) -> dict[str, str]:
     """Return the tokenizer's files, and the config of an encoder whose architecture is read from a folder or a name."""
     from transformers import CONFIG_MAPPING
 
-    tokenizer = next((dataset.tokenizer for dataset in datasets_of(runner)), None)
+    tokenizer = next((getattr(dataset, "tokenizer", None) for dataset in datasets_of(runner)), None)
     if tokenizer is None:
         return {}
     with tempfile.TemporaryDirectory() as scratch:
@@ -69,6 +69,8 @@ def _text_files(runner: Runner) -> dict[str, str]:
 @HOOKS.register_module()
 class CheckpointFitHook(Hook):
     """See that checkpoints fit the model before their weights are taken over, and report what is taken.
+
+    A model of another library, such as mmpretrain's ImageClassifier, is compared by its tensors alone.
 
     Testing and resuming need every weight. Training from ``load_from`` may leave parts new; the report says which. Checkpoints
     of ours carry a digest of the vocabulary that they were trained with, since other word pieces make their weights
@@ -90,7 +92,9 @@ class CheckpointFitHook(Hook):
         self._contents: dict[str, Any] | None = None
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        """Note the vocabulary, how frames come in, and what else a test of the checkpoint takes."""
+        """Note the vocabulary, how frames come in, and what else a test of the checkpoint takes; of a ClipBert alone."""
+        if not _is_clipbert(runner.model):
+            return
         if self._contents is None:  # it stays the same over a run
             self._contents = run_contents(runner).to_dict()
         checkpoint[KEY] = self._contents
@@ -113,9 +117,10 @@ class CheckpointFitHook(Hook):
                     f"The checkpoint {source.path} was trained with another vocabulary (digest {trained_with}) than the data's "
                     f"tokenizer has ({now}). Set `tokenizer` of Tokenize to the folder of the training."
                 )
-            if source.convention is not None and not source.convention.agrees(Convention.of_model(model)):
+            wanted = source.convention if _is_clipbert(model) else None
+            if wanted is not None and not wanted.agrees(Convention.of_model(model)):
                 raise CheckpointError(
-                    f"{source.path} ({source.title}) wants its frames as {source.convention}, the model has "
+                    f"{source.path} ({source.title}) wants its frames as {wanted}, the model has "
                     f"{Convention.of_model(model)}. Set mean, std and to_bgr of the data_preprocessor and style of "
                     "the backbone."
                 )
@@ -149,6 +154,11 @@ class CheckpointFitHook(Hook):
             if doubtful:
                 listed = "".join(f"\n  {each}" for each in doubtful)
                 runner.logger.warning(f"The config differs from that of the checkpoint {source.path}:{listed}")
+
+
+def _is_clipbert(model: Any) -> bool:  # noqa: ANN401
+    """Whether a model is a ClipBert, rather than one of another library that is trained with our tools."""
+    return hasattr(_bare(model), "encoder")
 
 
 def _bare(model: Any) -> Any:  # noqa: ANN401

@@ -1,6 +1,6 @@
-# A model of 0.9 million parameters for frames of 64 x 64 pixels, which learns the Shapes world from nothing in minutes on two CPU
-# cores. Same parts as the paper's; add a head per task. The three stages of its ResNet end in a map of 8 x 8 cells, which makes
-# 4 x 4 visual tokens; kinds of shapes are far easier to learn with its stem of three 3x3 convolutions than with one of 7x7.
+# A model of 0.9 million parameters for frames of 64 x 64 pixels, which learns the Shapes world from nothing in minutes on two
+# CPU cores. Same parts as the paper's; add a head per task. The three stages of its ResNet end in a map of 8 x 8 cells, which
+# makes 4 x 4 visual tokens; kinds of shapes are far easier to learn with a stem of three 3x3 convolutions than with one of 7x7.
 vocab_size = 200
 model = dict(
     type="ClipBert",
