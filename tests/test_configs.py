@@ -141,6 +141,7 @@ def test_the_backbone_that_names_objects_is_that_of_the_pretraining(read: Callab
     assert objects.model.backbone == config.model.backbone
     assert objects.model.data_preprocessor.mean == config.model.data_preprocessor.mean
     assert objects.model.data_preprocessor.std == config.model.data_preprocessor.std
+    assert objects.model.data_preprocessor.to_rgb, "mmpretrain reads BGR"
     assert config.load_from == f"work_dirs/{OBJECTS.stem}/epoch_{objects.train_cfg.max_epochs}.pth"
 
 

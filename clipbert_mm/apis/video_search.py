@@ -45,7 +45,7 @@ class VideoSearch:
         ValueError: If the model was trained for another task.
 
     Example:
-        >>> search = VideoSearch("epoch_8.pth", gallery="my_gallery")  # doctest: +SKIP
+        >>> search = VideoSearch("epoch_4.pth", gallery="my_gallery")  # doctest: +SKIP
         >>> print(search.index("my_videos"))  # doctest: +SKIP
         >>> print(search.search("a dog catches a ball", topk=5))  # doctest: +SKIP
     """

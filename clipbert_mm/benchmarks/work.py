@@ -72,13 +72,8 @@ def read_setting(config: Config, args: argparse.Namespace) -> Setting:
     """Return the setting of the command line; what it leaves out is the training pipeline's of the config.
 
     Raises:
-        ValueError: If a number is not positive, or the model is not of ours.
+        ValueError: If a number is not positive.
     """
-    if "encoder" not in config.model:
-        raise ValueError(
-            f"This measures a ClipBert, with clips and texts; the config's model is a {config.model.type}. Choose a config of "
-            "a ClipBert; its backbone is measured with it."
-        )
     dataset = config.train_dataloader.dataset
     dataset = dataset.get("datasets", [dataset])[0]
     pipeline = {key: value for transform in dataset.pipeline for key, value in transform.items()}

@@ -111,7 +111,7 @@ def _find_files(path_or_name: str) -> list[str]:
     if not re.fullmatch(r"[\w-][\w.-]*(/[\w.-]+)?", path_or_name) or re.search(
         r"\.(pth?|pkl|bin|safetensors)$", path_or_name
     ):
-        raise CheckpointError(f"{missing}.")
+        raise CheckpointError(f"{missing}. Name another file, or train what writes it first.")
     from transformers.utils import cached_file
 
     for name in HUGGING_FACE_FILES:

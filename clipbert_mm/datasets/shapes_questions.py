@@ -1,6 +1,6 @@
-"""Questions about the Shapes world, from the same description that is drawn: one kind for each task of the paper.
+"""Questions about the Shapes world, one kind for each task of the paper, and the names of what its images show.
 
-And the names of what pictures show, which a backbone is trained on.
+Both come from the same description that is drawn.
 """
 
 import json

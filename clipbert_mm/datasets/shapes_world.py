@@ -1,4 +1,4 @@
-"""The folder of the Shapes world: images, videos, captions and questions."""
+"""The folder of the Shapes world: images, videos, captions, questions and labels of objects."""
 
 import json
 import logging

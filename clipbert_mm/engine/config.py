@@ -3,7 +3,7 @@
 import difflib
 import inspect
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mmengine.config import Config
@@ -48,6 +48,24 @@ def load_config(path: str, options: dict[str, Any] | None = None, needs: Sequenc
         if config.get(name) is None:
             raise OptionError(f"{path} has no {name}, which this needs. It has: {', '.join(sorted(config))}.")
     return config
+
+
+def foreign_model(config: Mapping[str, Any]) -> str | None:
+    """Return the type of a config's model if it is another library's, trained with our tools; None for a ClipBert."""
+    model = config.get("model") or {}
+    return str(model.get("type")) if model and "encoder" not in model else None
+
+
+def expect_clipbert(config: Mapping[str, Any], who: str) -> None:
+    """See that a config is of a ClipBert and its data.
+
+    Raises:
+        OptionError: If its model is another library's.
+    """
+    if (other := foreign_model(config)) is not None:
+        raise OptionError(
+            f"{who} is for a ClipBert and its data; the config's model is of type {other}. Choose a config of a ClipBert."
+        )
 
 
 def check_option(config: Config, key: str) -> None:

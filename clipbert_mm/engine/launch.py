@@ -10,7 +10,7 @@ from mmengine.runner import Runner
 
 from clipbert_mm import compat
 from clipbert_mm.checkpoint import Convention, find_newest, read_source
-from clipbert_mm.engine.config import OptionError
+from clipbert_mm.engine.config import OptionError, foreign_model
 from clipbert_mm.engine.runner import ClipBertRunner
 
 
@@ -38,10 +38,10 @@ def build_runner(config: Config) -> Runner:
     paths = config.get("load_from")
     if paths is None and config.get("resume"):
         paths, _ = find_newest(config.work_dir)
-    changes = {}
+    changes, is_foreign = {}, foreign_model(config) is not None
     for path in [paths] if isinstance(paths, str) else paths or ():
         convention = read_source(path).convention
-        changes[path] = [] if convention is None else follow(config.model, convention)
+        changes[path] = [] if convention is None or is_foreign else follow(config.model, convention)
     runner = ClipBertRunner.from_cfg(config)
     for path, changed in changes.items():
         if changed:

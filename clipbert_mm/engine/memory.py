@@ -10,6 +10,8 @@ import torch
 from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 
+from clipbert_mm.engine.config import foreign_model
+
 if TYPE_CHECKING:
     from clipbert_mm.models import ClipBert
 
@@ -81,6 +83,8 @@ def advise(runner: Runner, stage: str, batch: dict[str, Any]) -> str:
         stage: "train", "val" or "test".
         batch: The collated batch that did not fit; of several that make a step, the first is tried.
     """
+    if foreign_model(runner.cfg) is not None:
+        return f"A batch of {len(batch['inputs'])} does not fit into memory. Lower {stage}_dataloader.batch_size"
     model = runner.model.module if is_model_wrapper(runner.model) else runner.model
     inputs, samples = batch["inputs"], [sample for sample in batch["data_samples"] if sample.get("broken") is None]
     inputs = inputs[0] if isinstance(inputs, list) else inputs

@@ -1,5 +1,5 @@
-# Second stage of the paper's recipe on the Shapes world: text-to-video retrieval from N_train = 2 random clips of T = 2 frames,
-# pooled by LogSumExp (appendix B), tested on 8 uniform clips in both directions.
+# Text-to-video retrieval by the paper's recipe on the Shapes world: from N_train = 2 random clips of T = 2 frames, pooled by
+# LogSumExp (appendix B), tested on 8 uniform clips in both directions; starts from its pre-training.
 #   python tools/train.py configs/shapes/clipbert_tiny_1xb16-2x2-4e_shapes-retrieval.py
 _base_ = [
     "../_base_/models/clipbert_tiny.py",

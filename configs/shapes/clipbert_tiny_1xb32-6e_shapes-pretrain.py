@@ -1,5 +1,6 @@
-# First stage of the paper's recipe (Section 3, "Weight Initialization and Pre-training") on the Shapes world: masked language
-# modelling and image-text matching on single frames. Starts from a backbone that can name what it sees, as the paper's does.
+# Pre-training of the paper's recipe (Section 3, "Weight Initialization and Pre-training") on the Shapes world: masked language
+# modelling and image-text matching on single frames. It starts, as the paper's does, from a backbone that names objects; train
+# resnet_tiny_1xb32-5e_shapes-objects.py first.
 #   python tools/train.py configs/shapes/clipbert_tiny_1xb32-6e_shapes-pretrain.py
 _base_ = [
     "../_base_/models/clipbert_tiny.py",

@@ -77,7 +77,7 @@ default_hooks = dict(
     timer=dict(type="IterTimerHook"),
     logger=dict(type="LoggerHook", interval=20),
     param_scheduler=dict(type="ParamSchedulerHook"),
-    checkpoint=dict(type="CheckpointHook", interval=5, max_keep_ckpts=2),
+    checkpoint=dict(type="CheckpointHook", interval=1, minutes=15, max_keep_ckpts=2),
     finite_loss=dict(type="FiniteLossHook"),
     sampler_seed=dict(type="DistSamplerSeedHook"),
     checkpoint_fit=dict(type="CheckpointFitHook"),

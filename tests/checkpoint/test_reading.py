@@ -251,7 +251,10 @@ def test_what_is_no_checkpoint_is_refused(tmp_path: Path, what: str):
 def test_what_is_nowhere_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(tmp_path)
     for missing in ("a.pth", "runs/of/last/week", str(tmp_path / "none"), "../b.pkl"):
-        with pytest.raises(CheckpointError, match=rf"^There is no checkpoint {re.escape(os.path.abspath(missing))}\.$"):
+        where = re.escape(os.path.abspath(missing))
+        with pytest.raises(
+            CheckpointError, match=rf"^There is no checkpoint {where}\. Name another file, or train what "
+        ):
             read_checkpoint(missing)
     # HF_HUB_OFFLINE is set: no name is asked for.
     message = rf"^There is no checkpoint {tmp_path}/nobody-s, and Hugging Face gave none of the name 'nobody-s': \S+"

@@ -5,10 +5,12 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 
+from clipbert_mm.engine import memory
 from clipbert_mm.engine.memory import is_out_of_memory
 
 SCRIPT = """
@@ -98,3 +100,9 @@ def test_the_allocator_s_words_are_known():
     with pytest.raises(RuntimeError) as caught:
         torch.empty(2**60, dtype=torch.uint8)
     assert is_out_of_memory(caught.value)
+
+
+def test_a_model_of_another_library_gets_the_short_advice():
+    runner = SimpleNamespace(cfg=dict(model=dict(type="mmpretrain.ImageClassifier")))
+    said = memory.advise(runner, "train", dict(inputs=torch.zeros(8, 3, 4, 4), data_samples=[]))
+    assert said == "A batch of 8 does not fit into memory. Lower train_dataloader.batch_size"

@@ -153,12 +153,19 @@ def test_the_shapes_world_is_written_by_its_tool(
 
 
 @pytest.mark.parametrize(
-    ("name", "message"),
+    ("name", "arguments"),
     [
-        ("get_flops.py", r"the config's model is a mmpretrain\.ImageClassifier\. Choose a config of a ClipBert"),
-        ("browse_dataset.py", r"draws datasets of clipbert_mm; that of .*objects\.py is a MultiLabelDataset"),
+        ("get_flops.py", [OBJECTS]),
+        ("browse_dataset.py", [OBJECTS]),
+        ("scan_videos.py", [OBJECTS]),
+        ("benchmark.py", ["retrieval", OBJECTS]),
+        ("benchmark.py", ["search", OBJECTS, "videos"]),
+        ("benchmark.py", ["start", OBJECTS]),
     ],
 )
-def test_a_model_of_another_library_is_refused(tool: Callable, name: str, message: str):
-    with pytest.raises(ValueError, match=message):
-        tool(f"analysis_tools/{name}").main([OBJECTS])
+def test_a_model_of_another_library_is_refused(tool: Callable, name: str, arguments: list[str]):
+    said = (
+        rf"^{name} is for a ClipBert and its data; the config's model is of type mmpretrain\.ImageClassifier\. Choose"
+    )
+    with pytest.raises(ValueError, match=said):
+        tool(f"analysis_tools/{name}").main(arguments)

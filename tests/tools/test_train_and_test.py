@@ -123,8 +123,19 @@ def test_naming_objects_is_learnt_tested_and_gone_on_with(
     ):
         with pytest.raises(CheckpointError, match=fault):
             test([OBJECTS, str(path), "--work-dir", str(folder / "objects-tested"), *options()])
-    train([OBJECTS, "--work-dir", str(folder / "on"), "--resume", str(named), *options(train_cfg__max_epochs=3)])
-    assert {row["epoch"] for row in logged(folder / "on")} == {3}
+    cut = [OBJECTS, "--work-dir", str(folder / "on"), "--resume", str(folder / "objects" / "epoch_1.pth")]
+    train([*cut, *options(train_cfg__max_epochs=2)])
+    resumed = weights(folder / "on" / "epoch_2.pth")
+    assert all(torch.equal(resumed[name], value) for name, value in weights(named).items()), "as if it had not been cut"
+
+
+def test_naming_objects_reaches_every_parameter_and_names_bad_items(folder: Path, named: Path, train: Callable):
+    first, last = (weights(folder / "objects" / f"epoch_{epoch}.pth") for epoch in (1, 2))
+    still = [name for name in first if torch.equal(first[name], last[name])]
+    assert still == ["neck.p"]
+    wild = options(optim_wrapper__optimizer__lr=1e38, optim_wrapper__clip_grad=None)
+    with pytest.raises(FloatingPointError, match=r"The loss is not finite at step .*\n  .*images/\d+\.jpg\n"):
+        train([OBJECTS, "--work-dir", str(folder / "wild"), *wild])
 
 
 def test_pretraining_begins_with_the_backbone_that_names_objects(folder: Path, named: Path, train: Callable):

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from mmengine.config import DictAction
 
-from clipbert_mm.engine.config import load_config
+from clipbert_mm.engine.config import expect_clipbert, load_config
 from clipbert_mm.engine.errors import USER_ERRORS, plain_message
 from clipbert_mm.structures import written_whole
 
@@ -44,6 +44,7 @@ def main(argv: list[str] | None = None) -> None:
     """Measure, write, draw."""
     args = parse_args(argv)
     config = load_config(args.config, args.cfg_options)
+    expect_clipbert(config, "benchmark.py")
     benchmark = importlib.import_module(f"clipbert_mm.benchmarks.{COMMANDS[args.command][0]}")
     report = dict(command=args.command, config=Path(args.config).stem) | benchmark.measure(config, args)
     out = args.out or Path("work_dirs/benchmarks")

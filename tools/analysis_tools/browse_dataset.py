@@ -10,7 +10,7 @@ from typing import Any
 from mmengine.config import DictAction
 from mmengine.registry import DefaultScope
 
-from clipbert_mm.engine.config import OptionError, load_config
+from clipbert_mm.engine.config import expect_clipbert, load_config
 from clipbert_mm.engine.errors import USER_ERRORS, plain_message
 from clipbert_mm.registry import DATASETS
 from clipbert_mm.visualization import draw_items
@@ -44,10 +44,9 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--cfg-options", nargs="+", action=DictAction, metavar="KEY=VALUE")
     args = parser.parse_args(argv)
     config = load_config(args.config, args.cfg_options, needs=(f"{args.split}_dataloader",))
+    expect_clipbert(config, "browse_dataset.py")
     with DefaultScope.overwrite_default_scope("clipbert_mm"):
         dataset = DATASETS.build(config[f"{args.split}_dataloader"]["dataset"])
-    if not hasattr(dataset, "set_draw"):
-        raise OptionError(f"This draws datasets of clipbert_mm; that of {args.config} is a {type(dataset).__name__}.")
     dataset.set_draw(config.get("randomness", {}).get("seed") or 0, args.epoch)
     # Packing keeps only what the model needs; the clips' times are noted on the way.
     clip_times: dict[int, Any] = {}

@@ -8,7 +8,7 @@ from mmengine.config import DictAction
 
 from clipbert_mm.benchmarks.flops import ModuleFlops
 from clipbert_mm.benchmarks.work import build_model, read_setting
-from clipbert_mm.engine.config import load_config
+from clipbert_mm.engine.config import expect_clipbert, load_config
 from clipbert_mm.engine.errors import USER_ERRORS, plain_message
 
 
@@ -25,6 +25,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.set_defaults(batch=1, texts=1)
     args = parser.parse_args(argv)
     config = load_config(args.config, args.cfg_options, needs=("model", "train_dataloader"))
+    expect_clipbert(config, "get_flops.py")
     own = read_setting(config, args)
     model = build_model(config, "cpu")
     flops = ModuleFlops(model, clips=own.clips, frames=own.frames, size=own.size, length=own.length)

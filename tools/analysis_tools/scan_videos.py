@@ -19,7 +19,7 @@ from clipbert_mm.datasets.scanning import (
     folder_files,
     scan,
 )
-from clipbert_mm.engine.config import load_config
+from clipbert_mm.engine.config import expect_clipbert, load_config
 from clipbert_mm.engine.errors import USER_ERRORS, plain_message
 from clipbert_mm.visualization.lengths import draw_average_lengths, draw_durations
 
@@ -34,7 +34,9 @@ def find_files(targets: list[str]) -> dict[str, dict[str, dict[str, Any]]]:
         name, is_named, path = target.partition("=")
         name, path = (name, path) if is_named else ("", target)
         if path.endswith((".py", ".json", ".yaml", ".yml")):
-            datasets = config_files(load_config(path, needs=()))
+            config = load_config(path, needs=())
+            expect_clipbert(config, "scan_videos.py")
+            datasets = config_files(config)
         else:
             datasets = {os.path.basename(os.path.normpath(path)): folder_files(path)}
         for own, files in datasets.items():

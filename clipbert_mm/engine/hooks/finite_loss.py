@@ -5,6 +5,7 @@ from typing import Any
 import torch
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
+from mmengine.structures import BaseDataElement
 
 from clipbert_mm.registry import HOOKS
 
@@ -42,7 +43,7 @@ class FiniteLossHook(Hook):
             return
         samples = (data_batch or {}).get("data_samples", ())
         more = f"\n  and {len(samples) - SHOWN} more" if len(samples) > SHOWN else ""
-        items = "".join(f"\n  {sample.path}: {sample.texts}" for sample in samples[:SHOWN])
+        items = "".join(f"\n  {describe(sample)}" for sample in samples[:SHOWN])
         said = ", ".join(f"{key} {value:g}" for key, value in losses.items())
         good = "There is no good checkpoint yet." if self.good is None else f"The last good checkpoint is {self.good}."
         if last != self.good:
@@ -50,5 +51,11 @@ class FiniteLossHook(Hook):
         raise FloatingPointError(
             f"The loss is not finite at step {runner.iter + 1} (epoch {runner.epoch + 1}, batch {batch_idx + 1}), process "
             f"{runner.rank}: {said}. {good} Lower the learning rate, clip gradients, or look at the items of the batch "
-            f"(tools/analysis_tools/browse_dataset.py):{items}{more}"
+            f"(tools/analysis_tools/browse_dataset.py draws those of a ClipBert):{items}{more}"
         )
+
+
+def describe(sample: BaseDataElement) -> str:
+    """Name an item by its file and, where it has some, its texts; samples of mmpretrain are taken too."""
+    texts = f": {sample.texts}" if "texts" in sample else ""
+    return f"{sample.get('path', sample.get('img_path'))}{texts}"

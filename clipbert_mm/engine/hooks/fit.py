@@ -14,6 +14,7 @@ from mmengine.runner import BaseLoop, Runner
 from clipbert_mm.checkpoint import CheckpointError, Contents, Convention, Source, check_fit
 from clipbert_mm.checkpoint.contents import KEY, contents_of, differences, plain
 from clipbert_mm.checkpoint.fit import within
+from clipbert_mm.engine.config import foreign_model
 from clipbert_mm.registry import HOOKS
 from clipbert_mm.version import __version__
 
@@ -26,7 +27,7 @@ def datasets_of(runner: Runner) -> list[Any]:
 
 def vocabulary_digest(runner: Runner) -> str | None:
     """Return a digest of the word pieces that the run's data is tokenised with; None if it is not tokenised."""
-    tokenizer = next((getattr(dataset, "tokenizer", None) for dataset in datasets_of(runner)), None)
+    tokenizer = next((dataset.tokenizer for dataset in datasets_of(runner) if hasattr(dataset, "tokenizer")), None)
     if tokenizer is None:
         return None
     return hashlib.sha256(json.dumps(sorted(tokenizer.get_vocab().items())).encode()).hexdigest()[:16]
@@ -55,7 +56,7 @@ def _text_files(runner: Runner) -> dict[str, str]:
     """Return the tokenizer's files, and the config of an encoder whose architecture is read from a folder or a name."""
     from transformers import CONFIG_MAPPING
 
-    tokenizer = next((getattr(dataset, "tokenizer", None) for dataset in datasets_of(runner)), None)
+    tokenizer = next((dataset.tokenizer for dataset in datasets_of(runner) if hasattr(dataset, "tokenizer")), None)
     if tokenizer is None:
         return {}
     with tempfile.TemporaryDirectory() as scratch:
@@ -70,12 +71,11 @@ def _text_files(runner: Runner) -> dict[str, str]:
 class CheckpointFitHook(Hook):
     """See that checkpoints fit the model before their weights are taken over, and report what is taken.
 
-    A model of another library, such as mmpretrain's ImageClassifier, is compared by its tensors alone.
-
     Testing and resuming need every weight. Training from ``load_from`` may leave parts new; the report says which. Checkpoints
     of ours carry a digest of the vocabulary that they were trained with, since other word pieces make their weights
     meaningless, how they want their frames, and all else that it takes to test them
-    (:class:`~clipbert_mm.checkpoint.Contents`); a test says where its config disagrees.
+    (:class:`~clipbert_mm.checkpoint.Contents`); a test says where its config disagrees. A model of another library, such as
+    mmpretrain's ImageClassifier, is compared by its tensors alone.
 
     Args:
         min_share: Smallest share of the tensors of each module that a checkpoint of ``load_from`` is for, 0 to 1.
@@ -93,7 +93,7 @@ class CheckpointFitHook(Hook):
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Note the vocabulary, how frames come in, and what else a test of the checkpoint takes; of a ClipBert alone."""
-        if not _is_clipbert(runner.model):
+        if foreign_model(runner.cfg) is not None:
             return
         if self._contents is None:  # it stays the same over a run
             self._contents = run_contents(runner).to_dict()
@@ -117,7 +117,7 @@ class CheckpointFitHook(Hook):
                     f"The checkpoint {source.path} was trained with another vocabulary (digest {trained_with}) than the data's "
                     f"tokenizer has ({now}). Set `tokenizer` of Tokenize to the folder of the training."
                 )
-            wanted = source.convention if _is_clipbert(model) else None
+            wanted = source.convention if foreign_model(runner.cfg) is None else None
             if wanted is not None and not wanted.agrees(Convention.of_model(model)):
                 raise CheckpointError(
                     f"{source.path} ({source.title}) wants its frames as {wanted}, the model has "
@@ -154,11 +154,6 @@ class CheckpointFitHook(Hook):
             if doubtful:
                 listed = "".join(f"\n  {each}" for each in doubtful)
                 runner.logger.warning(f"The config differs from that of the checkpoint {source.path}:{listed}")
-
-
-def _is_clipbert(model: Any) -> bool:  # noqa: ANN401
-    """Whether a model is a ClipBert, rather than one of another library that is trained with our tools."""
-    return hasattr(_bare(model), "encoder")
 
 
 def _bare(model: Any) -> Any:  # noqa: ANN401
