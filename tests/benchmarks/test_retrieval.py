@@ -70,10 +70,10 @@ def test_the_baseline_scores_what_the_library_does(model: nn.Module):
 
 
 @pytest.fixture(scope="module")
-def report(tool: Callable, world: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[dict, Path]:
+def report(tool: Callable, link_world: Callable, tmp_path_factory: pytest.TempPathFactory) -> tuple[dict, Path]:
     """The report and the figure of the tool on Shapes with random weights."""
     folder = tmp_path_factory.mktemp("benchmark")
-    (folder / "world").symlink_to(world)
+    link_world(folder / "world")  # a tokenizer is trained into it
     module: ModuleType = tool("analysis_tools/benchmark.py")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SHAPES_ROOT", str(folder / "world"))

@@ -107,6 +107,10 @@ def samples(**fields: list[Any]) -> list[VideoTextSample]:
     return made
 
 
+ON_A_KNIFE_EDGE = {"gradient of cnn.feature.backbone.res3.0.conv1.weight": 1e-3}
+"""What rounding decides: a few ReLUs behind it lie at 0. It is 4e-5 off on an AMD EPYC, 3e-4 on an Intel Xeon."""
+
+
 @pytest.fixture(scope="module")
 def agree() -> Iterator[Callable[[str, Any, Any], None]]:
     """Agree to 1e-4, relative to the largest of the golden numbers; at the end the table of all."""
@@ -118,7 +122,7 @@ def agree() -> Iterator[Callable[[str, Any, Any], None]]:
         relative = ((found - wanted).abs().max() / wanted.abs().max()).item()
         at = tuple(int(i) for i in np.unravel_index(int((found - wanted).abs().argmax()), tuple(wanted.shape)))
         rows.append((key + str(list(at)) * bool(at), found[at].item(), wanted[at].item(), relative))
-        assert relative <= 1e-4, key
+        assert relative <= ON_A_KNIFE_EDGE.get(key, 1e-4), key
 
     yield compare
     lines = [f"\n{'key (where it differs most)':68} {'ours':>14} {'golden':>14} {'relative':>9}\n"]

@@ -139,7 +139,7 @@ def test_the_shapes_world_is_written_by_its_tool(
     main([str(tmp_path / "a"), *arguments])
     ShapesWorld(**sizes).write(tmp_path / "b")
     files = sorted(path.relative_to(tmp_path / "b") for path in (tmp_path / "b").rglob("*.*"))
-    assert len(files) == 3 + 3 + 5 + 13, "images, videos, captions with world.json, questions"
+    assert len(files) == 3 + 3 + 5 + 13 + 2, "images, videos, captions with world.json, questions, object labels"
     for path in files:
         if path.suffix == ".mp4":  # x264 may write the same pictures in other bytes
             assert (decode_with_pyav(tmp_path / "a" / path) == decode_with_pyav(tmp_path / "b" / path)).all()
