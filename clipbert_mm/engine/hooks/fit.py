@@ -25,9 +25,14 @@ def datasets_of(runner: Runner) -> list[Any]:
     return [loop.dataloader.dataset for loop in loops if isinstance(loop, BaseLoop)]
 
 
+def tokenizer_of(runner: Runner) -> Any:  # noqa: ANN401
+    """Return the tokenizer of the run's data; None if it is not tokenised."""
+    return next((dataset.tokenizer for dataset in datasets_of(runner) if hasattr(dataset, "tokenizer")), None)
+
+
 def vocabulary_digest(runner: Runner) -> str | None:
     """Return a digest of the word pieces that the run's data is tokenised with; None if it is not tokenised."""
-    tokenizer = next((dataset.tokenizer for dataset in datasets_of(runner) if hasattr(dataset, "tokenizer")), None)
+    tokenizer = tokenizer_of(runner)
     if tokenizer is None:
         return None
     return hashlib.sha256(json.dumps(sorted(tokenizer.get_vocab().items())).encode()).hexdigest()[:16]
@@ -56,7 +61,7 @@ def _text_files(runner: Runner) -> dict[str, str]:
     """Return the tokenizer's files, and the config of an encoder whose architecture is read from a folder or a name."""
     from transformers import CONFIG_MAPPING
 
-    tokenizer = next((dataset.tokenizer for dataset in datasets_of(runner) if hasattr(dataset, "tokenizer")), None)
+    tokenizer = tokenizer_of(runner)
     if tokenizer is None:
         return {}
     with tempfile.TemporaryDirectory() as scratch:
