@@ -6,6 +6,8 @@ import os
 import sys
 from typing import TYPE_CHECKING, Any
 
+from clipbert_mm.errors import GalleryError, OptionError
+
 if TYPE_CHECKING:  # they take seconds to import, which `clipbert --help` need not
     from clipbert_mm.apis.indexing import Progress
     from clipbert_mm.apis.results import Record
@@ -84,9 +86,12 @@ def main(argv: list[str] | None = None) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
     except Exception as error:
-        from clipbert_mm.engine.errors import plain_message
+        from clipbert_mm.engine.errors import format_error
 
-        sys.stderr.write(f"{plain_message(error)}\n")
+        message = format_error(error)
+        if message is None:
+            raise
+        sys.stderr.write(f"{message}\n")
         sys.exit(FAILED)
 
 
@@ -136,7 +141,7 @@ def _serve(args: argparse.Namespace) -> int:
     try:
         from clipbert_mm.apis.page import serve
     except ImportError as error:
-        raise ValueError(
+        raise OptionError(
             f"The page needs Gradio, and {error.name} is not installed: pip install 'clipbert_mm[page]'."
         ) from error
     from clipbert_mm.apis.video_qa import VideoQA
@@ -164,7 +169,7 @@ def _info(args: argparse.Namespace) -> int:
             text_length=steps.get("Tokenize", {}).get("max_length"),
         )
     else:
-        from clipbert_mm.apis.gallery import GalleryError, VideoGallery
+        from clipbert_mm.apis.gallery import VideoGallery
 
         gallery = VideoGallery(args.gallery)
         if not gallery.exists:
@@ -192,7 +197,7 @@ def _info(args: argparse.Namespace) -> int:
 
 def _open(args: argparse.Namespace) -> "VideoSearch":
     """Open the model that is named, or the one that the gallery was made with."""
-    from clipbert_mm.apis.gallery import GalleryError, VideoGallery
+    from clipbert_mm.apis.gallery import VideoGallery
     from clipbert_mm.apis.video_search import VideoSearch
 
     model, weights = args.model, args.weights

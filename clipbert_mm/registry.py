@@ -4,6 +4,8 @@ import difflib
 
 from mmengine import registry as root
 
+from clipbert_mm.errors import UnknownNameError
+
 
 class Registry(root.Registry):
     """MMEngine's registry with an error that says which names there are instead."""
@@ -12,7 +14,7 @@ class Registry(root.Registry):
         """Return the class or function registered as ``key`` here, in MMEngine, or as ``scope.key`` elsewhere.
 
         Raises:
-            KeyError: If nothing is registered under that name.
+            UnknownNameError: If nothing is registered under that name.
         """
         try:
             found = super().get(key)
@@ -23,7 +25,7 @@ class Registry(root.Registry):
         inherited = self.parent.module_dict if self.parent else {}
         near = difflib.get_close_matches(key, {*self.module_dict, *inherited}, n=3)
         hint = f" Did you mean {' or '.join(near)}?" if near else ""
-        raise KeyError(
+        raise UnknownNameError(
             f"'{key}' is not in the {self.name} registry.{hint} There are: "
             f"{', '.join(sorted(self.module_dict or inherited))}. A class of your own has to be imported first: list its "
             "module in `custom_imports` of the config; a class of another library carries its scope, as in "

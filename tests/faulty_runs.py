@@ -1,12 +1,12 @@
 """Trainings that are killed: real processes of tools/train.py, real signals, and the comparison of what they leave."""
 
+import functools
 import importlib.util
 import json
 import multiprocessing
 import os
 import random
 import signal
-import sys
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -97,10 +97,7 @@ def _train(arguments: list[str], environment: dict[str, str], log: str) -> None:
     spec = importlib.util.spec_from_file_location("train_tool", ROOT / "tools" / "train.py")
     tool = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(tool)
-    try:
-        tool.main(arguments)
-    except tool.USER_ERRORS as error:
-        sys.exit(tool.plain_message(error))
+    tool.run_tool(functools.partial(tool.main, arguments))
 
 
 def processes() -> multiprocessing.context.ForkServerContext:

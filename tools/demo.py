@@ -5,7 +5,6 @@ import argparse
 import json
 import logging
 import os
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ from mmengine.config import Config
 
 from clipbert_mm.datasets.shapes_world import ShapesWorld
 from clipbert_mm.engine.config import load_config
-from clipbert_mm.engine.errors import USER_ERRORS, plain_message
+from clipbert_mm.engine.errors import run_tool
 from clipbert_mm.engine.launch import build_runner
 from clipbert_mm.evaluation import read_rankings, retrieval_metrics
 from clipbert_mm.visualization import draw_curves, draw_retrieval
@@ -140,7 +139,4 @@ def report(results: dict[str, dict[str, float]], out: Path, seconds: float) -> N
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except USER_ERRORS as error:
-        sys.exit(plain_message(error))
+    run_tool(main)

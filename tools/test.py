@@ -3,14 +3,14 @@
 
 import argparse
 import os
-import sys
 from pathlib import Path
 
 from mmengine.config import DictAction
 
-from clipbert_mm.engine.config import OptionError, load_config
-from clipbert_mm.engine.errors import USER_ERRORS, plain_message
+from clipbert_mm.engine.config import load_config
+from clipbert_mm.engine.errors import run_tool
 from clipbert_mm.engine.launch import build_runner, use_amp_in_test
+from clipbert_mm.errors import OptionError
 from clipbert_mm.visualization import draw_retrieval
 
 
@@ -73,7 +73,4 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except USER_ERRORS as error:
-        sys.exit(plain_message(error))
+    run_tool(main)

@@ -3,13 +3,12 @@
 
 import argparse
 import os
-import sys
 
 from mmengine.config import DictAction
 
 from clipbert_mm.checkpoint import find_newest
 from clipbert_mm.engine.config import load_config
-from clipbert_mm.engine.errors import USER_ERRORS, plain_message
+from clipbert_mm.engine.errors import run_tool
 from clipbert_mm.engine.launch import build_runner, use_amp
 
 
@@ -75,7 +74,4 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except USER_ERRORS as error:
-        sys.exit(plain_message(error))
+    run_tool(main)

@@ -16,6 +16,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from clipbert_mm.engine.retrieval import Gallery
+from clipbert_mm.errors import GalleryError
 from clipbert_mm.structures import written_whole
 from clipbert_mm.version import __version__
 
@@ -27,10 +28,6 @@ HELD = 2**30
 """Bytes of visual tokens that are kept in memory for the next search."""
 STORED = torch.float16
 """Type of the tokens on disk; they are normalised, so half precision holds them."""
-
-
-class GalleryError(ValueError):
-    """A gallery that cannot be used."""
 
 
 @dataclass(frozen=True)

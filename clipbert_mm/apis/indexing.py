@@ -10,7 +10,7 @@ from torch.utils.data import DataLoader, Dataset
 from clipbert_mm.apis.gallery import Entry, VideoGallery
 from clipbert_mm.apis.predictor import Media, Predictor, read_media
 from clipbert_mm.apis.results import IndexReport
-from clipbert_mm.datasets.transforms import BrokenMediaError
+from clipbert_mm.errors import BrokenMediaError, OptionError
 
 VIDEOS = (
     ".mp4",
@@ -43,7 +43,7 @@ def find_videos(places: str | os.PathLike | Sequence[str | os.PathLike], *, imag
 
     Raises:
         FileNotFoundError: If there is no such file or folder.
-        ValueError: If there is no video among them.
+        OptionError: If there is no video among them.
     """
     places = [places] if isinstance(places, (str, os.PathLike)) else list(places)
     wanted = IMAGES if images else VIDEOS
@@ -62,7 +62,7 @@ def find_videos(places: str | os.PathLike | Sequence[str | os.PathLike], *, imag
             raise FileNotFoundError(f"There is no file or folder {place}.")
     if not found:
         kind = "image" if images else "video"
-        raise ValueError(f"There is no {kind} in {', '.join(map(str, places))}. Looked for {' '.join(wanted)}.")
+        raise OptionError(f"There is no {kind} in {', '.join(map(str, places))}. Looked for {' '.join(wanted)}.")
     return list(found)
 
 
@@ -112,7 +112,7 @@ def index(
     Raises:
         FileNotFoundError: If a place does not exist.
         GalleryError: If the gallery is another model's, or another process is changing it.
-        ValueError: If there is no video.
+        OptionError: If there is no video.
     """
     images = any(type(step).__name__ == "LoadImage" for step in predictor.media_steps)
     paths = find_videos(places, images=images)

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from clipbert_mm.checkpoint import check_fit, read_contents, read_source
 from clipbert_mm.engine.retrieval import PairScorer, encode_with_overview
+from clipbert_mm.errors import OptionError
 from clipbert_mm.registry import MODELS, TRANSFORMS
 from clipbert_mm.structures import read_answers
 
@@ -67,7 +68,7 @@ class Predictor:
 
     Raises:
         CheckpointError: If the checkpoint cannot be read, is not whole, or does not fit the config.
-        ValueError: If there are no weights, or the transforms do not end in what the model takes.
+        OptionError: If there are no weights, or the transforms do not end in what the model takes.
     """
 
     def __init__(
@@ -80,7 +81,7 @@ class Predictor:
         self.source = os.path.abspath(config_or_checkpoint)
         is_config = self.source.endswith(".py")
         if weights is not None and not is_config:
-            raise ValueError(f"weights go with a config file; {config_or_checkpoint} is a checkpoint itself.")
+            raise OptionError(f"weights go with a config file; {config_or_checkpoint} is a checkpoint itself.")
         self._text_folder = tempfile.TemporaryDirectory(prefix="clipbert-text-")
         if is_config:
             recipe, self.weights = _recipe_of_config(self.source, weights)
@@ -129,15 +130,15 @@ class Predictor:
         """Turn texts into word pieces, int64 (L,) each.
 
         Raises:
-            ValueError: If a text is empty or longer than what the model was trained on.
+            OptionError: If a text is empty or longer than what the model was trained on.
         """
         for text in texts:
             if not text.strip():
-                raise ValueError("A text is empty. Say what is to be seen in the video.")
+                raise OptionError("A text is empty. Say what is to be seen in the video.")
         pieces = [np.array(ids, np.int64) for ids in self.tokenize.tokenizer(list(texts))["input_ids"]]
         for text, ids in zip(texts, pieces, strict=True):
             if len(ids) > self.tokenize.max_length:
-                raise ValueError(
+                raise OptionError(
                     f"The model takes texts of {self.tokenize.max_length} word pieces, {text!r} has {len(ids)}. Say it shorter."
                 )
         return pieces
@@ -198,7 +199,7 @@ def _recipe_of_config(path: str, weights: str | os.PathLike | None) -> tuple[Rec
     config = load_config(path, needs=("model", "test_dataloader"))
     chosen = weights or config.get("load_from")
     if not isinstance(chosen, (str, os.PathLike)):
-        raise ValueError(
+        raise OptionError(
             f"{path} names no single checkpoint as load_from, got {chosen!r}. Give weights=CHECKPOINT beside it."
         )
     dataset = config.test_dataloader.dataset
@@ -214,7 +215,7 @@ def _split(pipeline: Sequence[dict[str, Any]]) -> tuple[list[Any], "Tokenize"]:
     """Build the transforms that make frames, and the one that makes word pieces."""
     kinds = [step["type"] for step in pipeline]
     if "Tokenize" not in kinds or "ResizePad" not in kinds[: kinds.index("Tokenize")]:
-        raise ValueError(
+        raise OptionError(
             f"A pipeline of ..., ResizePad, Tokenize, PackInputs is expected, got {', '.join(kinds)}. Use a config for testing."
         )
     place = kinds.index("Tokenize")

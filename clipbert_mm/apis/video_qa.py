@@ -10,6 +10,7 @@ from torch import Tensor
 from clipbert_mm.apis.explanation import Explanation, explain
 from clipbert_mm.apis.predictor import Predictor
 from clipbert_mm.apis.results import Answer, AnswerResult, best_of, moments_of
+from clipbert_mm.errors import OptionError
 
 OPEN = ("open-ended questions", "questions with several answers")
 CHOICE, COUNTING = "multiple choice", "counting"
@@ -25,7 +26,7 @@ class VideoQA:
 
     Raises:
         CheckpointError: If the checkpoint cannot be read or does not fit.
-        ValueError: If the model was trained for another task.
+        OptionError: If the model was trained for another task.
 
     Example:
         >>> qa = VideoQA("qa.pth")  # doctest: +SKIP
@@ -41,7 +42,7 @@ class VideoQA:
     ) -> None:
         self.predictor = Predictor(config_or_checkpoint, weights=weights, device=device)
         if self.predictor.task not in (*OPEN, CHOICE, COUNTING):
-            raise ValueError(
+            raise OptionError(
                 f"{config_or_checkpoint} was trained for {self.predictor.task}, and a question needs a model for questions. "
                 "Search and rank with VideoSearch (clipbert search)."
             )
@@ -59,7 +60,7 @@ class VideoQA:
 
         Raises:
             BrokenMediaError: If the video cannot be read.
-            ValueError: If the question is empty or too long, options are missing or not wanted, or ``topk`` is below 1.
+            OptionError: If the question is empty or too long, options are missing or not wanted, or ``topk`` is below 1.
         """
         texts = self._texts(question, options, topk)
         pieces = self.predictor.word_pieces(texts)
@@ -93,7 +94,7 @@ class VideoQA:
 
         Raises:
             BrokenMediaError: If the video cannot be read.
-            ValueError: As of :meth:`ask`.
+            OptionError: As of :meth:`ask`.
         """
         best = self.ask(video, question, options, topk=1).answers[0]
         texts = self._texts(question, options, 1)
@@ -111,15 +112,15 @@ class VideoQA:
     def _texts(self, question: str, options: Sequence[str] | None, topk: int) -> list[str]:
         """Return what the model reads."""
         if topk < 1:
-            raise ValueError(f"ask expects topk >= 1, got {topk}.")
+            raise OptionError(f"ask expects topk >= 1, got {topk}.")
         if not question.strip():
-            raise ValueError("The question is empty.")
+            raise OptionError("The question is empty.")
         if self.predictor.task != CHOICE:
             if options is not None:
-                raise ValueError(f"The model was trained for {self.predictor.task}, which takes no options.")
+                raise OptionError(f"The model was trained for {self.predictor.task}, which takes no options.")
             return [question]
         if options is None or isinstance(options, str) or len(set(options)) != len(options) or len(options) < 2:
-            raise ValueError(f"Multiple choice needs two different options or more, got {options!r}.")
+            raise OptionError(f"Multiple choice needs two different options or more, got {options!r}.")
         return [f"{question} {option}".strip() for option in options]
 
     def _shares(
@@ -136,7 +137,7 @@ class VideoQA:
     def _names(self) -> list[str]:
         count = self.predictor.model.head.num_answers
         if self.predictor.answers is None or len(self.predictor.answers) != count:
-            raise ValueError(
+            raise OptionError(
                 f"The model knows {count} answers, their words are not known ({len(self.predictor.answers or ())} given). Use "
                 "a checkpoint that carries them, or a config whose test dataset has their answer_file."
             )

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from clipbert_mm.apis.explanation import Explanation, explain_match
-from clipbert_mm.apis.gallery import GalleryError, VideoGallery
+from clipbert_mm.apis.gallery import VideoGallery
 from clipbert_mm.apis.indexing import Progress, index
 from clipbert_mm.apis.predictor import Predictor
 from clipbert_mm.apis.results import (
@@ -21,6 +21,7 @@ from clipbert_mm.apis.results import (
     moments_of,
     probability,
 )
+from clipbert_mm.errors import GalleryError, OptionError
 
 CLIPS_AT_ONCE = 256
 """Clips whose visual tokens are read from the gallery at a time."""
@@ -42,7 +43,7 @@ class VideoSearch:
     Raises:
         CheckpointError: If the checkpoint cannot be read or does not fit.
         GalleryError: If the folder is no gallery, or another model's.
-        ValueError: If the model was trained for another task.
+        OptionError: If the model was trained for another task.
 
     Example:
         >>> search = VideoSearch("epoch_4.pth", gallery="my_gallery")  # doctest: +SKIP
@@ -60,7 +61,7 @@ class VideoSearch:
     ) -> None:
         self.predictor = Predictor(config_or_checkpoint, weights=weights, device=device)
         if self.predictor.task not in TASKS:
-            raise ValueError(
+            raise OptionError(
                 f"{config_or_checkpoint} was trained for {self.predictor.task}, and a search needs a model for retrieval. "
                 "Ask questions with VideoQA (clipbert ask)."
             )
@@ -98,10 +99,10 @@ class VideoSearch:
 
         Raises:
             GalleryError: If the gallery is empty, or some of it is damaged.
-            ValueError: If the text is empty or too long, or ``topk`` is below 1.
+            OptionError: If the text is empty or too long, or ``topk`` is below 1.
         """
         if topk < 1 or (shortlist is not None and shortlist != 0 and shortlist < topk):
-            raise ValueError(f"search expects topk >= 1 and shortlist 0 or >= topk, got {topk} and {shortlist}.")
+            raise OptionError(f"search expects topk >= 1 and shortlist 0 or >= topk, got {topk} and {shortlist}.")
         pieces = self.predictor.word_pieces([text])
         paths = list(self.gallery.entries)
         if not paths:
@@ -124,10 +125,10 @@ class VideoSearch:
 
         Raises:
             BrokenMediaError: If the video cannot be read.
-            ValueError: If there is no text, or one is empty or too long.
+            OptionError: If there is no text, or one is empty or too long.
         """
         if isinstance(texts, str) or not texts:
-            raise ValueError(f"rank expects a list of one text or more, got {texts!r}.")
+            raise OptionError(f"rank expects a list of one text or more, got {texts!r}.")
         pieces = self.predictor.word_pieces(texts)
         media = self.predictor.read(os.fspath(video))
         logits = self.predictor.clip_logits(self.predictor.encode([media.frames]), pieces)  # (M, 1, K, C)
@@ -149,7 +150,7 @@ class VideoSearch:
 
         Raises:
             BrokenMediaError: If the video cannot be read.
-            ValueError: If the text is empty or too long.
+            OptionError: If the text is empty or too long.
         """
         found = explain_match(self.predictor, os.fspath(video), text)
         if picture is not None:

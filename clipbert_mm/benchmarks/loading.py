@@ -20,9 +20,10 @@ from clipbert_mm.benchmarks.load_baselines import read_as_released, read_plainly
 from clipbert_mm.benchmarks.measuring import environment, time_in_turn
 from clipbert_mm.benchmarks.video_set import write_videos
 from clipbert_mm.datasets.scanning import config_files
-from clipbert_mm.datasets.transforms import BackendError, DecodeClips, OpenVideo, ResizePad, SampleClips
+from clipbert_mm.datasets.transforms import DecodeClips, OpenVideo, ResizePad, SampleClips
 from clipbert_mm.datasets.transforms.readers import BACKENDS, check_backend
 from clipbert_mm.datasets.transforms.readers.pyav_reader import PyAVReader
+from clipbert_mm.errors import BackendError, OptionError
 from clipbert_mm.registry import TRANSFORMS
 from clipbert_mm.visualization.loading import draw_loading
 
@@ -51,11 +52,11 @@ def measure(config: Config, args: argparse.Namespace) -> dict[str, Any]:
     """Time each way of reading, for training and testing clips, over each set of videos.
 
     Raises:
-        ValueError: If the config reads no videos.
+        OptionError: If the config reads no videos.
     """
     settings = {split: found for split in ("train", "test") if (found := _settings(config, split))}
     if not settings:
-        raise ValueError(
+        raise OptionError(
             "benchmark.py load expects a config whose pipelines have OpenVideo, SampleClips and ResizePad, got none."
         )
     cases = [

@@ -13,6 +13,8 @@ from typing import Any
 
 import torch
 
+from clipbert_mm.errors import OptionError
+
 PACKAGES = (
     "clipbert_mm",
     "torch",
@@ -79,10 +81,10 @@ def time_in_turn(
             processor, which is the time it takes on a machine with nothing else to do.
 
     Raises:
-        ValueError: If there is nothing to time.
+        OptionError: If there is nothing to time.
     """
     if repeats < 1 or warmup < 0 or not contenders:
-        raise ValueError(
+        raise OptionError(
             f"time_in_turn expects contenders, repeats >= 1 and warmup >= 0, got {len(contenders)} contenders, {repeats} and "
             f"{warmup}."
         )

@@ -21,6 +21,7 @@ from clipbert_mm.engine.launch import build_runner
 from clipbert_mm.engine.retrieval.cascade import candidates, merge, shortlist
 from clipbert_mm.engine.retrieval.run import GalleryRun
 from clipbert_mm.engine.retrieval.scoring import PairScorer
+from clipbert_mm.errors import OptionError
 from clipbert_mm.evaluation import retrieval_metrics, shortlist_recall
 from clipbert_mm.models import ClipBert
 from clipbert_mm.models.encoders import PRECISIONS
@@ -78,10 +79,12 @@ def clock_of(args: argparse.Namespace) -> Callable[[], float]:
     """Return what tells the seconds.
 
     Raises:
-        ValueError: If the processor's time is asked for where it is not the time that the work takes.
+        OptionError: If the processor's time is asked for where it is not the time that the work takes.
     """
     if args.cpu_time and (args.device != "cpu" or args.threads != 1):
-        raise ValueError(f"--cpu-time is for one thread on a CPU, got --threads {args.threads} --device {args.device}.")
+        raise OptionError(
+            f"--cpu-time is for one thread on a CPU, got --threads {args.threads} --device {args.device}."
+        )
     return time.process_time if args.cpu_time else time.perf_counter
 
 

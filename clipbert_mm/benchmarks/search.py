@@ -19,6 +19,7 @@ from clipbert_mm.apis import VideoSearch
 from clipbert_mm.apis.gallery import Entry, VideoGallery
 from clipbert_mm.apis.indexing import find_videos
 from clipbert_mm.benchmarks.measuring import Timing, environment, time_in_turn
+from clipbert_mm.errors import ClipBertError
 from clipbert_mm.registry import MODELS
 from clipbert_mm.visualization.pictures import save_figure
 
@@ -147,7 +148,7 @@ def measure_first_answer(folder: Path, weights: str, args: argparse.Namespace) -
     """Begin what the command does several times, each in a process of its own, on the gallery that was indexed.
 
     Raises:
-        RuntimeError: If it ends without an answer.
+        ClipBertError: If it ends without an answer.
     """
     gallery, answer = folder / "gallery0", folder / "times.json"
     runs = []
@@ -165,7 +166,7 @@ def measure_first_answer(folder: Path, weights: str, args: argparse.Namespace) -
         ]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode:
-            raise RuntimeError(f"The search ended without an answer:\n{done.stderr.strip()[-2000:]}")
+            raise ClipBertError(f"The search ended without an answer:\n{done.stderr.strip()[-2000:]}")
         times = [started, *json.loads(answer.read_text())]
         runs.append([after - before for before, after in itertools.pairwise(times)])
     phases = {phase: Timing(own) for phase, own in zip(PHASES, zip(*runs[1:], strict=True), strict=True)}

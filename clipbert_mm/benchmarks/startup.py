@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 from mmengine.config import Config
 
 from clipbert_mm.benchmarks.measuring import Timing, environment
+from clipbert_mm.errors import ClipBertError
 from clipbert_mm.visualization.pictures import save_figure
 
 PHASES = ("interpreter", "import torch", "other imports", "config", "model", "data", "first batch", "first step")
@@ -70,7 +71,7 @@ def measure(config: Config, args: argparse.Namespace) -> dict[str, Any]:
         imported.
 
     Raises:
-        RuntimeError: If the training ends before its first step.
+        ClipBertError: If the training ends before its first step.
     """
     config = Config(config.to_dict())
     config.load_from, config.resume, config.log_level = None, False, "ERROR"
@@ -101,14 +102,14 @@ def begin(config: Config, folder: Path) -> dict[str, Any]:
         ``seconds`` and ``processor_seconds`` of each phase, and the ``modules`` that it had imported.
 
     Raises:
-        RuntimeError: If it ends before.
+        ClipBertError: If it ends before.
     """
     config.dump(folder / "config.py")
     started = time.time()
     command = [sys.executable, "-c", TRAINING, str(folder / "config.py"), str(folder / "times.json")]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if not (folder / "times.json").is_file():
-        raise RuntimeError(f"The training ended before its first step:\n{done.stderr.strip()[-2000:]}")
+        raise ClipBertError(f"The training ended before its first step:\n{done.stderr.strip()[-2000:]}")
     found = json.loads((folder / "times.json").read_text())
     ends = [[started, 0.0], *found.pop("times")]
     spans = [(after[0] - before[0], after[1] - before[1]) for before, after in itertools.pairwise(ends)]

@@ -15,6 +15,7 @@ from mmengine.optim import OptimWrapper, build_optim_wrapper
 from mmengine.registry import DefaultScope
 
 from clipbert_mm import engine  # noqa: F401  registers the optimiser's constructor
+from clipbert_mm.errors import OptionError
 from clipbert_mm.models import ClipBert
 from clipbert_mm.registry import MODELS
 from clipbert_mm.structures import VideoTextSample
@@ -72,7 +73,7 @@ def read_setting(config: Config, args: argparse.Namespace) -> Setting:
     """Return the setting of the command line; what it leaves out is the training pipeline's of the config.
 
     Raises:
-        ValueError: If a number is not positive.
+        OptionError: If a number is not positive.
     """
     dataset = config.train_dataloader.dataset
     dataset = dataset.get("datasets", [dataset])[0]
@@ -88,7 +89,7 @@ def read_setting(config: Config, args: argparse.Namespace) -> Setting:
         length=args.text_length,
     )
     if min(setting.to_dict().values()) < 1:
-        raise ValueError(f"A step works on positive numbers of everything, got {setting}.")
+        raise OptionError(f"A step works on positive numbers of everything, got {setting}.")
     return setting
 
 
@@ -114,10 +115,12 @@ def choose_clock(args: argparse.Namespace) -> Callable[[], float]:
     """Return the clock that the command line asks for.
 
     Raises:
-        ValueError: If the processor's time is asked for where it is not the time that the work takes.
+        OptionError: If the processor's time is asked for where it is not the time that the work takes.
     """
     if args.cpu_time and (torch.device(args.device).type != "cpu" or args.threads != 1):
-        raise ValueError(f"--cpu-time is for one thread on a CPU, got --threads {args.threads} --device {args.device}.")
+        raise OptionError(
+            f"--cpu-time is for one thread on a CPU, got --threads {args.threads} --device {args.device}."
+        )
     return time.process_time if args.cpu_time else time.perf_counter
 
 

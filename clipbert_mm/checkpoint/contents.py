@@ -7,8 +7,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from clipbert_mm.checkpoint.errors import CheckpointError
 from clipbert_mm.checkpoint.reading import read_checkpoint
+from clipbert_mm.errors import CheckpointError
 from clipbert_mm.structures import written_whole
 
 KEY = "contents"

@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 
 from clipbert_mm.checkpoint.arrays import STAND_INS
-from clipbert_mm.checkpoint.errors import CheckpointError
 from clipbert_mm.checkpoint.wholeness import check_whole
+from clipbert_mm.errors import CheckpointError
 
 HUGGING_FACE_FILES = ("model.safetensors", "pytorch_model.bin")
 """The weights in a Hugging Face folder, the first that is there."""

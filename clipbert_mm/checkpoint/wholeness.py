@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from clipbert_mm.checkpoint.errors import CheckpointError
+from clipbert_mm.errors import CheckpointError
 
 LAST = "last_checkpoint"
 """The file of a work folder that names the checkpoint written last, as MMEngine has it."""

@@ -11,8 +11,8 @@ from typing import IO, Any, cast
 import torch
 from torch import Tensor
 
-from clipbert_mm.checkpoint.errors import CheckpointError
 from clipbert_mm.checkpoint.wholeness import LAST
+from clipbert_mm.errors import CheckpointError
 from clipbert_mm.structures.files import sync_folder
 
 PART = ".part"

@@ -15,13 +15,14 @@ import torch
 from mmengine.logging import HistoryBuffer
 
 from clipbert_mm.checkpoint.arrays import STAND_INS
+from clipbert_mm.errors import OptionError
 
 
 def _history_statistic(owner: type, name: str) -> object:
     """Stand for ``getattr`` in a checkpoint: gives HistoryBuffer's four statistics, nothing else."""
     if owner is HistoryBuffer and name in ("current", "max", "mean", "min"):
         return getattr(owner, name)
-    raise ValueError(f"A checkpoint asks for {getattr(owner, '__name__', owner)}.{name}, which ours never hold.")
+    raise OptionError(f"A checkpoint asks for {getattr(owner, '__name__', owner)}.{name}, which ours never hold.")
 
 
 def allow_mmengine_checkpoints() -> None:
@@ -67,19 +68,19 @@ def half_precision(dtype: str) -> torch.dtype:
     """Return torch's type of a name; of "auto", float16 on a GPU and bfloat16 on a CPU.
 
     Raises:
-        ValueError: If there is no such type, or this machine cannot compute in it.
+        OptionError: If there is no such type, or this machine cannot compute in it.
     """
     gpu = torch.cuda.is_available()
     names = {"auto": "float16" if gpu else "bfloat16", "fp16": "float16", "bf16": "bfloat16"}
     name = names.get(dtype, dtype)
     if name not in ("float16", "bfloat16"):
-        raise ValueError(f"Mixed precision is float16 (fp16) or bfloat16 (bf16), got {dtype!r}.")
+        raise OptionError(f"Mixed precision is float16 (fp16) or bfloat16 (bf16), got {dtype!r}.")
     if name == "float16" and not gpu:
-        raise ValueError(
+        raise OptionError(
             "Mixed precision in float16 needs a GPU, and there is none. Use bfloat16 (--amp bf16) on the CPU."
         )
     if name == "bfloat16" and gpu and not torch.cuda.is_bf16_supported(including_emulation=False):
-        raise ValueError(
+        raise OptionError(
             f"Mixed precision in bfloat16 needs a GPU that computes in it, and {torch.cuda.get_device_name()} does not. Use "
             "float16 (--amp fp16)."
         )
@@ -97,14 +98,14 @@ def start_processes(launcher: str, timeout: float | None = None) -> None:
         timeout: Seconds after which a process that waits for others gives up; torch's default if None.
 
     Raises:
-        ValueError: If the launcher is unknown, or its variables are missing.
+        OptionError: If the launcher is unknown, or its variables are missing.
     """
     if launcher not in LAUNCHED_BY:
-        raise ValueError(f"--launcher is none, {', '.join(LAUNCHED_BY)}, got {launcher}.")
+        raise OptionError(f"--launcher is none, {', '.join(LAUNCHED_BY)}, got {launcher}.")
     starter, names = LAUNCHED_BY[launcher]
     missing = [name for name in names if name not in os.environ]
     if missing:
-        raise ValueError(
+        raise OptionError(
             f"--launcher {launcher} is for processes started by {starter}; {', '.join(missing)} is not set."
         )
     os.environ.update({ours: os.environ[name] for ours, name in zip(TORCH_VARIABLES, names, strict=True)})
@@ -115,7 +116,7 @@ def start_processes(launcher: str, timeout: float | None = None) -> None:
     elif launcher == "mpi":
         alone = os.environ.get("OMPI_COMM_WORLD_LOCAL_SIZE") == os.environ["WORLD_SIZE"]
         if "MASTER_ADDR" not in os.environ and not alone:
-            raise ValueError(
+            raise OptionError(
                 "--launcher mpi over several machines needs MASTER_ADDR, the address of the first of them."
             )
         os.environ.setdefault("MASTER_ADDR", "127.0.0.1")

@@ -5,7 +5,7 @@ import os
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from clipbert_mm.structures import AnnotationError
+from clipbert_mm.errors import AnnotationError
 
 MEDIA_KEYS = ("video", "image", "clip_name", "gif_name", "video_id", "image_id", "coco_id", "vg_id")
 """Where a record names its file, by our key, then by those of the paper's release. The first that is there counts."""

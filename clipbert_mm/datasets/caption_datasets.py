@@ -5,8 +5,8 @@ from typing import Any, ClassVar
 import numpy as np
 
 from clipbert_mm.datasets.media_dataset import MediaDataset
+from clipbert_mm.errors import AnnotationError
 from clipbert_mm.registry import DATASETS
-from clipbert_mm.structures import AnnotationError
 
 
 class CaptionDataset(MediaDataset):

@@ -8,7 +8,8 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from clipbert_mm.structures import AnnotationError, written_whole
+from clipbert_mm.errors import AnnotationError
+from clipbert_mm.structures import written_whole
 
 
 def read_text(path: str | os.PathLike) -> list[str]:

@@ -14,10 +14,10 @@ from mmengine.logging import print_log
 
 from clipbert_mm.datasets.annotations import read_records
 from clipbert_mm.datasets.scanning import absolute, left_out
-from clipbert_mm.datasets.transforms import BrokenMediaError
 from clipbert_mm.datasets.transforms.storage import is_address, missing_media
 from clipbert_mm.datasets.whereabouts import Loading, Whereabouts
-from clipbert_mm.structures import AnnotationError, VideoTextSample
+from clipbert_mm.errors import AnnotationError, BrokenMediaError, ClipBertError, OptionError
+from clipbert_mm.structures import VideoTextSample
 
 Item = TypeVar("Item")
 ATTEMPTS = 20
@@ -70,7 +70,7 @@ class MediaDataset(BaseDataset):
         on_broken: str = "stop",
     ) -> None:
         if on_broken not in ("stop", "skip"):
-            raise ValueError(f"{type(self).__name__} expects on_broken 'stop' or 'skip', got {on_broken!r}.")
+            raise OptionError(f"{type(self).__name__} expects on_broken 'stop' or 'skip', got {on_broken!r}.")
         self.on_broken = on_broken
         self.media_suffix = media_suffix
         self.useless = {} if ledger is None else left_out(os.path.join(data_root, ledger))
@@ -165,7 +165,7 @@ class MediaDataset(BaseDataset):
 
         Raises:
             BrokenMediaError: In testing, if the file cannot be read and ``on_broken`` is "stop".
-            RuntimeError: In training, if so many files in a row cannot be read that something else must be wrong.
+            ClipBertError: In training, if so many files in a row cannot be read that something else must be wrong.
         """
         if self.test_mode:
             return self._test_item(idx)
@@ -182,7 +182,7 @@ class MediaDataset(BaseDataset):
                 continue
             item["data_samples"].set_metainfo(dict(replaced=replaced))
             return item
-        raise RuntimeError(
+        raise ClipBertError(
             f"{ATTEMPTS} files in a row could not be read; the last was {replaced[-1][0]}: {replaced[-1][1]}. Check the "
             "decoder and the files."
         )

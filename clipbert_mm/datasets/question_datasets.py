@@ -11,8 +11,9 @@ import numpy as np
 from mmengine.logging import print_log
 
 from clipbert_mm.datasets.media_dataset import MediaDataset
+from clipbert_mm.errors import AnnotationError
 from clipbert_mm.registry import DATASETS
-from clipbert_mm.structures import IGNORED, AnnotationError, read_answers
+from clipbert_mm.structures import IGNORED, read_answers
 
 
 class QuestionDataset(MediaDataset):

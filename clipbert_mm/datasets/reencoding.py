@@ -13,7 +13,8 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from clipbert_mm.datasets.transforms.images import name_trouble
-from clipbert_mm.datasets.transforms.storage import BrokenMediaError, as_file
+from clipbert_mm.datasets.transforms.storage import as_file
+from clipbert_mm.errors import BrokenMediaError, OptionError
 
 TURNS = {90: ["transpose=cclock"], 180: ["hflip", "vflip"], 270: ["transpose=clock"]}
 """Filters that turn a picture by so many degrees against the clock."""
@@ -37,7 +38,7 @@ class Encoding:
 
     def __post_init__(self) -> None:
         if self.height < 2 or self.keyframes < 1 or not 0 <= self.crf <= 51 or (self.fps is not None and self.fps <= 0):
-            raise ValueError(f"Encoding expects height >= 2, fps > 0, keyframes >= 1 and 0 <= crf <= 51, got {self}.")
+            raise OptionError(f"Encoding expects height >= 2, fps > 0, keyframes >= 1 and 0 <= crf <= 51, got {self}.")
 
     def scale(self, width: int, height: int) -> tuple[int, int]:
         """Return the size of a video of this size: even, as H.264 has it, and never larger.

@@ -15,17 +15,12 @@ from typing import Any
 import numpy as np
 from mmengine.utils import is_abs
 
-from clipbert_mm.datasets.annotations import AnnotationError, read_records
+from clipbert_mm.datasets.annotations import read_records
 from clipbert_mm.datasets.conversion import write_records
 from clipbert_mm.datasets.parallel import run_each
 from clipbert_mm.datasets.transforms.decoding import DecodeClips
-from clipbert_mm.datasets.transforms.storage import (
-    BrokenMediaError,
-    is_address,
-    list_names,
-    missing_media,
-    stamp_media,
-)
+from clipbert_mm.datasets.transforms.storage import is_address, list_names, missing_media, stamp_media
+from clipbert_mm.errors import AnnotationError, BrokenMediaError, OptionError
 from clipbert_mm.registry import TRANSFORMS
 
 STATUSES = (
@@ -82,11 +77,11 @@ def left_out(ledger: str | os.PathLike, statuses: Sequence[str] = USELESS) -> di
 
     Raises:
         AnnotationError: If there is no such ledger, or a line is none of a ledger's.
-        ValueError: If a status is none of a ledger's.
+        OptionError: If a status is none of a ledger's.
     """
     unknown = sorted(set(statuses) - set(STATUSES))
     if unknown:
-        raise ValueError(f"A ledger's statuses are {', '.join(STATUSES)}; got {', '.join(map(repr, unknown))}.")
+        raise OptionError(f"A ledger's statuses are {', '.join(STATUSES)}; got {', '.join(map(repr, unknown))}.")
     return {
         entry["path"]: f"{entry['status']}: {entry['reason']}"
         for entry in read_ledger(ledger)

@@ -10,15 +10,13 @@ from mmengine.config import Config
 from mmengine.runner import Runner
 from torch.utils.data import DataLoader
 
+from clipbert_mm.errors import OptionError
+
 RUNNER_KEYS = {
     *inspect.signature(Runner.__init__).parameters,
     *("custom_imports", "find_unused_parameters", "model_wrapper_cfg", "runner_type"),
 } - {"self", "cfg"}
 """Top-level names of a config that a run reads; the others are variables of the config file."""
-
-
-class OptionError(ValueError):
-    """An option that the config does not have."""
 
 
 def load_config(path: str, options: dict[str, Any] | None = None, needs: Sequence[str] = ("model",)) -> Config:

@@ -1,55 +1,64 @@
-"""Errors that a user can mend, as one message without a traceback."""
+"""How the tools end on an error: in one message where a user can act on it, else with the traceback of a defect."""
 
 import difflib
 import inspect
 import re
+import sys
+from collections.abc import Callable
+from typing import NoReturn
 
 from mmengine.dist import get_rank, get_world_size
 
 from clipbert_mm import registry
-from clipbert_mm.checkpoint import CheckpointError
-from clipbert_mm.datasets.annotations import AnnotationError
-from clipbert_mm.datasets.transforms import BrokenMediaError
-from clipbert_mm.engine.config import OptionError
-from clipbert_mm.engine.loading import WorkerError
+from clipbert_mm.errors import ClipBertError
 
 LOST_PEER = re.compile(
     r"Connection (closed|reset) by peer|Connection refused|Broken pipe|remote process exited|Socket closed|heartbeat"
 )
 """How gloo and NCCL say that another process of the training is gone."""
-OWN_ERRORS = (AnnotationError, BrokenMediaError, CheckpointError, OptionError, WorkerError)
-USER_ERRORS = (FloatingPointError, KeyError, OSError, RuntimeError, TypeError, ValueError)
-"""What the tools answer with :func:`plain_message`, which raises again what is no user's to mend."""
 
 
-def plain_message(error: Exception) -> str:
-    """Say an error in one message that begins with "error:"; to be called while it is handled.
+def run_tool(main: Callable[[], int | None]) -> NoReturn:
+    """Run a tool and leave with what it returns; an error that a user can act on ends it with one message and exit code 1."""
+    try:
+        status: int | str | None = main()
+    except Exception as error:
+        message = format_error(error)
+        if message is None:
+            raise
+        status = message
+    sys.exit(status)
 
-    That is for errors that our code raises on purpose, for files and folders, and for an argument that a class does not
-    have. Of any other, a defect of ours among them, the traceback is what helps, so it is raised again.
+
+def format_error(error: Exception) -> str | None:
+    """Return an error as one message that begins with "error:".
+
+    That is for a :class:`~clipbert_mm.errors.ClipBertError`, for files and folders that the system refuses, for an argument
+    that a class does not have, and for another process of a training that is gone.
+
+    Returns:
+        The message; None for a defect, whose traceback is what helps.
     """
-    text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
-    lost = LOST_PEER.search(text) if get_world_size() > 1 and isinstance(error, RuntimeError) else None
-    if lost is not None:
+    text = _own_words(error)
+    if isinstance(error, RuntimeError) and get_world_size() > 1 and (lost := LOST_PEER.search(text)):
         return (
             f"error: Process {get_rank()} lost another process of this training, which failed first; its own error is in what "
             f"that process printed ({lost[0]})."
         )
-    if "Traceback (most recent call last)" in text:  # torch passes a worker's traceback on as text
-        *trace, last = text.strip().splitlines()
-        meant = any(line.lstrip().startswith("raise ") for line in trace[-8:])
-        text = last.partition(": ")[2]
-    else:
-        innermost = inspect.trace()[-1]
-        line = (innermost.code_context or [""])[0]
-        ours = innermost.frame.f_globals.get("__name__", "").startswith("clipbert_mm")
-        meant = (ours and line.lstrip().startswith("raise ")) or isinstance(error, (OSError, *OWN_ERRORS))
     if isinstance(error, TypeError):
         explained = explain_arguments(text)
-        meant, text = explained is not None, explained or text
-    if not meant:
-        raise error
-    return f"error: {text}"
+        return None if explained is None else f"error: {explained}"
+    return f"error: {text}" if isinstance(error, (ClipBertError, OSError)) else None
+
+
+def _own_words(error: Exception) -> str:
+    """Return the text of an error; of a worker's, which torch passes on with its traceback, what the worker raised."""
+    text = str(error)
+    if "Traceback (most recent call last)" not in text:
+        return text
+    kind = type(error)
+    name = kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
+    return text.rpartition(f"\n{name}: ")[2].strip()
 
 
 def explain_arguments(text: str) -> str | None:

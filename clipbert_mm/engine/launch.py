@@ -10,8 +10,9 @@ from mmengine.runner import Runner
 
 from clipbert_mm import compat
 from clipbert_mm.checkpoint import Convention, find_newest, read_source
-from clipbert_mm.engine.config import OptionError, foreign_model
+from clipbert_mm.engine.config import foreign_model
 from clipbert_mm.engine.runner import ClipBertRunner
+from clipbert_mm.errors import OptionError
 
 
 def build_runner(config: Config) -> Runner:
@@ -53,7 +54,7 @@ def distribute(config: Config) -> None:
     """Let a config run in several processes, on GPUs or on CPUs, whatever started them.
 
     Raises:
-        ValueError: If the launcher is unknown, or did not start this process.
+        OptionError: If the launcher is unknown, or did not start this process.
     """
     compat.start_processes(config.launcher, config.get("env_cfg", {}).get("dist_cfg", {}).get("timeout"))
     config.launcher = "pytorch"
@@ -118,11 +119,11 @@ def use_amp(config: Config, dtype: str = "auto") -> None:
         dtype: "fp16" (with loss scaling), "bf16", or "auto": what the config says, else fp16 on a GPU and bf16 on a CPU.
 
     Raises:
-        ValueError: If the config has an optimiser wrapper of its own kind, or this machine cannot compute in ``dtype``.
+        OptionError: If the config has an optimiser wrapper of its own kind, or this machine cannot compute in ``dtype``.
     """
     wrapper = config.optim_wrapper.get("type", "OptimWrapper")
     if wrapper not in ("OptimWrapper", "AmpOptimWrapper"):
-        raise ValueError(
+        raise OptionError(
             f"--amp replaces OptimWrapper, but the config has {wrapper}. Set mixed precision in the config."
         )
     config.optim_wrapper.type = "AmpOptimWrapper"
@@ -134,7 +135,7 @@ def use_amp_in_test(config: Config, dtype: str = "auto") -> None:
     """Let a config test in mixed precision; arguments as of :func:`use_amp`.
 
     Raises:
-        ValueError: If this machine cannot compute in ``dtype``.
+        OptionError: If this machine cannot compute in ``dtype``.
     """
     chosen = compat.half_precision(dtype)
     if config.test_cfg.get("type") == "RetrievalTestLoop":

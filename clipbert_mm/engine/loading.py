@@ -16,14 +16,12 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader
 
+from clipbert_mm.errors import WorkerError
+
 HANG_SECONDS = 600
 """How long a batch may take; a dataloader's ``timeout`` of the config stands before it."""
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
 """By which a cluster gives notice that it is going to end a job."""
-
-
-class WorkerError(RuntimeError):
-    """A worker that hung or died."""
 
 
 class WatchedLoader(DataLoader):

@@ -11,6 +11,7 @@ from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 
 from clipbert_mm.engine.config import foreign_model
+from clipbert_mm.errors import ClipBertError
 
 if TYPE_CHECKING:
     from clipbert_mm.models import ClipBert
@@ -28,7 +29,7 @@ ALLOCATION_FAILED = (
 """What the errors of CPUs say, which have no class of their own."""
 
 
-class OutOfMemoryError(RuntimeError):
+class OutOfMemoryError(ClipBertError, RuntimeError):
     """A batch does not fit into memory; the message says what of it does, and what else would help."""
 
 

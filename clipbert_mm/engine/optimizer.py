@@ -7,6 +7,7 @@ from mmengine.optim import OptimWrapper
 from mmengine.runner import Runner
 from torch import nn
 
+from clipbert_mm.errors import OptionError
 from clipbert_mm.registry import OPTIM_WRAPPER_CONSTRUCTORS, OPTIM_WRAPPERS, OPTIMIZERS
 
 
@@ -23,34 +24,34 @@ class GroupedOptimWrapperConstructor:
             of several that hold a parameter, the longest name counts.
 
     Raises:
-        ValueError: If ``paramwise_cfg`` has something else, or the optimiser no ``lr``.
+        OptionError: If ``paramwise_cfg`` has something else, or the optimiser no ``lr``.
     """
 
     def __init__(self, optim_wrapper_cfg: dict[str, Any], paramwise_cfg: Mapping[str, Any] | None = None) -> None:
         unknown = set(paramwise_cfg or {}) - {"lr_mult"}
         if unknown:
-            raise ValueError(
+            raise OptionError(
                 f"GroupedOptimWrapperConstructor knows lr_mult in paramwise_cfg, got {', '.join(sorted(unknown))}. Biases and "
                 "norm scales have no weight decay anyway."
             )
         self.wrapper = dict(optim_wrapper_cfg)
         self.optimizer = dict(self.wrapper.pop("optimizer"))
         if "lr" not in self.optimizer:
-            raise ValueError(f"GroupedOptimWrapperConstructor expects an optimizer with lr, got {self.optimizer}.")
+            raise OptionError(f"GroupedOptimWrapperConstructor expects an optimizer with lr, got {self.optimizer}.")
         self.lr_mult = dict((paramwise_cfg or {}).get("lr_mult", {}))
 
     def __call__(self, model: nn.Module) -> OptimWrapper:
         """Build optimiser and wrapper.
 
         Raises:
-            ValueError: If the model has no module of a name in ``lr_mult``, or nothing to train.
+            OptionError: If the model has no module of a name in ``lr_mult``, or nothing to train.
         """
         model = getattr(model, "module", model)
         trained = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
         for name in self.lr_mult:
             if not any(parameter.startswith(f"{name}.") for parameter in trained):
                 modules = ", ".join(dict.fromkeys(parameter.partition(".")[0] for parameter in trained))
-                raise ValueError(
+                raise OptionError(
                     f"lr_mult names '{name}', which is no module of the model with weights to train. Such are: {modules}."
                 )
         groups: dict[tuple[float, bool], list[nn.Parameter]] = {}
@@ -60,7 +61,7 @@ class GroupedOptimWrapperConstructor:
             decays = parameter.ndim > 1 and "bias" not in name.rpartition(".")[2]
             groups.setdefault((1.0 if own is None else self.lr_mult[own], decays), []).append(parameter)
         if not groups:
-            raise ValueError("There is nothing to train: every parameter of the model is frozen.")
+            raise OptionError("There is nothing to train: every parameter of the model is frozen.")
         # The log names the rate of the first group: the one whose factor is 1, if there is one.
         self.optimizer["params"] = [
             dict(params=parameters, lr=self.optimizer["lr"] * factor) | ({} if decays else dict(weight_decay=0.0))
@@ -81,13 +82,13 @@ def scale_learning_rate(runner: Runner, wrapper: OptimWrapper, auto_scale_lr: Ma
         auto_scale_lr: ``enable``, and ``base_batch_size``: the items of a step that the config's rate is for.
 
     Raises:
-        ValueError: If ``base_batch_size`` is missing or no positive number.
+        OptionError: If ``base_batch_size`` is missing or no positive number.
     """
     if not (auto_scale_lr or {}).get("enable", False):
         return
     base = auto_scale_lr.get("base_batch_size")  # type: ignore[union-attr]
     if not isinstance(base, int) or base < 1:
-        raise ValueError(
+        raise OptionError(
             "Scaling the learning rate needs the items of a step that the config's rate is for, got "
             f"auto_scale_lr={dict(auto_scale_lr or {})}. Set auto_scale_lr=dict(base_batch_size=...): processes x batch_size x "
             "accumulative_counts."

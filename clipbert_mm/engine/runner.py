@@ -16,11 +16,12 @@ from mmengine.runner.checkpoint import weights_to_cpu
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from clipbert_mm.checkpoint import CheckpointError, find_newest, read_source, write_checkpoint
-from clipbert_mm.engine.loading import WatchedLoader, WorkerError
+from clipbert_mm.checkpoint import find_newest, read_source, write_checkpoint
+from clipbert_mm.engine.loading import WatchedLoader
 from clipbert_mm.engine.memory import explaining_out_of_memory
 from clipbert_mm.engine.optimizer import scale_learning_rate
 from clipbert_mm.engine.random_state import random_state, set_random_state
+from clipbert_mm.errors import CheckpointError, WorkerError
 from clipbert_mm.registry import RUNNERS
 
 

@@ -13,10 +13,10 @@ from mmengine.runner import EpochBasedTrainLoop as _EpochBasedTrainLoop
 from mmengine.runner import Runner
 from torch import nn
 
-from clipbert_mm.checkpoint import CheckpointError
 from clipbert_mm.engine.loading import WatchedLoader
 from clipbert_mm.engine.random_state import unchanged_random_state
 from clipbert_mm.engine.signals import Notice
+from clipbert_mm.errors import CheckpointError, OptionError
 from clipbert_mm.registry import LOOPS
 
 
@@ -97,7 +97,7 @@ class EpochBasedTrainLoop(_EpochBasedTrainLoop):
 
         Raises:
             CheckpointError: If a run is to go on in the middle of an epoch with steps of other items.
-            TypeError: If the optimiser wrapper cannot be told of how many batches a step is.
+            OptionError: If the optimiser wrapper cannot be told of how many batches a step is.
         """
         self._describe_steps()
         if self.runner.rank > 0:
@@ -153,7 +153,7 @@ class EpochBasedTrainLoop(_EpochBasedTrainLoop):
     def _describe_steps(self) -> None:
         wrapper = self.runner.optim_wrapper
         if self.accumulation > 1 and not hasattr(wrapper, "begin_step"):
-            raise TypeError(
+            raise OptionError(
                 f"accumulative_counts works with OptimWrapper and AmpOptimWrapper, got {type(wrapper).__name__}."
             )
         items, processes = self.items_per_step, self.runner.world_size

@@ -4,6 +4,8 @@ import logging
 
 from mmengine.logging import print_log
 
+from clipbert_mm.errors import ClipBertError
+
 
 def readable(entries: list[dict]) -> tuple[list[dict], float]:
     """Leave out the entries whose file could not be read, and name them in the log.
@@ -15,11 +17,11 @@ def readable(entries: list[dict]) -> tuple[list[dict], float]:
         The others, and the share that they are, in percent.
 
     Raises:
-        RuntimeError: If none could be read.
+        ClipBertError: If none could be read.
     """
     kept = [entry for entry in entries if entry["broken"] is None]
     if not kept:
-        raise RuntimeError(f"None of the {len(entries)} videos of the test could be read.")
+        raise ClipBertError(f"None of the {len(entries)} videos of the test could be read.")
     if len(kept) < len(entries):
         broken = [f"\n  {entry['path']}: {entry['broken']}" for entry in entries if entry["broken"] is not None]
         print_log(

@@ -10,6 +10,7 @@ import numpy as np
 from mmengine.evaluator import BaseMetric
 from mmengine.logging import print_log
 
+from clipbert_mm.errors import OptionError
 from clipbert_mm.evaluation.coverage import readable
 from clipbert_mm.registry import METRICS
 from clipbert_mm.structures import written_whole
@@ -39,7 +40,7 @@ def best_ranks(scores: np.ndarray, relevant: np.ndarray) -> np.ndarray:
         The ranks, float (Q,).
 
     Raises:
-        ValueError: If the shapes differ, a query has no relevant candidate, or a score is not a number.
+        OptionError: If the shapes differ, a query has no relevant candidate, or a score is not a number.
 
     >>> best_ranks(np.array([[0.9, 0.1, 0.5]]), np.array([[False, False, True]])).tolist()
     [2.0]
@@ -47,11 +48,11 @@ def best_ranks(scores: np.ndarray, relevant: np.ndarray) -> np.ndarray:
     [2.0]
     """
     if scores.shape != relevant.shape or scores.ndim != 2:
-        raise ValueError(f"best_ranks expects two arrays of shape (Q, G), got {scores.shape} and {relevant.shape}.")
+        raise OptionError(f"best_ranks expects two arrays of shape (Q, G), got {scores.shape} and {relevant.shape}.")
     if np.isnan(scores).any():
-        raise ValueError(f"best_ranks expects numbers as scores, got {int(np.isnan(scores).sum())} NaN.")
+        raise OptionError(f"best_ranks expects numbers as scores, got {int(np.isnan(scores).sum())} NaN.")
     if not relevant.any(axis=1).all():
-        raise ValueError(f"best_ranks: query {int(np.argmin(relevant.any(axis=1)))} has no relevant candidate.")
+        raise OptionError(f"best_ranks: query {int(np.argmin(relevant.any(axis=1)))} has no relevant candidate.")
     best = np.where(relevant, scores, -np.inf).max(axis=1, keepdims=True)  # (Q, 1)
     above = ((scores > best) & ~relevant).sum(axis=1)
     equal = ((scores == best) & ~relevant).sum(axis=1)

@@ -12,6 +12,7 @@ import numpy as np
 from mmengine.evaluator import BaseMetric
 from mmengine.logging import print_log
 
+from clipbert_mm.errors import OptionError
 from clipbert_mm.evaluation.answers import accuracy_by_type
 from clipbert_mm.evaluation.coverage import readable
 from clipbert_mm.registry import METRICS
@@ -145,7 +146,7 @@ class VQAAccuracy(BaseMetric):
         collect_device: Device that collects results of several processes, "cpu" or "gpu".
 
     Raises:
-        ValueError: If there is a ``submission_file`` without an ``answer_file``.
+        OptionError: If there is a ``submission_file`` without an ``answer_file``.
         AnnotationError: If the vocabulary cannot be used.
     """
 
@@ -156,7 +157,7 @@ class VQAAccuracy(BaseMetric):
     ) -> None:
         super().__init__(collect_device=collect_device)
         if submission_file is not None and answer_file is None:
-            raise ValueError(
+            raise OptionError(
                 f"VQAAccuracy expects an answer_file for the submission_file {submission_file}: the vocabulary of the model."
             )
         places = read_answers(answer_file) if answer_file is not None else {}
@@ -167,7 +168,7 @@ class VQAAccuracy(BaseMetric):
         """Take the predictions of some items.
 
         Raises:
-            ValueError: If there are not as many scores as answers in the vocabulary, or no question_ids to submit by.
+            OptionError: If there are not as many scores as answers in the vocabulary, or no question_ids to submit by.
         """
         for sample in data_samples:
             entry = dict(path=sample["path"], broken=sample["broken"])
@@ -184,12 +185,12 @@ class VQAAccuracy(BaseMetric):
     def submit(self, sample: dict, scores: np.ndarray) -> list[dict[str, Any]]:
         """Return what the server is told of an item with ``scores`` (m, C)."""
         if scores.shape[1] != len(self.answers):
-            raise ValueError(
+            raise OptionError(
                 f"VQAAccuracy has {len(self.answers)} answers in its answer_file, got scores of {scores.shape[1]} for "
                 f"{sample['path']}. Name the vocabulary that the model was trained with."
             )
         if "question_ids" not in sample:
-            raise ValueError(
+            raise OptionError(
                 f"VQAAccuracy expects question_ids for the submission_file, {sample['path']} has none. Give every line of the "
                 "annotation file a question_id."
             )
@@ -203,7 +204,7 @@ class VQAAccuracy(BaseMetric):
         """Join the items.
 
         Raises:
-            ValueError: If there is neither a right answer nor a file to write.
+            OptionError: If there is neither a right answer nor a file to write.
         """
         read, coverage = readable(results)
         metrics = {}
@@ -213,7 +214,7 @@ class VQAAccuracy(BaseMetric):
             metrics.pop("accuracy/", None)  # of questions without a type
             metrics["ceiling"] = float(best.mean() * 100)
         elif self.submission_file is None:
-            raise ValueError(
+            raise OptionError(
                 "VQAAccuracy expects answer_scores to compare with, got none. For a test split set submission_file."
             )
         if self.submission_file is not None:

@@ -11,6 +11,7 @@ import torch
 from mmengine.model import BaseModel
 from torch import Tensor, nn
 
+from clipbert_mm.errors import OptionError
 from clipbert_mm.models import execution
 from clipbert_mm.models.backbones import build_backbone
 from clipbert_mm.models.encoders import PairEncoder
@@ -49,7 +50,7 @@ class ClipBert(BaseModel):
         init_cfg: MMEngine's initialisation config.
 
     Raises:
-        ValueError: If ``frozen``, ``checkpointed`` or ``compiled`` name something else.
+        OptionError: If ``frozen``, ``checkpointed`` or ``compiled`` name something else.
     """
 
     def __init__(
@@ -79,7 +80,7 @@ class ClipBert(BaseModel):
         self.mlm_head = None if mlm_head is None else MODELS.build(mlm_head)
         self.aggregator = MODELS.build(aggregator)
         if isinstance(frozen, str) or not set(frozen) <= set(PARTS):
-            raise ValueError(f"ClipBert expects frozen to be a list of some of {', '.join(PARTS)}, got {frozen!r}.")
+            raise OptionError(f"ClipBert expects frozen to be a list of some of {', '.join(PARTS)}, got {frozen!r}.")
         self.frozen = tuple(frozen)
         for module in self.frozen_modules():
             module.requires_grad_(False)
@@ -158,7 +159,7 @@ class ClipBert(BaseModel):
             mode: "loss" for losses, "predict" for samples with scores, "tensor" for clip logits (M, K, C).
 
         Raises:
-            ValueError: If ``mode`` is none of these.
+            OptionError: If ``mode`` is none of these.
         """
         if mode == "loss":
             return self.loss(inputs, data_samples or [])
@@ -166,7 +167,7 @@ class ClipBert(BaseModel):
             return self.predict(inputs, data_samples or [])
         if mode == "tensor":
             return self.score(self.encode_video(inputs["frames"]), *self._texts(inputs))
-        raise ValueError(f"ClipBert.forward expects mode 'loss', 'predict' or 'tensor', got {mode!r}.")
+        raise OptionError(f"ClipBert.forward expects mode 'loss', 'predict' or 'tensor', got {mode!r}.")
 
     def loss(self, inputs: dict[str, Tensor], data_samples: list[VideoTextSample]) -> dict[str, Tensor]:
         """Compute the losses of a batch (Eq. 4): clips are pooled before the loss is taken."""

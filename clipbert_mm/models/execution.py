@@ -9,6 +9,8 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
+from clipbert_mm.errors import OptionError
+
 if TYPE_CHECKING:
     from clipbert_mm.models.clipbert import ClipBert
 
@@ -29,7 +31,7 @@ def predict_clip_by_clip(model: "ClipBert", frames: Tensor, *texts: Tensor) -> t
         What ``model.predict_clips`` returns, for all K clips.
 
     Raises:
-        ValueError: If there are several clips and a batch norm that follows the batch.
+        OptionError: If there are several clips and a batch norm that follows the batch.
     """
     clips = frames.split(1, dim=1)  # K of (B, 1, T, 3, H, W)
     if len(clips) > 1:
@@ -47,7 +49,7 @@ def checkpoint_activations(model: nn.Module, names: Sequence[str]) -> None:
         names: Their names in the model; a list or sequence of modules stands for each module in it.
 
     Raises:
-        ValueError: If there is no module of a name.
+        OptionError: If there is no module of a name.
     """
     for name in names:
         found = find_module(model, "checkpointed", name)
@@ -63,7 +65,7 @@ def compile_modules(model: nn.Module, names: Sequence[str]) -> None:
         names: Their names in the model.
 
     Raises:
-        ValueError: If there is no module of a name.
+        OptionError: If there is no module of a name.
     """
     for name in names:
         find_module(model, "compiled", name).compile(dynamic=True)
@@ -73,14 +75,14 @@ def find_module(model: nn.Module, option: str, name: str) -> nn.Module:
     """Return the module of a name.
 
     Raises:
-        ValueError: If there is none; it names the option that asked for it.
+        OptionError: If there is none; it names the option that asked for it.
     """
     try:
         return model.get_submodule(name)
     except AttributeError as error:
         parent = name.rpartition(".")[0]
         there = [f"{parent}.{child}".lstrip(".") for child, _ in find_module(model, option, parent).named_children()]
-        raise ValueError(
+        raise OptionError(
             f"{option} of {type(model).__name__} names '{name}', which is no module of it. There are: {', '.join(there)}."
         ) from error
 
@@ -89,10 +91,10 @@ def refuse_batch_statistics(module: nn.Module, option: str) -> None:
     """See that computing a module a second time, or for some clips alone, changes nothing.
 
     Raises:
-        ValueError: If there is a batch norm in training mode: it follows the batch, and counts each pass.
+        OptionError: If there is a batch norm in training mode: it follows the batch, and counts each pass.
     """
     if any(isinstance(part, _BatchNorm) and part.training for part in module.modules()):
-        raise ValueError(
+        raise OptionError(
             f"{option} of ClipBert needs batch norms that do not follow the batch, for it computes maps a second time. Set "
             "norm_eval=True of the backbone."
         )

@@ -3,9 +3,7 @@
 import json
 import os
 
-
-class AnnotationError(ValueError):
-    """An annotation file, or what it points to, that cannot be used."""
+from clipbert_mm.errors import AnnotationError
 
 
 def read_answers(path: str) -> dict[str, int]:

@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from clipbert_mm.datasets.annotations import AnnotationError, read_records
+from clipbert_mm.datasets.annotations import read_records
 from clipbert_mm.datasets.media_dataset import check_files
+from clipbert_mm.errors import AnnotationError
 
 KEYS = {"caption": str}
 EXAMPLE = '{"video": "a.mp4", "caption": "what happens in it"}'

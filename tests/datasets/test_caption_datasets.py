@@ -11,8 +11,8 @@ import torch
 from torch.utils.data import DataLoader
 
 from clipbert_mm.datasets import PretrainingDataset, RetrievalDataset
-from clipbert_mm.datasets.annotations import AnnotationError
 from clipbert_mm.datasets.transforms import BrokenMediaError
+from clipbert_mm.errors import AnnotationError
 from clipbert_mm.registry import DATASETS
 
 

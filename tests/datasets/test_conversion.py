@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from clipbert_mm.datasets import conversion
-from clipbert_mm.datasets.annotations import AnnotationError
+from clipbert_mm.errors import AnnotationError
 
 
 @pytest.fixture

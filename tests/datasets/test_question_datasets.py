@@ -13,7 +13,7 @@ from mmengine.logging import MMLogger
 from torch.utils.data import DataLoader
 
 from clipbert_mm.datasets import CountDataset, MultipleChoiceDataset, OpenEndedDataset, SoftAnswerDataset
-from clipbert_mm.datasets.annotations import AnnotationError
+from clipbert_mm.errors import AnnotationError
 from clipbert_mm.registry import DATASETS
 from clipbert_mm.structures import IGNORED
 

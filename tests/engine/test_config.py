@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 from mmengine.config import Config
 
-from clipbert_mm.engine.config import OptionError, load_config
+from clipbert_mm.engine.config import load_config
+from clipbert_mm.errors import OptionError
 
 TEXT = """
 max_epochs = 3

@@ -9,17 +9,20 @@ from torch.utils.data import DataLoader
 
 from clipbert_mm import registry
 from clipbert_mm.datasets import RetrievalDataset
-from clipbert_mm.datasets.annotations import AnnotationError
 from clipbert_mm.datasets.transforms import SampleClips
-from clipbert_mm.engine.errors import USER_ERRORS, explain_arguments, plain_message
+from clipbert_mm.engine.errors import explain_arguments, format_error
+from clipbert_mm.errors import AnnotationError
 
 
 def said(function: Callable, *args, **kwargs) -> str:
     """What a tool says of the error of a call."""
     try:
         function(*args, **kwargs)
-    except USER_ERRORS as error:
-        return plain_message(error)
+    except Exception as error:
+        message = format_error(error)
+        if message is None:
+            raise
+        return message
     raise AssertionError("nothing was raised")
 
 

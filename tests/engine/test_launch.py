@@ -12,8 +12,8 @@ from mmengine.config import Config
 from clipbert_mm.checkpoint import Convention
 from clipbert_mm.checkpoint.convention import CAFFE, PYTORCH
 from clipbert_mm.compat.optim import AmpOptimWrapper
-from clipbert_mm.engine.config import OptionError
 from clipbert_mm.engine.launch import build_runner, distribute, follow, use_amp, use_amp_in_test
+from clipbert_mm.errors import OptionError
 from clipbert_mm.models.encoders import pair_encoder
 
 

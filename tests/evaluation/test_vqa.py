@@ -15,7 +15,7 @@ import torch
 from mmengine.evaluator import Evaluator
 
 from clipbert_mm import compat
-from clipbert_mm.datasets.annotations import AnnotationError
+from clipbert_mm.errors import AnnotationError
 from clipbert_mm.evaluation.vqa import (
     ARTICLES,
     CONTRACTED,

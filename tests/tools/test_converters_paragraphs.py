@@ -7,7 +7,7 @@ from types import ModuleType
 
 import pytest
 
-from clipbert_mm.datasets.annotations import AnnotationError
+from clipbert_mm.errors import AnnotationError
 
 
 def records(path: Path) -> list[dict]:

@@ -10,7 +10,7 @@ from types import ModuleType
 import pytest
 
 from clipbert_mm.datasets import RetrievalDataset
-from clipbert_mm.datasets.annotations import AnnotationError
+from clipbert_mm.errors import AnnotationError
 
 NUMBERS = (0, 6512, 6513, 7009, 7010, 7011, 7012, 7013, 9999)
 TESTED = (9999, 7011)

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from clipbert_mm.datasets.annotations import AnnotationError
+from clipbert_mm.errors import AnnotationError
 
 Convert = Callable[..., None]
 

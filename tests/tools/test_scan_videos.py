@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 
 from clipbert_mm.datasets import scanning
-from clipbert_mm.datasets.annotations import AnnotationError
 from clipbert_mm.datasets.parallel import Outcome
 from clipbert_mm.datasets.scanning import Limits, absolute, classify, config_files, left_out, probe, scan
+from clipbert_mm.errors import AnnotationError
 from clipbert_mm.visualization import lengths
 
 OPEN = dict(type="OpenVideo")

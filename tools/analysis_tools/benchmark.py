@@ -4,13 +4,12 @@
 import argparse
 import importlib
 import json
-import sys
 from pathlib import Path
 
 from mmengine.config import DictAction
 
 from clipbert_mm.engine.config import expect_clipbert, load_config
-from clipbert_mm.engine.errors import USER_ERRORS, plain_message
+from clipbert_mm.engine.errors import run_tool
 from clipbert_mm.structures import written_whole
 
 COMMANDS: dict[str, tuple[str, str]] = {
@@ -56,7 +55,4 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except USER_ERRORS as error:
-        sys.exit(plain_message(error))
+    run_tool(main)

@@ -3,7 +3,6 @@
 
 import argparse
 import os
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,7 @@ from mmengine.config import DictAction
 from mmengine.registry import DefaultScope
 
 from clipbert_mm.engine.config import expect_clipbert, load_config
-from clipbert_mm.engine.errors import USER_ERRORS, plain_message
+from clipbert_mm.engine.errors import run_tool
 from clipbert_mm.registry import DATASETS
 from clipbert_mm.visualization import draw_items
 
@@ -62,7 +61,4 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except USER_ERRORS as error:
-        sys.exit(plain_message(error))
+    run_tool(main)

@@ -2,14 +2,13 @@
 """Count multiply-adds and parameters: python tools/analysis_tools/get_flops.py CONFIG."""
 
 import argparse
-import sys
 
 from mmengine.config import DictAction
 
 from clipbert_mm.benchmarks.flops import ModuleFlops
 from clipbert_mm.benchmarks.work import build_model, read_setting
 from clipbert_mm.engine.config import expect_clipbert, load_config
-from clipbert_mm.engine.errors import USER_ERRORS, plain_message
+from clipbert_mm.engine.errors import run_tool
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -38,7 +37,4 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except USER_ERRORS as error:
-        sys.exit(plain_message(error))
+    run_tool(main)

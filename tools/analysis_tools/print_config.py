@@ -8,7 +8,7 @@ import sys
 from mmengine.config import DictAction
 
 from clipbert_mm.engine.config import load_config
-from clipbert_mm.engine.errors import USER_ERRORS, plain_message
+from clipbert_mm.engine.errors import run_tool
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -23,7 +23,4 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except USER_ERRORS as error:
-        sys.exit(plain_message(error))
+    run_tool(main)

@@ -3,7 +3,6 @@
 
 import argparse
 import os
-import sys
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -20,7 +19,7 @@ from clipbert_mm.datasets.scanning import (
     scan,
 )
 from clipbert_mm.engine.config import expect_clipbert, load_config
-from clipbert_mm.engine.errors import USER_ERRORS, plain_message
+from clipbert_mm.engine.errors import run_tool
 from clipbert_mm.visualization.lengths import draw_average_lengths, draw_durations
 
 SHOWN = 10
@@ -121,7 +120,4 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except USER_ERRORS as error:
-        sys.exit(plain_message(error))
+    run_tool(main)

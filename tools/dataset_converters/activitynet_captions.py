@@ -11,11 +11,9 @@ videos that are not there get ``--suffix`` too, and their number is said.
 
 import argparse
 import os
-import sys
 from pathlib import Path
 from typing import Any
 
-from clipbert_mm.datasets.annotations import AnnotationError
 from clipbert_mm.datasets.conversion import (
     check_suffix,
     compare_counts,
@@ -24,7 +22,8 @@ from clipbert_mm.datasets.conversion import (
     warn_of_shared,
     write_records,
 )
-from clipbert_mm.engine.errors import USER_ERRORS, plain_message
+from clipbert_mm.engine.errors import run_tool
+from clipbert_mm.errors import AnnotationError
 
 VIDEOS = {"train": 10_009, "val1": 4_917}
 ENDINGS = (".mp4", ".mkv", ".webm", ".avi", ".mov", ".flv", ".m4v", ".3gp")
@@ -97,7 +96,4 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except USER_ERRORS as error:
-        sys.exit(plain_message(error))
+    run_tool(main)

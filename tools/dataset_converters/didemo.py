@@ -11,7 +11,6 @@ Videos keep the publisher's file names, unless ``--suffix`` replaces their endin
 
 import argparse
 import os
-import sys
 from pathlib import Path
 
 from clipbert_mm.datasets.conversion import (
@@ -25,7 +24,7 @@ from clipbert_mm.datasets.conversion import (
     whole_number_in,
     write_records,
 )
-from clipbert_mm.engine.errors import USER_ERRORS, plain_message
+from clipbert_mm.engine.errors import run_tool
 
 # The sentences add up to the 41,206 of the publisher's paper. Of training videos only a count is published that, as its
 # companions for val and test (1,065 and 1,004), is not that of the file.
@@ -81,7 +80,4 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except USER_ERRORS as error:
-        sys.exit(plain_message(error))
+    run_tool(main)

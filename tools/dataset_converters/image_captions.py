@@ -26,7 +26,6 @@ about 5 GB of memory.
 import argparse
 import gc
 import re
-import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -44,7 +43,7 @@ from clipbert_mm.datasets.conversion import (
     whole_number_in,
     write_records,
 )
-from clipbert_mm.engine.errors import USER_ERRORS, plain_message
+from clipbert_mm.engine.errors import run_tool
 
 COCO = {"train2014": (82_783, 414_113), "val2014": (40_504, 202_654)}
 """Images and captions of the publisher's files."""
@@ -293,7 +292,4 @@ def main(argv: list[str] | None = None) -> None:
 
 if __name__ == "__main__":
     gc.disable()  # no cycles among millions of objects: searching for them takes long
-    try:
-        main()
-    except USER_ERRORS as error:
-        sys.exit(plain_message(error))
+    run_tool(main)

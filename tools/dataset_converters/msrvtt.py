@@ -22,7 +22,6 @@ import argparse
 import hashlib
 import json
 import re
-import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -44,7 +43,7 @@ from clipbert_mm.datasets.conversion import (
     write_records,
     written_whole,
 )
-from clipbert_mm.engine.errors import USER_ERRORS, plain_message
+from clipbert_mm.engine.errors import run_tool
 
 FIRST_TEST_VIDEO = 7010
 TEST_PAIRS = 1000
@@ -309,7 +308,4 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except USER_ERRORS as error:
-        sys.exit(plain_message(error))
+    run_tool(main)

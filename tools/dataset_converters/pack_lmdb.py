@@ -3,7 +3,6 @@
 
 import argparse
 import os
-import sys
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -13,7 +12,8 @@ from pathlib import Path
 import lmdb
 
 from clipbert_mm.datasets.transforms.storage import LONGEST_KEY, close_lmdbs, list_names
-from clipbert_mm.engine.errors import USER_ERRORS, plain_message
+from clipbert_mm.engine.errors import run_tool
+from clipbert_mm.errors import OptionError
 
 PAGE = 4096
 BATCH = 64 << 20
@@ -30,9 +30,9 @@ def choose_keys(folder: Path, keep_ending: bool) -> dict[bytes, Path]:
     for name in list_names(str(folder)):
         key = (name if keep_ending else os.path.splitext(name)[0]).encode()
         if len(key) > LONGEST_KEY:
-            raise ValueError(f"{folder / name}: an LMDB's keys have up to {LONGEST_KEY} bytes, got {len(key)}.")
+            raise OptionError(f"{folder / name}: an LMDB's keys have up to {LONGEST_KEY} bytes, got {len(key)}.")
         if key in keys:
-            raise ValueError(f"{keys[key]} and {folder / name} would have the same key. Pack them with --keep-ending.")
+            raise OptionError(f"{keys[key]} and {folder / name} would have the same key. Pack them with --keep-ending.")
         keys[key] = folder / name
     if not keys:
         raise FileNotFoundError(f"{folder} holds no files.")
@@ -113,9 +113,9 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--check", action="store_true", help="write nothing; compare every value with its file")
     args = parser.parse_args(argv)
     if args.out.suffix != ".lmdb" or (args.out.exists() and not (args.out / "data.mdb").is_file()):
-        raise ValueError(f"Expected a new folder or an LMDB that is named *.lmdb, got {args.out}.")
+        raise OptionError(f"Expected a new folder or an LMDB that is named *.lmdb, got {args.out}.")
     if args.out.resolve().is_relative_to(args.folder.resolve()):
-        raise ValueError(f"{args.out} lies in the folder that is to be packed, {args.folder}. Put it somewhere else.")
+        raise OptionError(f"{args.out} lies in the folder that is to be packed, {args.folder}. Put it somewhere else.")
     files = choose_keys(args.folder, args.keep_ending)
     if args.check:
         wrong = check(args.out, files, args.workers)
@@ -132,7 +132,4 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except USER_ERRORS as error:
-        sys.exit(plain_message(error))
+    run_tool(main)

@@ -4,7 +4,6 @@
 import argparse
 import json
 import os
-import sys
 from collections import defaultdict
 from dataclasses import asdict
 from pathlib import Path
@@ -12,7 +11,8 @@ from pathlib import Path
 from clipbert_mm.datasets.parallel import run_each
 from clipbert_mm.datasets.reencoding import Encoding, reencode
 from clipbert_mm.datasets.transforms.storage import list_names, stamp_media
-from clipbert_mm.engine.errors import USER_ERRORS, plain_message
+from clipbert_mm.engine.errors import run_tool
+from clipbert_mm.errors import OptionError
 from clipbert_mm.structures import written_whole
 
 SETTINGS = ".reencoded.json"
@@ -28,7 +28,7 @@ def plan(folder: str, out: Path) -> dict[str, Path]:
         sources[Path(name).with_suffix(".mp4")].append(name)
     for target, own in sources.items():
         if len(own) > 1:
-            raise ValueError(f"{' and '.join(own)} of {folder} would both become {target}. Move one of them away.")
+            raise OptionError(f"{' and '.join(own)} of {folder} would both become {target}. Move one of them away.")
     return {f"{folder.rstrip('/')}/{own[0]}": out / target for target, own in sources.items()}
 
 
@@ -38,7 +38,7 @@ def remember(out: Path, encoding: Encoding) -> None:
     if settings.is_file():
         found = json.loads(settings.read_text())
         if found != asdict(encoding):
-            raise ValueError(
+            raise OptionError(
                 f"{out} holds videos written with {found}, expected {asdict(encoding)}. Give another folder."
             )
         return
@@ -91,7 +91,4 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except USER_ERRORS as error:
-        sys.exit(plain_message(error))
+    run_tool(main)

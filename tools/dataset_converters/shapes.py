@@ -2,11 +2,10 @@
 """Write the Shapes world: python tools/dataset_converters/shapes.py data/shapes."""
 
 import argparse
-import sys
 from dataclasses import fields
 
 from clipbert_mm.datasets.shapes_world import ShapesWorld
-from clipbert_mm.engine.errors import USER_ERRORS, plain_message
+from clipbert_mm.engine.errors import run_tool
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -21,7 +20,4 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except USER_ERRORS as error:
-        sys.exit(plain_message(error))
+    run_tool(main)

@@ -25,7 +25,6 @@ import argparse
 import hashlib
 import json
 import re
-import sys
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -40,7 +39,7 @@ from clipbert_mm.datasets.conversion import (
     write_records,
     written_whole,
 )
-from clipbert_mm.engine.errors import USER_ERRORS, plain_message
+from clipbert_mm.engine.errors import run_tool
 
 QUESTIONS = {
     "action": {"train": 20_475, "test": 2_274},
@@ -173,7 +172,4 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except USER_ERRORS as error:
-        sys.exit(plain_message(error))
+    run_tool(main)

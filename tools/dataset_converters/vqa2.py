@@ -25,7 +25,6 @@ in Visual Genome's folders, ``VG_100K/1.jpg``, which go beside train2014.
 import argparse
 import gc
 import json
-import sys
 from collections import Counter
 from collections.abc import Iterator
 from itertools import chain
@@ -47,7 +46,7 @@ from clipbert_mm.datasets.conversion import (
     write_records,
     written_whole,
 )
-from clipbert_mm.engine.errors import USER_ERRORS, plain_message
+from clipbert_mm.engine.errors import run_tool
 from clipbert_mm.evaluation.vqa import normalise_answer, soft_scores
 
 SUBSETS = {"train": "train2014", "val": "val2014", "test": "test2015", "test-dev": "test-dev2015"}
@@ -262,7 +261,4 @@ def main(argv: list[str] | None = None) -> None:
 
 if __name__ == "__main__":
     gc.disable()  # no cycles among millions of objects: searching for them takes a third of the time
-    try:
-        main()
-    except USER_ERRORS as error:
-        sys.exit(plain_message(error))
+    run_tool(main)

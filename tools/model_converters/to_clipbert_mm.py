@@ -3,14 +3,13 @@
 
 import argparse
 import os
-import sys
 import tempfile
 
 import torch
 
 from clipbert_mm import __version__
 from clipbert_mm.checkpoint import read_source
-from clipbert_mm.engine.errors import USER_ERRORS, plain_message
+from clipbert_mm.engine.errors import run_tool
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -49,7 +48,4 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except USER_ERRORS as error:
-        sys.exit(plain_message(error))
+    run_tool(main)

@@ -8,13 +8,14 @@ from pathlib import Path
 
 from clipbert_mm.apis.indexing import VIDEOS
 from clipbert_mm.apis.video_search import VideoSearch
+from clipbert_mm.errors import ClipBertError
 from clipbert_mm.structures import written_whole
 
 LONGEST_NAME = 80
 """Letters of an upload's name that are shown."""
 
 
-class UploadError(ValueError):
+class UploadError(ClipBertError, ValueError):
     """An upload that is not taken."""
 
 

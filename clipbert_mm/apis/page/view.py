@@ -6,13 +6,12 @@ from typing import Any
 
 import gradio as gr
 
-from clipbert_mm.apis.gallery import GalleryError
 from clipbert_mm.apis.indexing import VIDEOS
 from clipbert_mm.apis.page.rendering import render_answers, render_hits, shown_name
 from clipbert_mm.apis.page.uploads import UploadError, Uploads
 from clipbert_mm.apis.video_qa import CHOICE, VideoQA
 from clipbert_mm.apis.video_search import VideoSearch
-from clipbert_mm.datasets.transforms import BrokenMediaError
+from clipbert_mm.errors import BrokenMediaError, GalleryError, OptionError
 
 MINE = (BrokenMediaError, GalleryError, UploadError, ValueError)
 """Errors that are a visitor's to mend."""
@@ -65,7 +64,7 @@ def _search_part(search: VideoSearch, uploads: Uploads) -> None:
 def _ask_part(view: gr.Blocks, search: VideoSearch, qa: VideoQA, uploads: Uploads) -> None:
     def answer(path: str | None, question: str, options: str | None) -> str:
         if path not in search.gallery.entries:
-            raise ValueError("Choose a video first.")
+            raise OptionError("Choose a video first.")
         chosen = [line.strip() for line in (options or "").splitlines() if line.strip()] or None
         result = qa.ask(path, question, chosen)
         return render_answers(result, search.gallery.entries[path], uploads.names)

@@ -7,7 +7,8 @@ from mmcv.transforms import BaseTransform
 
 from clipbert_mm.datasets.transforms.images import decode_image, name_trouble
 from clipbert_mm.datasets.transforms.readers import VideoReader, check_backend, open_reader
-from clipbert_mm.datasets.transforms.storage import BrokenMediaError, as_file
+from clipbert_mm.datasets.transforms.storage import as_file
+from clipbert_mm.errors import BrokenMediaError, OptionError
 from clipbert_mm.registry import TRANSFORMS
 
 
@@ -26,13 +27,13 @@ class OpenVideo(BaseTransform):
         num_threads: Threads of the decoder; data loading has processes already.
 
     Raises:
-        ValueError: If there is no such backend, or ``num_threads`` is below 1.
+        OptionError: If there is no such backend, or ``num_threads`` is below 1.
         BackendError: If the backend is not installed.
     """
 
     def __init__(self, *, backend: str = "pyav", num_threads: int = 1) -> None:
         if num_threads < 1:
-            raise ValueError(f"OpenVideo expects num_threads >= 1, got {num_threads}.")
+            raise OptionError(f"OpenVideo expects num_threads >= 1, got {num_threads}.")
         check_backend(backend)
         self.backend = backend
         self.num_threads = num_threads

@@ -10,7 +10,8 @@ from mmcv.transforms import BaseTransform
 
 from clipbert_mm.datasets.transforms.images import decode_image
 from clipbert_mm.datasets.transforms.readers import VideoReader
-from clipbert_mm.datasets.transforms.storage import BrokenMediaError, list_names, read_bytes
+from clipbert_mm.datasets.transforms.storage import list_names, read_bytes
+from clipbert_mm.errors import BrokenMediaError, OptionError
 from clipbert_mm.registry import TRANSFORMS
 
 FRAME_NAME = re.compile(r"(?P<prefix>\D*)(?P<number>\d+)(\.(jpg|jpeg|png|bmp|webp))?", re.IGNORECASE)
@@ -63,12 +64,12 @@ class OpenFrames(BaseTransform):
         fps: Frames a second in folders without a ``fps.txt``; None if all have one.
 
     Raises:
-        ValueError: If ``fps`` is not above 0.
+        OptionError: If ``fps`` is not above 0.
     """
 
     def __init__(self, *, fps: float | None = None) -> None:
         if fps is not None and not fps > 0:
-            raise ValueError(f"OpenFrames expects fps > 0, got {fps}.")
+            raise OptionError(f"OpenFrames expects fps > 0, got {fps}.")
         self.fps = fps
 
     def transform(self, results: dict[str, Any]) -> dict[str, Any]:

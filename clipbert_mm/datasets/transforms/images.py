@@ -6,7 +6,8 @@ import numpy as np
 
 from clipbert_mm import compat
 from clipbert_mm.datasets.transforms.readers.gif_reader import GifReader, is_gif
-from clipbert_mm.datasets.transforms.storage import BrokenMediaError, read_bytes
+from clipbert_mm.datasets.transforms.storage import read_bytes
+from clipbert_mm.errors import BrokenMediaError
 
 
 def name_trouble(error: Exception) -> str:

@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 from mmcv.transforms import BaseTransform
 
+from clipbert_mm.errors import OptionError
 from clipbert_mm.registry import TRANSFORMS
 
 MODES = ("random", "uniform", "middle")
@@ -35,7 +36,7 @@ class SampleClips(BaseTransform):
             its last, by truncation, where ours stand in the middle of their shares of the clip.
 
     Raises:
-        ValueError: If an argument is out of range.
+        OptionError: If an argument is out of range.
     """
 
     def __init__(
@@ -48,14 +49,14 @@ class SampleClips(BaseTransform):
         compat: str | None = None,
     ) -> None:
         if num_clips < 1 or num_frames < 1 or clip_seconds <= 0 or mode not in MODES:
-            raise ValueError(
+            raise OptionError(
                 f"SampleClips expects num_clips >= 1, num_frames >= 1, clip_seconds > 0 and mode {', '.join(MODES)}, got "
                 f"{num_clips}, {num_frames}, {clip_seconds} and {mode!r}."
             )
         if mode == "middle" and num_clips != 1:
-            raise ValueError(f"SampleClips has one middle clip, got num_clips={num_clips}. Set num_clips=1.")
+            raise OptionError(f"SampleClips has one middle clip, got num_clips={num_clips}. Set num_clips=1.")
         if compat not in (None, "official"):
-            raise ValueError(f"SampleClips expects compat None or 'official', got {compat!r}.")
+            raise OptionError(f"SampleClips expects compat None or 'official', got {compat!r}.")
         self.num_clips = num_clips
         self.num_frames = num_frames
         self.clip_seconds = clip_seconds
@@ -91,7 +92,7 @@ class SampleClips(BaseTransform):
         """
         if self.mode == "random":
             if rng is None:
-                raise ValueError("SampleClips in mode 'random' needs the item's generator `rng`, got none.")
+                raise OptionError("SampleClips in mode 'random' needs the item's generator `rng`, got none.")
             return np.sort(rng.uniform(0, room, self.num_clips))
         if self.compat:
             return np.array([room / 3]) if self.mode == "middle" else room * np.arange(self.num_clips) / self.num_clips

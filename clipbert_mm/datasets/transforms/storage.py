@@ -17,34 +17,14 @@ from typing import Any, TypeVar
 import lmdb
 from mmengine import fileio
 
+from clipbert_mm.errors import BrokenMediaError, StorageError
+
 LONGEST_KEY = 511
 """Bytes of the longest key that an LMDB takes."""
 EMPTY = "the file is empty (0 bytes)"
 Result = TypeVar("Result")
 _LOCK = threading.RLock()
 _OPEN: dict[str, lmdb.Environment] = {}  # what this process has opened, by real path
-
-
-class BrokenMediaError(RuntimeError):
-    """A video or image that cannot be read.
-
-    Args:
-        path: The file.
-        reason: What is wrong with it; empty where torch passes on a worker's error, whose whole text it gives as ``path``.
-    """
-
-    def __init__(self, path: str, reason: str = "") -> None:
-        super().__init__(path, reason)
-        self.path = path
-        self.reason = reason
-
-    def __str__(self) -> str:
-        """Name the file and what is wrong with it."""
-        return f"cannot read {self.path}: {self.reason}" if self.reason else self.path
-
-
-class StorageError(RuntimeError):
-    """A storage that cannot be used, so that none of its files can be read."""
 
 
 def is_address(path: str) -> bool:

@@ -13,6 +13,7 @@ from mmengine.logging import print_log
 
 from clipbert_mm import compat
 from clipbert_mm.datasets.annotations import read_records
+from clipbert_mm.errors import OptionError
 from clipbert_mm.registry import TRANSFORMS
 from clipbert_mm.structures import IGNORED
 
@@ -60,7 +61,7 @@ def get_tokenizer(path_or_name: str, train_on: tuple[str, ...] = (), vocab_size:
         vocab_size: Most word pieces of a trained vocabulary.
 
     Raises:
-        ValueError: If there is no such tokenizer.
+        OptionError: If there is no such tokenizer.
         AnnotationError: If a file of ``train_on`` cannot be used.
     """
     if train_on and not os.path.isdir(path_or_name):
@@ -69,7 +70,7 @@ def get_tokenizer(path_or_name: str, train_on: tuple[str, ...] = (), vocab_size:
     try:
         return compat.load_tokenizer(path_or_name)
     except (OSError, ValueError) as error:
-        raise ValueError(
+        raise OptionError(
             f"There is no tokenizer at '{path_or_name}': no such folder, and Hugging Face gave none of that name. Put a "
             "tokenizer folder there, or set `train_on` of Tokenize to caption files to train one on."
         ) from error

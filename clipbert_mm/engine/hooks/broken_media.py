@@ -6,6 +6,7 @@ from mmengine.dist import all_gather_object
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
+from clipbert_mm.errors import ClipBertError
 from clipbert_mm.registry import HOOKS
 
 
@@ -46,7 +47,7 @@ class BrokenMediaHook(Hook):
         """Report what was replaced.
 
         Raises:
-            RuntimeError: If more than ``max_share`` of the items were.
+            ClipBertError: If more than ``max_share`` of the items were.
         """
         counted = all_gather_object((self.replaced, self.reasons))
         replaced = sum(count for count, _ in counted)
@@ -58,7 +59,7 @@ class BrokenMediaHook(Hook):
         more = f"\n  and {len(reasons) - 5} more" if len(reasons) > 5 else ""
         report = f"{replaced} of {total} items were replaced in this epoch; {len(reasons)} files cannot be read:{listed}{more}"
         if replaced > self.max_share * total:
-            raise RuntimeError(
+            raise ClipBertError(
                 f"{report}\nThat is more than the share of {self.max_share:g} that BrokenMediaHook allows. Mend or take out "
                 "the files, or raise max_share."
             )

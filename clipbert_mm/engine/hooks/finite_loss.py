@@ -7,6 +7,7 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from mmengine.structures import BaseDataElement
 
+from clipbert_mm.errors import NotFiniteError
 from clipbert_mm.registry import HOOKS
 
 SHOWN = 32
@@ -32,7 +33,7 @@ class FiniteLossHook(Hook):
         """Look at the losses.
 
         Raises:
-            FloatingPointError: If one is not finite.
+            NotFiniteError: If one is not finite.
         """
         losses = {
             key: float(torch.as_tensor(value).detach()) for key, value in (outputs or {}).items() if "loss" in key
@@ -48,7 +49,7 @@ class FiniteLossHook(Hook):
         good = "There is no good checkpoint yet." if self.good is None else f"The last good checkpoint is {self.good}."
         if last != self.good:
             good += f" {last} was written just before, and this loss is of its weights."
-        raise FloatingPointError(
+        raise NotFiniteError(
             f"The loss is not finite at step {runner.iter + 1} (epoch {runner.epoch + 1}, batch {batch_idx + 1}), process "
             f"{runner.rank}: {said}. {good} Lower the learning rate, clip gradients, or look at the items of the batch "
             f"(tools/analysis_tools/browse_dataset.py draws those of a ClipBert):{items}{more}"

@@ -11,10 +11,11 @@ from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
 from mmengine.runner import BaseLoop, Runner
 
-from clipbert_mm.checkpoint import CheckpointError, Contents, Convention, Source, check_fit
+from clipbert_mm.checkpoint import Contents, Convention, Source, check_fit
 from clipbert_mm.checkpoint.contents import KEY, contents_of, differences, plain
 from clipbert_mm.checkpoint.fit import within
 from clipbert_mm.engine.config import foreign_model
+from clipbert_mm.errors import CheckpointError, OptionError
 from clipbert_mm.registry import HOOKS
 from clipbert_mm.version import __version__
 
@@ -89,7 +90,7 @@ class CheckpointFitHook(Hook):
 
     def __init__(self, *, min_share: float = 0.95, fresh: Sequence[str] = ()) -> None:
         if isinstance(fresh, str) or not 0 <= min_share <= 1:
-            raise ValueError(
+            raise OptionError(
                 f"CheckpointFitHook expects min_share in [0, 1] and fresh a list, got {min_share} and {fresh!r}."
             )
         self.min_share = min_share

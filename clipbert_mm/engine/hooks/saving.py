@@ -11,6 +11,7 @@ from mmengine.runner import Runner
 
 from clipbert_mm.checkpoint.writing import note_last, prepare_folder
 from clipbert_mm.engine.signals import EXIT_AGAIN, Agreement, StoppedBySignal
+from clipbert_mm.errors import OptionError
 from clipbert_mm.registry import HOOKS
 
 NOTHING, SAVE, STOP = range(3)
@@ -43,7 +44,7 @@ class CheckpointHook(_CheckpointHook):
         save_param_scheduler: Whether regular ones have the state of the schedule.
 
     Raises:
-        ValueError: If ``minutes`` is not positive.
+        OptionError: If ``minutes`` is not positive.
     """
 
     out_dir: Any
@@ -69,7 +70,7 @@ class CheckpointHook(_CheckpointHook):
         save_param_scheduler: bool = True,
     ) -> None:
         if minutes is not None and minutes <= 0:
-            raise ValueError(f"CheckpointHook expects minutes > 0, got {minutes}. Leave it out for none by the clock.")
+            raise OptionError(f"CheckpointHook expects minutes > 0, got {minutes}. Leave it out for none by the clock.")
         super().__init__(
             interval=interval,
             by_epoch=by_epoch,
@@ -133,7 +134,7 @@ class CheckpointHook(_CheckpointHook):
         """Keep the best weights.
 
         Raises:
-            KeyError: If a metric of ``save_best`` is not among the metrics.
+            OptionError: If a metric of ``save_best`` is not among the metrics.
         """
         if not self.save_best or not metrics or not self.kept:  # it may be no training that validates
             return
@@ -141,7 +142,7 @@ class CheckpointHook(_CheckpointHook):
             self._init_rule(self.rules, [next(iter(metrics))])
         for name, rule in zip(self.key_indicators, self.rules, strict=True):
             if name not in metrics:
-                raise KeyError(f"save_best of CheckpointHook names {name!r}; the metrics are {', '.join(metrics)}.")
+                raise OptionError(f"save_best of CheckpointHook names {name!r}; the metrics are {', '.join(metrics)}.")
             suffix = "" if len(self.key_indicators) == 1 else f"_{name}"
             best = runner.message_hub.get_info(f"best_score{suffix}", self.init_value_map[rule])
             if not self.is_better_than[name](metrics[name], best):

@@ -3,6 +3,7 @@
 from mmengine.hooks import Hook
 from mmengine.runner import EpochBasedTrainLoop, Runner
 
+from clipbert_mm.errors import OptionError
 from clipbert_mm.registry import HOOKS
 
 
@@ -14,10 +15,10 @@ class EpochSeedHook(Hook):
         """See that there are epochs.
 
         Raises:
-            ValueError: If the training loop has none: every pass would draw the same.
+            OptionError: If the training loop has none: every pass would draw the same.
         """
         if not isinstance(runner.train_loop, EpochBasedTrainLoop):
-            raise ValueError(
+            raise OptionError(
                 "Items are drawn anew each epoch, so training needs EpochBasedTrainLoop, got "
                 f"{type(runner.train_loop).__name__}."
             )

@@ -2,18 +2,20 @@
 
 import numpy as np
 
+from clipbert_mm.errors import OptionError
+
 
 def candidates(share: float, count: int) -> int:
     """Return how many of ``count`` candidates a shortlist keeps: a share of them below 1, or a number.
 
     Raises:
-        ValueError: If it is neither.
+        OptionError: If it is neither.
 
     >>> candidates(0.1, 1000), candidates(0.1, 5), candidates(20, 1000), candidates(20, 7)
     (100, 1, 20, 7)
     """
     if share <= 0 or (share >= 1 and share != int(share)):
-        raise ValueError(f"A shortlist is a share between 0 and 1 or a whole number of candidates, got {share}.")
+        raise OptionError(f"A shortlist is a share between 0 and 1 or a whole number of candidates, got {share}.")
     return min(count, max(1, round(share * count) if share < 1 else int(share)))
 
 

@@ -9,12 +9,13 @@ from typing import Any
 import torch
 from torch import nn
 
+from clipbert_mm.errors import GalleryError
 from clipbert_mm.structures import written_whole
 
 MANIFEST = "manifest.json"
 
 
-class ForeignResultsError(ValueError):
+class ForeignResultsError(GalleryError):
     """Results on disk that were made with something else."""
 
 

@@ -12,6 +12,7 @@ from mmengine.runner import Runner, TestLoop, ValLoop
 from clipbert_mm.engine.retrieval.identity import claim, digest, digest_files, digest_weights
 from clipbert_mm.engine.retrieval.run import GalleryRun
 from clipbert_mm.engine.retrieval.scoring import PairScorer
+from clipbert_mm.errors import OptionError
 from clipbert_mm.registry import LOOPS
 
 
@@ -68,12 +69,12 @@ class RetrievalLoop:
         """Encode, score, evaluate; returns the metrics.
 
         Raises:
-            ValueError: If the dataset draws negatives, which would count as captions.
+            OptionError: If the dataset draws negatives, which would count as captions.
             ForeignResultsError: If the work folder holds the scores of a test of something else.
         """
         dataset = self.dataloader.dataset
         if not dataset.test_mode:
-            raise ValueError(f"{type(self).__name__} needs a dataset with test_mode=True, got test_mode=False.")
+            raise OptionError(f"{type(self).__name__} needs a dataset with test_mode=True, got test_mode=False.")
         for event in (f"before_{self.STAGE}", f"before_{self.STAGE}_epoch"):
             self.runner.call_hook(event)
         model = self.runner.model.module if is_model_wrapper(self.runner.model) else self.runner.model

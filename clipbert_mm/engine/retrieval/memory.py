@@ -4,6 +4,7 @@ import resource
 import sys
 from pathlib import Path
 
+from clipbert_mm.errors import OptionError
 from clipbert_mm.structures import parse_bytes
 
 RESERVE = 64 * 2**20
@@ -31,14 +32,14 @@ def memory_left(limit: str | None, needed: int) -> int | None:
         Bytes; None where there is no limit.
 
     Raises:
-        ValueError: If the limit is below that.
+        OptionError: If the limit is below that.
     """
     if limit is None:
         return None
     held, needed = memory_in_use(), needed + RESERVE
     left = parse_bytes(limit) - held - needed
     if left < 0:
-        raise ValueError(
+        raise OptionError(
             f"memory_limit {limit} is too low: this process holds {held / 2**20:.0f} MiB and needs about "
             f"{needed / 2**20:.0f} MiB more for a tile and the matrix of scores. Raise it to "
             f"{-(-(held + needed) // 2**20)}MiB, or lower clips_per_tile and tokens_per_pass."

@@ -5,6 +5,7 @@ import math
 import torch
 from torch import Tensor, nn
 
+from clipbert_mm.errors import OptionError
 from clipbert_mm.registry import MODELS
 
 
@@ -21,10 +22,10 @@ class ClipAggregator(nn.Module):
             Logits of every text and its whole video, (M, C).
 
         Raises:
-            ValueError: If ``clip_logits`` has not three dimensions or no clip.
+            OptionError: If ``clip_logits`` has not three dimensions or no clip.
         """
         if clip_logits.ndim != 3 or clip_logits.shape[1] == 0:
-            raise ValueError(
+            raise OptionError(
                 f"{type(self).__name__} expects clip_logits of shape (M, K, C) with K >= 1, got "
                 f"{tuple(clip_logits.shape)}. A single clip needs K = 1: logits[:, None]."
             )

@@ -8,6 +8,7 @@ from mmengine.model import BaseDataPreprocessor
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
+from clipbert_mm.errors import OptionError
 from clipbert_mm.registry import MODELS
 from clipbert_mm.structures import IGNORED
 
@@ -53,7 +54,7 @@ class VideoTextPreprocessor(BaseDataPreprocessor):
             the items could be read; ``data_samples``.
 
         Raises:
-            ValueError: If a word piece is none of the encoder's.
+            OptionError: If a word piece is none of the encoder's.
         """
         if not data["inputs"]:
             return data
@@ -75,7 +76,7 @@ class VideoTextPreprocessor(BaseDataPreprocessor):
         """Pad texts to the longest of them; returns ``text_ids`` and ``text_mask``, each (M, L), on the CPU.
 
         Raises:
-            ValueError: If a word piece is none of the encoder's.
+            OptionError: If a word piece is none of the encoder's.
         """
         self.check_pieces(texts)
         text_ids = pad_sequence([torch.from_numpy(text) for text in texts], batch_first=True)
@@ -86,11 +87,11 @@ class VideoTextPreprocessor(BaseDataPreprocessor):
         """See that the encoder knows the word pieces of texts, each (L,).
 
         Raises:
-            ValueError: If a word piece is none of the encoder's.
+            OptionError: If a word piece is none of the encoder's.
         """
         largest = max(int(text.max()) for text in texts)
         if largest >= self.vocab_size:
-            raise ValueError(
+            raise OptionError(
                 f"The tokenizer gave word piece {largest}, the model knows {self.vocab_size} (0 to {self.vocab_size - 1}). Set "
                 "vocab_size of the model to the tokenizer's, or use the tokenizer that the model was trained with."
             )

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from transformers import CONFIG_MAPPING, AutoConfig, AutoModel
 from transformers.models.bert.modeling_bert import BertPooler
 
+from clipbert_mm.errors import OptionError
 from clipbert_mm.registry import MODELS
 
 
@@ -49,7 +50,7 @@ class VisualEmbedding(nn.Module):
         height, width = features.shape[-2:]
         limit = self.row_embeddings.num_embeddings
         if max(height, width) > limit:
-            raise ValueError(
+            raise OptionError(
                 f"JointEncoder has places for a grid of {limit} x {limit}, got {height} x {width}. Raise its grid_size "
                 "or shrink the frames."
             )
@@ -72,18 +73,18 @@ def build_text_model(architecture: str, sizes: dict[str, Any]) -> Any:  # noqa: 
         sizes: Values laid over its config.
 
     Raises:
-        ValueError: If there is no such architecture, or it is not embeddings followed by an encoder, as BERT is.
+        OptionError: If there is no such architecture, or it is not embeddings followed by an encoder, as BERT is.
     """
     if architecture in CONFIG_MAPPING:
         try:
             config = AutoConfig.for_model(architecture, **sizes)
         except Exception as error:  # each architecture checks its sizes in a way of its own
-            raise ValueError(f"JointEncoder cannot use '{architecture}' of the sizes {sizes}: {error}") from error
+            raise OptionError(f"JointEncoder cannot use '{architecture}' of the sizes {sizes}: {error}") from error
     else:
         try:
             config = AutoConfig.from_pretrained(architecture)
         except (OSError, ValueError) as error:
-            raise ValueError(
+            raise OptionError(
                 f"There is no architecture '{architecture}': no model type of transformers, no folder with a config.json, and "
                 "Hugging Face gave none of that name. Give a type such as 'bert' with its sizes, or a folder."
             ) from error
@@ -99,7 +100,7 @@ def build_text_model(architecture: str, sizes: dict[str, Any]) -> Any:  # noqa: 
     if parts in ({"embeddings", "transformer"}, {"embeddings", "transformer", "pooler"}):  # DistilBERT
         model.encoder = model._modules.pop("transformer")
     elif not {"embeddings", "encoder"} <= parts <= {"embeddings", "embeddings_project", "encoder", "pooler"}:
-        raise ValueError(
+        raise OptionError(
             f"JointEncoder takes models that are embeddings followed by an encoder, as bert, roberta and electra are; "
             f"'{config.model_type}' has {', '.join(sorted(parts))}."
         )
@@ -118,7 +119,7 @@ def _from_config(config: Any) -> Any:  # noqa: ANN401
             return AutoModel.from_config(config, attn_implementation=attention).float()
         except (AssertionError, ValueError) as error:
             reason = error
-    raise ValueError(f"JointEncoder cannot use '{config.model_type}': {reason}") from reason
+    raise OptionError(f"JointEncoder cannot use '{config.model_type}': {reason}") from reason
 
 
 @MODELS.register_module()
@@ -146,7 +147,7 @@ class JointEncoder(BaseModule):
             "eager", or "flash_attention_2" for the package flash-attn, on a GPU in mixed precision. Agree to rounding.
 
     Raises:
-        ValueError: If the architecture cannot be used, or the attention is unknown or not installed.
+        OptionError: If the architecture cannot be used, or the attention is unknown or not installed.
     """
 
     def __init__(
@@ -196,7 +197,7 @@ class JointEncoder(BaseModule):
         try:
             self.bert.set_attn_implementation(attention)
         except (ImportError, ValueError) as error:
-            raise ValueError(
+            raise OptionError(
                 f"JointEncoder cannot compute attention by '{attention}': {error} Set attention='sdpa', or install what is "
                 "missing (pip install flash-attn for 'flash_attention_2')."
             ) from error
@@ -206,7 +207,7 @@ class JointEncoder(BaseModule):
         """See that the architecture does as BERT does: it runs, and what the mask hides changes nothing.
 
         Raises:
-            ValueError: If it does not.
+            OptionError: If it does not.
         """
         weight = self.word_embeddings
         if weight.is_meta:
@@ -224,7 +225,7 @@ class JointEncoder(BaseModule):
             reason = str(error)
         self.train()
         if reason is not None:
-            raise ValueError(f"JointEncoder cannot use '{self.bert.config.model_type}' as it would BERT: {reason}.")
+            raise OptionError(f"JointEncoder cannot use '{self.bert.config.model_type}' as it would BERT: {reason}.")
 
     @property
     def word_embeddings(self) -> Tensor:
@@ -247,10 +248,10 @@ class JointEncoder(BaseModule):
         """Embed word pieces, int64 (M, L), as text tokens, (M, L, D).
 
         Raises:
-            ValueError: If a text is longer than ``max_text_length``.
+            OptionError: If a text is longer than ``max_text_length``.
         """
         if text_ids.shape[1] > self.max_text_length:
-            raise ValueError(
+            raise OptionError(
                 f"JointEncoder takes texts of at most {self.max_text_length} word pieces, got {text_ids.shape[1]}. Lower "
                 "max_length of Tokenize or raise max_text_length of the encoder."
             )
@@ -271,7 +272,7 @@ class JointEncoder(BaseModule):
             Last states of the text tokens beside each clip, (M, K, L, D).
 
         Raises:
-            ValueError: If a text is longer than ``max_text_length``.
+            OptionError: If a text is longer than ``max_text_length``.
         """
         texts, clips, cells, _ = visual_tokens.shape
         length = text_ids.shape[1]

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from clipbert_mm.errors import OptionError
 from clipbert_mm.models.encoders.joint_encoder import JointEncoder
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -98,14 +99,14 @@ class PairEncoder:
         tokens_per_pass: Tokens in one forward pass; bounds memory. None for :data:`TOKENS_PER_PASS`.
 
     Raises:
-        ValueError: If the precision is none of these, or the encoder trains.
+        OptionError: If the precision is none of these, or the encoder trains.
     """
 
     def __init__(self, encoder: JointEncoder, *, precision: str = "fp32", tokens_per_pass: int | None = None) -> None:
         if precision not in PRECISIONS:
-            raise ValueError(f"PairEncoder expects a precision of {', '.join(PRECISIONS)}, got {precision!r}.")
+            raise OptionError(f"PairEncoder expects a precision of {', '.join(PRECISIONS)}, got {precision!r}.")
         if encoder.training:
-            raise ValueError("PairEncoder leaves dropout out, so it needs an encoder in eval mode.")
+            raise OptionError("PairEncoder leaves dropout out, so it needs an encoder in eval mode.")
         device = encoder.word_embeddings.device.type
         self.encoder = encoder
         self.precision = precision

@@ -4,6 +4,7 @@ import torch.nn.functional as F
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 
+from clipbert_mm.errors import OptionError
 from clipbert_mm.registry import MODELS
 from clipbert_mm.structures import IGNORED
 
@@ -32,10 +33,10 @@ class MaskedLanguageHead(BaseModule):
         """Return logits (N, vocab_size) of token states (N, D).
 
         Raises:
-            ValueError: If the word embeddings are not of width D.
+            OptionError: If the word embeddings are not of width D.
         """
         if word_embeddings.shape[1] != states.shape[-1]:
-            raise ValueError(
+            raise OptionError(
                 f"MaskedLanguageHead decodes with the encoder's word embeddings, so they have to be of its width "
                 f"{states.shape[-1]}, got {word_embeddings.shape[1]}. Take an encoder without a projection after its "
                 "embeddings."

@@ -4,6 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from clipbert_mm.errors import OptionError
 from clipbert_mm.models.heads.task_head import TaskHead
 from clipbert_mm.registry import MODELS
 from clipbert_mm.structures import VideoTextSample
@@ -50,7 +51,7 @@ class MatchingHead(TaskHead):
             data_samples: The items with their ``match_labels``, M in all.
 
         Raises:
-            ValueError: If a label is missing.
+            OptionError: If a label is missing.
         """
         labels = self.labels_of(data_samples, "match_labels", logits)  # (M,)
         accuracy = (logits.detach().argmax(dim=1) == labels).float().mean()
@@ -102,7 +103,7 @@ class MarginRankingHead(TaskHead):
             data_samples: The items with their ``match_labels``, M in all.
 
         Raises:
-            ValueError: If a label is missing, or a video has no text that matches or none that does not.
+            OptionError: If a label is missing, or a video has no text that matches or none that does not.
         """
         matches = self.labels_of(data_samples, "match_labels", logits) == MATCHED  # (M,)
         counts = [len(sample.match_labels) for sample in data_samples]
@@ -111,7 +112,7 @@ class MarginRankingHead(TaskHead):
             data_samples, logits[:, 0].sigmoid().split(counts), matches.split(counts), strict=True
         ):
             if match.all() or not match.any():
-                raise ValueError(
+                raise OptionError(
                     f"MarginRankingHead compares texts that match a video with texts that do not, got match_labels "
                     f"{sample.match_labels.tolist()} for {sample.path}. Set num_negatives of the dataset to 1 or more."
                 )

@@ -4,6 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from clipbert_mm.errors import OptionError
 from clipbert_mm.models.heads.task_head import TaskHead
 from clipbert_mm.registry import MODELS
 from clipbert_mm.structures import VideoTextSample
@@ -53,14 +54,14 @@ class OpenEndedHead(AnswerHead):
             data_samples: The items with their ``answer_labels``, one a question, M in all.
 
         Raises:
-            ValueError: If a label is missing or out of the vocabulary.
+            OptionError: If a label is missing or out of the vocabulary.
         """
         labels = self.labels_of(data_samples, "answer_labels", logits)  # (M,)
         if int(labels.min()) < 0 or int(labels.max()) >= self.num_answers:
             wrong = next(
                 s for s in data_samples if ((s.answer_labels < 0) | (s.answer_labels >= self.num_answers)).any()
             )
-            raise ValueError(
+            raise OptionError(
                 f"OpenEndedHead knows {self.num_answers} answers, got answer_labels {wrong.answer_labels.tolist()} for "
                 f"{wrong.path}. Set num_answers of the head to the size of the answer vocabulary."
             )
@@ -89,11 +90,11 @@ class SoftAnswerHead(AnswerHead):
             data_samples: The items with their ``answer_scores``, float32 in [0, 1], (m, C) an item.
 
         Raises:
-            ValueError: If scores are missing or of another number of answers.
+            OptionError: If scores are missing or of another number of answers.
         """
         wanted = self.labels_of(data_samples, "answer_scores", logits)  # (M, C)
         if wanted.shape != logits.shape:
-            raise ValueError(
+            raise OptionError(
                 f"SoftAnswerHead expects answer_scores of shape {tuple(logits.shape)}, got {tuple(wanted.shape)}. Set "
                 "num_answers of the head to the size of the answer vocabulary."
             )
@@ -155,7 +156,7 @@ class MultipleChoiceHead(SingleOutputHead):
                 texts, the o options of its first question, then those of the next.
 
         Raises:
-            ValueError: If a label is missing, or texts and labels do not go together.
+            OptionError: If a label is missing, or texts and labels do not go together.
         """
         labels = self.joined(data_samples, "answer_labels", logits.device)  # (questions,)
         losses, right = [], []
@@ -164,7 +165,7 @@ class MultipleChoiceHead(SingleOutputHead):
         for sample, own, wanted in zip(data_samples, texts, questions, strict=True):
             options = len(own) // max(1, len(wanted))
             if options * len(wanted) != len(own) or int(wanted.min()) < 0 or int(wanted.max()) >= options:
-                raise ValueError(
+                raise OptionError(
                     f"MultipleChoiceHead expects the same number of options for each question and labels below it, got "
                     f"{len(own)} texts and answer_labels {wanted.tolist()} for {sample.path}."
                 )
@@ -191,7 +192,7 @@ class CountHead(SingleOutputHead):
             data_samples: The items with their ``counts``, float32, one a question, M in all.
 
         Raises:
-            ValueError: If a count is missing.
+            OptionError: If a count is missing.
         """
         counts = self.labels_of(data_samples, "counts", logits)  # (M,)
         found = logits[:, 0]

@@ -7,6 +7,7 @@ import torch
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 
+from clipbert_mm.errors import OptionError
 from clipbert_mm.structures import VideoTextSample
 
 
@@ -60,20 +61,22 @@ class TaskHead(BaseModule):
         """Join a field of the samples, one entry a row of the logits, on their device.
 
         Raises:
-            ValueError: If a sample has no such field, or there are more or fewer entries than rows.
+            OptionError: If a sample has no such field, or there are more or fewer entries than rows.
         """
         labels = self.joined(data_samples, field, logits.device)
         if len(labels) != len(logits):
-            raise ValueError(f"{type(self).__name__} needs {field} for each of {len(logits)} texts, got {len(labels)}.")
+            raise OptionError(
+                f"{type(self).__name__} needs {field} for each of {len(logits)} texts, got {len(labels)}."
+            )
         return labels
 
     def joined(self, data_samples: list[VideoTextSample], field: str, device: torch.device) -> Tensor:
         """Join a field of the samples along its first axis.
 
         Raises:
-            ValueError: If a sample has no such field.
+            OptionError: If a sample has no such field.
         """
         for sample in data_samples:
             if field not in sample:
-                raise ValueError(f"{type(self).__name__} needs {field} to train on, got none for {sample.path}.")
+                raise OptionError(f"{type(self).__name__} needs {field} to train on, got none for {sample.path}.")
         return torch.from_numpy(np.concatenate([sample.get(field) for sample in data_samples])).to(device)

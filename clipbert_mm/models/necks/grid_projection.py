@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 
+from clipbert_mm.errors import OptionError
 from clipbert_mm.registry import MODELS
 
 
@@ -35,11 +36,11 @@ class GridProjection(BaseModule):
             Grid features (B·K·T, D, H'/2, W'/2).
 
         Raises:
-            ValueError: If the map has another number of channels, or fewer than two rows or columns.
+            OptionError: If the map has another number of channels, or fewer than two rows or columns.
         """
         last = maps if isinstance(maps, Tensor) else maps[-1]
         if last.ndim != 4 or last.shape[1] != self.in_channels or min(last.shape[-2:]) < 2:
-            raise ValueError(
+            raise OptionError(
                 f"GridProjection expects a map of shape (N, {self.in_channels}, >= 2, >= 2), got {tuple(last.shape)}. Set "
                 "its in_channels to those of the backbone's last stage; enlarge the frames if the map is too small."
             )

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from transformers import AutoTokenizer
 
-from clipbert_mm.datasets.annotations import AnnotationError
 from clipbert_mm.datasets.transforms import MaskTokens, Tokenize
 from clipbert_mm.datasets.transforms.text import train_wordpiece
+from clipbert_mm.errors import AnnotationError
 from clipbert_mm.structures import IGNORED
 
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "red", "star", "##s", "circle", "then", ","]

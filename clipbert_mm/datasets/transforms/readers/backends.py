@@ -11,6 +11,7 @@ from clipbert_mm.datasets.transforms.readers.gif_reader import GifReader, is_gif
 from clipbert_mm.datasets.transforms.readers.opencv_reader import OpenCVReader
 from clipbert_mm.datasets.transforms.readers.pyav_reader import PyAVReader
 from clipbert_mm.datasets.transforms.readers.torchcodec_reader import TorchCodecReader
+from clipbert_mm.errors import BackendError, OptionError
 
 BACKENDS: dict[str, Callable[[str, int], VideoReader]] = {
     "pyav": PyAVReader,
@@ -28,19 +29,15 @@ MODULES = {
 """What is imported, and the command that installs it."""
 
 
-class BackendError(RuntimeError):
-    """A library for videos that is not there, or does not work."""
-
-
 def check_backend(backend: str) -> None:
     """See that a library can be used.
 
     Raises:
-        ValueError: If there is none of this name.
+        OptionError: If there is none of this name.
         BackendError: If it is not installed, or does not find what it needs.
     """
     if backend not in BACKENDS:
-        raise ValueError(f"OpenVideo expects backend {', '.join(BACKENDS)}, got {backend!r}.")
+        raise OptionError(f"OpenVideo expects backend {', '.join(BACKENDS)}, got {backend!r}.")
     module, command = MODULES[backend]
     package = module.partition(".")[0]
     if find_spec(package) is None:

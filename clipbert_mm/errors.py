@@ -1,0 +1,102 @@
+"""Errors that a user can act on. All that this package raises on purpose are a ClipBertError, which tools print as one line."""
+
+import reprlib
+from typing import Any
+
+QUOTED = 200
+"""Most letters of a user's data that a message repeats at one place."""
+
+
+class ClipBertError(Exception):
+    """The base of all errors that a user can act on; the message says who, expected, got, and what to do."""
+
+
+class OptionError(ClipBertError, ValueError):
+    """An option, setting or argument that cannot be used."""
+
+
+class UnknownNameError(ClipBertError, KeyError):
+    """A name that is not registered."""
+
+    def __str__(self) -> str:
+        """Return the message; a KeyError would put it in quotes."""
+        return str(self.args[0]) if self.args else ""
+
+
+class AnnotationError(ClipBertError, ValueError):
+    """An annotation file, or what it points to, that cannot be used."""
+
+
+class BrokenMediaError(ClipBertError, RuntimeError):
+    """A video or image that cannot be read.
+
+    Args:
+        path: The file.
+        reason: What is wrong with it; empty where torch passes on a worker's error, whose whole text it gives as ``path``.
+    """
+
+    def __init__(self, path: str, reason: str = "") -> None:
+        super().__init__(path, reason)
+        self.path = path
+        self.reason = reason
+
+    def __str__(self) -> str:
+        """Name the file and what is wrong with it."""
+        return f"cannot read {printable(self.path)}: {self.reason}" if self.reason else self.path
+
+
+class StorageError(ClipBertError, RuntimeError):
+    """A storage of many files, such as an LMDB, that cannot be used, so that none of its files can be read."""
+
+
+class CheckpointError(ClipBertError, ValueError):
+    """A checkpoint that cannot be read, does not fit, or cannot be written."""
+
+
+class GalleryError(ClipBertError, ValueError):
+    """An index of videos, or stored results, that cannot be used."""
+
+
+class BusyFolderError(ClipBertError, RuntimeError):
+    """A folder that another process is writing to."""
+
+
+class WorkerError(ClipBertError, RuntimeError):
+    """A process that loads data and hung, crashed or was killed."""
+
+
+class NotFiniteError(ClipBertError, FloatingPointError):
+    """A loss, score or weight that is NaN or infinite."""
+
+
+class BackendError(ClipBertError, RuntimeError):
+    """A library that is not installed, or does not work."""
+
+
+def quoted(value: Any, limit: int = QUOTED) -> str:  # noqa: ANN401
+    """Return a user's value for a message, at most about ``limit`` letters of it.
+
+    >>> quoted("a red circle")
+    "'a red circle'"
+    >>> quoted("a" * 1000, limit=20)
+    "'aaaaaaaaaaaaa... (1,000 letters)"
+    """
+    if isinstance(value, str):
+        whole = repr(value[:limit])
+        if len(value) <= limit and len(whole) <= 2 * limit:
+            return whole
+        return f"{whole[: max(limit - 6, 0)]}... ({len(value):,} letters)"
+    short = reprlib.Repr()
+    short.maxlevel, short.maxdict, short.maxlist, short.maxtuple, short.maxset = 3, 8, 8, 8, 8
+    short.maxstring = short.maxother = short.maxlong = 60
+    text = short.repr(value)
+    return text if len(text) <= limit else f"{text[:limit]}..."
+
+
+def printable(path: str) -> str:
+    r"""Return a path that any terminal can print; bytes that are no UTF-8 are escaped.
+
+    >>> print(printable("caf\udce9.mp4"))
+    caf\xe9.mp4
+    """
+    return path.encode(errors="surrogateescape").decode(errors="backslashreplace")
