@@ -9,10 +9,10 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/installed
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help setup demo test lint docs format clean
+.PHONY: help setup demo test test-faults lint docs format clean
 
 help:  ## list the targets
-	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' Makefile
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile
 
 setup: $(STAMP)  ## make .venv with the package (editable) and all that the demo and the tests need
 
@@ -33,6 +33,14 @@ demo: setup  ## train and try a small model on the embedded Shapes world (option
 
 test: lint docs  ## lint, the site, then all tests and doctests (options: ARGS="...")
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto $(ARGS)
+
+# Of media N files, of each other kind three twentieths of that: 2,000 and 300.
+N ?= 2000
+
+test-faults: setup  ## feed N=2000 damaged media, and of each other kind 15 % of that, to the package; kill trainings
+	OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive $(BIN)/python tests/damage/run.py --media-count $(N) \
+	--count $$(( $(N) * 3 / 20 )) $(ARGS)
+	OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -m faults
 
 lint: setup  ## formatting, lint rules and types
 	$(BIN)/python -m ruff format --check .
