@@ -20,8 +20,15 @@ class SampleClips(BaseTransform):
     training, and testing), or in the middle (one clip; testing in Tables 1, 2, 5 and 6). One uniform clip is the middle one.
     In a video shorter than a clip, each clip is the whole video.
 
+    Clips are measured in seconds of the video: a frame wanted at time t is the one on screen at t, whatever the frame rate does
+    meanwhile. Where ``frame_times`` is missing or None, the rate is constant, and frame i is on screen from i / avg_fps on.
+
     Required Keys:
         total_frames, avg_fps, rng (for random clips)
+
+    Optional Keys:
+        frame_times (float64, (total_frames,)): when each frame appears, in seconds after the first; with duration, the seconds
+        from there to the end of the last frame
 
     Added Keys:
         frame_inds (int64, (K·T,)), num_clips, clip_len, clip_times (start and end in seconds, (K, 2))
@@ -33,7 +40,8 @@ class SampleClips(BaseTransform):
         mode: "random", "uniform" or "middle".
         compat: None, or "official" for the frames that the paper's release takes: uniform clip i of K starts at room · i / K,
             so that the end is never seen; its middle clip starts at room / 3; and the frames of a clip go from its first to
-            its last, by truncation, where ours stand in the middle of their shares of the clip.
+            its last, by truncation, where ours stand in the middle of their shares of the clip. It counts frames and takes the
+            rate for constant in every video.
 
     Raises:
         OptionError: If an argument is out of range.
@@ -65,23 +73,31 @@ class SampleClips(BaseTransform):
 
     def transform(self, results: dict[str, Any]) -> dict[str, Any]:
         """Add the frame indices of the clips."""
-        total, fps = results["total_frames"], results["avg_fps"]
-        length = self.clip_seconds * fps  # in source frames, as all that follows
+        total, fps, times = results["total_frames"], results["avg_fps"], results.get("frame_times")
+        by_time = times is not None and self.compat is None
+        # What follows counts seconds, or source frames where the rate is constant.
+        rate, end = (1.0, results["duration"]) if by_time else (fps, total)
+        length = self.clip_seconds * rate
         if self.compat is None:
-            length = min(length, total)
+            length = min(length, end)
             # Each frame stands in the middle of its share of the clip; so T = 1 takes the clip's middle frame.
             offsets = (np.arange(self.num_frames) + 0.5) * length / self.num_frames  # (T,)
         else:
             offsets = np.linspace(0, length - 1, self.num_frames)  # (T,)
-        starts = self.clip_starts(max(total - length, 0.0), results.get("rng"))  # (K,)
+        starts = self.clip_starts(max(end - length, 0.0), results.get("rng"))  # (K,)
         wanted = starts[:, None] + offsets  # (K, T)
-        results["frame_inds"] = np.clip(wanted.astype(np.int64), 0, total - 1).reshape(-1)
+        inds = np.searchsorted(times, wanted, side="right") - 1 if by_time else wanted.astype(np.int64)
+        spans = np.stack([starts, np.minimum(starts + length, end)], axis=1)  # (K, 2)
+        results["frame_inds"] = np.clip(inds, 0, total - 1).reshape(-1)
         results["num_clips"], results["clip_len"] = self.num_clips, self.num_frames
-        results["clip_times"] = np.stack([starts, np.minimum(starts + length, total)], axis=1) / fps
+        if times is not None and not by_time:  # frames chosen by their number: from when to when they are on screen
+            results["clip_times"] = np.interp(spans, np.arange(total + 1), np.append(times, results["duration"]))
+        else:
+            results["clip_times"] = spans / rate
         return results
 
     def clip_starts(self, room: float, rng: np.random.Generator | None) -> np.ndarray:
-        """Choose the starts of the clips, (K,), within [0, room], in source frames.
+        """Choose the starts of the clips, (K,), within [0, room].
 
         >>> SampleClips(num_clips=3, num_frames=2, mode="uniform").clip_starts(9.0, None).tolist()
         [0.0, 4.5, 9.0]

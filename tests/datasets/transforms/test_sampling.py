@@ -207,3 +207,97 @@ def test_official_uniform_clips_never_see_the_end_and_ours_do(clips: int):
     assert official["clip_times"].max() == pytest.approx(30 - 29 / clips)
     assert official["frame_inds"].max() < total - (total - fps) / clips
     assert sample(total, fps, clips, 2)["clip_times"].max() == pytest.approx(30)
+
+
+def sample_by_number(total: int, fps: float, seed: int, **options) -> tuple[np.ndarray, np.ndarray]:
+    """The arithmetic as it was before there were time stamps: frame_inds and clip_times."""
+    sampler, rng = SampleClips(**options), np.random.default_rng(seed)
+    length = sampler.clip_seconds * fps
+    if sampler.compat is None:
+        length = min(length, total)
+        offsets = (np.arange(sampler.num_frames) + 0.5) * length / sampler.num_frames
+    else:
+        offsets = np.linspace(0, length - 1, sampler.num_frames)
+    starts = sampler.clip_starts(max(total - length, 0.0), rng)
+    wanted = starts[:, None] + offsets
+    inds = np.clip(wanted.astype(np.int64), 0, total - 1).reshape(-1)
+    return inds, np.stack([starts, np.minimum(starts + length, total)], axis=1) / fps
+
+
+@pytest.mark.parametrize("compat", [None, "official"])
+@pytest.mark.parametrize("mode", ["random", "uniform", "middle"])
+def test_m1_a_constant_rate_gives_the_very_frames_of_before(mode: str, compat: str | None):
+    draw = np.random.default_rng(0)
+    for seed in range(700):
+        total, fps = int(draw.integers(1, 5000)), float(draw.choice([24000 / 1001, 25, 30000 / 1001, 60, 12.5, 1, 0.3]))
+        options = dict(
+            num_clips=1 if mode == "middle" else int(draw.integers(1, 33)),
+            num_frames=int(draw.integers(1, 17)),
+            clip_seconds=float(draw.choice([0.1, 0.5, 1, 2, 1 / 3, 20])),
+            mode=mode,
+            compat=compat,
+        )
+        inds, times = sample_by_number(total, fps, seed, **options)
+        for more in ({}, dict(frame_times=None, duration=total / fps)):  # {}: as a reader of someone else's has it
+            video = dict(total_frames=total, avg_fps=fps, rng=np.random.default_rng(seed)) | more
+            found = SampleClips(**options).transform(video)
+            assert found["frame_inds"].dtype == inds.dtype
+            assert found["frame_inds"].tobytes() == inds.tobytes()
+            assert found["clip_times"].tobytes() == times.tobytes()
+
+
+def uneven_video(rng: np.random.Generator) -> dict:
+    """A video whose frames are on screen for 1 to 4000 ms each."""
+    shown = rng.integers(1, rng.choice([5, 60, 4000]), int(rng.integers(1, 200)))  # milliseconds
+    times = np.concatenate([[0], np.cumsum(shown)]) / 1000
+    # The mean rate is what a header says, which may be anything.
+    return dict(
+        total_frames=len(shown),
+        avg_fps=float(rng.choice([25, 1000])),
+        frame_times=times[:-1],
+        duration=float(times[-1]),
+    )
+
+
+def test_m1_uneven_frames_are_those_on_screen_at_the_wanted_seconds():
+    rng = np.random.default_rng(1)
+    for seed in range(300):
+        video = uneven_video(rng)
+        clips, frames, seconds = int(rng.integers(1, 9)), int(rng.integers(1, 5)), float(rng.choice([0.05, 1, 2, 700]))
+        mode = ("uniform", "random")[seed % 2]
+        sampler = SampleClips(num_clips=clips, num_frames=frames, clip_seconds=seconds, mode=mode)
+        found = sampler.transform(video | dict(rng=np.random.default_rng(seed)))
+        duration, length = video["duration"], min(seconds, video["duration"])
+        room = duration - length
+        starts = (
+            np.sort(np.random.default_rng(seed).uniform(0, room, clips))
+            if mode == "random"
+            else (np.array([room / 2]) if clips == 1 else np.linspace(0, room, clips))
+        )
+        assert found["clip_times"] == pytest.approx(np.stack([starts, starts + length], axis=1))
+        ends = [*video["frame_times"][1:], duration]
+        for row, start in zip(found["frame_inds"].reshape(clips, frames), starts, strict=True):
+            for t, index in enumerate(row):
+                wanted = start + length * (2 * t + 1) / (2 * frames)
+                assert video["frame_times"][index] <= wanted + 1e-9, "it has appeared by then"
+                assert wanted - 1e-9 <= ends[index], "the next one has not"
+
+
+def test_m1_uneven_frames_by_hand():
+    # Three frames: on screen from 0, 0.1 and 9 s on; the video ends at 10 s.
+    video = dict(total_frames=3, avg_fps=25.0, frame_times=np.array([0, 0.1, 9.0]), duration=10.0)
+    found = SampleClips(num_clips=3, num_frames=2, mode="uniform").transform(dict(video))
+    assert found["frame_inds"].tolist() == [1, 1, 1, 1, 2, 2]
+    assert found["clip_times"].tolist() == [[0.0, 1.0], [4.5, 5.5], [9.0, 10.0]]
+    # A clip longer than the video is the whole of it, by time: at 2.5 and 7.5 s, not the first and the last third.
+    found = SampleClips(num_clips=2, num_frames=2, clip_seconds=60, mode="uniform").transform(dict(video))
+    assert found["frame_inds"].tolist() == [1, 1, 1, 1]
+    assert found["clip_times"].tolist() == [[0.0, 10.0]] * 2
+
+
+def test_m1_the_released_rule_counts_frames_and_its_clips_are_named_by_their_time():
+    video = dict(total_frames=4, avg_fps=2.0, frame_times=np.array([0, 1.0, 5.0, 6.0]), duration=8.0)
+    options = dict(num_clips=2, num_frames=2, mode="uniform", compat="official")
+    found = SampleClips(**options).transform(dict(video))
+    assert found["frame_inds"].tolist() == sample_by_number(4, 2.0, 0, **options)[0].tolist() == [0, 1, 1, 2]
+    assert found["clip_times"].tolist() == [[0.0, 5.0], [1.0, 6.0]]
