@@ -73,7 +73,8 @@ class SampleClips(BaseTransform):
 
     def transform(self, results: dict[str, Any]) -> dict[str, Any]:
         """Add the frame indices of the clips."""
-        total, fps, times = results["total_frames"], results["avg_fps"], results.get("frame_times")
+        total, fps = results["total_frames"], results["avg_fps"]
+        times: Any = results.get("frame_times")
         by_time = times is not None and self.compat is None
         # What follows counts seconds, or source frames where the rate is constant.
         rate, end = (1.0, results["duration"]) if by_time else (fps, total)
