@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 import lmdb
 from mmengine import fileio
 
-from clipbert_mm.errors import BrokenMediaError, StorageError
+from clipbert_mm.errors import BrokenMediaError, StorageError, printable
 
 LONGEST_KEY = 511
 """Bytes of the longest key that an LMDB takes."""
@@ -187,7 +187,8 @@ def list_names(folder: str) -> list[str]:
     Where there is no such folder, the list is empty.
 
     Raises:
-        StorageError: If its file backend lists nothing, or it is an LMDB that cannot be opened.
+        StorageError: If its file backend lists nothing, it is an LMDB that cannot be opened, or a folder below cannot be
+            listed.
     """
     if is_address(folder):
         listing = getattr(_backend(folder), "list_dir_or_file", None)
@@ -202,13 +203,69 @@ def list_names(folder: str) -> list[str]:
                 if not bytes(key).startswith(prefix):
                     break
                 names.append(bytes(key)[len(prefix) :].decode(errors="surrogateescape"))
+    elif os.path.isdir(folder):
+        names = [os.path.relpath(path, folder).replace(os.sep, "/") for path in walk_files(folder)]
     else:
-        names = [
-            os.path.relpath(os.path.join(parent, name), folder).replace(os.sep, "/")
-            for parent, _, files in os.walk(folder, followlinks=True)
-            for name in files
-        ]
+        names = []
     return sorted(name for name in names if not any(part.startswith(".") for part in name.split("/")))
+
+
+def walk_files(folder: str, enter: Callable[[str], bool] = lambda folder: True) -> Iterator[str]:
+    """List the files below a folder of the file system, folder by folder, without hidden ones.
+
+    Links are followed, but each real folder is listed once, however many links lead to it, by its own name where it has one
+    below ``folder``. A link to a file is a file, and so is a link to nothing, which whoever reads it will name. Pipes, sockets
+    and devices are no files. A name that is not UTF-8 has its bytes as surrogates, as ``os.fsdecode`` gives them.
+
+    Args:
+        folder: Where to begin.
+        enter: Is asked for each folder below whether to look into it.
+
+    Yields:
+        Paths that begin with ``folder``.
+
+    Raises:
+        StorageError: If a folder cannot be listed; without its files the list would not be whole.
+    """
+    seen: set[tuple[int, int]] = set()
+    folders: list[str] = [folder]
+    links: list[str] = []
+    while folders or links:
+        folder = folders.pop() if folders else links.pop(0)  # real folders first
+        try:
+            status = os.stat(folder)
+            if (status.st_dev, status.st_ino) in seen:
+                continue
+            seen.add((status.st_dev, status.st_ino))
+            found = _list_folder(folder)
+        except OSError as error:
+            raise StorageError(
+                f"The folder {printable(error.filename or folder)} cannot be listed: {error.strerror}. Make it readable, mount "
+                "it, or move it away."
+            ) from error
+        for path, kind in found:
+            if kind == "file":
+                yield path
+        below = [(path, kind) for path, kind in found if kind != "file" and enter(path)]
+        folders += [path for path, kind in reversed(below) if kind == "folder"]
+        links += [path for path, kind in below if kind == "link"]
+
+
+def _list_folder(folder: str) -> list[tuple[str, str]]:
+    """Return the paths in a folder, sorted, each a "file", a "folder" or a "link" to a folder."""
+    found = []
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.name.startswith("."):
+                continue
+            linked = entry.is_symlink()
+            if entry.is_dir():
+                kind = "link" if linked else "folder"
+            else:
+                kind = "file" if entry.is_file() or (linked and not os.path.exists(entry.path)) else ""
+            if kind:
+                found.append((entry.path, kind))
+    return sorted(found)
 
 
 def missing_media(paths: Sequence[str]) -> list[str]:

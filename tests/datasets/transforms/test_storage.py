@@ -1,13 +1,16 @@
 """Storage: a file is the same file wherever it lies, and what is not there is named."""
 
+import errno
 import multiprocessing
 import os
+import socket
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import av
 import lmdb
@@ -25,6 +28,7 @@ from clipbert_mm.datasets.transforms.storage import (
     read_bytes,
     split_lmdb,
     stamp_media,
+    walk_files,
 )
 
 VIDEOS = ("train_00000", "train_00001", "test_00000")
@@ -296,6 +300,72 @@ def test_names_are_listed_wherever_they_lie(tmp_path: Path):
         assert list_names(f"{root}") == ["a/1.jpg", "a/2.jpg", "ab/1.jpg", "b.jpg"]
         assert list_names(f"{root}/a") == ["1.jpg", "2.jpg"]
         assert list_names(f"{root}/none") == []
+
+
+def make_files(folder: Path, names: Sequence[str]) -> Path:
+    """Write files of one byte below a folder."""
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(b"1")
+    return folder
+
+
+def listed(folder: Path, **options: Any) -> list[str]:
+    """Return what is below a folder, relative to it."""
+    return [os.path.relpath(path, folder) for path in walk_files(str(folder), **options)]
+
+
+def test_files_are_listed_folder_by_folder(tmp_path: Path):
+    folder = make_files(tmp_path / "v", ["b/z.mp4", "b/c/x.mp4", "a/y.mp4", "w.mp4", ".git/config", "a/.y.mp4.part"])
+    (folder / "empty").mkdir()
+    assert listed(folder) == ["w.mp4", "a/y.mp4", "b/z.mp4", "b/c/x.mp4"]
+    assert listed(folder, enter=lambda path: os.path.basename(path) != "b") == ["w.mp4", "a/y.mp4"]
+    assert list(walk_files(f"{folder}/a")) == [f"{folder}/a/y.mp4"]
+
+
+def test_a_real_folder_is_listed_once_by_its_own_name(tmp_path: Path):
+    folder = make_files(tmp_path / "v", ["a.mp4", "z/b.mp4"])
+    make_files(tmp_path / "disk", ["c.mp4", "below/d.mp4"])
+    (folder / "loop").symlink_to(folder)
+    (folder / "a_link").symlink_to(folder / "z")  # comes before what it leads to
+    (folder / "z" / "up").symlink_to("..")
+    for name in ("disk", "disk again"):
+        (folder / name).symlink_to(tmp_path / "disk")
+    (folder / "one.mp4").symlink_to(tmp_path / "disk" / "c.mp4")
+    (folder / "gone.mp4").symlink_to(tmp_path / "nowhere.mp4")
+    assert listed(folder) == ["a.mp4", "gone.mp4", "one.mp4", "z/b.mp4", "disk/c.mp4", "disk/below/d.mp4"]
+
+
+def test_pipes_and_sockets_are_no_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    folder = make_files(tmp_path / "v", ["a.mp4"])
+    os.mkfifo(folder / "pipe.mp4")
+    (folder / "device.mp4").symlink_to(os.devnull)
+    with socket.socket(socket.AF_UNIX) as own:
+        monkeypatch.chdir(folder)  # a socket's path is short
+        own.bind("socket.mp4")
+        assert listed(folder) == ["a.mp4"]
+
+
+def test_names_that_are_not_utf8_are_listed(tmp_path: Path):
+    name = os.fsdecode(b"caf\xe9.mp4")
+    folder = make_files(tmp_path / "v", [name])
+    assert listed(folder) == list_names(str(folder)) == [name]
+
+
+def test_a_folder_that_cannot_be_listed_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    folder, real = make_files(tmp_path / "v", ["a.mp4", "far/b.mp4"]), os.scandir
+
+    def scandir(path: str) -> Any:
+        if path.endswith("far"):  # as root may list every folder of this disk
+            raise PermissionError(errno.EACCES, "Permission denied", path)
+        return real(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    with pytest.raises(
+        StorageError, match=f"The folder {folder}/far cannot be listed: Permission denied. Make it readable"
+    ):
+        list_names(str(folder))
+    assert listed(folder, enter=lambda path: not path.endswith("far")) == ["a.mp4"]
 
 
 def test_a_stamp_tells_what_has_changed(tmp_path: Path):
