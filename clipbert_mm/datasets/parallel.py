@@ -1,18 +1,25 @@
-"""Work on many files in processes that may hang or crash, as decoders do on some broken files."""
+"""Work on many files in processes that may hang, crash or take all memory, as decoders do on some broken files."""
 
 import multiprocessing
 import os
+import resource
 import signal
+import threading
 import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import BaseContext
+from pathlib import Path
 from typing import Any, NamedTuple
+
+from clipbert_mm.errors import ClipBertError, WorkerError, quoted
 
 PRELOADED = ["clipbert_mm.datasets.scanning", "clipbert_mm.datasets.reencoding"]
 """What the processes need, imported once for all of them."""
+MEMORY = 2 * 2**30
+"""Bytes of memory that one job may take."""
 
 
 class Outcome(NamedTuple):
@@ -31,11 +38,13 @@ class Outcome(NamedTuple):
     timed_out: bool = False
 
 
-def _serve(connection: Connection) -> None:
+def _serve(connection: Connection, memory: int) -> None:
     """Answer jobs until there are no more; in a process of its own."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C ends the process that asked, which ends this one
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     with open(os.devnull, "w") as nowhere:
         os.dup2(nowhere.fileno(), 2)  # decoders write there of every broken file, which its outcome names
+    limit_memory(memory)
     connection.send(("ready", None))
     while True:
         try:
@@ -44,17 +53,39 @@ def _serve(connection: Connection) -> None:
             return
         try:
             answer = ("value", function(job))
-        except Exception:  # raised again in the process that asked
-            answer = ("error", traceback.format_exc())
+        except MemoryError:
+            answer = ("trouble", f"it takes more than {memory / 2**30:.3g} GiB of memory")
+        except (ClipBertError, OSError) as error:  # raised again in the process that asked, as what follows
+            answer = ("error", error)
+        except Exception:
+            answer = ("defect", traceback.format_exc())
         connection.send(answer)
+
+
+def _end_with_parent() -> None:
+    """End this process, whatever it does, when the one that asked is gone, so that none writes on after a kill."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        wait([parent.sentinel])
+        os._exit(1)
+
+
+def limit_memory(more: int) -> None:
+    """Let this process take so many bytes of memory more; what asks for more is refused. It does so on Linux alone."""
+    status = Path("/proc/self/status")
+    if status.exists():
+        held = next(line.split()[1] for line in status.read_text().splitlines() if line.startswith("VmData"))  # KiB
+        hard = resource.getrlimit(resource.RLIMIT_DATA)[1]
+        limit = int(held) * 1024 + more
+        resource.setrlimit(resource.RLIMIT_DATA, (limit if hard == resource.RLIM_INFINITY else min(limit, hard), hard))
 
 
 class _Worker:
     """A process and its job, whose time counts from when the process is ready for it."""
 
-    def __init__(self, context: BaseContext) -> None:
+    def __init__(self, context: BaseContext, memory: int) -> None:
         self.connection, theirs = context.Pipe()
-        self.process = context.Process(target=_serve, args=(theirs,), daemon=True)  # type: ignore[attr-defined]
+        self.process = context.Process(target=_serve, args=(theirs, memory), daemon=True)  # type: ignore[attr-defined]
         self.process.start()
         theirs.close()
         self.ready = False
@@ -77,6 +108,8 @@ class _Worker:
             self.process.kill()
             self.process.join(5)  # not for ever: one that waits for a dead network disk cannot even be killed
         code = self.process.exitcode or 0
+        if code == -signal.SIGKILL:
+            return "signal SIGKILL, perhaps from the system for want of memory"
         return f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
 
     def kill(self) -> None:
@@ -85,22 +118,28 @@ class _Worker:
         self.end()
 
 
-def run_each(function: Callable[[Any], Any], jobs: Iterable[Any], *, workers: int, timeout: float) -> Iterator[Outcome]:
+def run_each(
+    function: Callable[[Any], Any], jobs: Iterable[Any], *, workers: int, timeout: float, memory: int = MEMORY
+) -> Iterator[Outcome]:
     """Call a function on each job in processes of its own, in whatever order they are done.
 
-    A process that hangs or crashes is replaced and its job named; the others go on.
+    A process that hangs, crashes or takes too much memory costs its job, which is named; the others go on. No process outlives
+    the one that called.
 
     Args:
         function: A function that can be imported by its name.
         jobs: What it is called with.
         workers: Number of processes.
         timeout: Seconds that one job may take.
+        memory: Bytes of memory that one job may take.
 
     Yields:
         What became of each job.
 
     Raises:
-        RuntimeError: If the function raises, with its traceback, or no process can be started.
+        ClipBertError: If the function raises one, or an OSError; the same is raised here.
+        WorkerError: If no process can be started.
+        RuntimeError: If the function raises anything else, with its traceback.
     """
     methods = multiprocessing.get_all_start_methods()
     context = multiprocessing.get_context("forkserver" if "forkserver" in methods else "spawn")
@@ -110,7 +149,7 @@ def run_each(function: Callable[[Any], Any], jobs: Iterable[Any], *, workers: in
     crew: list[_Worker] = []
     try:
         for job in islice(todo, workers):
-            crew.append(_Worker(context))
+            crew.append(_Worker(context, memory))
             crew[-1].give(function, job)
         while busy := [worker for worker in crew if worker.busy]:
             wait([worker.connection for worker in busy], max(0.0, min(each.seconds_left(timeout) for each in busy)))
@@ -123,7 +162,7 @@ def run_each(function: Callable[[Any], Any], jobs: Iterable[Any], *, workers: in
                 following = list(islice(todo, 1))
                 if following and outcome.trouble:  # its process is gone
                     crew.remove(worker)
-                    crew.append(_Worker(context))
+                    crew.append(_Worker(context, memory))
                 if following:
                     next(each for each in crew if not each.busy).give(function, following[0])
     finally:
@@ -139,12 +178,17 @@ def _look_at(worker: _Worker, timeout: float) -> Outcome | None:
         except (EOFError, ConnectionResetError):
             how = worker.end()
             if not worker.ready:
-                raise RuntimeError(f"A process could not be started: it ended with {how}.") from None
+                raise WorkerError(f"A process could not be started: it ended with {how}.") from None
             return Outcome(worker.job, trouble=f"the decoder ended its process ({how})")
         if kind == "value":
             return Outcome(worker.job, value)
+        if kind == "trouble":
+            worker.kill()  # who knows what it still holds
+            return Outcome(worker.job, trouble=value)
         if kind == "error":
-            raise RuntimeError(f"{worker.job}: {value}")
+            raise value
+        if kind == "defect":
+            raise RuntimeError(f"{quoted(worker.job)}: {value}")
         worker.ready, worker.since = True, time.monotonic()
     elif worker.ready and worker.seconds_left(timeout) <= 0:
         worker.kill()
