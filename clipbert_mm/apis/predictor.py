@@ -183,7 +183,9 @@ def read_media(steps: Sequence[Any], path: str) -> Media:
     results: dict[str, Any] = dict(path=path)
     for step in steps:
         results = step(results)
-    seconds = results["total_frames"] / results["avg_fps"] if "avg_fps" in results else None
+    seconds = results.get("duration")
+    if seconds is None and "avg_fps" in results:  # opened by a transform that takes the rate for constant
+        seconds = results["total_frames"] / results["avg_fps"]
     return Media(results["frames"], results.get("clip_times"), tuple(results["content_shape"]), seconds)
 
 

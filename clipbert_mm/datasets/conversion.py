@@ -279,9 +279,19 @@ def write_records(records: Iterable[Mapping[str, Any]], path: str | os.PathLike)
     count = 0
     with written_whole(path) as file:
         for record in records:
-            file.write(json.dumps(record, ensure_ascii=False) + "\n")
+            file.write(json_line(record))
             count += 1
     return count
+
+
+def json_line(record: Mapping[str, Any]) -> str:
+    r"""Return a record as a line of JSON in UTF-8; bytes of a file's name that are none are escaped, and come back at reading.
+
+    >>> print(json_line({"video": "café \udce9.mp4"}), end="")
+    {"video": "café \udce9.mp4"}
+    """
+    text = json.dumps(record, ensure_ascii=False)
+    return text.encode(errors="backslashreplace").decode() + "\n"
 
 
 def most_common_answers(answers: Iterable[str], size: int) -> dict[str, int]:

@@ -1,7 +1,8 @@
 """Knowing the data: open every video, decode three of its frames, and keep a ledger of what was found.
 
-A ledger is a JSON-lines file with one object a file: ``path`` (absolute), ``status``, ``reason``, ``frames``, ``fps``,
-``seconds``, ``width``, ``height``, and ``size`` and ``mtime`` that tell whether the file has changed since.
+A ledger is a JSON-lines file with one object a file: ``path`` (absolute), ``status``, ``reason``, ``frames``, ``fps`` (on
+average), ``seconds`` (from the first frame to the end of the last), ``width``, ``height``, ``size`` and ``mtime``, which tell
+whether the file has changed since, and ``scan``, the version of the scan that looked at it.
 """
 
 import functools
@@ -16,7 +17,7 @@ import numpy as np
 from mmengine.utils import is_abs
 
 from clipbert_mm.datasets.annotations import read_records
-from clipbert_mm.datasets.conversion import write_records
+from clipbert_mm.datasets.conversion import json_line, write_records
 from clipbert_mm.datasets.parallel import run_each
 from clipbert_mm.datasets.transforms.decoding import DecodeClips
 from clipbert_mm.datasets.transforms.storage import is_address, list_names, missing_media, stamp_media
@@ -36,6 +37,8 @@ STATUSES = (
 USELESS = ("missing", "unreadable", "timeout")
 """The statuses of files that give no item."""
 IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
+SCAN = 2
+"""Version of what a scan finds. Those before it, which wrote none, took every frame rate for constant."""
 NOTHING = dict(frames=None, fps=None, seconds=None, width=None, height=None)
 
 
@@ -178,8 +181,10 @@ def probe(job: tuple[str, str]) -> dict[str, Any]:
     except BrokenMediaError as error:
         return dict(reason=error.reason)
     height, width = results["frames"].shape[2:4]
-    seconds = 0.0 if fps is None else round(total / fps, 3)
-    return dict(frames=total, fps=None if fps is None else round(fps, 4), seconds=seconds, width=width, height=height)
+    if fps is None:
+        return dict(frames=total, fps=None, seconds=0.0, width=width, height=height)
+    seconds = results.get("duration") or total / fps
+    return dict(frames=total, fps=round(total / seconds, 4), seconds=round(seconds, 3), width=width, height=height)
 
 
 def scan(
@@ -194,7 +199,7 @@ def scan(
     """Open every file, in processes of their own, and write the ledger.
 
     What an earlier ledger, or one that was interrupted, says of a file that has not changed since is taken over, save that
-    the file was missing or took too long.
+    the file was missing or took too long, or an older version of the scan looked at it.
 
     Args:
         files: The config of the transform that opens it, by each path.
@@ -216,8 +221,8 @@ def scan(
     with open(part, "a", encoding="utf-8") as lines:
         for path, status, reason, found in _look_at(todo, workers, timeout):
             size, mtime = stamps[path] or (None, None)
-            entries[path] = dict(path=path, status=status, reason=reason, **found, size=size, mtime=mtime)
-            lines.write(json.dumps(entries[path], ensure_ascii=False) + "\n")
+            entries[path] = dict(path=path, status=status, reason=reason, **found, size=size, mtime=mtime, scan=SCAN)
+            lines.write(json_line(entries[path]))
             lines.flush()
             report(len(entries), len(openers))
     for entry in entries.values():  # those taken over too, since the limits may be others
@@ -253,7 +258,7 @@ def _known(ledger: str | os.PathLike, stamps: Mapping[str, tuple[int, float] | N
         for entry in filter(None, map(_parse, lines)):  # the last line of one that was killed may be half a line
             if entry["status"] in ("missing", "timeout") or stamps.get(entry["path"]) is None:
                 continue
-            if (entry["size"], entry["mtime"]) == stamps[entry["path"]]:
+            if (entry["size"], entry["mtime"]) == stamps[entry["path"]] and entry.get("scan") == SCAN:
                 known[entry["path"]] = entry
     return known
 

@@ -53,7 +53,7 @@ def folder(tmp_path: Path, break_file: Callable) -> Path:
     cv2.imwrite(str(root / "image.png"), np.zeros((30, 40, 3), np.uint8))
     for how in ("empty", "text", "cut"):
         break_file(write_video(root / f"{how}.mp4"), how)
-    os.mkfifo(root / "hangs.mp4")  # whoever opens it waits for someone to write to it
+    os.mkfifo(root / "pipe.mp4")  # no file; whoever opened it would wait for someone to write to it
     (root / "dangling.mp4").symlink_to(root / "nowhere.mp4")
     return root
 
@@ -71,7 +71,6 @@ EXPECTED = {
     "empty.mp4": ("unreadable", "the file is empty (0 bytes)"),
     "text.mp4": ("unreadable", "not a video, or cut short"),
     "cut.mp4": ("unreadable", "not a video, or cut short"),
-    "hangs.mp4": ("timeout", "it took longer than 8 seconds"),
     "dangling.mp4": ("missing", "there is no such file"),
 }
 
@@ -92,7 +91,7 @@ def test_the_ledger_says_what_is_there(main: Callable, folder: Path, tmp_path: P
     assert said["good.mp4"] == [25, 10.0, 2.5, 64, 48]
     assert said["tall.mp4"] == [20, 10.0, 2.0, 64, 320]
     assert said["image.png"] == [1, None, 0.0, 40, 30]
-    for name in ("empty.mp4", "hangs.mp4", "dangling.mp4"):
+    for name in ("empty.mp4", "dangling.mp4"):
         assert said[name] == [None] * 5
     for name, entry in ledger.items():
         assert entry["path"] == str(folder / name)
@@ -183,6 +182,32 @@ def test_a_scan_that_was_killed_goes_on(three: dict, tmp_path: Path, probed: lis
     assert scan_here(three, ledger).keys() == {"a", "b", "c"}
     assert probed == ["c.mp4"]
     assert not part.exists()
+
+
+def test_a_file_that_hangs_the_decoder_is_named(three: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    def run(function: Callable, jobs: list[tuple[str, str]], **options: Any):
+        yield Outcome(jobs[0], trouble="it took longer than 60 seconds", timed_out=True)
+        yield Outcome(jobs[1], trouble="the decoder ended its process (signal SIGSEGV)")
+        yield Outcome(jobs[2], function(jobs[2]))
+
+    monkeypatch.setattr(scanning, "run_each", run)
+    entries = scan_here(three, tmp_path / "ledger.jsonl")
+    assert {name: (entry["status"], entry["reason"]) for name, entry in entries.items()} == {
+        "a": ("timeout", "it took longer than 60 seconds"),
+        "b": ("unreadable", "the decoder ended its process (signal SIGSEGV)"),
+        "c": ("ok", ""),
+    }
+
+
+def test_an_older_scan_is_not_taken_over(three: dict, tmp_path: Path, probed: list[str]):
+    ledger = tmp_path / "ledger.jsonl"
+    entries = list(scan_here(three, ledger).values())
+    del entries[0]["scan"]
+    ledger.write_text("\n".join(map(json.dumps, entries)))
+    assert left_out(ledger) == {}, "datasets take it"
+    probed.clear()
+    scan_here(three, ledger)
+    assert probed == ["a.mp4"]
 
 
 def test_a_timeout_is_tried_again(three: dict, tmp_path: Path, probed: list[str]):

@@ -20,6 +20,7 @@ from clipbert_mm.datasets.scanning import (
 )
 from clipbert_mm.engine.config import expect_clipbert, load_config
 from clipbert_mm.engine.errors import run_tool
+from clipbert_mm.errors import printable
 from clipbert_mm.visualization.lengths import draw_average_lengths, draw_durations
 
 SHOWN = 10
@@ -63,7 +64,7 @@ def summarise(entries: list[dict[str, Any]]) -> None:
     for status in STATUSES[1:]:
         own = [entry for entry in entries if entry["status"] == status]
         for entry in own[:SHOWN]:
-            print(f"  {status}: {entry['path']}: {entry['reason']}")
+            print(f"  {status}: {printable(entry['path'])}: {entry['reason']}")
         if len(own) > SHOWN:
             print(f"  {status}: {len(own) - SHOWN:,} more, see the ledger")
 

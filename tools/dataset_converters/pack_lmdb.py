@@ -13,7 +13,7 @@ import lmdb
 
 from clipbert_mm.datasets.transforms.storage import LONGEST_KEY, close_lmdbs, list_names
 from clipbert_mm.engine.errors import run_tool
-from clipbert_mm.errors import OptionError
+from clipbert_mm.errors import OptionError, StorageError, printable
 
 PAGE = 4096
 BATCH = 64 << 20
@@ -23,19 +23,21 @@ BATCH = 64 << 20
 def choose_keys(folder: Path, keep_ending: bool) -> dict[bytes, Path]:
     """Return the file of each key, sorted by key."""
     if not folder.is_dir() or (folder / "data.mdb").exists():
-        raise FileNotFoundError(
-            f"Expected a folder of files, got {folder}: {'an LMDB' if folder.is_dir() else 'none'}."
-        )
+        found = "an LMDB" if folder.is_dir() else "none"
+        raise OptionError(f"Expected a folder of files, got {printable(str(folder))}: {found}.")
     keys: dict[bytes, Path] = {}
     for name in list_names(str(folder)):
-        key = (name if keep_ending else os.path.splitext(name)[0]).encode()
+        key = os.fsencode(name if keep_ending else os.path.splitext(name)[0])
+        shown = printable(f"{folder}/{name}")
         if len(key) > LONGEST_KEY:
-            raise OptionError(f"{folder / name}: an LMDB's keys have up to {LONGEST_KEY} bytes, got {len(key)}.")
+            raise OptionError(f"{shown}: an LMDB's keys have up to {LONGEST_KEY} bytes, got {len(key)}.")
         if key in keys:
-            raise OptionError(f"{keys[key]} and {folder / name} would have the same key. Pack them with --keep-ending.")
+            raise OptionError(
+                f"{printable(str(keys[key]))} and {shown} would have one key. Pack them with --keep-ending."
+            )
         keys[key] = folder / name
     if not keys:
-        raise FileNotFoundError(f"{folder} holds no files.")
+        raise OptionError(f"{printable(str(folder))} holds no files.")
     return dict(sorted(keys.items()))
 
 
@@ -80,7 +82,7 @@ def write(path: Path, files: dict[bytes, Path], workers: int) -> tuple[int, int]
 def check(path: Path, files: dict[bytes, Path], workers: int) -> list[str]:
     """Compare every value with its file; returns what is wrong."""
     if not (path / "data.mdb").is_file():
-        raise FileNotFoundError(f"There is no LMDB {path}.")
+        raise StorageError(f"There is no LMDB {printable(str(path))}.")
     close_lmdbs()
     wrong = []
     with (
@@ -90,12 +92,12 @@ def check(path: Path, files: dict[bytes, Path], workers: int) -> list[str]:
         for key, data in zip(files, read_ahead(list(files.values()), workers), strict=True):
             value = transaction.get(key)
             if value is None:
-                wrong.append(f"{key.decode()}: missing")
+                wrong.append(f"{printable(os.fsdecode(key))}: missing")
             elif value != data:
-                wrong.append(f"{key.decode()}: not the bytes of {files[key]}")
+                wrong.append(f"{printable(os.fsdecode(key))}: not the bytes of {printable(str(files[key]))}")
         for key in transaction.cursor().iternext(values=False):
             if bytes(key) not in files:
-                wrong.append(f"{bytes(key).decode(errors='replace')}: of no file in the folder")
+                wrong.append(f"{printable(os.fsdecode(bytes(key)))}: of no file in the folder")
     return wrong
 
 

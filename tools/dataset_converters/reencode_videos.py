@@ -12,7 +12,7 @@ from clipbert_mm.datasets.parallel import run_each
 from clipbert_mm.datasets.reencoding import Encoding, reencode
 from clipbert_mm.datasets.transforms.storage import list_names, stamp_media
 from clipbert_mm.engine.errors import run_tool
-from clipbert_mm.errors import OptionError
+from clipbert_mm.errors import OptionError, printable
 from clipbert_mm.structures import written_whole
 
 SETTINGS = ".reencoded.json"
@@ -22,13 +22,16 @@ def plan(folder: str, out: Path) -> dict[str, Path]:
     """Return the new file of each video: the same name with the ending .mp4."""
     names = list_names(folder)
     if not names:
-        raise FileNotFoundError(f"There is no folder or LMDB {folder} with files in it.")
+        raise OptionError(f"There is no folder or LMDB {printable(folder)} with files in it.")
     sources = defaultdict(list)
     for name in names:
         sources[Path(name).with_suffix(".mp4")].append(name)
     for target, own in sources.items():
         if len(own) > 1:
-            raise OptionError(f"{' and '.join(own)} of {folder} would both become {target}. Move one of them away.")
+            both = printable(" and ".join(own))
+            raise OptionError(
+                f"{both} of {printable(folder)} would become one {printable(str(target))}. Move one away."
+            )
     return {f"{folder.rstrip('/')}/{own[0]}": out / target for target, own in sources.items()}
 
 
@@ -36,7 +39,10 @@ def remember(out: Path, encoding: Encoding) -> None:
     """Note how the videos of a folder are written; a folder written otherwise is not to be mixed."""
     settings = out / SETTINGS
     if settings.is_file():
-        found = json.loads(settings.read_text())
+        try:
+            found = json.loads(settings.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise OptionError(f"{settings} does not say how the videos were written ({error}). Delete it.") from error
         if found != asdict(encoding):
             raise OptionError(
                 f"{out} holds videos written with {found}, expected {asdict(encoding)}. Give another folder."
@@ -49,7 +55,7 @@ def remember(out: Path, encoding: Encoding) -> None:
 def is_done(source: str, target: Path) -> bool:
     """Whether the new file is there, and not older than the video."""
     stamp = stamp_media(source)
-    return target.is_file() and stamp is not None and target.stat().st_mtime >= stamp[1]
+    return os.path.isfile(target) and stamp is not None and target.stat().st_mtime >= stamp[1]
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -83,7 +89,7 @@ def main(argv: list[str] | None = None) -> int:
     for number, outcome in enumerate(run_each(reencode, jobs, workers=args.workers, timeout=args.timeout), start=1):
         if trouble := outcome.trouble or outcome.value:
             broken.append(outcome.job[0])
-            print(f"broken: {outcome.job[0]}: {trouble}", flush=True)
+            print(f"broken: {printable(outcome.job[0])}: {trouble}", flush=True)
         if number % 100 == 0:
             print(f"{number:,} of {len(jobs):,}", flush=True)
     print(f"{len(targets) - len(broken):,} of {len(targets):,} videos are in {out}, {len(broken):,} are broken")
