@@ -3,8 +3,6 @@
 import errno
 import os
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any, cast
 
@@ -13,10 +11,7 @@ from torch import Tensor
 
 from clipbert_mm.checkpoint.wholeness import LAST
 from clipbert_mm.errors import CheckpointError
-from clipbert_mm.structures.files import sync_folder
-
-PART = ".part"
-"""What the name of a file ends with until it is whole."""
+from clipbert_mm.structures.files import scratch, sweep, written_whole
 
 
 def write_checkpoint(content: dict[str, Any], path: str | os.PathLike) -> int:
@@ -39,7 +34,7 @@ def write_checkpoint(content: dict[str, Any], path: str | os.PathLike) -> int:
         target.parent.mkdir(parents=True, exist_ok=True)
         if shutil.disk_usage(target.parent).free < needed:  # before the disk is filled for nothing
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        with _renamed(target) as file:
+        with written_whole(target, "wb") as file:
             sink = _Sink(file)
             try:
                 torch.save(content, cast(IO[bytes], sink))
@@ -58,24 +53,8 @@ def write_checkpoint(content: dict[str, Any], path: str | os.PathLike) -> int:
 
 def note_last(work_dir: str | os.PathLike, path: str) -> None:
     """Note in a work folder which checkpoint was written last."""
-    with _renamed(Path(work_dir) / LAST) as file:
-        file.write(path.encode())
-
-
-@contextmanager
-def _renamed(target: Path) -> Iterator[IO[bytes]]:
-    """Open a file that gets its name once it is whole and on the disk; else nothing is left of it."""
-    part = target.with_name(f".{target.name}.{os.getpid()}{PART}")
-    try:
-        with open(part, "wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(part, target)
-        sync_folder(target.parent)
-    finally:
-        with suppress(OSError):
-            part.unlink(missing_ok=True)
+    with written_whole(Path(work_dir) / LAST) as file:
+        file.write(path)
 
 
 class _Sink:
@@ -122,11 +101,11 @@ def prepare_folder(folder: str | os.PathLike) -> None:
         CheckpointError: If it cannot be made or written to.
     """
     path = Path(folder).absolute()
-    probe = path / f".probe.{os.getpid()}{PART}"
     try:
         path.mkdir(parents=True, exist_ok=True)
-        probe.touch()
-        for part in path.glob(f".*{PART}"):
+        with scratch(path, folder=False):
+            sweep(path)
+        for part in path.glob(".*.pth.[0-9]*.part"):  # of releases before 0.2
             part.unlink(missing_ok=True)
     except OSError as error:
         raise CheckpointError(

@@ -1,11 +1,9 @@
 """Smaller videos that open faster: scaled down, H.264, key frames close to one another, without sound."""
 
-import os
+import errno
 from collections.abc import Iterator
-from contextlib import suppress
 from dataclasses import dataclass
 from fractions import Fraction
-from pathlib import Path
 
 import av
 from av.container import InputContainer, OutputContainer
@@ -14,7 +12,8 @@ from av.video.stream import VideoStream
 
 from clipbert_mm.datasets.transforms.images import name_trouble
 from clipbert_mm.datasets.transforms.storage import as_file
-from clipbert_mm.errors import BrokenMediaError, OptionError
+from clipbert_mm.errors import BrokenMediaError, OptionError, printable
+from clipbert_mm.structures import made_whole
 
 TURNS = {90: ["transpose=cclock"], 180: ["hflip", "vflip"], 270: ["transpose=clock"]}
 """Filters that turn a picture by so many degrees against the clock."""
@@ -61,16 +60,20 @@ def reencode(job: tuple[str, str, Encoding]) -> str:
         What is wrong with the video; empty if it was written.
     """
     source, target, encoding = job
-    part = Path(target).with_name(f".{Path(target).name}.part")
-    part.parent.mkdir(parents=True, exist_ok=True)
     try:
-        with as_file(source) as name, _open(source, name) as video, av.open(str(part), "w", format="mp4") as new:
+        with (
+            made_whole(target) as part,
+            as_file(source) as name,
+            _open(source, name) as video,
+            av.open(str(part), "w", format="mp4") as new,
+        ):
             _transcode(source, video, new, encoding)
     except BrokenMediaError as error:
-        with suppress(FileNotFoundError):
-            part.unlink()
         return error.reason
-    os.replace(part, target)
+    except OSError as error:
+        if error.errno != errno.ENAMETOOLONG:
+            raise
+        return f"its new name is too long: {printable(target)}"
     return ""
 
 

@@ -3,10 +3,9 @@
 import json
 import logging
 import os
-import shutil
-import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -23,6 +22,7 @@ from clipbert_mm.datasets.shapes import (
     write_video,
 )
 from clipbert_mm.datasets.shapes_questions import write_image_questions, write_object_labels, write_video_questions
+from clipbert_mm.structures import made_whole
 
 VERSION = 4
 """Raised when the generator writes other files for the same seed."""
@@ -77,32 +77,29 @@ class ShapesWorld:
             raise FileExistsError(
                 f"{folder} holds something else than the Shapes world {settings}. Move it away or choose another folder."
             )
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        scratch = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".shapes-"))
-        try:
-            # Questions draw from streams of their own, so that pictures and captions do not depend on them.
-            images = self._write_images(scratch, "pretrain", self.images, "", np.random.default_rng((self.seed, 0)))
-            write_image_questions(scratch, images, np.random.default_rng((self.seed, 3)))
-            rng = np.random.default_rng((self.seed, 6))
-            held_out = self._write_images(scratch, "pretrain_test", self.test_images, "test_", rng)
-            for split, scenes in (("train", images), ("test", held_out)):
-                write_object_labels(scratch, split, scenes)
-            described = {}
-            for number, split in enumerate(("train", "test"), start=4):
-                count, captions = getattr(self, f"{split}_videos"), getattr(self, f"{split}_captions")
-                stories = self._write_videos(scratch, split, count, captions)
-                write_video_questions(scratch, split, stories, np.random.default_rng((self.seed, number)))
-                described[split] = {name: [asdict(scene) for scene in scenes] for name, scenes in stories.items()}
-            (scratch / "world.json").write_text(json.dumps({"settings": settings, "videos": described}))
-            scratch.chmod(0o755)  # mkdtemp makes it private
-            scratch.rename(folder)
-        finally:
-            shutil.rmtree(scratch, ignore_errors=True)
+        with made_whole(folder, folder=True) as part:
+            self._write_all(part, settings)
         print_log(
             f"Wrote {self.images + self.test_images} images and {self.train_videos + self.test_videos} videos to {folder}.",
             "current",
         )
         return True
+
+    def _write_all(self, folder: Path, settings: dict[str, Any]) -> None:
+        # Questions draw from streams of their own, so that pictures and captions do not depend on them.
+        images = self._write_images(folder, "pretrain", self.images, "", np.random.default_rng((self.seed, 0)))
+        write_image_questions(folder, images, np.random.default_rng((self.seed, 3)))
+        rng = np.random.default_rng((self.seed, 6))
+        held_out = self._write_images(folder, "pretrain_test", self.test_images, "test_", rng)
+        for split, scenes in (("train", images), ("test", held_out)):
+            write_object_labels(folder, split, scenes)
+        described = {}
+        for number, split in enumerate(("train", "test"), start=4):
+            count, captions = getattr(self, f"{split}_videos"), getattr(self, f"{split}_captions")
+            stories = self._write_videos(folder, split, count, captions)
+            write_video_questions(folder, split, stories, np.random.default_rng((self.seed, number)))
+            described[split] = {name: [asdict(scene) for scene in scenes] for name, scenes in stories.items()}
+        (folder / "world.json").write_text(json.dumps({"settings": settings, "videos": described}))
 
     def _write_images(
         self, folder: Path, split: str, count: int, prefix: str, rng: np.random.Generator

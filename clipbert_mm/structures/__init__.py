@@ -1,8 +1,19 @@
 """What a model predicts for and is scored on."""
 
 from clipbert_mm.structures.answers import AnnotationError, read_answers
-from clipbert_mm.structures.files import written_whole
+from clipbert_mm.structures.files import locked, made_whole, scratch, sweep, written_whole
 from clipbert_mm.structures.sizes import parse_bytes
 from clipbert_mm.structures.video_text_sample import IGNORED, VideoTextSample
 
-__all__ = ["IGNORED", "AnnotationError", "VideoTextSample", "parse_bytes", "read_answers", "written_whole"]
+__all__ = [
+    "IGNORED",
+    "AnnotationError",
+    "VideoTextSample",
+    "locked",
+    "made_whole",
+    "parse_bytes",
+    "read_answers",
+    "scratch",
+    "sweep",
+    "written_whole",
+]

@@ -13,7 +13,7 @@ from clipbert_mm.datasets.reencoding import Encoding, reencode
 from clipbert_mm.datasets.transforms.storage import list_names, stamp_media
 from clipbert_mm.engine.errors import run_tool
 from clipbert_mm.errors import OptionError, printable
-from clipbert_mm.structures import written_whole
+from clipbert_mm.structures import locked, written_whole
 
 SETTINGS = ".reencoded.json"
 
@@ -55,7 +55,25 @@ def remember(out: Path, encoding: Encoding) -> None:
 def is_done(source: str, target: Path) -> bool:
     """Whether the new file is there, and not older than the video."""
     stamp = stamp_media(source)
-    return os.path.isfile(target) and stamp is not None and target.stat().st_mtime >= stamp[1]
+    try:
+        return stamp is not None and target.stat().st_mtime >= stamp[1]
+    except OSError:  # it is not there, or its name is too long
+        return False
+
+
+def encode(targets: dict[str, Path], encoding: Encoding, workers: int | None, timeout: float) -> int:
+    """Encode the videos that are not done yet; returns how many could not be."""
+    jobs = [(source, str(target), encoding) for source, target in targets.items() if not is_done(source, target)]
+    if len(jobs) < len(targets):
+        print(f"{len(targets) - len(jobs):,} of {len(targets):,} are done already")
+    broken = 0
+    for number, outcome in enumerate(run_each(reencode, jobs, workers=workers, timeout=timeout), start=1):
+        if trouble := outcome.trouble or outcome.value:
+            broken += 1
+            print(f"broken: {printable(outcome.job[0])}: {trouble}", flush=True)
+        if number % 100 == 0:
+            print(f"{number:,} of {len(jobs):,}", flush=True)
+    return broken
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -81,18 +99,10 @@ def main(argv: list[str] | None = None) -> int:
     encoding = Encoding(height=args.height, fps=args.fps, keyframes=args.keyframes, crf=args.crf)
     out = Path(args.out)
     targets = plan(args.folder, out)
-    remember(out, encoding)
-    jobs = [(source, str(target), encoding) for source, target in targets.items() if not is_done(source, target)]
-    if len(jobs) < len(targets):
-        print(f"{len(targets) - len(jobs):,} of {len(targets):,} are done already")
-    broken = []
-    for number, outcome in enumerate(run_each(reencode, jobs, workers=args.workers, timeout=args.timeout), start=1):
-        if trouble := outcome.trouble or outcome.value:
-            broken.append(outcome.job[0])
-            print(f"broken: {printable(outcome.job[0])}: {trouble}", flush=True)
-        if number % 100 == 0:
-            print(f"{number:,} of {len(jobs):,}", flush=True)
-    print(f"{len(targets) - len(broken):,} of {len(targets):,} videos are in {out}, {len(broken):,} are broken")
+    with locked(out):
+        remember(out, encoding)
+        broken = encode(targets, encoding, args.workers, args.timeout)
+    print(f"{len(targets) - broken:,} of {len(targets):,} videos are in {out}, {broken:,} are broken")
     return 1 if broken else 0
 
 

@@ -3,12 +3,9 @@
 
 import argparse
 import os
-import tempfile
-
-import torch
 
 from clipbert_mm import __version__
-from clipbert_mm.checkpoint import read_source
+from clipbert_mm.checkpoint import read_source, write_checkpoint
 from clipbert_mm.engine.errors import run_tool
 
 
@@ -33,12 +30,7 @@ def main(argv: list[str] | None = None) -> None:
     if source.convention is not None:
         checkpoint["convention"] = source.convention.to_dict()
     checkpoint |= {key: source.rest[key] for key in ("vocabulary", "attention_heads") if key in source.rest}
-    folder = os.path.dirname(os.path.abspath(args.target))
-    os.makedirs(folder, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder, prefix=".convert-") as scratch:
-        whole = os.path.join(scratch, "whole.pth")
-        torch.save(checkpoint, whole)
-        os.replace(whole, args.target)
+    write_checkpoint(checkpoint, args.target)
     modules = dict.fromkeys(name.partition(".")[0] for name in source.tensors)
     print(
         f"{args.source} is {source.title}; {len(source.tensors)} tensors of {', '.join(modules)} are in {args.target}."

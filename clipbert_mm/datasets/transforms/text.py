@@ -2,7 +2,6 @@
 
 import functools
 import os
-import tempfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ from clipbert_mm import compat
 from clipbert_mm.datasets.annotations import read_records
 from clipbert_mm.errors import OptionError
 from clipbert_mm.registry import TRANSFORMS
-from clipbert_mm.structures import IGNORED
+from clipbert_mm.structures import IGNORED, made_whole
 
 CAPTION = '{"video": "a.mp4", "caption": "what happens in it"}'
 
@@ -38,15 +37,15 @@ def train_wordpiece(texts: Iterable[str], folder: str | os.PathLike, vocab_size:
         return folder
     trained = BertWordPieceTokenizer(lowercase=True)
     trained.train_from_iterator(texts, vocab_size=vocab_size, min_frequency=1, show_progress=False)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".tokenizer-") as scratch:
-        trained.save_model(scratch)
-        BertTokenizerFast(os.path.join(scratch, "vocab.txt")).save_pretrained(os.path.join(scratch, "new"))
-        try:
-            os.replace(os.path.join(scratch, "new"), folder)
-        except OSError:
-            if not folder.is_dir():
-                raise
+    try:
+        with made_whole(folder, folder=True) as part:
+            trained.save_model(str(part))
+            tokenizer = BertTokenizerFast(str(part / "vocab.txt"))
+            (part / "vocab.txt").unlink()  # what is saved says it all
+            tokenizer.save_pretrained(part)
+    except OSError:
+        if not folder.is_dir():
+            raise
     print_log(f"Trained a vocabulary of {trained.get_vocab_size()} word pieces, saved in {folder}.", logger="current")
     return folder
 
