@@ -20,7 +20,8 @@ class OpenVideo(BaseTransform):
         path (see :mod:`~clipbert_mm.datasets.transforms.storage` for where it may lead)
 
     Added Keys:
-        video_reader (see :class:`~clipbert_mm.datasets.transforms.readers.VideoReader`), total_frames, avg_fps
+        video_reader (see :class:`~clipbert_mm.datasets.transforms.readers.VideoReader`), and what it says of the video:
+        total_frames, avg_fps, duration, frame_times
 
     Args:
         backend: The library that decodes: "pyav", which decodes least, "decord", "opencv" or "torchcodec".
@@ -54,7 +55,7 @@ class OpenVideo(BaseTransform):
             reader.close()
             found = f"{reader.total_frames} frames at {reader.avg_fps} frames a second"
             raise BrokenMediaError(path, f"expected frames and a frame rate, got {found}")
-        return results | dict(video_reader=reader, total_frames=reader.total_frames, avg_fps=reader.avg_fps)
+        return results | dict(video_reader=reader) | reader.describe()
 
 
 @TRANSFORMS.register_module()

@@ -28,7 +28,7 @@ class FrameFolder(VideoReader):
 
     def __init__(self, paths: Sequence[str], avg_fps: float) -> None:
         self.paths = paths
-        self.total_frames, self.avg_fps = len(paths), avg_fps
+        self.total_frames, self.avg_fps, self.duration = len(paths), avg_fps, len(paths) / avg_fps
 
     def read(self, frame_inds: Sequence[int]) -> Iterator[tuple[int, np.ndarray]]:
         """Read frames; see :meth:`VideoReader.read`.
@@ -58,7 +58,7 @@ class OpenFrames(BaseTransform):
         path (of the folder; see :mod:`~clipbert_mm.datasets.transforms.storage` for where it may lead)
 
     Added Keys:
-        video_reader, total_frames, avg_fps
+        video_reader, total_frames, avg_fps, duration, frame_times
 
     Args:
         fps: Frames a second in folders without a ``fps.txt``; None if all have one.
@@ -84,7 +84,7 @@ class OpenFrames(BaseTransform):
             raise BrokenMediaError(path, "there is no such folder of frames, or it is empty")
         frames = _order_frames(path, names)
         reader = FrameFolder(frames, self.read_fps(path, names))
-        return results | dict(video_reader=reader, total_frames=reader.total_frames, avg_fps=reader.avg_fps)
+        return results | dict(video_reader=reader) | reader.describe()
 
     def read_fps(self, path: str, names: Sequence[str]) -> float:
         """Return the frames a second of a folder with these files."""

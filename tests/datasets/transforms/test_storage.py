@@ -108,7 +108,7 @@ def test_a_video_is_the_same_wherever_it_lies(world: Path, packed: Path, tmp_pat
     assert np.array_equal(decode("memory://videos/a"), wanted)
     for path in (f"{packed}/train_00000", "memory://videos/a"):
         opened = OpenVideo().transform(dict(path=path))
-        assert opened.keys() == {"path", "video_reader", "total_frames", "avg_fps"}
+        assert opened.keys() == {"path", "video_reader", "total_frames", "avg_fps", "duration", "frame_times"}
         assert opened["path"] == path
 
 

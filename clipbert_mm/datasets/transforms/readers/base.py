@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -16,10 +17,15 @@ class VideoReader(ABC):
     Attributes:
         total_frames: Number of frames that are shown.
         avg_fps: Frames a second, on average.
+        duration: Seconds from the first frame to the end of the last.
+        frame_times: Seconds from the first frame to each, (N,) float64, by the file's time stamps; None where the rate is
+            constant, so that frame i is shown at i / avg_fps.
     """
 
     total_frames: int
     avg_fps: float
+    duration: float
+    frame_times: np.ndarray | None = None
 
     @abstractmethod
     def read(self, frame_inds: Sequence[int]) -> Iterator[tuple[int, np.ndarray]]:
@@ -34,6 +40,10 @@ class VideoReader(ABC):
         Raises:
             IndexError: If a frame is not there.
         """
+
+    def describe(self) -> dict[str, Any]:
+        """Return what is known of the video, by the names of the attributes."""
+        return {name: getattr(self, name) for name in ("total_frames", "avg_fps", "duration", "frame_times")}
 
     def close(self) -> None:  # noqa: B027
         """Let go of the file."""

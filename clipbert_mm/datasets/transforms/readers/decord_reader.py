@@ -26,7 +26,7 @@ class DecordReader(VideoReader):
         self.reader = decord.VideoReader(name, num_threads=num_threads)
         index = index_file(name)
         index.check_other("decord", len(self.reader))
-        self.total_frames, self.avg_fps = index.total_frames, index.avg_fps
+        index.tell(self)
 
     def read(self, frame_inds: Sequence[int]) -> Iterator[tuple[int, np.ndarray]]:
         """Decode frames; see :meth:`VideoReader.read`."""

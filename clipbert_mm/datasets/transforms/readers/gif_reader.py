@@ -38,6 +38,7 @@ class GifReader(VideoReader):
         before, last = (packets[-1].pts or 0) * tick, (packets[-1].duration or 0) * tick  # seconds
         if not last:
             last = before / (len(packets) - 1) if before else GIF_DELAY
+        self.duration = float(before + last)
         self.avg_fps = float(self.total_frames / (before + last))
 
     def read(self, frame_inds: Sequence[int]) -> Iterator[tuple[int, np.ndarray]]:

@@ -1,5 +1,6 @@
 """Opening a video quickly, and knowing its frames without decoding one."""
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -9,6 +10,9 @@ from av.container import InputContainer
 from av.packet import Packet
 from av.video.stream import VideoStream
 
+from clipbert_mm.datasets.transforms.readers.base import VideoReader
+from clipbert_mm.datasets.transforms.readers.timing import UNKNOWN_FPS, Timing, constant_rate, is_even, time_frames
+
 CUT_SHORT = "not a video, or cut short"
 QUICK = {"skip_frame": "all", "analyzeduration": "1"}
 """Options by which FFmpeg looks for what a file is and decodes none of its frames, which costs more than all the rest."""
@@ -17,8 +21,8 @@ UNTIMELY = ("mpegts", "mpeg")
 PEEKED = 24
 """Packets that are looked at to see whether frames are shown in another order than they are decoded in."""
 
-Entry = tuple[int | None, bool, bool]
-"""Decoding time of a packet, whether it is a key frame, whether what it holds is not shown."""
+LONGEST_GAP = 10.0
+"""Seconds from one frame to the next in such containers, as FFmpeg has it; more is a jump of the clock."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,7 +33,7 @@ class FrameIndex:
         starts: Packets before each group, and of all groups, (G + 1,) int64.
         shown: Frames shown that come before each group, and in all, (G + 1,) int64.
         times: Decoding time of each group's first packet, in ticks of the stream, (G,); None where the file does not say.
-        avg_fps: Frames a second.
+        timing: When they are shown.
         container: FFmpeg's name of the container, such as "mpegts".
         listed: Whether the file lists its frames, so that seeking finds a group.
         timed: Whether the file says when a frame is shown. AVI does not, so where frames are shown in another order than they
@@ -39,7 +43,7 @@ class FrameIndex:
     starts: np.ndarray
     shown: np.ndarray
     times: Sequence[int | None]
-    avg_fps: float
+    timing: Timing
     container: str
     listed: bool
     timed: bool
@@ -48,6 +52,11 @@ class FrameIndex:
     def total_frames(self) -> int:
         """Number of frames that are shown."""
         return int(self.shown[-1])
+
+    def tell(self, reader: VideoReader) -> None:
+        """Set what a reader says of its video."""
+        reader.total_frames, reader.avg_fps = self.total_frames, self.timing.avg_fps
+        reader.duration, reader.frame_times = self.timing.duration, self.timing.frame_times
 
     def check_other(self, backend: str, counted: int) -> None:
         """See that a library that finds frames by their time takes the ones that the file shows.
@@ -139,29 +148,72 @@ def index_frames(container: InputContainer) -> FrameIndex:
     """
     stream = best_stream(container)
     listed = "mp4" in container.format.name and len(stream.index_entries) > 0 and not _in_fragments(container.name)
-    packets, avg_fps = _list(container, stream) if listed else _pass_over(container, stream)
-    keys = np.array([key for _, key, _ in packets])
-    keys[0] = True  # wherever a file begins, decoding has to
-    starts = np.flatnonzero(keys)
-    before = np.concatenate([[0], np.cumsum([not hidden for _, _, hidden in packets])])
-    ends = np.append(starts, len(packets))
+    packets = _list(container, stream) if listed else _pass_over(container, stream)
+    packets.key[0] = True  # wherever a file begins, decoding has to
+    starts = np.flatnonzero(packets.key)
+    before = np.concatenate([[0], np.cumsum(~packets.hidden)])
+    ends = np.append(starts, len(packets.key))
     return FrameIndex(
         starts=ends,
         shown=before[ends],
-        times=[packets[i][0] for i in starts.tolist()],
-        avg_fps=avg_fps,
+        times=[packets.dts[i] for i in starts.tolist()],
+        timing=_time(container, stream, packets, listed) if before[-1] else Timing(_rate(stream), 0.0),
         container=container.format.name,
         listed=listed,
         timed=container.format.name != "avi" or not stream.codec_context.has_b_frames,
     )
 
 
-def _list(container: InputContainer, stream: VideoStream) -> tuple[list[Entry], float]:
-    """Read the file's own list of packets, and its frame rate."""
+@dataclass(frozen=True, eq=False)
+class Packets:
+    """What is known of a stream's packets, in the order in which they are decoded.
+
+    Args:
+        dts: Decoding times, in ticks; None where the file does not say.
+        key: Whether each is a key frame, (N,) bool.
+        hidden: Whether what it holds is not shown, (N,) bool.
+        pts: Times at which the frames are shown, in ticks, (N,) int64; None where that is not known.
+        durations: How long they are shown, in ticks, (N,) int64; 0 where that is not known.
+    """
+
+    dts: list[int | None]
+    key: np.ndarray
+    hidden: np.ndarray
+    pts: np.ndarray | None
+    durations: np.ndarray
+
+
+def _list(container: InputContainer, stream: VideoStream) -> Packets:
+    """Read the file's own list of packets."""
     entries = [entry for entry in stream.index_entries if entry.size]
     if not entries or container.size < max(entry.pos + entry.size for entry in entries):
         raise ValueError(CUT_SHORT)
-    return [(entry.timestamp, entry.is_keyframe, entry.is_discard) for entry in entries], _rate(stream, [])
+    key = np.array([entry.is_keyframe for entry in entries])
+    hidden = np.array([entry.is_discard for entry in entries])
+    dts: list[int | None] = [entry.timestamp for entry in entries]
+    return Packets(dts, key, hidden, None, np.zeros(len(dts), np.int64))
+
+
+def _time(container: InputContainer, stream: VideoStream, packets: Packets, listed: bool) -> Timing:
+    """Find out when the frames are shown; packets are passed over only where a list is of uneven times."""
+    if stream.time_base is None:
+        return constant_rate(int((~packets.hidden).sum()), _rate(stream) or UNKNOWN_FPS)
+    longest = LONGEST_GAP if container.format.name in UNTIMELY else math.inf
+    if listed:
+        ticks = np.array(packets.dts)[~packets.hidden]
+        if (np.diff(ticks) > 0).all() and is_even(ticks, stream.time_base):
+            last = (stream.duration or 0) - int(ticks[-1] - ticks[0])
+            return time_frames(ticks, last, stream.time_base, _rate(stream))
+        packets = _pass_over(container, stream)
+    if packets.pts is None:
+        return constant_rate(int((~packets.hidden).sum()), _rate(stream) or UNKNOWN_FPS)
+    group = np.cumsum(
+        packets.key
+    )  # what follows a key frame in the file may be shown before it, but in no earlier group
+    order = np.lexsort((packets.pts, group))
+    order = order[~packets.hidden[order]]
+    last = int(packets.durations[order[-1]])
+    return time_frames(packets.pts[order], last, stream.time_base, _rate(stream), longest)
 
 
 def _in_fragments(name: str) -> bool:
@@ -179,30 +231,31 @@ def _in_fragments(name: str) -> bool:
     return False
 
 
-def _pass_over(container: InputContainer, stream: VideoStream) -> tuple[list[Entry], float]:
-    """List the packets by reading them all, and find the frame rate."""
-    entries: list[Entry] = []
-    times = []
+def _pass_over(container: InputContainer, stream: VideoStream) -> Packets:
+    """List the packets by reading them all."""
+    dts: list[int | None] = []
+    rows: list[tuple[bool, bool, int]] = []
+    pts: list[int | None] = []
+    ordered = container.format.name == "avi"  # it does not say when a frame is shown
     try:
         for packet in read_packets(container, stream):
-            entries.append((packet.dts, packet.is_keyframe, packet.is_discard))
-            times.append(packet.dts if packet.pts is None else packet.pts)
+            dts.append(packet.dts)
+            pts.append(packet.dts if ordered or packet.pts is None else packet.pts)
+            rows.append((packet.is_keyframe, packet.is_discard, packet.duration or 0))
     except av.error.FFmpegError as error:
         raise ValueError(CUT_SHORT) from error
     counted = stream.frames if container.format.name == "avi" else 0  # by a frame or two, headers of whole files err
-    if not entries or len(entries) < 0.98 * counted - 2:
+    if not rows or len(rows) < 0.98 * counted - 2:
         raise ValueError(CUT_SHORT)
-    rewind(container, stream, entries[0][0])
-    return entries, _rate(stream, times)
+    rewind(container, stream, dts[0])
+    table = np.array(rows, np.int64)
+    known = None if None in pts else np.array(pts)
+    return Packets(dts, table[:, 0].astype(bool), table[:, 1].astype(bool), known, table[:, 2])
 
 
-def _rate(stream: VideoStream, times: Sequence[int | None]) -> float:
-    """Return the frames a second: what the file says, else as its times have it."""
-    if rate := stream.average_rate or stream.guessed_rate:
-        return float(rate)
-    known = [time for time in times if time is not None]
-    span = (max(known) - min(known)) * stream.time_base if known and stream.time_base else 0
-    return float((len(known) - 1) / span) if span else 0.0
+def _rate(stream: VideoStream) -> float:
+    """Return the frames a second that the file says; 0 where it does not."""
+    return float(stream.average_rate or stream.guessed_rate or 0)
 
 
 def index_file(name: str) -> FrameIndex:

@@ -22,7 +22,7 @@ class OpenCVReader(VideoReader):
 
     def __init__(self, name: str, num_threads: int = 1) -> None:
         index = index_file(name)
-        self.total_frames, self.avg_fps = index.total_frames, index.avg_fps
+        index.tell(self)
         self.reader = cv2.VideoCapture(name, cv2.CAP_FFMPEG, [cv2.CAP_PROP_N_THREADS, num_threads])
         if not self.reader.isOpened():
             raise ValueError("OpenCV cannot open it")

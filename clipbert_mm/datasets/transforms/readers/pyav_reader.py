@@ -44,7 +44,7 @@ class PyAVReader(VideoReader):
         self.container = open_container(name)
         self.stream = best_stream(self.container)
         self.index = index_frames(self.container)
-        self.total_frames, self.avg_fps = self.index.total_frames, self.index.avg_fps
+        self.index.tell(self)
         self.decoder = self.stream.codec_context
         self.decoder.thread_count = num_threads
         self.reformatter = VideoReformatter()

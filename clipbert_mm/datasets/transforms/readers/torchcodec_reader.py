@@ -26,7 +26,7 @@ class TorchCodecReader(VideoReader):
         self.reader = VideoDecoder(name, dimension_order="NHWC", num_ffmpeg_threads=num_threads, seek_mode="exact")
         index = index_file(name)
         index.check_other("torchcodec", len(self.reader))
-        self.total_frames, self.avg_fps = index.total_frames, index.avg_fps
+        index.tell(self)
 
     def read(self, frame_inds: Sequence[int]) -> Iterator[tuple[int, np.ndarray]]:
         """Decode frames; see :meth:`VideoReader.read`."""

@@ -136,10 +136,15 @@ def test_count_and_rate_are_known_without_decoding(tmp_path: Path, name: str, mo
     assert not decoded
 
 
-def test_uneven_times_give_the_average_rate(tmp_path: Path):
-    path = write_file(tmp_path / "a.mp4", milliseconds=UNEVEN)
-    seconds = (UNEVEN[-1] - UNEVEN[0]) / 1000
-    assert index_file(str(path)).avg_fps == pytest.approx(74 / seconds, rel=0.03)
+@pytest.mark.parametrize("name", ["a.mp4", "a.mkv", "a.ts", "a.flv", "a.mov", "fragments.mp4"])
+@pytest.mark.parametrize("b_frames", ["0", "3"])
+def test_uneven_times_are_those_of_the_frames(tmp_path: Path, name: str, b_frames: str):
+    fragments = {"movflags": "frag_keyframe+empty_moov"} if name.startswith("frag") else None
+    path = write_file(tmp_path / name, milliseconds=UNEVEN, options={"bf": b_frames}, container_options=fragments)
+    timing = index_file(str(path)).timing
+    assert np.abs(timing.frame_times - (np.array(UNEVEN) - UNEVEN[0]) / 1000).max() < 1.1e-3
+    assert timing.duration == pytest.approx((UNEVEN[-1] - UNEVEN[0]) / 1000 + 0.04, abs=0.06)
+    assert timing.avg_fps == 75 / timing.duration
 
 
 def test_a_reader_can_be_asked_again(tmp_path: Path):
