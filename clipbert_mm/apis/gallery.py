@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from torch import Tensor
 
 from clipbert_mm.engine.retrieval import Gallery
@@ -163,7 +162,7 @@ class VideoGallery:
         entry = self.entries[path]
         try:
             return self.store.read([entry.key], which)[0].float()
-        except (OSError, SafetensorError) as error:
+        except GalleryError as error:
             raise GalleryError(
                 f"{self.store.path_of(entry.key)}, with the tokens of {path}, cannot be read ({error}). Delete it and index "
                 "the video again."

@@ -3,7 +3,9 @@
 import json
 import os
 import shutil
-from collections.abc import Sequence
+import zlib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,17 +14,26 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
+from clipbert_mm.errors import GalleryError, quoted
 from clipbert_mm.structures import written_whole
 
 SUFFIX = ".safetensors"
+
+
+def _checksum(content: Tensor | str) -> int:
+    """Return the CRC-32 of a text, or of a tensor's type, shape and bytes."""
+    if isinstance(content, str):
+        return zlib.crc32(content.encode())
+    described = zlib.crc32(f"{content.dtype} {tuple(content.shape)}".encode())
+    return zlib.crc32(content.contiguous().view(-1).view(torch.uint8).numpy().data, described)
 
 
 class Gallery:
     """Encoded videos in a folder: a file of each, memory-mapped when it is read, there whole or not at all.
 
     Several processes may add to a gallery and read it. A file holds the video's visual tokens by name, as
-    :meth:`~clipbert_mm.engine.retrieval.PairScorer.encode_video` makes them, none if it could not be read, and a record about
-    it.
+    :meth:`~clipbert_mm.engine.retrieval.PairScorer.encode_video` makes them, none if it could not be read, a record about
+    it, and the checksum of each, which is compared when they are read from disk; files of releases before have none.
 
     Args:
         folder: The folder, made when the first video is added.
@@ -55,8 +66,10 @@ class Gallery:
             record: What JSON can hold about it.
         """
         tensors = {key: value.detach().cpu().contiguous().clone() for key, value in tokens.items()}
+        text = json.dumps(record)
+        checksums = {"record": _checksum(text)} | {key: _checksum(value) for key, value in tensors.items()}
         with written_whole(self.path_of(name), "wb") as file:
-            file.write(save(tensors, {"record": json.dumps(record)}))
+            file.write(save(tensors, {"record": text, "checksums": json.dumps(checksums)}))
         self._let_go(name)
 
     def remove(self, name: str) -> None:
@@ -68,16 +81,12 @@ class Gallery:
         """Return the record about a video.
 
         Raises:
-            ValueError: If its file is not one of a gallery.
+            GalleryError: If its file is missing or damaged, or not one of a gallery.
         """
-        path = self.path_of(name)
-        try:
-            with safe_open(path, framework="pt") as file:
-                return json.loads(file.metadata()["record"])
-        except (SafetensorError, KeyError, TypeError) as error:
-            raise ValueError(
-                f"{path} is no file of a gallery ({error}). Remove it, and it will be made anew."
-            ) from error
+        with self._opened(name) as (file, checksums):
+            text = file.metadata()["record"]
+            self._compare(name, checksums, "record", text)
+            return json.loads(text)
 
     def read(self, names: Sequence[str], which: str = "clips") -> Tensor:
         """Return the visual tokens of some videos that could be read, on the CPU.
@@ -88,24 +97,54 @@ class Gallery:
 
         Returns:
             Visual tokens, (V, K, S, D).
+
+        Raises:
+            GalleryError: If a file is missing or damaged.
         """
         return torch.stack([self._tokens(name, which) for name in names])
 
     def _tokens(self, name: str, which: str) -> Tensor:
-        path = self.path_of(name)
-        found = path.stat()  # another process may have put another file there
+        try:
+            found = self.path_of(name).stat()  # another process may have put another file there
+        except OSError as error:
+            raise self._error(name, error) from error
         version, held = (found.st_mtime_ns, found.st_ino), self._held.get((name, which))
         if held is not None and held[0] == version:
             return held[1]
         if held is not None:
             self._let_go(name)
-        with safe_open(path, framework="pt") as file:
+        with self._opened(name) as (file, checksums):
             tokens = file.get_tensor(which)
+            self._compare(name, checksums, which, tokens)
         if self.budget is None or self._held_bytes + tokens.nbytes <= self.budget:
             tokens = tokens.clone()  # not the mapped file
             self._held[name, which] = version, tokens
             self._held_bytes += tokens.nbytes
         return tokens
+
+    @contextmanager
+    def _opened(self, name: str) -> Iterator[tuple[Any, dict[str, int]]]:
+        """Open the file of a video, with the checksums of what is in it; what is wrong with it is told with its path."""
+        try:
+            with safe_open(self.path_of(name), framework="pt") as file:
+                checksums = json.loads((file.metadata() or {}).get("checksums", "{}"))
+                if not isinstance(checksums, dict):
+                    raise ValueError(f"its checksums are {quoted(checksums)}")
+                yield file, checksums
+        except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
+            raise error if isinstance(error, GalleryError) else self._error(name, error) from error
+
+    def _compare(self, name: str, checksums: dict[str, int], key: str, content: Tensor | str) -> None:
+        if checksums and checksums.get(key) != _checksum(content):
+            raise self._error(name, f"the checksum of its {key} does not agree")
+
+    def _error(self, name: str, reason: object) -> GalleryError:
+        path = self.path_of(name)
+        if not path.exists():
+            return GalleryError(f"{path} of the gallery is missing. Index the video again, and it will be made anew.")
+        return GalleryError(
+            f"{path} is damaged, or no file of a gallery: {reason}. Remove it, and it will be made anew."
+        )
 
     def _let_go(self, name: str) -> None:
         for key in [key for key in self._held if key[0] == name]:

@@ -5,9 +5,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors import SafetensorError
+from safetensors.torch import save_file
 
 from clipbert_mm.engine.retrieval import Gallery
+from clipbert_mm.errors import GalleryError
 
 
 @pytest.fixture
@@ -53,7 +54,7 @@ def test_memory_holds_what_the_budget_allows(filled: tuple, budget: int | None, 
         os.utime(gallery.path_of(name), ns=(written, written))
     assert torch.equal(torch.cat([gallery.read([name]) for name in "abc"[:held]] or [wanted[:0]]), wanted[:held])
     for name in "abc"[held:]:
-        with pytest.raises(SafetensorError):
+        with pytest.raises(GalleryError, match=rf"{name}\.safetensors is damaged, or no file of a gallery"):
             gallery.read([name])
 
 
@@ -64,14 +65,52 @@ def test_what_another_process_puts_in_its_place_is_read(filled: tuple):
     Gallery(folder).add("b", {"clips": tokens["c"]}, {})
     assert torch.equal(gallery.read(["b"])[0], tokens["c"])
     Gallery(folder).remove("c")
-    with pytest.raises(FileNotFoundError):
+    with pytest.raises(GalleryError, match=r"c\.safetensors of the gallery is missing\. Index the video again"):
         gallery.read(["c"])
+    with pytest.raises(GalleryError, match=r"c\.safetensors of the gallery is missing"):
+        gallery.record("c")
 
 
 def test_a_file_of_another_kind_is_named(filled: tuple):
     gallery = Gallery(filled[0])
     gallery.path_of("b").write_bytes(b"not safetensors")
     with pytest.raises(
-        ValueError, match=r"b\.safetensors is no file of a gallery .* Remove it, and it will be made anew\."
+        GalleryError,
+        match=r"b\.safetensors is damaged, or no file of a gallery: .* Remove it, and it will be made anew\.",
     ):
         gallery.record("b")
+
+
+def test_w3_any_changed_byte_of_the_tokens_or_the_record_is_noticed(filled: tuple):
+    folder, _ = filled
+    path = Gallery(folder).path_of("b")
+    whole = path.read_bytes()
+    header = int.from_bytes(whole[:8], "little")
+    for place in [*range(8 + header, len(whole), 97), len(whole) - 1, whole.index(b"b.mp4")]:
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 4]) + whole[place + 1 :])
+        gallery = Gallery(folder)
+        with pytest.raises(
+            GalleryError, match=r"b\.safetensors is damaged, .*: the checksum of its \w+ does not agree"
+        ):
+            gallery.record("b"), gallery.read("b", "clips"), gallery.read("b", "overview")
+    path.write_bytes(whole[:-7])
+    with pytest.raises(GalleryError, match=r"b\.safetensors is damaged"):
+        Gallery(folder).read("b")
+
+
+def test_w3_tokens_that_changed_their_type_are_noticed(filled: tuple):
+    folder, _ = filled
+    gallery = Gallery(folder)
+    gallery.add("b", {"clips": torch.ones(2, 3, 4, dtype=torch.float16)}, {})
+    data = gallery.path_of("b").read_bytes()
+    gallery.path_of("b").write_bytes(data.replace(b'"dtype":"F16"', b'"dtype":"I16"'))
+    with pytest.raises(GalleryError, match="the checksum of its clips does not agree"):
+        gallery.read("b")
+
+
+def test_files_of_before_have_no_checksums_and_are_read(filled: tuple):
+    folder, tokens = filled
+    save_file({"clips": tokens["a"]}, folder / "b.safetensors", {"record": '{"path": "b.mp4"}'})
+    gallery = Gallery(folder)
+    assert gallery.record("b") == {"path": "b.mp4"}
+    assert torch.equal(gallery.read("b")[0], tokens["a"])
