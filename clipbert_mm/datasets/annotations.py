@@ -1,14 +1,23 @@
-"""Reading JSON-lines annotation files, with errors that name the line."""
+"""Reading JSON and JSON-lines annotation files, with errors that name the line."""
 
 import json
 import os
-from collections.abc import Callable, Mapping
+import re
+import unicodedata
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from clipbert_mm.errors import AnnotationError
+from clipbert_mm.errors import AnnotationError, quoted
 
 MEDIA_KEYS = ("video", "image", "clip_name", "gif_name", "video_id", "image_id", "coco_id", "vg_id")
 """Where a record names its file, by our key, then by those of the paper's release. The first that is there counts."""
+BOM = b"\xef\xbb\xbf"
+"""What some programs put before UTF-8."""
+LINE = 16 * 2**20
+"""Longest line of a JSON-lines file, in bytes."""
+HALF_ESCAPED = re.compile(r"\\u[dD][89a-fA-F]")
+"""Where JSON escapes half a character."""
 
 
 def read_records(
@@ -17,7 +26,7 @@ def read_records(
     example: str,
     fault_of: Callable[[Mapping[str, Any]], str] = lambda record: "",
 ) -> list[dict[str, Any]]:
-    """Read a JSON-lines file: one object a line, blank lines are left out.
+    """Read a JSON-lines file: one object a line, blank lines are left out, as is a byte-order mark.
 
     Args:
         path: The file.
@@ -30,46 +39,127 @@ def read_records(
 
     Raises:
         AnnotationError: If the file is missing or has no record, if a line is not UTF-8 or no JSON object, or if a record
-            lacks a key, has something else under it or has a fault.
+            has a key twice, lacks one, has something else under it or has a fault.
     """
     if not os.path.isfile(path):
         raise AnnotationError(
             f"There is no annotation file {os.path.abspath(path)}. Set data_root and ann_file of the dataset; the file has "
             f"lines such as {example}."
         )
+    expected = f"a JSON object such as {example}"
     records = []
     shared: dict[str, str] = {}
-    with open(path, "rb") as lines:
-        for number, line in enumerate(lines, start=1):
-            if not line.strip():
-                continue
+    with open(path, "rb") as file:
+        for number, line in enumerate(iter(lambda: file.readline(LINE), b""), start=1):
             where = f"{path}, line {number}"
-            record = _parse(line, where, example)
+            if len(line) == LINE:
+                raise AnnotationError(f"{where}: expected {expected}, got {LINE >> 20} MiB or more in one line.")
+            text = decode(line.removeprefix(BOM) if number == 1 else line, where)
+            if not text.strip():
+                continue
+            record = parse_json(text, where, expected)
+            if not isinstance(record, dict):
+                raise AnnotationError(f"{where}: expected {expected}, got {quoted(record)}.")
             key = _check(record, keys, where, example)
-            if fault := fault_of(record):
-                raise AnnotationError(f"{where}: {fault}")
             # One string for each key, however many records.
             kept = {shared.setdefault(word, word): value for word, value in record.items() if word != key}
+            refuse_half_characters(kept, text, where)
+            if fault := fault_of(record):
+                raise AnnotationError(f"{where}: {fault}")
             records.append({"media": str(record[key]), **kept})
     if not records:
         raise AnnotationError(f"The annotation file {path} is empty. It needs lines such as {example}.")
     return records
 
 
-def _parse(line: bytes, where: str, example: str) -> dict[str, Any]:
-    """Parse one line."""
+def decode(data: bytes, where: str) -> str:
+    """Decode UTF-8.
+
+    Raises:
+        AnnotationError: If it is something else.
+    """
     try:
-        record = json.loads(line.decode("utf-8"))
+        return data.decode("utf-8")
     except UnicodeDecodeError as error:
-        raise AnnotationError(f"{where}: expected UTF-8, got {error}.") from None
+        got = "UTF-16" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else error
+        raise AnnotationError(f"{where}: expected UTF-8, got {got}. Save the file as UTF-8.") from None
+
+
+def unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Make a dict of the pairs of a JSON object.
+
+    Raises:
+        AnnotationError: If a key comes twice.
+    """
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        twice = next(key for key, times in Counter(key for key, _ in pairs).items() if times > 1)
+        raise AnnotationError(f"expected each key of an object once, got {quoted(twice)} again.")
+    return found
+
+
+ANY_KEYS, UNIQUE_KEYS = json.JSONDecoder(), json.JSONDecoder(object_pairs_hook=unique_keys)
+"""Made once: to make one takes longer than to parse a line. The second takes twice the time."""
+
+
+def parse_json(text: str, where: str, expected: str = "JSON", decoder: json.JSONDecoder = UNIQUE_KEYS) -> Any:  # noqa: ANN401
+    """Parse JSON.
+
+    Args:
+        text: The JSON.
+        where: Where it stands, for errors.
+        expected: What was expected, for errors.
+        decoder: ``UNIQUE_KEYS`` or ``ANY_KEYS``.
+
+    Raises:
+        AnnotationError: If it is no JSON, is nested too deep, or has a key twice.
+    """
+    text = text.strip()
+    try:
+        return decoder.decode(text)
+    except AnnotationError as error:
+        raise AnnotationError(f"{where}: {error}") from None
     except json.JSONDecodeError as error:
-        text = line.decode("utf-8").strip()
-        raise AnnotationError(
-            f"{where}: expected a JSON object such as {example}, got {text[:80]!r} ({error})."
-        ) from None
-    if not isinstance(record, dict):
-        raise AnnotationError(f"{where}: expected a JSON object such as {example}, got {record!r}.")
-    return record
+        line = f", line {error.lineno}" if "\n" in text else ""
+        around = quoted(text[max(error.pos - 40, 0) : error.pos + 40], 80)
+        raise AnnotationError(f"{where}{line}: expected {expected}, got {around} ({error.msg}).") from None
+    except (ValueError, RecursionError) as error:  # a number of thousands of digits; lists in lists in lists
+        reason = "it is nested too deep" if isinstance(error, RecursionError) else error
+        raise AnnotationError(f"{where}: expected {expected}, got {quoted(text[:80])} ({reason}).") from None
+
+
+def refuse_half_characters(value: object, text: str, where: str) -> None:
+    """See that no text in a value of JSON has half a surrogate pair, which can neither be written nor tokenised.
+
+    Args:
+        value: The value.
+        text: The JSON that it comes from.
+        where: Where it stands.
+
+    Raises:
+        AnnotationError: If one has.
+    """
+    halves = (each for each in _texts(value) if not is_whole(each)) if HALF_ESCAPED.search(text) else iter(())
+    if (bad := next(halves, None)) is not None:
+        raise AnnotationError(f"{where}: expected text, got half a character (an unpaired surrogate) in {quoted(bad)}.")
+
+
+def is_whole(text: str) -> bool:
+    r"""Whether a text has no unpaired surrogates.
+
+    >>> is_whole("\U0001f600"), is_whole("\ud83d")
+    (True, False)
+    """
+    return text.isascii() or not any("\ud800" <= letter <= "\udfff" for letter in text)
+
+
+def is_blank(text: str) -> bool:
+    r"""Whether a text has nothing to be seen: white space, control and format characters alone.
+
+    >>> is_blank("\u200b\ufeff \x07"), is_blank("a")
+    (True, False)
+    """
+    return all(letter.isspace() or unicodedata.category(letter) in ("Cc", "Cf") for letter in text)
 
 
 def _check(record: Mapping[str, Any], keys: Mapping[str, type | tuple[type, ...]], where: str, example: str) -> str:
@@ -77,16 +167,40 @@ def _check(record: Mapping[str, Any], keys: Mapping[str, type | tuple[type, ...]
     key = next((key for key in MEDIA_KEYS if key in record), None)
     name = None if key is None else record[key]
     is_number = isinstance(name, int) and str(key).endswith("_id")  # of images, in the paper's release
-    if key is None or not (is_number or (isinstance(name, str) and name.strip())):
-        found = f"has {sorted(record)}" if key is None else f"got {name!r}"
+    if key is None or not (is_number or (isinstance(name, str) and _is_file_name(name))):
+        found = f"has {quoted(sorted(record))}" if key is None else f"got {quoted(name)}"
         raise AnnotationError(f'{where}: expected text under the key "{_media_key(example)}", {found}.')
     for wanted, kind in keys.items():
         value = record.get(wanted)
-        is_blank = isinstance(value, str) and not value.strip()
-        if not isinstance(value, kind) or isinstance(value, bool) or is_blank:
-            found = f"has {sorted(record)}" if wanted not in record else f"got {value!r}"
+        blank = isinstance(value, str) and is_blank(value)
+        if not isinstance(value, kind) or isinstance(value, bool) or blank:
+            found = f"has {quoted(sorted(record))}" if wanted not in record else f"got {quoted(value)}"
             raise AnnotationError(f'{where}: expected {_word(kind)} under the key "{wanted}", {found}.')
     return key
+
+
+def _is_file_name(name: str) -> bool:
+    """Whether a file can have this name; one that is not UTF-8 has surrogates for its bytes."""
+    if not name.strip() or "\0" in name:
+        return False
+    try:
+        os.fsencode(name)
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _texts(value: object) -> Iterator[str]:
+    """Go through all texts in a value of JSON, keys too."""
+    rest = [value]
+    while rest:
+        each = rest.pop()
+        if isinstance(each, str):
+            yield each
+        elif isinstance(each, dict):
+            rest += [*each, *each.values()]
+        elif isinstance(each, list):
+            rest += each
 
 
 def _media_key(example: str) -> str:

@@ -5,11 +5,25 @@ import itertools
 import json
 import os
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from clipbert_mm.errors import AnnotationError
+from clipbert_mm.datasets.annotations import (
+    ANY_KEYS,
+    BOM,
+    UNIQUE_KEYS,
+    decode,
+    is_blank,
+    parse_json,
+    refuse_half_characters,
+)
+from clipbert_mm.errors import AnnotationError, quoted
 from clipbert_mm.structures import written_whole
+
+Published = int | tuple[int, ...] | None
+"""How many were published: of each version, where the publisher changed the file; None if nobody said."""
+Count = tuple[str, int, Published]
+"""What is counted, how many there are, and how many were published."""
 
 
 def read_text(path: str | os.PathLike) -> list[str]:
@@ -21,14 +35,8 @@ def read_text(path: str | os.PathLike) -> list[str]:
     if not os.path.isfile(path):
         raise AnnotationError(f"There is no file {os.path.abspath(path)}.")
     with open(path, "rb") as file:
-        lines = file.read().removeprefix(b"\xef\xbb\xbf").splitlines()
-    decoded = []
-    for number, line in enumerate(lines, start=1):
-        try:
-            decoded.append(line.decode("utf-8"))
-        except UnicodeDecodeError as error:
-            raise AnnotationError(f"{path}, line {number}: expected UTF-8, got {error}.") from None
-    return decoded
+        lines = file.read().removeprefix(BOM).splitlines()
+    return [decode(line, f"{path}, line {number}") for number, line in enumerate(lines, start=1)]
 
 
 def read_table(
@@ -52,9 +60,9 @@ def read_table(
     separator = next((each for each in separators if set(columns) <= set(headers[each])), None)
     if separator is None:
         known = " or ".join(repr(separator) for separator in separators)
-        found = lines[0][:120] if lines else ""
+        found = quoted(lines[0] if lines else "")
         raise AnnotationError(
-            f"{path}, line 1: expected the columns {', '.join(columns)}, separated by {known}, got {found!r}."
+            f"{path}, line 1: expected the columns {', '.join(columns)}, separated by {known}, got {found}."
         )
     names = headers[separator]
     for number, cells in _split_lines(lines, separator, str(path)):
@@ -111,28 +119,19 @@ def read_json(path: str | os.PathLike) -> Any:  # noqa: ANN401
     Raises:
         AnnotationError: If there is no such file, or it is no JSON.
     """
-    return _parse_json(path, None)
+    return _parse_json(path, ANY_KEYS)
 
 
 def read_json_by_id(path: str | os.PathLike) -> dict[str, dict[str, Any]]:
     """Read a JSON file of one object from ids to objects.
 
     Raises:
-        AnnotationError: If there is no such file, it is something else, or an id stands in it twice.
+        AnnotationError: If there is no such file, it is something else, or a key stands in an object twice.
     """
-
-    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        found = dict(pairs)
-        if len(found) < len(pairs):
-            seen: set[str] = set()
-            for key, _ in pairs:
-                expect_once(key, seen, str(path), "key of an object")
-        return found
-
-    items = _parse_json(path, unique)
+    items = _parse_json(path, UNIQUE_KEYS)
     expect(isinstance(items, dict) and bool(items), str(path), "a JSON object from ids to objects", items)
     for name, item in items.items():
-        expect(isinstance(item, dict), f'{path}, "{name}"', "a JSON object", item)
+        expect(isinstance(item, dict), f"{path}, {quoted(name)}", "a JSON object", item)
     return items
 
 
@@ -156,7 +155,7 @@ def number_entries(entries: object, where: str) -> Iterator[tuple[str, dict[str,
         AnnotationError: If it is no list of objects, or an empty one.
     """
     if not isinstance(entries, list) or not entries:
-        raise AnnotationError(f"{where}: expected a JSON list of objects, got {str(entries)[:160]!r}.")
+        raise AnnotationError(f"{where}: expected a JSON list of objects, got {quoted(entries)}.")
     for number, entry in enumerate(entries, start=1):
         place = f"{where}, entry {number}"
         expect(isinstance(entry, dict), place, "a JSON object", entry)
@@ -172,19 +171,17 @@ def read_json_lines(path: str | os.PathLike) -> Iterator[tuple[str, dict[str, An
     for number, line in enumerate(read_text(path), start=1):
         if line.strip():
             where = f"{path}, line {number}"
-            try:
-                entry = json.loads(line)
-            except json.JSONDecodeError as error:
-                raise AnnotationError(f"{where}: expected a JSON object, got {line[:80]!r} ({error.msg}).") from None
+            entry = parse_json(line, where, "a JSON object")
+            refuse_half_characters(entry, line, where)
             expect(isinstance(entry, dict), where, "a JSON object", entry)
             yield where, entry
 
 
-def _parse_json(path: str | os.PathLike, object_pairs_hook: Callable | None) -> Any:  # noqa: ANN401
-    try:
-        return json.loads("\n".join(read_text(path)), object_pairs_hook=object_pairs_hook)
-    except json.JSONDecodeError as error:
-        raise AnnotationError(f"{path}, line {error.lineno}: expected JSON, got {error.msg}.") from None
+def _parse_json(path: str | os.PathLike, decoder: json.JSONDecoder) -> Any:  # noqa: ANN401
+    text = "\n".join(read_text(path))
+    value = parse_json(text, str(path), decoder=decoder)
+    refuse_half_characters(value, text, str(path))
+    return value
 
 
 def expect(condition: bool, where: str, expected: str, got: object) -> None:
@@ -194,7 +191,7 @@ def expect(condition: bool, where: str, expected: str, got: object) -> None:
         AnnotationError: If ``condition`` does not hold.
     """
     if not condition:
-        raise AnnotationError(f"{where}: expected {expected}, got {str(got)[:160]!r}.")
+        raise AnnotationError(f"{where}: expected {expected}, got {quoted(got)}.")
 
 
 def expect_once(value: object, seen: set, where: str, what: str) -> None:
@@ -204,7 +201,7 @@ def expect_once(value: object, seen: set, where: str, what: str) -> None:
         AnnotationError: If it is there.
     """
     if value in seen:
-        raise AnnotationError(f"{where}: expected each {what} once, got {value!r} again.")
+        raise AnnotationError(f"{where}: expected each {what} once, got {quoted(value)} again.")
     seen.add(value)
 
 
@@ -215,7 +212,7 @@ def text_in(entry: Mapping[str, Any], key: str, where: str, may_be_blank: bool =
         AnnotationError: If there is no such key, or something else under it.
     """
     value = entry.get(key)
-    if not isinstance(value, str) or not (may_be_blank or value.strip()):
+    if not isinstance(value, str) or not (may_be_blank or not is_blank(value)):
         raise AnnotationError(f'{where}: expected text under the key "{key}", {_found(entry, key)}.')
     return value.strip()
 
@@ -233,7 +230,7 @@ def whole_number_in(entry: Mapping[str, Any], key: str, where: str) -> int:
 
 
 def _found(entry: Mapping[str, Any], key: str) -> str:
-    return f"got {str(entry[key])[:160]!r}" if key in entry else f"has {sorted(entry)}"
+    return f"got {quoted(entry[key])}" if key in entry else f"has {quoted(sorted(entry))}"
 
 
 def genome_image_id(entry: Mapping[str, Any], where: str) -> int:
@@ -304,39 +301,45 @@ def most_common_answers(answers: Iterable[str], size: int) -> dict[str, int]:
     return {answer: place for place, (answer, _) in enumerate(counted[:size])}
 
 
-def say_count(what: str, found: int, published: int | None) -> str:
+def say_count(what: str, found: int, published: Published) -> str:
     """Say how many there are beside how many were published.
 
     >>> say_count("test pairs", 999, 1000)
     'test pairs: 999 (published: 1,000, so 1 is missing)'
+    >>> say_count("questions", 18, (20, 19))
+    'questions: 18 (published: 20 or 19, so 1 is missing)'
     """
     if published is None:
         return f"{what}: {found:,}"
-    if found == published:
+    numbers = published if isinstance(published, tuple) else (published,)
+    if found in numbers:
         return f"{what}: {found:,} (as published)"
-    gap = abs(published - found)
-    verb = "is" if gap == 1 else "are"
-    return f"{what}: {found:,} (published: {published:,}, so {gap:,} {verb} {'missing' if found < published else 'too many'})"
+    nearest = min(numbers, key=lambda number: abs(number - found))
+    gap = abs(nearest - found)
+    verb, side = "is" if gap == 1 else "are", "missing" if found < nearest else "too many"
+    return f"{what}: {found:,} (published: {' or '.join(f'{each:,}' for each in numbers)}, so {gap:,} {verb} {side})"
 
 
 def warn_of_shared(splits: Mapping[str, Iterable[str]]) -> list[str]:
     """Warn of videos that are in two splits.
 
     >>> warn_of_shared({"train": ["a", "b"], "val": ["b"], "test": ["c"]})
-    ['warning: videos that both train and val have: 1, such as b']
+    ["warning: videos that both train and val have: 1, such as 'b'"]
     """
     lines = []
     for (first, own), (second, others) in itertools.combinations(splits.items(), 2):
         if shared := sorted(set(own) & set(others)):
-            lines.append(f"warning: videos that both {first} and {second} have: {len(shared):,}, such as {shared[0]}")
+            lines.append(
+                f"warning: videos that both {first} and {second} have: {len(shared):,}, such as {quoted(shared[0])}"
+            )
     return lines
 
 
-def compare_counts(counts: Iterable[tuple[str, int, int | None]], strict: bool) -> list[str]:
+def compare_counts(counts: Iterable[Count], strict: bool) -> list[str]:
     """Say counts beside the published ones, with a warning where they differ.
 
     Args:
-        counts: What is counted, how many there are, and how many were published (None: nobody said).
+        counts: What is counted, how many there are, and how many were published.
         strict: Refuse differences.
 
     Raises:
@@ -348,7 +351,7 @@ def compare_counts(counts: Iterable[tuple[str, int, int | None]], strict: bool) 
     lines, differing = [], []
     for what, found, published in counts:
         line = say_count(what, found, published)
-        differs = published not in (None, found)
+        differs = published is not None and found not in (published if isinstance(published, tuple) else (published,))
         lines.append(f"warning: {line}" if differs else line)
         if differs:
             differing.append(line)

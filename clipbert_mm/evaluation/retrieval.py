@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +15,11 @@ from clipbert_mm.evaluation.coverage import readable
 from clipbert_mm.registry import METRICS
 from clipbert_mm.structures import written_whole
 
-SUMMARIES: dict[str, Callable[[np.ndarray], Any]] = {
-    "R@1": lambda ranks: (ranks <= 1).mean() * 100,
-    "R@5": lambda ranks: (ranks <= 5).mean() * 100,
-    "R@10": lambda ranks: (ranks <= 10).mean() * 100,
-    "MdR": np.median,
-    "MnR": np.mean,
-}
-"""The metrics of some queries by their ranks, (Q,); recall in percent."""
+RECALLS = (1, 5, 10)
+"""The places k of recall@k."""
+
+Figures = Mapping[str, np.ndarray]
+"""What became of each query: its chance to be counted by each recall, ``R@1`` ..., and its expected ``rank``; (Q,) each."""
 
 
 def best_ranks(scores: np.ndarray, relevant: np.ndarray) -> np.ndarray:
@@ -37,7 +34,7 @@ def best_ranks(scores: np.ndarray, relevant: np.ndarray) -> np.ndarray:
         relevant: Which candidates belong to a query, bool (Q, G), at least one each.
 
     Returns:
-        The ranks, float (Q,).
+        The expected ranks, float (Q,).
 
     Raises:
         OptionError: If the shapes differ, a query has no relevant candidate, or a score is not a number.
@@ -46,6 +43,24 @@ def best_ranks(scores: np.ndarray, relevant: np.ndarray) -> np.ndarray:
     [2.0]
     >>> best_ranks(np.zeros((1, 3)), np.array([[False, False, True]])).tolist()
     [2.0]
+    """
+    return query_figures(scores, relevant)["rank"]
+
+
+def query_figures(scores: np.ndarray, relevant: np.ndarray) -> dict[str, np.ndarray]:
+    """Compute for each query the chance that its best relevant candidate is among the first k, and its expected rank.
+
+    Candidates of one score stand in random order. With a irrelevant candidates above the best relevant score, and e irrelevant
+    and r relevant ones at it, the first k places have a relevant one unless all of the first j = k - a of the e + r are
+    irrelevant: the chance is 1 - C(e, j) / C(e + r, j), and 0 where j < 1. Without ties it is 1 or 0.
+
+    Arguments and errors as of :func:`best_ranks`.
+
+    Returns:
+        ``R@1``, ``R@5``, ``R@10`` (chances, 0 to 1) and ``rank``, float (Q,) each.
+
+    >>> {name: own.tolist() for name, own in query_figures(np.zeros((1, 2)), np.array([[True, False]])).items()}
+    {'R@1': [0.5], 'R@5': [1.0], 'R@10': [1.0], 'rank': [1.5]}
     """
     if scores.shape != relevant.shape or scores.ndim != 2:
         raise OptionError(f"best_ranks expects two arrays of shape (Q, G), got {scores.shape} and {relevant.shape}.")
@@ -57,32 +72,53 @@ def best_ranks(scores: np.ndarray, relevant: np.ndarray) -> np.ndarray:
     above = ((scores > best) & ~relevant).sum(axis=1)
     equal = ((scores == best) & ~relevant).sum(axis=1)
     sharing = ((scores == best) & relevant).sum(axis=1)
-    return 1.0 + above + equal / (sharing + 1)
+    figures = {f"R@{k}": 1.0 - _chance_of_none(equal, sharing, k - above) for k in RECALLS}
+    return figures | {"rank": 1.0 + above + equal / (sharing + 1)}
+
+
+def _chance_of_none(equal: np.ndarray, sharing: np.ndarray, drawn: np.ndarray) -> np.ndarray:
+    """Return the chance to draw no relevant candidate in so many draws: C(e, j) / C(e + r, j), (Q,)."""
+    chance = np.ones(len(equal))
+    for i in range(max(RECALLS)):
+        factor = np.maximum(equal - i, 0) / np.maximum(equal + sharing - i, 1)
+        chance = np.where(i < drawn, chance * factor, chance)
+    return chance
+
+
+def summarize(figures: Figures) -> dict[str, float]:
+    """Compute the metrics of some queries: recalls in percent, median (MdR) and mean (MnR) of the expected ranks."""
+    recalls = {f"R@{k}": float(figures[f"R@{k}"].mean() * 100) for k in RECALLS}
+    return recalls | {"MdR": float(np.median(figures["rank"])), "MnR": float(figures["rank"].mean())}
 
 
 def retrieval_metrics(scores: np.ndarray, text_video: np.ndarray) -> dict[str, float]:
     """Compute R@1/5/10 in percent, median and mean rank, text to video and video to text.
 
-    Each text is a query for its one video; each video is a query for any of its texts, of which the best counts.
+    Each text is a query for its one video; each video is a query for any of its texts, of which the best counts. Ties count by
+    their expectation under random order: recall and MnR are what many random orders give on average, MdR is the median of the
+    expected ranks; see :func:`query_figures`.
 
     Args:
         scores: Score of each text and video, (texts, videos).
         text_video: The video of each text, int (texts,); every video has at least one.
 
     Returns:
-        ``t2v/R@1`` ... ``t2v/MnR`` and the same under ``v2t/``. MdR is the median, MnR the mean of :func:`best_ranks`.
+        ``t2v/R@1`` ... ``t2v/MnR`` and the same under ``v2t/``.
+
+    >>> retrieval_metrics(np.zeros((2, 2)), np.array([0, 1]))["t2v/R@1"]
+    50.0
     """
-    ranks = ranks_both_ways(scores, text_video)
-    return {f"{way}/{name}": float(value(own)) for way, own in ranks.items() for name, value in SUMMARIES.items()}
+    both_ways = figures_both_ways(scores, text_video)
+    return {f"{way}/{name}": value for way, own in both_ways.items() for name, value in summarize(own).items()}
 
 
-def ranks_both_ways(scores: np.ndarray, text_video: np.ndarray) -> dict[str, np.ndarray]:
-    """Rank for each text its video (``t2v``, (texts,)) and for each video its best text (``v2t``, (videos,)).
+def figures_both_ways(scores: np.ndarray, text_video: np.ndarray) -> dict[str, dict[str, np.ndarray]]:
+    """Find what becomes of each text's video (``t2v``, (texts,) each) and of each video's best text (``v2t``, (videos,)).
 
     Arguments as of :func:`retrieval_metrics`.
     """
     relevant = text_video[:, None] == np.arange(scores.shape[1])  # (texts, videos)
-    return {"t2v": best_ranks(scores, relevant), "v2t": best_ranks(scores.T, relevant.T)}
+    return {"t2v": query_figures(scores, relevant), "v2t": query_figures(scores.T, relevant.T)}
 
 
 def shortlist_recall(chosen: np.ndarray, text_video: np.ndarray) -> dict[str, float]:
@@ -117,7 +153,7 @@ def write_rankings(
         texts: The texts.
         text_video: The video of each text, int (texts,).
         scores: Scores, (texts, videos).
-        ranks: Rank of each query, by the way: as of :func:`ranks_both_ways`.
+        ranks: Expected rank of each query, by the way, ``t2v`` and ``v2t``.
     """
     with written_whole(Path(path).with_suffix(".npy"), "wb") as file:
         np.save(file, scores)
@@ -133,12 +169,12 @@ def read_rankings(path: str | os.PathLike) -> dict[str, Any]:
 
 
 def bootstrap_intervals(
-    ranks: np.ndarray, *, draws: int = 1000, seed: int = 0, level: float = 0.95
+    figures: Figures, *, draws: int = 1000, seed: int = 0, level: float = 0.95
 ) -> dict[str, tuple[float, float]]:
     """Estimate by the bootstrap over queries how far the metrics of a test of this size may be off.
 
     Args:
-        ranks: Rank of each query, (Q,), as of :func:`best_ranks`.
+        figures: What became of each query, as of :func:`query_figures`.
         draws: Resampled tests.
         seed: Seed of the resampling.
         level: Share of the draws inside an interval.
@@ -147,12 +183,15 @@ def bootstrap_intervals(
         Lower and upper end for each of R@1, R@5, R@10, MdR and MnR.
     """
     rng = np.random.default_rng(seed)
+    count = len(figures["rank"])
     found = []
     for _ in range(draws):
-        drawn = rng.choice(ranks, len(ranks))
-        found.append([value(drawn) for value in SUMMARIES.values()])
-    ends = np.quantile(found, [(1 - level) / 2, (1 + level) / 2], axis=0)  # (2, metrics)
-    return {name: (float(low), float(high)) for name, (low, high) in zip(SUMMARIES, ends.T, strict=True)}
+        drawn = rng.integers(0, count, count)
+        found.append(summarize({name: own[drawn] for name, own in figures.items()}))
+    ends = np.quantile(
+        [list(each.values()) for each in found], [(1 - level) / 2, (1 + level) / 2], axis=0
+    )  # (2, metrics)
+    return {name: (float(low), float(high)) for name, (low, high) in zip(found[0], ends.T, strict=True)}
 
 
 @METRICS.register_module()
@@ -191,14 +230,16 @@ class RetrievalMetric(BaseMetric):
         metrics = retrieval_metrics(scores, text_video) | {"coverage": coverage}
         if "shortlist" in gallery[0]:
             metrics |= shortlist_recall(np.stack([entry["shortlist"] for entry in gallery], axis=1), text_video)
-        both_ways = ranks_both_ways(scores, text_video)
-        for way, ranks in both_ways.items():
-            said = [f"{name} {low:.1f} to {high:.1f}" for name, (low, high) in bootstrap_intervals(ranks).items()]
+        both_ways = figures_both_ways(scores, text_video)
+        for way, own in both_ways.items():
+            said = [f"{name} {low:.1f} to {high:.1f}" for name, (low, high) in bootstrap_intervals(own).items()]
             print_log(
-                f"{way}, 95 % intervals by bootstrap over {len(ranks)} queries: {', '.join(said)}", logger="current"
+                f"{way}, 95 % intervals by bootstrap over {len(own['rank'])} queries: {', '.join(said)}",
+                logger="current",
             )
         if self.rankings_file is not None:
             texts = [text for entry in gallery for text in entry["texts"]]
             videos = [entry["path"] for entry in gallery]
-            write_rankings(self.rankings_file, videos, texts, text_video, scores, both_ways)
+            ranks = {way: own["rank"] for way, own in both_ways.items()}
+            write_rankings(self.rankings_file, videos, texts, text_video, scores, ranks)
         return metrics

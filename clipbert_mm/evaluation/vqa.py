@@ -61,7 +61,7 @@ def normalise_answer(text: str) -> str:
     ... )
     ('2 dogs', '1000', 'black white', "don't")
     """
-    text = text.replace("\n", " ").replace("\t", " ").strip()
+    text = _without_breaks(text)
     grouped = GROUPED_DIGITS.search(text) is not None
     traceless = {mark: grouped or f"{mark} " in text or f" {mark}" in text for mark in MARKS}
     text = text.translate({ord(mark): "" if gone else " " for mark, gone in traceless.items()})
@@ -87,32 +87,43 @@ def agreement_score(same: int, annotators: int) -> float:
 def soft_scores(answers: Sequence[str]) -> dict[str, float]:
     """Score each answer of a question as the VQA test server does.
 
+    The server normalises answers before it compares them, but leaves both sides as they are where all annotators say the very
+    same: ten times "two" is met by "two" alone.
+
     Args:
         answers: What the annotators said, as they said it; 10 in VQA.
 
     Returns:
-        Normalised answers with their scores in [0, 1], see :func:`agreement_score`; 0 for an answer that is not in it.
+        Answers as they are compared, with their scores in [0, 1], see :func:`agreement_score`; all others score 0.
 
     >>> soft_scores(["Two"] * 3 + ["2"] * 6 + ["a cat"])
     {'2': 1.0, 'cat': 0.3}
+    >>> soft_scores(["two"] * 10)
+    {'two': 1.0}
     """
-    counts = Counter(map(normalise_answer, answers))
+    said = list(map(_without_breaks, answers))
+    counts = Counter(said if len(set(said)) == 1 else map(normalise_answer, said))
     return {answer: agreement_score(same, len(answers)) for answer, same in counts.items()}
 
 
 def vqa_accuracy(predicted: str, answers: Sequence[str]) -> float:
-    """Score a predicted answer in [0, 1] as the VQA test server does.
-
-    Both sides are always normalised. The server leaves both as they are where all annotators say the very same.
+    """Score a predicted answer in [0, 1] as the VQA test server does; see :func:`soft_scores`.
 
     Args:
         predicted: The answer.
         answers: What the annotators said; 10 in VQA.
 
-    >>> vqa_accuracy("two.", ["2"] * 2 + ["3"] * 8)
-    0.6
+    >>> vqa_accuracy("two.", ["2"] * 2 + ["3"] * 8), vqa_accuracy("two.", ["2"] * 10)
+    (0.6, 0.0)
     """
-    return soft_scores(answers).get(normalise_answer(predicted), 0.0)
+    unanimous = len(set(map(_without_breaks, answers))) == 1
+    compared = _without_breaks(predicted) if unanimous else normalise_answer(predicted)
+    return soft_scores(answers).get(compared, 0.0)
+
+
+def _without_breaks(text: str) -> str:
+    """Do what the server does to all answers before it looks at them."""
+    return text.replace("\n", " ").replace("\t", " ").strip()
 
 
 def chosen_scores(scores: np.ndarray, answer_scores: np.ndarray) -> np.ndarray:

@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader
 
 from clipbert_mm.datasets import PretrainingDataset, RetrievalDataset
 from clipbert_mm.datasets.transforms import BrokenMediaError
-from clipbert_mm.errors import AnnotationError
+from clipbert_mm.errors import AnnotationError, ClipBertError
 from clipbert_mm.registry import DATASETS
 
 
@@ -212,7 +212,7 @@ def test_training_gives_up_where_no_file_can_be_read(own_world: Path, video_pipe
     for path in (own_world / "videos").iterdir():
         break_file(path, "empty")
     with pytest.raises(
-        RuntimeError, match=r"20 files in a row could not be read; the last was .*mp4: the file is empty"
+        ClipBertError, match=r"20 files in a row could not be read; the last was .*mp4: the file is empty"
     ):
         retrieval(own_world, video_pipeline)[0]
 

@@ -71,15 +71,15 @@ def test_objects_are_read_with_their_places(file: Path):
 @pytest.mark.parametrize(
     ("reader", "content", "message"),
     [
-        ("read_json", '{"a":\n 1', r"file\.txt, line 2: expected JSON, got Expecting ',' delimiter\."),
-        ("read_entries", '{"a": 1}', r"file\.txt: expected a JSON list of objects, got \"{'a': 1}\"\."),
-        ("read_entries", "[]", r"expected a JSON list of objects, got '\[\]'\."),
-        ("read_entries", '[{"a": 1}, 2]', r"entry 2: expected a JSON object, got '2'\."),
+        ("read_json", '{"a":\n 1', r"file\.txt, line 2: expected JSON, got '\{\"a\":.* \(Expecting ',' delimiter\)\."),
+        ("read_entries", '{"a": 1}', r"file\.txt: expected a JSON list of objects, got \{'a': 1\}\."),
+        ("read_entries", "[]", r"expected a JSON list of objects, got \[\]\."),
+        ("read_entries", '[{"a": 1}, 2]', r"entry 2: expected a JSON object, got 2\."),
         ("read_json_lines", '{"a": 1}\na, b', r"line 2: expected a JSON object, got 'a, b' \(Expecting value\)\."),
-        ("read_json_lines", "[1]", r"line 1: expected a JSON object, got '\[1\]'\."),
-        ("read_json_by_id", "[1]", r"expected a JSON object from ids to objects, got '\[1\]'\."),
-        ("read_json_by_id", "{}", r"expected a JSON object from ids to objects, got '{}'\."),
-        ("read_json_by_id", '{"v": 1}', r"\"v\": expected a JSON object, got '1'\."),
+        ("read_json_lines", "[1]", r"line 1: expected a JSON object, got \[1\]\."),
+        ("read_json_by_id", "[1]", r"expected a JSON object from ids to objects, got \[1\]\."),
+        ("read_json_by_id", "{}", r"expected a JSON object from ids to objects, got \{\}\."),
+        ("read_json_by_id", '{"v": 1}', r"'v': expected a JSON object, got 1\."),
         ("read_json_by_id", '{"v": {}, "v": {}}', r"expected each key of an object once, got 'v' again\."),
     ],
 )
@@ -101,7 +101,7 @@ def test_values_are_checked_by_type():
     assert conversion.whole_number_in(entry, "number", "x") == 3
     for key, got in (
         ("blank", "got ' '"),
-        ("number", "got '3'"),
+        ("number", "got 3"),
         ("none", r"has \['blank', 'number', 'text', 'truth'\]"),
     ):
         with pytest.raises(AnnotationError, match=rf'^x: expected text under the key "{key}", {got}\.'):

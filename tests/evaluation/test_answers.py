@@ -7,6 +7,7 @@ import pytest
 import torch
 from mmengine.evaluator import Evaluator
 
+from clipbert_mm.errors import ClipBertError
 from clipbert_mm.evaluation import accuracy_by_type, right_answers
 from clipbert_mm.structures import IGNORED, VideoTextSample
 
@@ -50,7 +51,7 @@ def test_options_of_multiple_choice_lie_side_by_side():
 def test_videos_that_cannot_be_read_are_left_out_and_reported():
     read, broken = predicted([[0.9, 0.1]], [0]), predicted(None, [0, 1], broken="cut short")
     assert accuracy(read, broken, broken, read) == {"accuracy": 100.0, "ceiling": 100.0, "coverage": 50.0}
-    with pytest.raises(RuntimeError, match=r"None of the 1 videos of the test could be read\."):
+    with pytest.raises(ClipBertError, match=r"None of the 1 videos of the test could be read\."):
         accuracy(broken)
 
 

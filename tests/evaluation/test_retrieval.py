@@ -6,10 +6,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from clipbert_mm.evaluation import RetrievalMetric
+from clipbert_mm.errors import ClipBertError
+from clipbert_mm.evaluation import RetrievalMetric, retrieval
 from clipbert_mm.evaluation.retrieval import (
     best_ranks,
     bootstrap_intervals,
+    query_figures,
     read_rankings,
     retrieval_metrics,
     shortlist_recall,
@@ -34,6 +36,30 @@ def test_ties_count_by_their_expectation():
     wanted = [rank_by_all_orders(row.tolist(), place) for row, place in zip(scores, places, strict=True)]
     assert best_ranks(scores, relevant).tolist() == pytest.approx(wanted)
     assert len(set(wanted)) > 4
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_recalls_with_ties_are_the_share_of_all_orders(seed: int, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(retrieval, "RECALLS", (1, 2, 3, 6, 10))
+    rng = np.random.default_rng(seed)
+    scores = rng.integers(0, 3, (12, 6)).astype(float)
+    relevant = rng.random((12, 6)) < 0.3
+    relevant[np.arange(12), rng.integers(0, 6, 12)] = True  # some queries have several
+    figures = query_figures(scores, relevant)
+    for query, (row, own) in enumerate(zip(scores, relevant, strict=True)):
+        ranks = []
+        for order in itertools.permutations(range(6)):
+            ranking = sorted(order, key=lambda i: -row[i])
+            first = next(place for place, i in enumerate(ranking) if own[i])
+            ranks.append(1 + first)  # relevant ones behind it do not stand in its way
+        for k in (1, 2, 3, 6, 10):
+            assert figures[f"R@{k}"][query] == pytest.approx(np.mean(np.array(ranks) <= k))
+        assert figures["rank"][query] == pytest.approx(np.mean(ranks))
+
+
+def test_a_tie_with_a_thousand_is_chance():
+    figures = query_figures(np.zeros((1, 1000)), np.eye(1, 1000, dtype=bool))
+    assert [figures[f"R@{k}"][0] for k in (1, 5, 10)] == pytest.approx([0.001, 0.005, 0.01])
 
 
 def test_a_model_that_scores_all_alike_ranks_in_the_middle():
@@ -171,7 +197,7 @@ def test_broken_videos_are_left_out_with_their_captions():
 
 
 def test_a_gallery_without_a_readable_video_is_an_error():
-    with pytest.raises(RuntimeError, match="None of the 2 videos of the test could be read"):
+    with pytest.raises(ClipBertError, match="None of the 2 videos of the test could be read"):
         evaluate(RetrievalMetric(), entries_of(np.zeros((0, 0)), [1, 1], broken=(0, 1)))
 
 
@@ -184,20 +210,25 @@ def test_ties_with_several_relevant_candidates_count_by_their_expectation():
     assert np.mean(places) == pytest.approx(ours[0], abs=0.05)
 
 
+def figures_of(ranks: np.ndarray) -> dict[str, np.ndarray]:
+    """Figures of queries without ties."""
+    return {f"R@{k}": (ranks <= k).astype(float) for k in (1, 5, 10)} | {"rank": ranks}
+
+
 def test_bootstrap_intervals_hold_what_they_say():
     rng = np.random.default_rng(0)
     hits, trials = 0, 200
     for trial in range(trials):  # tests of 150 queries whose true R@1 is 30 %
         ranks = np.where(rng.random(150) < 0.3, 1.0, 2.0)
-        low, high = bootstrap_intervals(ranks, draws=200, seed=trial)["R@1"]
+        low, high = bootstrap_intervals(figures_of(ranks), draws=200, seed=trial)["R@1"]
         hits += low <= 30 <= high
     assert 0.88 < hits / trials < 0.99
 
 
 def test_bootstrap_intervals_agree_with_the_standard_error_and_are_drawn_from_the_seed():
-    ranks = np.where(np.arange(1000) % 4 == 0, 1.0, 11.0)
-    low, high = bootstrap_intervals(ranks)["R@1"]
+    figures = figures_of(np.where(np.arange(1000) % 4 == 0, 1.0, 11.0))
+    low, high = bootstrap_intervals(figures)["R@1"]
     error = 100 * np.sqrt(0.25 * 0.75 / 1000)  # of a share of 1,000 queries
     assert (high - low) / 2 == pytest.approx(1.96 * error, rel=0.1)
-    assert bootstrap_intervals(ranks) == bootstrap_intervals(ranks)
-    assert bootstrap_intervals(ranks)["MdR"] == (11.0, 11.0)
+    assert bootstrap_intervals(figures) == bootstrap_intervals(figures)
+    assert bootstrap_intervals(figures)["MdR"] == (11.0, 11.0)

@@ -109,7 +109,7 @@ def test_the_score_is_the_mean_over_all_sets_of_nine_annotators():
         mean = sum(min(Fraction(chosen.count("red"), 3), Fraction(1)) for chosen in sets) / len(sets)
         # The two formulas in use agree: the server's, and 0.3 for each annotator, at most 1, of the training targets.
         assert agreement_score(same, 10) == float(mean) == min(1.0, round(0.3 * same, 1))
-        assert soft_scores(answers).get("red", 0.0) == vqa_accuracy("Red.", answers) == float(mean)
+        assert soft_scores(answers).get("red", 0.0) == vqa_accuracy("red", answers) == float(mean)
 
 
 def test_scores_of_a_question_by_hand():

@@ -177,14 +177,14 @@ TRAIN, REGIONS, KARPATHY = "captions_train2014.json", "region_descriptions.json"
         (
             TRAIN,
             set_in("annotations", 1, "caption", to=None),
-            r'entry 2: expected text under the key "caption", got \'None\'',
+            r'entry 2: expected text under the key "caption", got None',
         ),
         (
             TRAIN,
             set_in("images", 0, "flickr_url", to=None),
             r"a flickr_url of every image, for --leave-out-flickr, got 'none of",
         ),
-        (REGIONS, set_in(1, "id", to=5), r"entry 2: expected the id of an image in image_data\.json, got '5'"),
+        (REGIONS, set_in(1, "id", to=5), r"entry 2: expected the id of an image in image_data\.json, got 5"),
         (REGIONS, set_in(1, "id", to=1), r"entry 2: expected each image once, got 1 again"),
         (REGIONS, set_in(1, "regions", to={}), r'entry 2: expected a list under the key "regions", got'),
         (

@@ -194,10 +194,13 @@ def test_tgif_qa_files_that_are_wrong_are_named(
 
 def test_tgif_qa_options_that_are_wrong_are_named(convert_tgif: Convert, tgif: Path, tmp_path: Path):
     for options, message in (
-        (("--strict",), r"train questions of action: 1 \(published: 20,475, .* Nothing is written because of --strict"),
-        (("--val-share", "1"), "--val-share: expected a share from 0 to below 1, got '1.0'"),
+        (
+            ("--strict",),
+            r"train questions of action: 1 \(published: 20,475 or 20,471, .* Nothing is written because of --strict",
+        ),
+        (("--val-share", "1"), "--val-share: expected a share from 0 to below 1, got 1.0"),
         (("--val-share", "0.000001"), "--val-share: expected a share that leaves training and validation of action"),
-        (("--min-count", "3"), "--min-count: expected a number that at least one answer reaches, got '3'"),
+        (("--min-count", "3"), "--min-count: expected a number that at least one answer reaches, got 3"),
     ):
         with pytest.raises(AnnotationError, match=message):
             convert_tgif(*options)

@@ -150,7 +150,7 @@ def change(path: Path, old: str, new: str) -> None:
             "all.json",
             '"videos"',
             '"clips"',
-            r'all\.json: expected a JSON object with "videos" and "sentences", got "\[\'cl',
+            r'all\.json: expected a JSON object with "videos" and "sentences", got \[.clips',
         ),
         (
             "all.json",
@@ -178,7 +178,7 @@ def change(path: Path, old: str, new: str) -> None:
             '"video5", "sen',
             r"sentences, entry 1: expected a video_id that \"videos\" has, got 'v",
         ),
-        ("all.json", '{"info"', '{"info', r"all\.json, line 1: expected JSON, got"),
+        ("all.json", '{"info"', '{"info', r"all\.json: expected JSON, got"),
         (
             "test.csv",
             "sentence",

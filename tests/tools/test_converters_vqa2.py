@@ -190,12 +190,12 @@ VQA_TRAIN, GENOME = "v2_mscoco_train2014_annotations.json", "question_answers.js
         (
             VQA_TRAIN,
             lambda content: {"questions": []},
-            r'a JSON object with "annotations" and "data_subtype", got "\[\'questions',
+            r'a JSON object with "annotations" and "data_subtype", got \[\'questions',
         ),
         (
             VQA_TRAIN,
             lambda content: [1],
-            r'expected a JSON object with "annotations" and "data_subtype", got \'\[1\]\'',
+            r'expected a JSON object with "annotations" and "data_subtype", got \[1\]',
         ),
         (
             VQA_TRAIN,
@@ -252,12 +252,12 @@ VQA_TRAIN, GENOME = "v2_mscoco_train2014_annotations.json", "question_answers.js
             set_in(1, "qas", 0, "qa_id", to=10),
             r"question_answers\.json, entry 2, qas, entry 1: expected each qa_id once",
         ),
-        (GENOME, set_in(1, "id", to=77), r"entry 2: expected the id of an image in image_data\.json, got '77'"),
-        (GENOME, set_in(1, "qas", to=None), r'entry 2: expected a list under the key "qas", got \'None\''),
+        (GENOME, set_in(1, "id", to=77), r"entry 2: expected the id of an image in image_data\.json, got 77"),
+        (GENOME, set_in(1, "qas", to=None), r'entry 2: expected a list under the key "qas", got None'),
         (
             GENOME,
             set_in(1, "qas", 0, "answer", to=3),
-            r'entry 2, qas, entry 1: expected text under the key "answer", got \'3\'',
+            r'entry 2, qas, entry 1: expected text under the key "answer", got 3',
         ),
         (
             "image_data.json",
@@ -284,7 +284,7 @@ def test_vqa_files_that_are_wrong_are_named(
 
 def test_vqa_files_that_are_no_json_and_options_that_are_wrong(convert_vqa: Convert, vqa: Path, tmp_path: Path):
     with pytest.raises(
-        AnnotationError, match=r"--min-count: expected a number that at least one answer reaches, got '9'"
+        AnnotationError, match=r"--min-count: expected a number that at least one answer reaches, got 9"
     ):
         convert_vqa()
     with pytest.raises(AnnotationError, match="Nothing is written because of --strict"):

@@ -23,7 +23,7 @@ from clipbert_mm.datasets.conversion import (
     write_records,
 )
 from clipbert_mm.engine.errors import run_tool
-from clipbert_mm.errors import AnnotationError
+from clipbert_mm.errors import AnnotationError, quoted
 
 VIDEOS = {"train": 10_009, "val1": 4_917}
 ENDINGS = (".mp4", ".mkv", ".webm", ".avi", ".mov", ".flv", ".m4v", ".3gp")
@@ -32,7 +32,7 @@ ENDINGS = (".mp4", ".mkv", ".webm", ".avi", ".mov", ".flv", ".m4v", ".3gp")
 
 def read_paragraphs(path: str) -> dict[str, str]:
     """Read a file of the publisher: the paragraph of each video."""
-    return {video: paragraph_of(entry, f"{path}, {video}") for video, entry in read_json_by_id(path).items()}
+    return {video: paragraph_of(entry, f"{path}, {quoted(video)}") for video, entry in read_json_by_id(path).items()}
 
 
 def paragraph_of(entry: dict[str, Any], where: str) -> str:
@@ -43,13 +43,18 @@ def paragraph_of(entry: dict[str, Any], where: str) -> str:
     times, sentences = entry["timestamps"], entry["sentences"]
     expect(len(times) == len(sentences), where, f"a timestamp for each of {len(sentences)} sentences", len(times))
     for time, sentence in zip(times, sentences, strict=True):
-        is_span = isinstance(time, list) and len(time) == 2 and all(type(bound) in (int, float) for bound in time)
+        is_span = isinstance(time, list) and len(time) == 2 and all(map(is_time, time))
         expect(is_span, where, "timestamps of two numbers, in seconds", time)
         expect(isinstance(sentence, str), where, "sentences of text", sentence)
     order = sorted(range(len(times)), key=lambda place: times[place])
     paragraph = " ".join(filter(None, (sentences[place].strip() for place in order)))
     expect(bool(paragraph), where, "at least one sentence with text", sentences)
     return paragraph
+
+
+def is_time(value: object) -> bool:
+    """Whether a value of JSON is a number of seconds; NaN is none."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value < float("inf")
 
 
 def find_videos(folder: str) -> dict[str, str]:

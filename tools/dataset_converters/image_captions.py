@@ -30,6 +30,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from clipbert_mm.datasets.conversion import (
+    Count,
     compare_counts,
     expect,
     expect_once,
@@ -55,9 +56,6 @@ PAIRS, IMAGES = (5_600_000, "5.6M"), (151_000, "151K")
 SPLITS = {"train": "train", "restval": "train", "val": "val", "test": "test"}
 """What becomes of Karpathy's splits."""
 
-Counts = list[tuple[str, int, int | None]]
-"""What is counted, how many there are, and how many were published."""
-
 
 @dataclass
 class Image:
@@ -76,7 +74,10 @@ def read_ids(path: str) -> set[int]:
         if line.strip():
             last = line.split()[-1]
             expect(
-                re.fullmatch("[0-9]+", last) is not None, f"{path}, line {number}", "a line with an id at its end", line
+                re.fullmatch("[0-9]{1,18}", last) is not None,
+                f"{path}, line {number}",
+                "a line with an id at its end",
+                line,
             )
             ids.add(int(last))
     expect(bool(ids), path, "a line for each id", "none")
@@ -173,7 +174,7 @@ def say_rounded(what: str, found: int, published: tuple[int, str]) -> str:
     return f"warning: {what}: {found:,} (published: {said}, so {abs(gap):.1%} {'too many' if gap > 0 else 'missing'})"
 
 
-def read_coco_folder(folder: str, counts: Counts) -> dict[int, Image]:
+def read_coco_folder(folder: str, counts: list[Count]) -> dict[int, Image]:
     """Read captions_train2014.json and captions_val2014.json; ``counts`` gets what is counted."""
     images: dict[int, Image] = {}
     for split, (num_images, num_captions) in COCO.items():
@@ -204,7 +205,7 @@ def choose_coco(folder: str, images: dict[int, Image], named: set[int], flickr: 
     return [image for image in chosen if not is_of(image.flickr_id, flickr)]
 
 
-def choose_genome(folder: str, named: set[int], flickr: set[int], counts: Counts) -> list[Image]:
+def choose_genome(folder: str, named: set[int], flickr: set[int], counts: list[Count]) -> list[Image]:
     """Read Visual Genome's captions and keep those of images that later tasks do not test on.
 
     Args:
@@ -227,7 +228,7 @@ def choose_genome(folder: str, named: set[int], flickr: set[int], counts: Counts
 
 def is_of(flickr_id: str | None, flickr: set[int]) -> bool:
     """Whether a Flickr id, as text, is one of these."""
-    return flickr_id is not None and flickr_id.isdecimal() and int(flickr_id) in flickr
+    return flickr_id is not None and re.fullmatch("[0-9]{1,18}", flickr_id) is not None and int(flickr_id) in flickr
 
 
 def count_pairs(images: list[Image]) -> int:
@@ -260,7 +261,7 @@ def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
     splits = read_karpathy(args.karpathy) if args.karpathy else {"train": read_ids(args.coco_ids), "val": set()}
     named = splits["train"]
-    counts: Counts = [("COCO images named for training", len(named), KARPATHY_IMAGES if args.karpathy else None)]
+    counts: list[Count] = [("COCO images named for training", len(named), KARPATHY_IMAGES if args.karpathy else None)]
     whole = not (args.leave_out or args.leave_out_flickr)
     named = named.difference(*map(read_ids, args.leave_out))
     flickr: set[int] = set().union(*map(read_ids, args.leave_out_flickr))

@@ -45,7 +45,9 @@ from clipbert_mm.datasets.conversion import (
 )
 from clipbert_mm.engine.errors import run_tool
 
-FIRST_TEST_VIDEO = 7010
+SPLITS = {"train": range(6513), "val": range(6513, 7010), "test": range(7010, 10_000)}
+"""Numbers of the publisher's videos."""
+FIRST_TEST_VIDEO = SPLITS["test"][0]
 TEST_PAIRS = 1000
 CAPTIONS_A_VIDEO = 20
 TRAINING_VIDEOS = {"7k": 7010, "9k": 9000}
@@ -55,13 +57,15 @@ NUM_ANSWERS = 1500
 ANSWER_TYPES = ("what", "who", "how", "where", "when")
 OPTION_COLUMNS = ("a1", "a2", "a3", "a4", "a5")
 
+VIDEO_ID = re.compile("video[0-9]{1,9}")
+
 Pair = tuple[str, str]
 """The id of a video and a caption."""
 
 
 def check_video(video: str, where: str) -> None:
     """See that a text is the id of a video."""
-    expect(re.fullmatch(r"video\d+", video) is not None, where, "the id of a video, such as video7010", video)
+    expect(VIDEO_ID.fullmatch(video) is not None, where, "the id of a video, such as video7010", video)
 
 
 def number_of(video: str) -> int:
@@ -173,8 +177,8 @@ def convert_retrieval(args: argparse.Namespace) -> None:
     print(*report, f"written to {folder}", sep="\n")
 
 
-def read_questions(path: str, suffix: str) -> list[dict[str, Any]]:
-    """Read a file of MSRVTT-QA into our records."""
+def read_questions(path: str, split: str, suffix: str) -> list[dict[str, Any]]:
+    """Read a file of MSRVTT-QA, which has to be of this split, into our records."""
     records = []
     seen: set[int] = set()
     for where, entry in read_entries(path):
@@ -184,7 +188,15 @@ def read_questions(path: str, suffix: str) -> list[dict[str, Any]]:
         expect_once(question_id, seen, where, "id")
         video = entry.get("video_id", f"the keys {', '.join(entry)}")
         name = f"video{video}" if type(video) is int else str(video)
-        expect(re.fullmatch(r"video\d+", name) is not None, where, "a video_id such as 7010 or video7010", video)
+        expect(VIDEO_ID.fullmatch(name) is not None, where, "a video_id such as 7010 or video7010", video)
+        numbers = SPLITS[split]
+        expect(
+            number_of(name) in numbers,
+            where,
+            f"a video of MSRVTT's split {split}, video{numbers[0]} to video{numbers[-1]} (MSVD-QA's files look alike, but "
+            "number other videos, and are not taken here)",
+            name,
+        )
         records.append(
             {
                 "video": name + suffix,
@@ -201,11 +213,7 @@ def convert_questions(args: argparse.Namespace) -> None:
     """Write the questions of all splits, and the answers to choose from."""
     expect(args.num_answers > 0, "--num-answers", "1 or more", args.num_answers)
     paths = {split: getattr(args, split) for split in QUESTIONS}
-    records = {split: read_questions(path, args.suffix) for split, path in paths.items()}
-    videos = {split: {record["video"] for record in own} for split, own in records.items()}
-    for split, other in (("val", "train"), ("test", "train"), ("test", "val")):
-        shared = sorted(videos[split] & videos[other])
-        expect(not shared, paths[split], f"no question on a video of {paths[other]}", ", ".join(shared[:3]))
+    records = {split: read_questions(path, split, args.suffix) for split, path in paths.items()}
     answers = most_common_answers((record["answer"] for record in records["train"]), args.num_answers)
     counts = [(f"qa_{split}.jsonl: {split} questions", len(own), QUESTIONS[split]) for split, own in records.items()]
     counts.append(("qa_answers.json: answers", len(answers), NUM_ANSWERS if args.num_answers == NUM_ANSWERS else None))
@@ -234,7 +242,7 @@ def read_choice_table(path: str, header: str) -> Iterator[tuple[str, str, str, o
     column = "video_id" if "video_id" in header else "vid_key"
     for line, row in read_table(path, (column, *OPTION_COLUMNS, "answer"), "\t,;"):
         options = [row[name] for name in OPTION_COLUMNS]
-        answer = int(row["answer"]) if row["answer"].isdecimal() else row["answer"]
+        answer = int(row["answer"]) if re.fullmatch("[0-9]{1,9}", row["answer"]) else row["answer"]
         yield f"{path}, line {line}", row.get("key", f"{row[column]}: {options}"), row[column], options, answer
 
 

@@ -7,7 +7,8 @@ some of them. In OUT/annotations each becomes {action,transition,frameqa,count}_
 - action, transition: ``{"video", "question", "options": [5], "answer": 0 to 4, "question_id"}``
 - frameqa: ``{"video", "question", "answer", "answer_type": object | number | color | location, "question_id"}``; the types are
   the publisher's 0 to 3
-- count: ``{"video", "question", "count", "question_id"}``; 10 stands for 10 or more
+- count: ``{"video", "question", "count", "question_id"}``; 10 stands for 10 or more; answers of 0 are lifted to 1, as in the
+  publisher's code and HCRN's: models and metric count from 1 to 10
 
 A video is named ``<gif_name>.gif``; where all were converted, ``--suffix .mp4`` names them so. Questions keep the publisher's
 ids (ACTION4).
@@ -30,6 +31,8 @@ from pathlib import Path
 from typing import Any
 
 from clipbert_mm.datasets.conversion import (
+    Count,
+    Published,
     check_suffix,
     compare_counts,
     expect,
@@ -41,12 +44,15 @@ from clipbert_mm.datasets.conversion import (
 )
 from clipbert_mm.engine.errors import run_tool
 
-QUESTIONS = {
-    "action": {"train": 20_475, "test": 2_274},
+QUESTIONS: dict[str, dict[str, Published]] = {
+    "action": {"train": (20_475, 20_471), "test": 2_274},
     "transition": {"train": 52_704, "test": 6_232},
     "frameqa": {"train": 39_392, "test": 13_691},
-    "count": {"train": 26_843, "test": 3_554},
+    "count": {"train": (26_843, 26_839), "test": 3_554},
 }
+"""Of the files of 2017 and, where there are two, of those of today."""
+FEWEST = 1
+"""Smallest count; the publisher's code lifts answers of 0 to it."""
 ID_PREFIXES = {"action": "ACTION", "transition": "TRANS", "frameqa": "FRAMEQA", "count": "COUNT"}
 OPTION_COLUMNS = ("a1", "a2", "a3", "a4", "a5")
 COLUMNS = {"action": OPTION_COLUMNS, "transition": OPTION_COLUMNS, "frameqa": ("type",), "count": ()}
@@ -59,7 +65,7 @@ Records = list[dict[str, Any]]
 def whole_number(row: dict[str, str], column: str, below: int | None, where: str) -> int:
     """Return the whole number in a cell, from 0 to below ``below`` (None: to anything)."""
     cell = row[column]
-    right = re.fullmatch("[0-9]+", cell) is not None and (below is None or int(cell) < below)
+    right = re.fullmatch("[0-9]{1,9}", cell) is not None and (below is None or int(cell) < below)
     limit = "0 or more" if below is None else f"0 to {below - 1}"
     expect(right, where, f"a whole number in the column {column}, {limit}", cell)
     return int(cell)
@@ -93,6 +99,14 @@ def read_questions(path: str, task: str, suffix: str) -> Records:
         records.append(record | answer_of(task, row, where) | {"question_id": question_id})
     expect(bool(records), path, "a row for each question", "the header alone")
     return records
+
+
+def lift_counts(records: Records) -> int:
+    """Lift counts below ``FEWEST`` to it; returns how many."""
+    low = [record for record in records if record["count"] < FEWEST]
+    for record in low:
+        record["count"] = FEWEST
+    return len(low)
 
 
 def is_validation(video: str, share: float, seed: int) -> bool:
@@ -136,7 +150,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 def main(argv: list[str] | None = None) -> None:
     """Convert: everything is read and checked before anything is written."""
     args = parse_args(argv)
-    counts: list[tuple[str, int, int | None]] = []
+    counts: list[Count] = []
     report, files = [], {}
     for task in args.tasks:
         for split in ("train", "test"):
@@ -144,6 +158,10 @@ def main(argv: list[str] | None = None) -> None:
             records = read_questions(path, task, args.suffix)
             files[f"{task}_{split}.jsonl"] = records
             counts.append((f"{split} questions of {task}", len(records), QUESTIONS[task][split]))
+            if task == "count" and (lifted := lift_counts(records)):
+                report.append(
+                    f"{split} questions of count: {lifted:,} answers of 0 are lifted to 1, as in the publisher's code"
+                )
         if args.val_share:
             train, val = split_questions(files[f"{task}_train.jsonl"], args.val_share, args.seed)
             expect(

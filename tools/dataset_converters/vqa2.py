@@ -14,7 +14,8 @@ The vocabulary holds the answers that are the most common one (the publisher's m
 of train and val together, after the test server's normalisation: 3,129, as in the preprocessing for bottom-up attention that
 later work took over. The empty answer, which is what is left of "a" or "the", may be one of them. ``--min-count`` sets another
 limit. A label is an answer of the vocabulary with the server's soft score: 0.3, 0.6, 0.9 and 1 for 1, 2, 3 and 4 or more of
-the 10 annotators, whose answers are normalised before they are counted. A question without any of the vocabulary has no label.
+the 10 annotators. Their answers are normalised before they are counted, but where all 10 say the very same, which the server
+compares as it is. A question without any of the vocabulary has no label.
 
 ``--genome FOLDER`` adds Visual Genome's questions (question_answers.json, image_data.json) to vqa_train.jsonl, with score 1 for
 their answers. Left out are those whose normalised answer is not in the vocabulary or empty, and those on images that VQA
@@ -32,6 +33,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from clipbert_mm.datasets.conversion import (
+    Count,
     compare_counts,
     expect,
     expect_once,
@@ -239,7 +241,7 @@ def main(argv: list[str] | None = None) -> None:
             path = str(Path(args.folder) / f"v2_mscoco_{SUBSETS[split]}_annotations.json")
             truths[split] = read_truths(path, split, questions[split], asked)
     answers = make_vocabulary(list(truths.values()), args.min_count)
-    counts: list[tuple[str, int, int | None]] = [
+    counts: list[Count] = [
         (f"vqa_{split}.jsonl: {split} questions", len(own), QUESTIONS[split]) for split, own in questions.items()
     ]
     counts.append(("vqa_answers.json: answers", len(answers), NUM_ANSWERS if args.min_count == MIN_COUNT else None))
