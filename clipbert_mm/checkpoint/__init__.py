@@ -1,12 +1,13 @@
 """Checkpoints: opening any safely, recognising them, converting names, checking that they fit; writing ours safely."""
 
+from clipbert_mm.checkpoint.archives import check_whole
 from clipbert_mm.checkpoint.contents import Contents, read_contents
 from clipbert_mm.checkpoint.convention import Convention
 from clipbert_mm.checkpoint.fit import FitReport, check_fit
 from clipbert_mm.checkpoint.kinds import Source, read_source
 from clipbert_mm.checkpoint.official import convert_official_state_dict
 from clipbert_mm.checkpoint.reading import read_checkpoint
-from clipbert_mm.checkpoint.wholeness import check_whole, find_newest
+from clipbert_mm.checkpoint.wholeness import find_newest
 from clipbert_mm.checkpoint.writing import write_checkpoint
 from clipbert_mm.errors import CheckpointError
 

@@ -9,6 +9,9 @@ from typing import Any
 
 import numpy as np
 
+MOST_AXES = 32
+"""Axes of an array, as numpy 1 has them."""
+
 
 class PlainType:
     """Stands for ``numpy.dtype``: notes which type a file names."""
@@ -32,12 +35,17 @@ class PlainType:
 
 
 class PlainArray(np.ndarray):
-    """Stands for ``numpy.ndarray``: an array whose state was checked. It is pickled as any other."""
+    """Stands for ``numpy.ndarray``: empty until it gets its state, which is checked. It is pickled as any other."""
+
+    def __new__(cls, *arguments: Any) -> "PlainArray":  # noqa: ANN401, D102
+        return super().__new__(cls, (0,), np.uint8)  # whatever size a file asks for
 
     def __setstate__(self, state: tuple) -> None:
         _, shape, plain_type, fortran, data = state
         dtype = plain_type.resolve()
         data = data.encode("latin1") if isinstance(data, str) else data  # bytes of Python 2
+        if len(shape) > MOST_AXES:
+            raise pickle.UnpicklingError(f"ARRAY of {len(shape)} axes")
         if not isinstance(data, bytes) or len(data) != math.prod(shape) * dtype.itemsize or min(shape, default=0) < 0:
             raise pickle.UnpicklingError(f"ARRAY of {plain_type.code} whose size is another than its shape")
         super().__setstate__((1, shape, dtype, bool(fortran), data))  # type: ignore[arg-type]
@@ -48,7 +56,7 @@ class PlainArray(np.ndarray):
 
 def reconstruct(*arguments: Any) -> PlainArray:  # noqa: ANN401
     """Stand for numpy's ``_reconstruct``: an empty array, which is given its state next."""
-    return PlainArray((0,), np.uint8)
+    return PlainArray()
 
 
 def from_buffer(data: bytes, plain_type: PlainType, shape: tuple[int, ...], order: str, *more: Any) -> np.ndarray:  # noqa: ANN401

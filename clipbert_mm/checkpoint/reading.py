@@ -2,22 +2,23 @@
 
 import hashlib
 import json
+import mmap as memory_map
 import os
 import pickle
 import re
-import zipfile
 from collections import OrderedDict
-from collections.abc import Mapping
-from typing import IO, Any
+from collections.abc import Iterable, Mapping
+from typing import Any, ClassVar
 from urllib.parse import urlparse
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from clipbert_mm.checkpoint.archives import TORCH_MAGIC, ZIP_MAGIC, first_line, load_torch
 from clipbert_mm.checkpoint.arrays import STAND_INS
-from clipbert_mm.checkpoint.wholeness import check_whole
-from clipbert_mm.errors import CheckpointError
+from clipbert_mm.checkpoint.pickles import BoundedUnpickler, Reader
+from clipbert_mm.errors import CheckpointError, printable, quoted
 
 HUGGING_FACE_FILES = ("model.safetensors", "pytorch_model.bin")
 """The weights in a Hugging Face folder, the first that is there."""
@@ -28,8 +29,14 @@ EXPECTED = (
     "copied."
 )
 """What is said of a file that is something else."""
-TORCH_MAGIC = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
-"""How torch.save began before its files were zip archives (torch 1.5 and older)."""
+ANYWHERE = ("_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module")
+"""What torch.compile, FSDP and activation checkpointing put into names, wherever a module was wrapped."""
+IN_FRONT = ("module", "model", "_forward_module", "ema_model", "ema", "shadow", "network", "net")
+"""What DataParallel, Lightning, DeepSpeed and the usual averages put before all names."""
+DEEPEST = 100
+"""Most containers within one another."""
+LARGEST_SETTINGS = 2**20
+"""Bytes of the config.json beside weights."""
 
 
 def read_checkpoint(
@@ -61,19 +68,42 @@ def read_checkpoint(
     files = _find_files(path_or_name)
     for path in files:
         try:
-            content = _with_state_dict(_read_file(path, map_location, mmap), path)
-        except CheckpointError:
-            raise
+            loaded = _read_file(path, map_location, mmap)
+            check_values(loaded)
+            content = _with_state_dict(loaded, path)
+        except CheckpointError as error:
+            named = printable(path) in str(error)
+            raise error if named else CheckpointError(f"{_name(path)} {error}") from error
         # torch, pickle, zip and safetensors each have errors of their own for a damaged file
         except Exception as error:
             raise CheckpointError(f"{_name(path)} {_reason(error)}") from error
         settings = os.path.join(os.path.dirname(path), "config.json")  # beside the weights of a Hugging Face model
         if not os.path.isfile(path_or_name) and os.path.isfile(settings):
-            with open(settings, encoding="utf-8") as file:
-                content["attention_heads"] = json.load(file).get("num_attention_heads")
+            content["attention_heads"] = read_settings(settings).get("num_attention_heads")
         content["state_dict"] = {**merged.get("state_dict", {}), **content["state_dict"]}
         merged = content
     return merged
+
+
+def read_settings(path: str) -> dict[str, Any]:
+    """Read a JSON file of settings, such as a config.json.
+
+    Raises:
+        CheckpointError: If it is not one, or too large to be one.
+    """
+    try:
+        if os.path.getsize(path) > LARGEST_SETTINGS:
+            raise ValueError(f"it has {os.path.getsize(path):,} bytes")
+        with open(path, encoding="utf-8") as file:
+            found = json.load(file)
+        if not isinstance(found, dict):
+            raise ValueError(f"it is a {type(found).__name__}")
+    except (ValueError, RecursionError) as error:
+        raise CheckpointError(
+            f"{printable(path)} is damaged: expected a JSON object of settings of at most {LARGEST_SETTINGS:,} bytes, got "
+            f"{first_line(error)}. Take another copy."
+        ) from error
+    return found
 
 
 def _fetch(address: str) -> str:
@@ -125,46 +155,67 @@ def _find_files(path_or_name: str) -> list[str]:
 def _read_file(path: str, map_location: str | torch.device, mmap: bool) -> object:
     with open(path, "rb") as file:
         head = file.read(len(TORCH_MAGIC))
-        file.seek(0)
-        if zipfile.is_zipfile(path):
-            check_whole(path)
-            return torch.load(path, map_location=map_location, weights_only=True, mmap=mmap)
-        if head == TORCH_MAGIC:
-            return torch.load(path, map_location=map_location, weights_only=True)
+        if head.startswith(ZIP_MAGIC) or head == TORCH_MAGIC:
+            return load_torch(path, map_location, mmap=mmap)
         if head[8:9] == b"{" and int.from_bytes(head[:8], "little") <= os.path.getsize(path):
             from safetensors.torch import load_file
 
             return load_file(path, device=str(map_location))
         try:
-            return _ArrayUnpickler(file).load()
+            with memory_map.mmap(file.fileno(), 0, access=memory_map.ACCESS_READ) as content:
+                reader = Reader(content)
+                try:
+                    return _ArrayUnpickler(reader).load()
+                finally:
+                    reader.data.release()
         except Exception as error:
             if head[:1] == b"\x80" or _refused(error):  # else it may be anything
                 raise
     raise CheckpointError(f"{_name(path)} is no checkpoint: {EXPECTED}")
 
 
-class _ArrayUnpickler(pickle.Unpickler):
+def _latin1(text: str, encoding: str) -> bytes:
+    """Stand for ``_codecs.encode``, by which Python 3 writes bytes in Python 2's protocol."""
+    if encoding != "latin1":
+        raise pickle.UnpicklingError("bytes in another encoding than latin1")
+    return text.encode("latin1")
+
+
+class _ArrayUnpickler(BoundedUnpickler):
     """Unpickles numpy arrays in plain containers, as detectron2's ``.pkl`` files are, and refuses all else."""
 
-    def __init__(self, file: IO[bytes]) -> None:
-        super().__init__(file, encoding="latin1")  # bytes of Python 2
-
-    def find_class(self, module: str, name: str) -> Any:  # noqa: ANN401
-        """Give what an array is made of."""
-        if (module, name) == ("_codecs", "encode"):  # how Python 3 writes bytes in Python 2's protocol
-            return _latin1
-        found = STAND_INS.get(
-            f"{module}.{name}", OrderedDict if (module, name) == ("collections", "OrderedDict") else None
-        )
-        if found is None:
-            raise pickle.UnpicklingError(f"GLOBAL {module}.{name}")
-        return found
+    names: ClassVar[dict[str, Any]] = {
+        **STAND_INS,
+        "collections.OrderedDict": OrderedDict,
+        "_codecs.encode": _latin1,
+    }
 
 
-def _latin1(text: str, encoding: str) -> bytes:
-    if encoding != "latin1":
-        raise pickle.UnpicklingError(f"bytes as {encoding}")
-    return text.encode("latin1")
+def check_values(content: object) -> None:
+    """See that what a file held can be gone through and taken for what it says.
+
+    Raises:
+        CheckpointError: If containers lie too deep in one another, or a tensor is larger than what is stored of it.
+    """
+    todo: list[tuple[object, int]] = [(content, 0)]
+    seen = set()
+    while todo:
+        value, depth = todo.pop()
+        if isinstance(value, Tensor):
+            if value.layout is not torch.strided or value.is_meta or value.is_quantized or value.is_nested:
+                raise CheckpointError("is refused: it holds tensors that are not dense. Save dense ones.")
+            stored = value.untyped_storage().nbytes()
+            if value.numel() * value.itemsize > stored:
+                raise CheckpointError(
+                    f"is refused: a tensor of shape {tuple(value.shape[:8])} has {stored:,} bytes stored. Save it as it is, "
+                    "not expanded."
+                )
+        elif isinstance(value, (Mapping, list, tuple, set)) and id(value) not in seen:
+            seen.add(id(value))
+            if depth > DEEPEST:
+                raise CheckpointError(f"is refused: more than {DEEPEST} containers lie in one another.")
+            inner: Iterable[object] = value.values() if isinstance(value, Mapping) else value
+            todo.extend((each, depth + 1) for each in inner)
 
 
 def _with_state_dict(content: object, path: str) -> dict[str, Any]:
@@ -175,20 +226,45 @@ def _with_state_dict(content: object, path: str) -> dict[str, Any]:
         nested = next((name for name in NESTED if isinstance(content.get(name), Mapping)), None)
         if nested is not None:
             found, rest = content[nested], {key: value for key, value in content.items() if key != nested}
-    tensors = {}
-    for name, value in found.items() if isinstance(found, Mapping) else ():
-        if isinstance(value, np.ndarray) and value.dtype.kind in "fiu":
-            value = torch.from_numpy(value)
-        if isinstance(value, Tensor):
-            tensors[str(name).removeprefix("module.")] = value
+    tensors: dict[str, Tensor] = {}
+    if isinstance(found, Mapping):
+        for name, value in found.items():
+            if isinstance(value, np.ndarray) and value.dtype.kind in "fiu":
+                value = torch.from_numpy(value)
+            if isinstance(value, Tensor):
+                tensors[str(name)] = value
     if not tensors:
         kind = type(content).__name__
         raise CheckpointError(f"{_name(path)} is no checkpoint: expected tensors by name, got a {kind} without any.")
-    return {**rest, "state_dict": tensors}
+    return {**rest, "state_dict": without_wrappers(tensors, path)}
+
+
+def without_wrappers(tensors: Mapping[str, Tensor], path: str) -> dict[str, Tensor]:
+    """Take what wrappers of a model put into the names of its tensors off them, in any order and as often as it is there.
+
+    Raises:
+        CheckpointError: If two tensors have the same name then: the file holds several models.
+
+    >>> list(without_wrappers({"_orig_mod.module.model.a.weight": torch.ones(1)}, "a.pth"))
+    ['a.weight']
+    """
+    first: dict[str, str] = {}
+    for name in tensors:
+        parts = [part for part in name.split(".") if part not in ANYWHERE]
+        while len(parts) > 1 and parts[0] in IN_FRONT:
+            parts = parts[1:]
+        bare = ".".join(parts)
+        if bare in first:
+            raise CheckpointError(
+                f"{_name(path)} holds two models: both {quoted(first[bare])} and {quoted(name)} are a tensor {quoted(bare)}. "
+                "Save one of them alone."
+            )
+        first[bare] = name
+    return {bare: tensors[name] for bare, name in first.items()}
 
 
 def _name(path: str) -> str:
-    return f"{path} ({os.path.getsize(path)} bytes)" if os.path.isfile(path) else path
+    return printable(path) + (f" ({os.path.getsize(path)} bytes)" if os.path.isfile(path) else "")
 
 
 def _refused(error: Exception) -> str | None:
@@ -205,5 +281,4 @@ def _reason(error: Exception) -> str:
             f"is refused: it asks for {asked}, which is neither a tensor nor a plain value, and code from a checkpoint is "
             "never run. Save the weights alone with the library that wrote it, or take them from a source you trust."
         )
-    first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-    return f"cannot be read as a checkpoint ({first}): {EXPECTED}"
+    return f"cannot be read as a checkpoint ({first_line(error)}): {EXPECTED}"

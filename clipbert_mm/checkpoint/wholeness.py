@@ -1,14 +1,10 @@
 """Is a checkpoint whole, and which is the newest that is?"""
 
-import functools
 import os
-import zipfile
-import zlib
 from pathlib import Path
 from typing import Any
 
-import torch
-
+from clipbert_mm.checkpoint.archives import check_whole, first_line, load_torch
 from clipbert_mm.errors import CheckpointError
 
 LAST = "last_checkpoint"
@@ -40,7 +36,7 @@ def find_newest(work_dir: str | os.PathLike) -> tuple[str | None, list[str]]:
         try:
             progress = _progress(path)
         except Exception as error:  # torch, pickle and zip each have errors of their own for a damaged file
-            passed_over.append(f"{path} ({path.stat().st_size} bytes) is damaged: {_first_line(error)}.")
+            passed_over.append(f"{path} ({path.stat().st_size} bytes) is damaged: {first_line(error)}.")
             continue
         if progress is not None:
             found.append(((last is not None and path == last.resolve(), *progress), str(path)))
@@ -62,42 +58,7 @@ def find_newest(work_dir: str | os.PathLike) -> tuple[str | None, list[str]]:
 
 def _progress(path: Path) -> tuple[int, int] | None:
     """Return epochs and iterations of a training's checkpoint; None if the file has no state of a training."""
-    content: Any = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    content: Any = load_torch(path)
     if not isinstance(content, dict) or "optimizer" not in content or "meta" not in content:
         return None
     return content["meta"]["epoch"], content["meta"]["iter"]
-
-
-def check_whole(path: str | os.PathLike) -> None:
-    """See that what lies in a file of torch.save is what was written, by the checksum of each of its parts.
-
-    A file is read once for this, and again only after it changed. Files of before torch 1.6 have no checksums.
-
-    Raises:
-        CheckpointError: If it is cut short or damaged.
-    """
-    if zipfile.is_zipfile(path):
-        state = os.stat(path)
-        _check(os.fspath(path), state.st_size, state.st_mtime_ns, state.st_ino)
-
-
-@functools.lru_cache(maxsize=64)
-def _check(path: str, size: int, *state: int) -> None:
-    try:
-        with zipfile.ZipFile(path) as archive:
-            for member in archive.infolist():
-                if member.CRC == 0:  # torch was told to leave the checksums out
-                    continue
-                with archive.open(member) as content:
-                    while content.read(1 << 20):
-                        pass
-    except (OSError, zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError) as error:
-        raise CheckpointError(
-            f"{path} ({size} bytes) is damaged: {_first_line(error)}. It was cut short, or the disk or a copy changed it. Take "
-            "another copy."
-        ) from error
-
-
-def _first_line(error: Exception) -> str:
-    text = str(error).strip()
-    return text.splitlines()[0].split(". ")[0].rstrip(".") if text else type(error).__name__

@@ -8,6 +8,7 @@ from contextlib import suppress
 from typing import Any
 
 import mmengine
+import torch
 from mmengine.dist import all_gather_object, barrier, get_world_size
 from mmengine.model import is_model_wrapper
 from mmengine.optim import OptimWrapper
@@ -17,11 +18,13 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from clipbert_mm.checkpoint import find_newest, read_source, write_checkpoint
+from clipbert_mm.checkpoint.archives import first_line
+from clipbert_mm.checkpoint.training_state import training_state
 from clipbert_mm.engine.loading import WatchedLoader
 from clipbert_mm.engine.memory import explaining_out_of_memory
 from clipbert_mm.engine.optimizer import scale_learning_rate
 from clipbert_mm.engine.random_state import random_state, set_random_state
-from clipbert_mm.errors import CheckpointError, WorkerError
+from clipbert_mm.errors import CheckpointError, ClipBertError, WorkerError, printable
 from clipbert_mm.registry import RUNNERS
 
 
@@ -110,8 +113,21 @@ class ClipBertRunner(Runner):
         super().load_or_resume()
 
     def resume(self, filename: str, *arguments: Any, **options: Any) -> None:  # noqa: ANN401
-        """Go on from a checkpoint; arguments as of MMEngine's."""
-        super().resume(filename, *arguments, **options)
+        """Go on from a checkpoint; arguments as of MMEngine's.
+
+        Raises:
+            CheckpointError: If it cannot be read or does not fit, or the state of its training is damaged.
+        """
+        try:
+            super().resume(filename, *arguments, **options)
+        except (AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
+            if isinstance(error, (ClipBertError, torch.OutOfMemoryError)):
+                raise
+            raise CheckpointError(
+                f"{printable(filename)} cannot be resumed: the state of its training is damaged or another training's "
+                f"({type(error).__name__}: {first_line(error)}). Use the config that it was trained with, another copy, or "
+                "train from its weights with load_from."
+            ) from error
         sampler = self.train_dataloader.sampler
         if getattr(sampler, "seed", None) is not None and not self._randomness_cfg.get("diff_rank_seed"):
             sampler.seed = self.seed  # it was built before the seed of the run before was known
@@ -141,19 +157,14 @@ class ClipBertRunner(Runner):
         paths = [filename] if isinstance(filename, str) else list(filename)
         # What is resumed stays in use, and the file may be overwritten meanwhile; weights are copied at once.
         sources = [read_source(path, map_location, mmap=not self._resume) for path in paths]
-        rest = sources[-1].rest
-        if self._resume and not {"meta", "optimizer", "message_hub"} <= set(rest):
-            raise CheckpointError(
-                f"{paths[-1]} holds weights without the state of a training, so there is nothing to resume. Train from it "
-                "with load_from instead."
-            )
+        rest = training_state(sources[-1].rest, paths[-1]) if self._resume else sources[-1].rest
         tensors = {name: tensor for source in sources for name, tensor in source.tensors.items()}
         checkpoint = {**rest, "state_dict": tensors, "sources": sources}
         self.call_hook("after_load_checkpoint", checkpoint=checkpoint)
         model = self.model.module if is_model_wrapper(self.model) else self.model
         model.load_state_dict(checkpoint["state_dict"], strict=strict)
         if self._resume:
-            self.resumed = dict(meta=rest["meta"], ranks=rest.get("ranks", []))
+            self.resumed = dict(meta=rest["meta"], ranks=rest["ranks"])
         self._has_loaded = True
         return checkpoint
 
@@ -246,7 +257,13 @@ class ClipBertRunner(Runner):
             )
             return
         own = ranks[self.rank]
-        for hook in self.hooks:
-            if type(hook).__name__ in own["hooks"] and hasattr(hook, "load_state_dict"):
-                hook.load_state_dict(own["hooks"][type(hook).__name__])
-        set_random_state(own["random"])
+        try:
+            for hook in self.hooks:
+                if type(hook).__name__ in own["hooks"] and hasattr(hook, "load_state_dict"):
+                    hook.load_state_dict(own["hooks"][type(hook).__name__])
+            set_random_state(own["random"])
+        except (AttributeError, LookupError, OverflowError, RuntimeError, TypeError, ValueError) as error:
+            raise CheckpointError(
+                f"The checkpoint holds no state of process {self.rank} that can be resumed: {first_line(error)}. Take another "
+                "copy, or train from its weights with load_from."
+            ) from error

@@ -215,8 +215,12 @@ def test_a_file_that_was_cut_is_refused(tmp_path: Path, written: str, cut: float
     whole = path.read_bytes()
     kept = whole[: cut if cut < 0 else int(cut * len(whole))]
     path.write_bytes(kept)
-    said = r"(is no|cannot be read as a) checkpoint.*: expected a file of torch\.save.* cut short while it was written"
-    message = rf"^{path} \({len(kept)} bytes\) {said}"
+    said = (
+        r"(is no|cannot be read as a) checkpoint.*: expected a file of torch\.save.* cut short while it was written",
+        r"is damaged: File is not a zip file\. It was cut short",
+        r"is damaged: its tensors are said to be larger than the file",
+    )
+    message = rf"^{path}( \({len(kept)} bytes\))? ({'|'.join(said)})"
     with pytest.raises(CheckpointError, match=message):
         read_checkpoint(str(path))
 
