@@ -51,10 +51,10 @@ def write_checkpoint(content: dict[str, Any], path: str | os.PathLike) -> int:
     return target.stat().st_size
 
 
-def note_last(work_dir: str | os.PathLike, path: str) -> None:
-    """Note in a work folder which checkpoint was written last."""
+def note_last(work_dir: str | os.PathLike, name: str) -> None:
+    """Note in a work folder the name of the checkpoint that was written last; so a copy of the folder has its own."""
     with written_whole(Path(work_dir) / LAST) as file:
-        file.write(path)
+        file.write(name)
 
 
 class _Sink:

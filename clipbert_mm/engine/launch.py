@@ -11,6 +11,7 @@ from mmengine.runner import Runner
 from clipbert_mm import compat
 from clipbert_mm.checkpoint import Convention, find_newest, read_source
 from clipbert_mm.engine.config import foreign_model
+from clipbert_mm.engine.hooks.saving import checkpoint_folders
 from clipbert_mm.engine.runner import ClipBertRunner
 from clipbert_mm.errors import OptionError
 
@@ -38,7 +39,7 @@ def build_runner(config: Config) -> Runner:
         distribute(config)
     paths = config.get("load_from")
     if paths is None and config.get("resume"):
-        paths, _ = find_newest(config.work_dir)
+        paths, _ = find_newest(*checkpoint_folders(config.work_dir, config))
     changes, is_foreign = {}, foreign_model(config) is not None
     for path in [paths] if isinstance(paths, str) else paths or ():
         convention = read_source(path).convention

@@ -20,6 +20,7 @@ from torch.utils.data import DataLoader
 from clipbert_mm.checkpoint import find_newest, read_source, write_checkpoint
 from clipbert_mm.checkpoint.archives import first_line
 from clipbert_mm.checkpoint.training_state import training_state
+from clipbert_mm.engine.hooks.saving import checkpoint_folders
 from clipbert_mm.engine.loading import WatchedLoader
 from clipbert_mm.engine.memory import explaining_out_of_memory
 from clipbert_mm.engine.optimizer import scale_learning_rate
@@ -106,7 +107,7 @@ class ClipBertRunner(Runner):
             CheckpointError: If there are checkpoints in the work folder, but none is whole.
         """
         if self._resume and self._load_from is None and not self._has_loaded:
-            self._load_from, passed_over = find_newest(self.work_dir)
+            self._load_from, passed_over = find_newest(*checkpoint_folders(self.work_dir, self.cfg))
             for each in passed_over:
                 self.logger.warning(f"passed over: {each}")
             self._resume = self._load_from is not None

@@ -180,3 +180,54 @@ def test_where_none_is_whole_training_does_not_begin_anew_in_silence(work_dir: P
 def test_an_empty_folder_has_none(tmp_path: Path):
     assert find_newest(tmp_path) == (None, [])
     assert find_newest(tmp_path / "none") == (None, [])
+
+
+@pytest.mark.parametrize(
+    ("pointer", "said"),
+    [
+        (b"\xff\xfe\0x", "last_checkpoint is damaged: 'utf-8' codec can't decode"),
+        (bytes(50), "last_checkpoint is damaged: it names '"),
+        (b"epoch_9\0.pth", "last_checkpoint is damaged: it names 'epoch_9"),
+        (b"", "last_checkpoint is damaged: it names ''."),
+        (b"/", "last_checkpoint is damaged: it names '/'."),
+        (b"..", "last_checkpoint names '..', which cannot be gone on from here."),
+        (b"/gone/iter_99.pth", "last_checkpoint names 'iter_99.pth', which cannot be gone on from here."),
+        (b"best_accuracy_epoch_10.pth", "last_checkpoint names 'best_accuracy_epoch_10.pth', which cannot be"),
+    ],
+)
+def test_l6_a_damaged_pointer_is_passed_over_for_the_newest_of_this_folder(work_dir: Path, pointer: bytes, said: str):
+    work = work_dir / "work"
+    work.mkdir()
+    for path in [*work_dir.glob("*.pth"), work_dir / "last_checkpoint"]:
+        path.rename(work / path.name)
+    write_checkpoint(training(99, 990), work_dir / "epoch_99.pth")  # another run's, in the folder above
+    (work / "last_checkpoint").write_bytes(pointer)
+    found, passed_over = find_newest(work)
+    assert found == str(work / "epoch_10.pth")
+    assert len(passed_over) == 1
+    assert said in passed_over[0]
+
+
+def test_l6_odd_files_are_passed_over(work_dir: Path):
+    (work_dir / "dangling.pth").symlink_to("/nowhere")
+    (work_dir / "folder.pth").mkdir()
+    (work_dir / "zero.pth").touch()
+    for i, meta in enumerate(({}, {"epoch": "x", "iter": None}, {"epoch": 10**6, "iter": "3"}, 3)):
+        torch.save({"optimizer": {}, "meta": meta}, work_dir / f"meta{i}.pth")
+    found, passed_over = find_newest(work_dir)
+    assert found == str(work_dir / "epoch_10.pth")
+    assert len(passed_over) == 6
+    assert f"{work_dir}/dangling.pth (a link to nothing) is damaged: " in passed_over[0]
+    assert "meta1.pth" in passed_over[2]
+    assert "it says to be of epoch 'x', iteration None." in passed_over[2]
+
+
+def test_l6_checkpoints_that_went_to_another_folder_are_not_forgotten_in_silence(work_dir: Path, tmp_path_factory):
+    moved = tmp_path_factory.mktemp("big")
+    for path in work_dir.glob("*.pth"):
+        path.rename(moved / path.name)
+    with pytest.raises(
+        CheckpointError, match=r"last_checkpoint names 'epoch_10\.pth', which cannot be gone on from here"
+    ):
+        find_newest(work_dir)
+    assert find_newest(work_dir, moved) == (str(moved / "epoch_10.pth"), [])

@@ -1,6 +1,7 @@
 """When checkpoints are written, which are kept, and how a training answers a signal to stop."""
 
 import os
+import shutil
 import signal
 from pathlib import Path
 from typing import Any
@@ -84,7 +85,69 @@ def test_regular_ones_are_kept_and_older_removed(config: Config):
         {"epoch_2", "epoch_3"},
     ]
     assert names(config) == ["epoch_2.pth", "epoch_3.pth", "last_checkpoint"]
-    assert Path(config.work_dir, "last_checkpoint").read_text() == str(Path(config.work_dir) / "epoch_3.pth")
+    assert Path(config.work_dir, "last_checkpoint").read_text() == "epoch_3.pth"
+
+
+def test_checkpoints_in_another_folder_are_gone_on_from(config: Config, tmp_path: Path):
+    settings = dict(interval=1, out_dir=str(tmp_path / "big"))
+    begin(config, **settings).train()
+    assert names(config) == ["last_checkpoint"]
+    config.resume = True
+    config.train_cfg.max_epochs = 4
+    assert begin(config, **settings).train() is not None
+    assert (tmp_path / "big" / "work" / "epoch_4.pth").is_file()
+    assert not (tmp_path / "big" / "work" / "epoch_5.pth").exists()
+
+
+def test_s6_the_names_of_a_checkpoint_delete_nothing_but_checkpoints_of_the_work_folder(config: Config, tmp_path: Path):
+    begin(config, interval=1).train()
+    victims = [tmp_path / "victim.pth", tmp_path / "work" / "victim.txt", tmp_path / "best.pth"]
+    for victim in victims:
+        victim.write_text("keep")
+    path = Path(config.work_dir) / "epoch_1.pth"
+    content = torch.load(path, weights_only=True)
+    hub = content["message_hub"]
+    wrong = [str(victims[0]), "../victim.pth", str(victims[1]), "victim.txt", "..", "", "/", 3, None, "iter_1.pth\0"]
+    for key, value in {"passing_checkpoints": [*wrong, "a.pth", "b.pth"], "best_ckpt": str(victims[2])}.items():
+        hub["runtime_info"][key], hub["resumed_keys"][key] = value, True
+    hub["runtime_info"]["regular_checkpoints"] = 5
+    torch.save(content, path)
+    with_validation(config)
+    config.update(load_from=str(path), resume=True)
+    begin(config, interval=1, save_best="t2v/MnR").train()
+    assert [victim.read_text() for victim in victims] == ["keep"] * 3
+    assert "best_ckpt" in load(config, "epoch_3")["message_hub"]["runtime_info"]
+
+
+def test_s6_a_copied_work_folder_goes_on_without_touching_the_first(config: Config):
+    with_validation(config)
+    del config.default_hooks["early_stopping"]
+    config.train_cfg.max_epochs = 2
+    scores = iter([4.0, 3.0, 3.0, 2.0])  # the last validation of a run is done again
+    settings = dict(interval=1, save_best="t2v/MnR", max_keep_ckpts=1)
+
+    def train() -> None:
+        runner = begin(config, **settings)
+        runner.val_evaluator.evaluate = lambda size: {"t2v/MnR": next(scores)}
+        runner.train()
+
+    train()
+    first = Path(config.work_dir)
+    # As releases before wrote them: with the folder of the machine that they ran on.
+    content = load(config, "epoch_2")
+    info = content["message_hub"]["runtime_info"]
+    assert (info["last_ckpt"], info["best_ckpt"]) == ("epoch_2.pth", "best_t2v_MnR_epoch_1.pth")
+    info.update({key: str(first / info[key]) for key in ("best_ckpt", "last_ckpt")})
+    torch.save(content, first / "epoch_2.pth")
+    (first / "last_checkpoint").write_text(str(first / "epoch_2.pth"))
+    shutil.copy(first / "best_t2v_MnR_epoch_2.pth", first / "best_t2v_MnR_epoch_1.pth")
+    before = {path: path.stat().st_mtime_ns for path in first.rglob("*") if path.is_file()}
+    config.work_dir += "-copy"
+    shutil.copytree(first, config.work_dir)
+    config.resume, config.train_cfg.max_epochs = True, 3
+    train()
+    assert {path: path.stat().st_mtime_ns for path in first.rglob("*") if path.is_file()} == before
+    assert names(config) == ["best_t2v_MnR_epoch_3.pth", "epoch_3.pth", "last_checkpoint"]
 
 
 def test_by_the_clock_the_two_newest_are_kept_until_the_end(config: Config):

@@ -83,7 +83,7 @@ def test_a_truncated_newest_checkpoint(config: Path, tmp_path: Path):
     wait_for_steps(cut, 9)
     os.kill(process.pid, signal.SIGKILL)
     process.join()
-    newest = Path((cut.work_dir / "last_checkpoint").read_text())
+    newest = cut.work_dir / (cut.work_dir / "last_checkpoint").read_text()
     newest.write_bytes(newest.read_bytes()[: newest.stat().st_size // 2])
     assert cut.finish("--resume") == [0]
     log = cut.log().read_text()

@@ -1,12 +1,14 @@
 """A loss that is no number ends the training before it costs more."""
 
+import os
 from typing import Any
 
 import torch
-from mmengine.hooks import Hook
+from mmengine.hooks import CheckpointHook, Hook
 from mmengine.runner import Runner
 from mmengine.structures import BaseDataElement
 
+from clipbert_mm.engine.hooks.saving import file_names
 from clipbert_mm.errors import NotFiniteError
 from clipbert_mm.registry import HOOKS
 
@@ -38,7 +40,7 @@ class FiniteLossHook(Hook):
         losses = {
             key: float(torch.as_tensor(value).detach()) for key, value in (outputs or {}).items() if "loss" in key
         }
-        last = runner.message_hub.get_info("last_ckpt")
+        last = last_checkpoint(runner)
         if torch.tensor(list(losses.values())).isfinite().all():
             self.good = last
             return
@@ -54,6 +56,13 @@ class FiniteLossHook(Hook):
             f"{runner.rank}: {said}. {good} Lower the learning rate, clip gradients, or look at the items of the batch "
             f"(tools/analysis_tools/browse_dataset.py draws those of a ClipBert):{items}{more}"
         )
+
+
+def last_checkpoint(runner: Runner) -> str | None:
+    """Return the path of the checkpoint that a training wrote last, or went on from; None if there is none."""
+    names = file_names([runner.message_hub.get_info("last_ckpt")])
+    folders = [hook.out_dir for hook in runner.hooks if isinstance(hook, CheckpointHook)]
+    return os.path.join(folders[0], names[0]) if names and folders else None
 
 
 def describe(sample: BaseDataElement) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
+from mmengine.config import Config
 from mmengine.hooks import CheckpointHook as _CheckpointHook
 from mmengine.runner import Runner
 
@@ -17,6 +18,23 @@ from clipbert_mm.registry import HOOKS
 NOTHING, SAVE, STOP = range(3)
 PASSING = 2
 """How many of the checkpoints between the regular ones are kept."""
+
+
+def checkpoint_folders(work_dir: str, config: Config) -> list[str]:
+    """Return the folders in which a training keeps what it goes on from: the work folder, then that of its checkpoints."""
+    hooks = config.get("default_hooks") or {}
+    return _folders(work_dir, (hooks.get("checkpoint") or {}).get("out_dir"))
+
+
+def _folders(work_dir: str, out_dir: str | None) -> list[str]:
+    named = [] if out_dir is None else [os.path.join(out_dir, os.path.basename(os.path.abspath(work_dir)))]
+    return [work_dir, *named]
+
+
+def file_names(values: object) -> list[str]:
+    """Return names of a checkpoint's message hub as names of files, whatever folder or nonsense an old or foreign one has."""
+    named = [os.path.basename(value) for value in values if isinstance(value, str)] if isinstance(values, list) else []
+    return [name for name in named if name.endswith(".pth") and name.isprintable()]
 
 
 @HOOKS.register_module()
@@ -95,17 +113,15 @@ class CheckpointHook(_CheckpointHook):
         Raises:
             CheckpointError: If the folder cannot be made or written to.
         """
-        if self.out_dir is None:
-            self.out_dir = runner.work_dir
-        else:
-            self.out_dir = os.path.join(self.out_dir, os.path.basename(os.path.abspath(runner.work_dir)))
+        folders = _folders(runner.work_dir, self.out_dir)
+        self.out_dir = folders[-1]
         if runner.rank == 0:
-            for folder in (self.out_dir, runner.work_dir):
+            for folder in folders:
                 prepare_folder(folder)
         runner.logger.info(f"Checkpoints will be saved to {self.out_dir}.")
         self.agreement = Agreement()
         self.kept = {
-            group: list(runner.message_hub.get_info(f"{group}_checkpoints", [])) for group in ("regular", "passing")
+            group: file_names(runner.message_hub.get_info(f"{group}_checkpoints")) for group in ("regular", "passing")
         }
         self.saved_iter = runner.iter if runner.resumed is not None else -1
         self.saved_time = time.monotonic()
@@ -128,7 +144,7 @@ class CheckpointHook(_CheckpointHook):
         """Remove what was written between regular checkpoints, if the end has one."""
         if self.kept["regular"] and self.save_last:
             for name in self.kept["passing"]:
-                self._remove(runner, os.path.join(self.out_dir, name))
+                self._remove(runner, name)
 
     def after_val_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
         """Keep the best weights.
@@ -149,14 +165,14 @@ class CheckpointHook(_CheckpointHook):
                 continue
             number = runner.epoch if self.by_epoch else runner.iter
             file = f"best_{name}_{self.filename_tmpl.format(number)}".replace("/", "_")
-            path, old = os.path.join(self.out_dir, file), runner.message_hub.get_info(f"best_ckpt{suffix}")
+            old = file_names([runner.message_hub.get_info(f"best_ckpt{suffix}")])
             runner.message_hub.update_info(f"best_score{suffix}", metrics[name])
-            runner.message_hub.update_info(f"best_ckpt{suffix}", path)
+            runner.message_hub.update_info(f"best_ckpt{suffix}", file)
             meta = dict(epoch=runner.epoch, iter=runner.iter)
             runner.save_checkpoint(self.out_dir, file, save_optimizer=False, save_param_scheduler=False, meta=meta)
             runner.logger.info(f"The best {name} so far, {metrics[name]:.4f}, is that of {file}.")
-            if old and old != path:
-                self._remove(runner, old)
+            if old and old != [file]:
+                self._remove(runner, old[0])
 
     def _after_step(self, runner: Runner, epoch: int, done: int) -> None:
         """Save what is due after a step of the optimiser, ``done`` iterations into the training."""
@@ -188,7 +204,7 @@ class CheckpointHook(_CheckpointHook):
         path = os.path.join(self.out_dir, name)
         self.kept[group] = [*(other for other in self.kept[group] if other != name), name]
         runner.message_hub.update_info(f"{group}_checkpoints", list(self.kept[group]))
-        runner.message_hub.update_info("last_ckpt", path)
+        runner.message_hub.update_info("last_ckpt", name)
         runner.save_checkpoint(
             self.out_dir,
             name,
@@ -197,9 +213,8 @@ class CheckpointHook(_CheckpointHook):
             meta=dict(epoch=epoch, iter=done),
         )
         if runner.rank == 0:
-            note_last(runner.work_dir, path)
+            note_last(runner.work_dir, name)
         self.saved_iter, self.saved_time = done, time.monotonic()
-        self.last_ckpt = path
         self._remove_outdated(runner)
         runner.logger.info(f"Saved {path} after iteration {done} in {time.monotonic() - began:.2f} s")
 
@@ -207,10 +222,9 @@ class CheckpointHook(_CheckpointHook):
         for group, most in (("regular", self.max_keep_ckpts), ("passing", PASSING)):
             if most > 0:
                 for name in self.kept[group][:-most]:
-                    self._remove(runner, os.path.join(self.out_dir, name))
+                    self._remove(runner, name)
                 self.kept[group] = self.kept[group][-most:]
 
-    @staticmethod
-    def _remove(runner: Runner, path: str) -> None:
+    def _remove(self, runner: Runner, name: str) -> None:
         if runner.rank == 0:
-            Path(path).unlink(missing_ok=True)
+            (Path(self.out_dir) / name).unlink(missing_ok=True)
