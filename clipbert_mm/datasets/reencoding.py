@@ -1,22 +1,31 @@
 """Smaller videos that open faster: scaled down, H.264, key frames close to one another, without sound."""
 
 import errno
+import math
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import islice
+from pathlib import Path
+from typing import Any
 
 import av
-from av.container import InputContainer, OutputContainer
-from av.video.frame import VideoFrame
+import numpy as np
+from av.codec.context import Flags
+from av.container import OutputContainer
+from av.video.frame import PictureType, VideoFrame
+from av.video.reformatter import ColorRange, Colorspace, Interpolation
 from av.video.stream import VideoStream
 
 from clipbert_mm.datasets.transforms.images import name_trouble
+from clipbert_mm.datasets.transforms.readers.pyav_reader import PyAVReader
 from clipbert_mm.datasets.transforms.storage import as_file
 from clipbert_mm.errors import BrokenMediaError, OptionError, printable
 from clipbert_mm.structures import made_whole
 
-TURNS = {90: ["transpose=cclock"], 180: ["hflip", "vflip"], 270: ["transpose=clock"]}
-"""Filters that turn a picture by so many degrees against the clock."""
+FINEST = 100_000
+"""Parts of a second: the finest ticks in which times are written, and the largest denominator of a frame rate."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,7 +60,7 @@ class Encoding:
 
 
 def reencode(job: tuple[str, str, Encoding]) -> str:
-    """Write a video anew; it appears under its name when it is whole. The picture is upright, and the duration kept.
+    """Write a video anew, upright, each frame at its time; it appears under its name when it is whole.
 
     Args:
         job: The video, wherever it lies; the new file; how it is written.
@@ -61,13 +70,8 @@ def reencode(job: tuple[str, str, Encoding]) -> str:
     """
     source, target, encoding = job
     try:
-        with (
-            made_whole(target) as part,
-            as_file(source) as name,
-            _open(source, name) as video,
-            av.open(str(part), "w", format="mp4") as new,
-        ):
-            _transcode(source, video, new, encoding)
+        with made_whole(target) as part, as_file(source) as name, closing(_open(source, name)) as reader:
+            _write(part, reader, _read(source, reader), encoding)
     except BrokenMediaError as error:
         return error.reason
     except OSError as error:
@@ -77,117 +81,111 @@ def reencode(job: tuple[str, str, Encoding]) -> str:
     return ""
 
 
-def _open(path: str, name: str) -> InputContainer:
+def _open(path: str, name: str) -> PyAVReader:
     try:
-        container = av.open(name)
-    except av.error.FFmpegError as error:
-        raise BrokenMediaError(path, f"not a video, or {name_trouble(error)}") from error
-    if not container.streams.video:
-        container.close()
-        raise BrokenMediaError(path, "it has no video stream")
-    return container
+        return PyAVReader(name)
+    except Exception as error:  # see OpenVideo
+        raise BrokenMediaError(path, name_trouble(error)) from error
 
 
-def _read(path: str, container: InputContainer) -> Iterator[VideoFrame]:
-    """Decode all frames; their times count from 0, each is later than the one before.
+def _read(path: str, reader: PyAVReader) -> Iterator[VideoFrame]:
+    """Decode the frames that are shown.
 
     Raises:
         BrokenMediaError: If one cannot be decoded, or there are fewer than the file says.
     """
-    stream = container.streams.video[0]
-    # An AVI file does not say when a frame is to be shown, only the order to decode them in.
-    without_times = container.format.name == "avi"
-    count, last, start = 0, -1, None
+    count = 0
     try:
-        for frame in container.decode(stream):
-            time = frame.dts if without_times else frame.pts
-            start = (time or 0) if start is None else start
-            frame.pts = last = last + _ticks(stream) * (count > 0) if time is None else max(time - start, last + 1)
-            count += 1
+        for frame in islice(reader.decode_all(), reader.total_frames):
             yield frame
+            count += 1
     except av.error.FFmpegError as error:
         raise BrokenMediaError(path, f"frame {count} cannot be decoded: {name_trouble(error)}") from error
-    if count == 0 or count < 0.98 * stream.frames - 2:  # frames outside of an edit list are not shown
-        found = f"{count} of {stream.frames} frames" if stream.frames else f"{count} frames"
-        raise BrokenMediaError(path, f"cut short, {found} can be decoded")
+    if count < reader.total_frames:
+        raise BrokenMediaError(path, f"cut short, {count} of {reader.total_frames} frames can be decoded")
 
 
-def _ticks(stream: VideoStream) -> int:
-    """Return how long a frame is usually shown, in the stream's ticks."""
-    return max(1, round(1 / (stream.average_rate or 25) / stream.time_base)) if stream.time_base else 1
+def _write(part: Path, reader: PyAVReader, frames: Iterator[VideoFrame], encoding: Encoding) -> None:
+    """Encode the frames of a video."""
+    times, ticks, tick = _plan(reader, encoding.fps)
+    size: tuple[int, int] | None = None
+    written = 0
+    with av.open(str(part), "w", format="mp4") as new:
+        stream = _add_stream(new, reader, encoding, tick)
+        for frame, count in zip(frames, times, strict=True):
+            if not count:
+                continue
+            size = size or encoding.scale(frame.width, frame.height)
+            picture = _turn(_scale(frame, *size), frame.rotation // 90)
+            if not written:
+                stream.width, stream.height = picture.width, picture.height
+                if ratio := reader.stream.sample_aspect_ratio:  # pixels that are not square stay so
+                    stream.sample_aspect_ratio = 1 / ratio if frame.rotation % 180 else ratio
+            picture.pict_type, picture.time_base = PictureType.NONE, tick  # the encoder chooses its own key frames
+            for _ in range(count):
+                picture.pts = ticks[written]
+                picture.duration = ticks[written + 1] - ticks[written]
+                new.mux(stream.encode(picture))
+                written += 1
+        new.mux(stream.encode())
 
 
-def _at_rate(frames: Iterator[VideoFrame], stream: VideoStream, rate: Fraction) -> Iterator[VideoFrame]:
-    """Choose the frame that is shown at each multiple of 1 / rate seconds, from 0 to the end."""
-    shown: VideoFrame | None = None
-    count, end = 0, Fraction(0)
-    for frame in frames:
-        start = (frame.pts or 0) * (stream.time_base or Fraction(1))  # seconds
-        end = start + _ticks(stream) * (stream.time_base or Fraction(1))
-        while shown is not None and count / rate < start:
-            shown.pts, shown.time_base = count, 1 / rate
-            yield shown
-            count += 1
-        shown = frame
-    while shown is not None and count / rate < end:
-        shown.pts, shown.time_base = count, 1 / rate
-        yield shown
-        count += 1
+def _scale(frame: VideoFrame, width: int, height: int) -> VideoFrame:
+    """Scale a frame, and write colours the one way that small videos have them (BT.601), whatever the source's."""
+    colors: dict[str, Any] = dict(dst_colorspace=Colorspace.ITU601, dst_color_range=ColorRange.MPEG)
+    return frame.reformat(width, height, "yuv420p", interpolation=Interpolation.AREA, threads=1, **colors)
 
 
-def _transcode(path: str, video: InputContainer, new: OutputContainer, encoding: Encoding) -> None:
-    source = video.streams.video[0]
-    frames, tick = _read(path, video), source.time_base or Fraction(1)
-    if encoding.fps:
-        rate = Fraction(encoding.fps).limit_denominator(1001)
-        frames, tick = _at_rate(frames, source, rate), 1 / rate
-    target: VideoStream | None = None
-    graph = av.filter.Graph()
-    for frame in frames:
-        if target is None:
-            target = _add_stream(new, source, frame, encoding)
-            target.codec_context.time_base = tick
-            _link(graph, source, frame, target)
-        graph.vpush(frame)
-        _encode(graph, target, new)
-    if target is not None:
-        graph.vpush(None)
-        _encode(graph, target, new)
-        new.mux(target.encode())
+def _turn(picture: VideoFrame, quarters: int) -> VideoFrame:
+    """Turn a YUV 4:2:0 picture of even sides by so many quarters against the clock."""
+    if not quarters:
+        return picture
+    planes = [
+        np.frombuffer(memoryview(plane), np.uint8).reshape(plane.height, plane.line_size)[:, : plane.width]
+        for plane in picture.planes
+    ]
+    turned = [np.rot90(plane, quarters) for plane in planes]
+    stacked = np.concatenate([plane.ravel() for plane in turned]).reshape(-1, turned[0].shape[1])
+    return VideoFrame.from_ndarray(stacked, format="yuv420p")
 
 
-def _add_stream(new: OutputContainer, source: VideoStream, frame: VideoFrame, encoding: Encoding) -> VideoStream:
-    turned = frame.rotation % 180 == 90
-    rate = Fraction(encoding.fps).limit_denominator(1001) if encoding.fps else source.average_rate or Fraction(25)
+def _plan(reader: PyAVReader, fps: float | None) -> tuple[list[int], list[int], Fraction]:
+    """Choose how many times each frame of a video is written, and when what is written is shown.
+
+    Args:
+        reader: Of the video.
+        fps: Frames a second to be written; None for each frame once, at its time.
+
+    Returns:
+        How many times, (total_frames,); when each is shown, and when the last one ends, in ticks; seconds of a tick.
+    """
+    total, times, rate = reader.total_frames, reader.frame_times, Fraction(reader.avg_fps).limit_denominator(FINEST)
+    if fps is not None:
+        new = Fraction(fps).limit_denominator(FINEST)
+        end = total / rate if times is None else Fraction(reader.duration).limit_denominator(FINEST)
+        count = max(1, math.ceil(end * new))
+        if times is None:
+            shown = np.array([int(i * rate / new) for i in range(count)])
+        else:
+            shown = np.searchsorted(times, np.arange(count) / float(new), side="right") - 1
+        return np.bincount(shown, minlength=total).tolist(), list(range(count + 1)), 1 / new
+    if times is None:
+        return [1] * total, list(range(total + 1)), 1 / rate
+    tick = max(reader.stream.time_base or Fraction(1), Fraction(1, FINEST))
+    return [1] * total, np.rint(np.append(times, reader.duration) / float(tick)).astype(np.int64).tolist(), tick
+
+
+def _add_stream(new: OutputContainer, reader: PyAVReader, encoding: Encoding, tick: Fraction) -> VideoStream:
+    """Add a stream of H.264 whose frames have their times in ticks of so many seconds."""
     options = {"crf": str(encoding.crf), "preset": "veryfast", "threads": "1"}
+    if reader.frame_times is not None and encoding.fps is None:
+        options["bf"] = "0"  # an MP4 file's length is by decoding times, which lag behind where frames are uneven
+    rate = Fraction(encoding.fps or reader.avg_fps).limit_denominator(FINEST)
     stream = new.add_stream("libx264", rate=rate, options=options)
-    size = (frame.height, frame.width) if turned else (frame.width, frame.height)
-    stream.width, stream.height = encoding.scale(*size)
     stream.pix_fmt = "yuv420p"
     stream.gop_size = encoding.keyframes
-    stream.codec_context.colorspace = av.video.reformatter.Colorspace.ITU601
-    stream.codec_context.color_range = av.video.reformatter.ColorRange.MPEG
-    if ratio := source.sample_aspect_ratio:  # pixels that are not square stay so
-        stream.sample_aspect_ratio = 1 / ratio if turned else ratio
+    context = stream.codec_context
+    context.time_base = tick
+    context.flags |= Flags.frame_duration
+    context.colorspace, context.color_range = Colorspace.ITU601, ColorRange.MPEG
     return stream
-
-
-def _link(graph: av.filter.Graph, source: VideoStream, frame: VideoFrame, target: VideoStream) -> None:
-    """Turn, scale, and write colours the one way that small videos have them (BT.601), whatever the source's."""
-    scale = f"scale={target.width}:{target.height}:flags=area:out_color_matrix=bt601:out_range=tv"
-    nodes = [graph.add_buffer(template=source, time_base=target.codec_context.time_base)]
-    nodes += [
-        graph.add(*step.split("=", 1)) for step in [*TURNS.get(frame.rotation % 360, []), scale, "format=yuv420p"]
-    ]
-    graph.link_nodes(*nodes, graph.add("buffersink")).configure()
-
-
-def _encode(graph: av.filter.Graph, target: VideoStream, new: OutputContainer) -> None:
-    """Encode what the filters have ready."""
-    while True:
-        try:
-            frame = graph.vpull()
-        except (av.error.BlockingIOError, av.error.EOFError):
-            return
-        frame.pict_type = av.video.frame.PictureType.NONE  # the encoder chooses its own key frames
-        new.mux(target.encode(frame))

@@ -1,14 +1,22 @@
 """Faults of times and lengths, and of the tools that go over whole folders, row by row."""
 
 import errno
+import json
+import math
 import os
 from collections.abc import Callable
+from fractions import Fraction
 from pathlib import Path
 
+import av
+import numpy as np
 import pytest
-from video_files import write_file
+from video_files import decode_whole, moving_frames, write_file
 
-from clipbert_mm.datasets.scanning import absolute, left_out
+from clipbert_mm.apis.predictor import read_media
+from clipbert_mm.datasets.reencoding import Encoding, reencode
+from clipbert_mm.datasets.scanning import absolute, left_out, probe
+from clipbert_mm.datasets.transforms import DecodeClips, OpenVideo, ResizePad, SampleClips
 from clipbert_mm.errors import StorageError
 
 TOOLS = {
@@ -59,3 +67,95 @@ def test_m9_a_name_that_is_not_utf8_is_in_the_ledger(run: Callable, tmp_path: Pa
     ledger = tmp_path / "out" / "ledger.jsonl"
     assert list(left_out(ledger)) == [absolute(str(folder / name))]
     assert ledger.read_bytes().decode("utf-8").count("\\udce9") == 1, "it is UTF-8, and JSON"
+
+
+UNEVEN = [0, 40, 80, 120, 160, 200, 3000, 3040, 6000, 6040, 9000, 9520, 10000, 10520, 11000, 11520, 12000]
+"""Times in milliseconds of a screen recording: a frame where something changes."""
+KINDS = {
+    "mkv": "libx264",
+    "webm": "libvpx",
+    "flv": "flv",
+    "ts": "mpeg2video",
+    "wmv": "wmv2",
+    "mov": "libx264",
+    "mp4": "libx264",
+    "gif": "gif",
+}
+"""A codec for each container."""
+
+
+@pytest.fixture(scope="module", params=KINDS)
+def uneven(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, np.ndarray]:
+    """A video of uneven frames and their times in seconds, as a full decode has them, of one container."""
+    path = tmp_path_factory.mktemp("uneven") / f"a.{request.param}"
+    fixed = request.param in ("ts", "wmv")  # their encoders take times that are multiples of a frame's
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream(KINDS[request.param], rate=25, width=64, height=48)
+        stream.pix_fmt = "rgb8" if request.param == "gif" else "yuv420p"
+        tick = stream.codec_context.time_base = Fraction(1, 25 if fixed else 100)
+        for i, pixels in enumerate(moving_frames(len(UNEVEN), 64, 48)):
+            frame = av.VideoFrame.from_ndarray(pixels, format="rgb24")
+            frame.pts, frame.time_base = int(Fraction(UNEVEN[i], 1000) / tick), tick
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    return path, frame_times(path)
+
+
+def frame_times(path: Path) -> np.ndarray:
+    """When each frame appears, in seconds after the first, by a full decode."""
+    with av.open(str(path)) as container:
+        stream = container.streams.best("video")
+        times = [frame.pts * stream.time_base for frame in container.decode(stream)]
+    return np.array([float(time - times[0]) for time in times])
+
+
+def on_screen(times: np.ndarray, wanted: np.ndarray) -> list[int]:
+    """Which frame is on screen at a time, by counting."""
+    return [max(i for i, time in enumerate(times) if time <= at + 1e-9) for at in wanted]
+
+
+def test_m1_clips_show_what_is_on_screen_then(uneven: tuple[Path, np.ndarray]):
+    path, times = uneven
+    assert times == pytest.approx([each / 1000 for each in UNEVEN], abs=0.001)
+    video = OpenVideo().transform(dict(path=str(path)))
+    video["video_reader"].close()
+    assert 12 < video["duration"] < 12.6  # few containers say when the last frame ends
+    found = SampleClips(num_clips=12, num_frames=2, mode="uniform").transform(video)
+    wanted = [start + share for start in np.linspace(0, video["duration"] - 1, 12) for share in (0.25, 0.75)]
+    assert found["frame_inds"].tolist() == on_screen(times, np.array(wanted))
+    assert found["clip_times"][-1] == pytest.approx([video["duration"] - 1, video["duration"]])
+
+
+def test_m1_lengths_are_those_of_the_time_stamps(uneven: tuple[Path, np.ndarray]):
+    path, _ = uneven
+    found = probe((str(path), json.dumps(dict(type="OpenVideo"))))
+    assert 12 < found["seconds"] < 12.6
+    assert found["fps"] == pytest.approx(found["frames"] / found["seconds"], abs=1e-3)
+    steps = [OpenVideo(), SampleClips(num_clips=3, num_frames=1, mode="uniform"), DecodeClips(), ResizePad(size=32)]
+    media = read_media(steps, str(path))
+    assert media.seconds == pytest.approx(found["seconds"], abs=1e-3)
+    assert media.clip_times[-1, 1] == media.seconds
+
+
+def test_m1_the_released_rule_stays_one_of_numbers(uneven: tuple[Path, np.ndarray]):
+    path, _ = uneven
+    video = OpenVideo().transform(dict(path=str(path)))
+    options = dict(num_clips=4, num_frames=2, mode="uniform", compat="official")
+    found = SampleClips(**options).transform(dict(video))
+    by_number = SampleClips(**options).transform(video | dict(frame_times=None))
+    assert found["frame_inds"].tolist() == by_number["frame_inds"].tolist()
+    assert found["clip_times"][0, 0] == 0
+    assert found["clip_times"][-1, 1] <= video["duration"]
+
+
+def test_m1_encoding_anew_keeps_the_times(uneven: tuple[Path, np.ndarray], tmp_path: Path):
+    path, times = uneven
+    assert reencode((str(path), str(tmp_path / "b.mp4"), Encoding())) == ""
+    assert frame_times(tmp_path / "b.mp4") == pytest.approx(times, abs=1e-5)
+    lengths = [OpenVideo().transform(dict(path=str(each)))["duration"] for each in (path, tmp_path / "b.mp4")]
+    assert lengths[1] == pytest.approx(lengths[0], abs=1e-3)
+    assert reencode((str(path), str(tmp_path / "c.mp4"), Encoding(fps=5))) == ""
+    before, after = decode_whole(path), decode_whole(tmp_path / "c.mp4")
+    assert len(after) == math.ceil(lengths[0] * 5 - 1e-6)
+    nearest = [int(np.abs(before.astype(int) - frame).mean(axis=(1, 2, 3)).argmin()) for frame in after]
+    assert nearest == on_screen(times, np.arange(len(after)) / 5)

@@ -40,6 +40,9 @@ class GifReader(VideoReader):
             last = before / (len(packets) - 1) if before else GIF_DELAY
         self.duration = float(before + last)
         self.avg_fps = float(self.total_frames / (before + last))
+        times = np.array([packet.pts or 0 for packet in packets]) * float(tick)
+        if np.abs(times - np.arange(self.total_frames) / self.avg_fps).max() > tick:
+            self.frame_times = times
 
     def read(self, frame_inds: Sequence[int]) -> Iterator[tuple[int, np.ndarray]]:
         """Decode frames; see :meth:`VideoReader.read`."""

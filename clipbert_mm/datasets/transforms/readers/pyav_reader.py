@@ -138,22 +138,25 @@ class PyAVReader(VideoReader):
 
     def read_from_start(self, frame_inds: set[int]) -> Iterator[tuple[int, np.ndarray]]:
         """Decode all frames up to the last wanted one, counting those that are shown."""
+        left = set(frame_inds)
+        for place, frame in enumerate(self.decode_all()):
+            if place in left:
+                left.remove(place)
+                yield place, self.convert(frame)
+            if not left:
+                return
+        raise missing_frame(self.total_frames, sorted(left))
+
+    def decode_all(self) -> Iterator[VideoFrame]:
+        """Decode all frames from the beginning on, in the order in which they are shown, with their own colours and size."""
         rewind(self.container, self.stream, self.index.times[0])
         self._packets, self._following, self._held = iter(()), len(self.index.times), {}
         self.decoder.flush_buffers()
         self.decoder.skip_frame = "DEFAULT"
-        left, place = set(frame_inds), 0
         for packet in self.container.demux(
             self.stream
         ):  # the last, an empty one, asks for what the decoder still holds
-            for frame in self.decoder.decode(packet):
-                if place in left:
-                    left.remove(place)
-                    yield place, self.convert(frame)
-                place += 1
-            if not left:
-                return
-        raise missing_frame(self.total_frames, sorted(left))
+            yield from self.decoder.decode(packet)
 
     def convert(self, frame: VideoFrame) -> np.ndarray:
         """Return a frame as (H, W, 3) uint8 RGB, upright."""
