@@ -4,9 +4,10 @@ import argparse
 import json
 import os
 import sys
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from clipbert_mm.errors import GalleryError, OptionError
+from clipbert_mm.errors import GalleryError, OptionError, printable, quoted
 
 if TYPE_CHECKING:  # they take seconds to import, which `clipbert --help` need not
     from clipbert_mm.apis.indexing import Progress
@@ -36,9 +37,24 @@ def _add_arguments(command: argparse.ArgumentParser, name: str) -> None:
     """Add what a sub-command takes."""
     if name == "index":
         command.add_argument("places", nargs="+", metavar="VIDEO|FOLDER", help="videos, and folders of videos")
-        command.add_argument("--remove", action="store_true", help="take these out of the gallery instead")
-        command.add_argument("--workers", type=int, default=2, help="processes that decode (default: 2)")
-        command.add_argument("--batch-size", type=int, default=4, help="videos encoded together (default: 4)")
+        command.add_argument(
+            "--remove", action="store_true", help="take these, or all below these folders, out of the gallery instead"
+        )
+        command.add_argument(
+            "--prune", action="store_true", help="take videos out of the gallery that are gone from these folders"
+        )
+        command.add_argument(
+            "--retry", action="store_true", help="try again what could not be read before and has not changed"
+        )
+        command.add_argument("--workers", type=at_least(1), default=2, help="processes that decode (default: 2)")
+        command.add_argument("--batch-size", type=at_least(1), default=4, help="videos encoded together (default: 4)")
+        command.add_argument(
+            "--timeout",
+            type=at_least(1),
+            default=120,
+            metavar="SECONDS",
+            help="most for decoding one video (default: 120)",
+        )
     if name in ("rank", "ask"):
         command.add_argument("video")
     if name in ("search", "rank"):
@@ -47,20 +63,20 @@ def _add_arguments(command: argparse.ArgumentParser, name: str) -> None:
         command.add_argument("question")
         command.add_argument("--option", action="append", help="an option of multiple choice; once for each")
     if name in ("search", "ask"):
-        command.add_argument("--topk", type=int, default=5, help="most hits or answers (default: 5)")
+        command.add_argument("--topk", type=at_least(1), default=5, help="most hits or answers (default: 5)")
         command.add_argument("--explain", metavar="PNG", help="draw why the first one is the first")
     if name == "search":
         command.add_argument(
-            "--shortlist", type=int, help="videos scored by all clips, after an overview chose them; 0 for all"
+            "--shortlist", type=at_least(0), help="videos scored by all clips, after an overview chose them; 0 for all"
         )
     if name == "serve":
         command.add_argument("--qa", metavar="CHECKPOINT", help="model for questions (default: none, no questions)")
         command.add_argument(
             "--host", default="127.0.0.1", help="address to listen at (default: 127.0.0.1, this machine)"
         )
-        command.add_argument("--port", type=int, default=7860, help="port to listen at (default: 7860)")
+        command.add_argument("--port", type=at_least(0, 65535), default=7860, help="port to listen at (default: 7860)")
         command.add_argument(
-            "--max-upload", type=int, default=200, metavar="MB", help="largest upload (default: 200 MB)"
+            "--max-upload", type=at_least(1), default=200, metavar="MB", help="largest upload (default: 200 MB)"
         )
     needs = name == "ask"
     command.add_argument(
@@ -72,6 +88,19 @@ def _add_arguments(command: argparse.ArgumentParser, name: str) -> None:
             "--gallery", default="clipbert_gallery", help="folder of the gallery (default: clipbert_gallery)"
         )
     command.add_argument("--device", help="cpu, cuda, cuda:1, ... (default: a GPU where there is one)")
+
+
+def at_least(smallest: int, largest: int | None = None) -> Callable[[str], int]:
+    """Return a type of option: whole numbers of some size."""
+    expected = f"{smallest} or more" if largest is None else f"{smallest} to {largest}"
+
+    def parse(text: str) -> int:
+        number = int(text) if text.isascii() and len(text) < 20 and text.lstrip("-").isdigit() else smallest - 1
+        if number < smallest or (largest is not None and number > largest):
+            raise argparse.ArgumentTypeError(f"expected a whole number, {expected}, got {quoted(text)}")
+        return number
+
+    return parse
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -100,12 +129,18 @@ def _index(args: argparse.Namespace) -> int:
         from clipbert_mm.apis.gallery import VideoGallery
         from clipbert_mm.apis.video_search import remove
 
-        remove(VideoGallery(args.gallery), args.places)
-        _say({"removed": args.places} if args.json else f"removed {len(args.places)}")
+        removed = remove(VideoGallery(args.gallery), args.places)
+        _say({"removed": removed} if args.json else f"removed {len(removed)}")
         return 0
     search = _open(args)
     report = search.index(
-        args.places, workers=args.workers, batch_size=args.batch_size, progress=None if args.json else _progress()
+        args.places,
+        workers=args.workers,
+        batch_size=args.batch_size,
+        timeout=args.timeout,
+        prune=args.prune,
+        retry=args.retry,
+        progress=None if args.json else _progress(),
     )
     _show(report, args)
     return LEFT_OUT if report.unreadable else 0
@@ -183,6 +218,8 @@ def _info(args: argparse.Namespace) -> int:
             **gallery.manifest,
             hours=round(seconds / 3600, 3),
             stale=stale,
+            missing=list(gallery.missing),
+            unreadable=[f"{path}: {each.reason}" for path, each in gallery.unreadable.items()],
             videos=list(gallery.entries),
         )
     if args.json:
@@ -208,7 +245,16 @@ def _open(args: argparse.Namespace) -> "VideoSearch":
                 f"There is no gallery {args.gallery}, which would say what model to use. Name one: --model CHECKPOINT."
             )
         model = manifest["source"]
-        weights = manifest["weights"] if manifest["weights"] != model else None
+        if model.endswith(".py"):
+            raise GalleryError(
+                f"The gallery {args.gallery} was made with the config {quoted(model)}. A config is Python, so it runs only if "
+                "you name it: --model CONFIG --weights CHECKPOINT."
+            )
+        if not os.path.isfile(model):
+            raise GalleryError(
+                f"The gallery {args.gallery} was made with the checkpoint {quoted(model)}, which is not there. Name it: "
+                "--model CHECKPOINT."
+            )
     return VideoSearch(model, args.device, gallery=args.gallery, weights=weights)
 
 
@@ -233,7 +279,11 @@ def _show(record: "Record", args: argparse.Namespace) -> None:
 
 
 def _say(what: Any) -> None:  # noqa: ANN401
-    sys.stdout.write(f"{what if isinstance(what, str) else json.dumps(what, indent=2, ensure_ascii=False)}\n")
+    """Print a text, or JSON; a file name that is not UTF-8 with its bytes escaped."""
+    text = printable(what) if isinstance(what, str) else json.dumps(what, indent=2, ensure_ascii=False)
+    if not isinstance(what, str) and printable(text) != text:
+        text = json.dumps(what, indent=2)
+    sys.stdout.write(f"{text}\n")
     sys.stdout.flush()
 
 

@@ -3,7 +3,10 @@
 import fcntl
 import hashlib
 import json
+import math
 import os
+import stat
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -15,7 +18,7 @@ import torch
 from torch import Tensor
 
 from clipbert_mm.engine.retrieval import Gallery
-from clipbert_mm.errors import GalleryError
+from clipbert_mm.errors import BusyFolderError, GalleryError, printable, quoted
 from clipbert_mm.structures import written_whole
 from clipbert_mm.version import __version__
 
@@ -25,6 +28,8 @@ SAVE_SECONDS = 10
 """Time between two writings of the manifest while videos are added."""
 HELD = 2**30
 """Bytes of visual tokens that are kept in memory for the next search."""
+LARGEST_MANIFEST, LARGEST_TOKENS = 2**30, 2**28
+"""Bytes of the largest manifest, and of the largest file of visual tokens, that are read."""
 STORED = torch.float16
 """Type of the tokens on disk; they are normalised, so half precision holds them."""
 
@@ -56,28 +61,50 @@ class Entry:
 
     def is_current(self) -> bool:
         """Whether the video is still the file that was encoded."""
-        try:
-            found = os.stat(self.path)
-        except OSError:
-            return False
-        return (found.st_size, found.st_mtime_ns) == (self.size, self.mtime_ns)
+        return _stamp(self.path) == (self.size, self.mtime_ns)
 
 
-def _entry(values: dict[str, Any]) -> Entry:
-    times = values["clip_times"]
-    return Entry(
-        **values
-        | dict(
-            clip_times=None if times is None else tuple((start, end) for start, end in times),
-            content_shape=tuple(values["content_shape"]),
-        )
-    )
+@dataclass(frozen=True)
+class Unreadable:
+    """A file that could not be read, as it was then.
+
+    Args:
+        path: Absolute path of the file.
+        size: Size of the file in bytes.
+        mtime_ns: When the file was last written to, in nanoseconds.
+        reason: What is wrong with it.
+    """
+
+    path: str
+    size: int
+    mtime_ns: int
+    reason: str
+
+    def is_current(self) -> bool:
+        """Whether it is still that file."""
+        return _stamp(self.path) == (self.size, self.mtime_ns)
+
+
+def _stamp(path: str) -> tuple[int, int] | None:
+    """Return what tells whether a file has changed: size and time of writing; None if it cannot be seen."""
+    try:
+        found = os.stat(path)
+    except (OSError, ValueError):
+        return None
+    return found.st_size, found.st_mtime_ns
+
+
+def is_gallery(folder: str | os.PathLike) -> bool:
+    """Whether a folder is a gallery, whose uploads and previews are no videos to index."""
+    return (Path(folder) / "manifest.json").is_file() and (Path(folder) / "tokens").is_dir()
 
 
 class VideoGallery:
     """A folder with a ``manifest.json`` and, in ``tokens``, the visual tokens of each video, (K, S, D) float16.
 
-    Each file of tokens says itself which video it is of; so what a killed indexing had written is found again.
+    Each file of tokens says itself which video it is of; so what a killed indexing had written is found again. The manifest
+    lists the videos, and the files that could not be read, which are not tried again until they change. One process at a time
+    changes a gallery; others, and other threads, may read it meanwhile: :attr:`entries` is replaced, never changed.
 
     Args:
         folder: The folder; it is made when the first video is added.
@@ -91,14 +118,30 @@ class VideoGallery:
         self.store = Gallery(self.folder / "tokens", budget=HELD)
         self.manifest: dict[str, Any] = {}
         self.entries: dict[str, Entry] = {}
+        """The videos, by path."""
+        self.missing: dict[str, Entry] = {}
+        """Videos of the manifest whose file of tokens is gone."""
+        self.unreadable: dict[str, Unreadable] = {}
+        """Files that could not be read, by path."""
         self._saved = time.monotonic()
-        if self.exists:
-            self._read()
+        self._read_at: tuple[int, int, int] | None = None
+        self._changing = threading.RLock()
+        self.refresh()
 
     @property
     def exists(self) -> bool:
         """Whether there is a gallery in the folder."""
         return (self.folder / "manifest.json").is_file()
+
+    def refresh(self) -> None:
+        """Read the manifest again if another process has changed it.
+
+        Raises:
+            GalleryError: If it is damaged, or of another version.
+        """
+        with self._changing:
+            if self._version() not in (None, self._read_at):
+                self._read()
 
     def start(self, identity: str, source: str, weights: str) -> None:
         """Begin a gallery, or see that the one there is was made by the same model.
@@ -129,29 +172,55 @@ class VideoGallery:
         """
         if self.manifest["identity"] != identity:
             raise GalleryError(
-                f"The gallery {self.folder} was made with {self.manifest['weights']} (digest {self.manifest['identity']}), not "
-                f"with {source} (digest {identity}): other weights, clips or frame size. Use that one, or index the "
-                "videos into a new gallery."
+                f"The gallery {self.folder} was made with {_shown(self.manifest['weights'])} (digest "
+                f"{_shown(self.manifest['identity'])}), not with {source} (digest {identity}): other weights, clips or frame "
+                "size. Use that one, or index the videos into a new gallery."
             )
 
     def add(self, entry: Entry, tokens: dict[str, Tensor]) -> None:
         """Put a video in, or another version of it: its visual tokens, ``clips`` (K, S, D) and ``overview`` (1, S, D)."""
         self.store.add(entry.key, {name: value.to(STORED) for name, value in tokens.items()}, asdict(entry))
-        self.entries[entry.path] = entry
+        with self._changing:
+            self.entries = {**self.entries, entry.path: entry}
+            self.missing.pop(entry.path, None)
+            self.unreadable.pop(entry.path, None)
+        self._save_now_and_then()
+
+    def note_unreadable(self, found: Unreadable) -> None:
+        """Remember a file that cannot be read, instead of an older version of it."""
+        with self._changing:
+            self.remove([found.path])
+            self.unreadable[found.path] = found
+        self._save_now_and_then()
+
+    def remove(self, paths: Sequence[str]) -> None:
+        """Take videos out, and what is noted of files that cannot be read; to be followed by :meth:`save`."""
+        with self._changing:
+            gone = {path: entry for path in paths if (entry := self.entries.get(path) or self.missing.get(path))}
+            self.entries = {path: entry for path, entry in self.entries.items() if path not in gone}
+            for path in paths:
+                self.missing.pop(path, None)
+                self.unreadable.pop(path, None)
+            for entry in gone.values():
+                with suppress(FileNotFoundError):
+                    self.store.remove(entry.key)
+
+    def _save_now_and_then(self) -> None:
         if time.monotonic() - self._saved > SAVE_SECONDS:
             self.save()
 
-    def remove(self, paths: Sequence[str]) -> None:
-        """Take videos out; to be followed by :meth:`save`."""
-        for path in paths:
-            self.store.remove(self.entries.pop(path).key)
-
     def save(self) -> None:
         """Write the manifest."""
-        videos = [asdict(self.entries[path]) for path in sorted(self.entries)]
-        with written_whole(self.folder / "manifest.json") as file:
-            json.dump(self.manifest | dict(videos=videos), file, indent=1)
-        self._saved = time.monotonic()
+        with self._changing:
+            videos = {**self.missing, **self.entries}
+            listed = dict(
+                videos=[asdict(videos[path]) for path in sorted(videos)],
+                unreadable=[asdict(self.unreadable[path]) for path in sorted(self.unreadable)],
+            )
+            with written_whole(self.folder / "manifest.json") as file:
+                json.dump(self.manifest | listed, file, indent=1)
+            self._saved = time.monotonic()
+            self._read_at = self._version()
 
     def tokens(self, path: str, which: str = "clips") -> Tensor:
         """Read the visual tokens of a video, float32: its ``clips``, (K, S, D), or its ``overview``, (1, S, D).
@@ -159,53 +228,155 @@ class VideoGallery:
         Raises:
             GalleryError: If their file is missing or damaged.
         """
-        entry = self.entries[path]
+        entry = self.entries.get(path) or Entry(path, 0, 0, None, None, (0, 0))
+        file = self.store.path_of(entry.key)
         try:
-            return self.store.read([entry.key], which)[0].float()
-        except GalleryError as error:
+            found = os.stat(file)
+            if not stat.S_ISREG(found.st_mode) or found.st_size > LARGEST_TOKENS:
+                raise GalleryError(f"{file} is no file of at most {LARGEST_TOKENS / 2**20:.0f} MiB")
+            tokens = self.store.read([entry.key], which)[0]
+            if tokens.ndim != 3 or not tokens.is_floating_point() or tokens.numel() == 0:
+                raise GalleryError(
+                    f"{file} has {tokens.dtype} {tuple(tokens.shape)}, expected numbers of shape (K, S, D)"
+                )
+            if which == "clips" and entry.clip_times is not None and len(entry.clip_times) != len(tokens):
+                raise GalleryError(f"{file} has {len(tokens)} clips, expected {len(entry.clip_times)}")
+            return tokens.float()
+        except (OSError, GalleryError, RuntimeError) as error:
             raise GalleryError(
-                f"{self.store.path_of(entry.key)}, with the tokens of {path}, cannot be read ({error}). Delete it and index "
-                "the video again."
+                f"The visual tokens of {printable(path)} cannot be read: {_why(error)} Remove their file, if it is there, and "
+                "index the video again."
             ) from error
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Keep other processes from changing the gallery meanwhile.
+        """Keep other processes, and other threads, from changing the gallery meanwhile.
 
         Raises:
-            GalleryError: If one is changing it already.
+            BusyFolderError: If one is changing it already.
+            GalleryError: If what is to be written to is a link, which may lead out of the gallery.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
-        with open(self.folder / ".lock", "w") as lock:
+        for name in ("tokens", "manifest.json", ".lock"):
+            if (self.folder / name).is_symlink():
+                raise GalleryError(
+                    f"{self.folder / name} is a link, and nothing is written out of a gallery. Move what it leads to into the "
+                    "gallery's folder."
+                )
+        lock = os.open(self.folder / ".lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
+        try:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError:
-                raise GalleryError(f"Another process is changing the gallery {self.folder}. Wait for it.") from None
+                raise BusyFolderError(f"Another process is changing the gallery {self.folder}. Wait for it.") from None
+            self.refresh()
             yield
+        finally:
+            os.close(lock)
+
+    def _version(self) -> tuple[int, int, int] | None:
+        """Return what tells whether the manifest has changed; None if there is none."""
+        try:
+            found = os.stat(self.folder / "manifest.json")
+        except OSError:
+            return None
+        return found.st_mtime_ns, found.st_size, found.st_ino
 
     def _read(self) -> None:
         """Read the manifest, and find what was written after it."""
         file = self.folder / "manifest.json"
+        version = self._version()
         try:
+            if version is None or version[1] > LARGEST_MANIFEST or not file.is_file():
+                raise ValueError(f"expected a file of at most {LARGEST_MANIFEST / 2**30:.0f} GiB")
             manifest = json.loads(file.read_text(encoding="utf-8"))
-            videos = manifest.pop("videos")
-            entries = [_entry(values) for values in videos]
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
-            raise GalleryError(f"{file} is no manifest of a gallery: {type(error).__name__}: {error}.") from error
-        if manifest.get("format") != FORMAT:
-            raise GalleryError(
-                f"The gallery {self.folder} was made by clipbert_mm {manifest.get('version')} in format "
-                f"{manifest.get('format')}; this is {__version__}, which reads format {FORMAT}. Index the videos into a new "
-                "gallery."
-            )
-        self.manifest = manifest
+            if manifest["format"] != FORMAT:
+                raise GalleryError(
+                    f"The gallery {self.folder} was made by clipbert_mm {_shown(manifest.get('version'))} in format "
+                    f"{_shown(manifest.get('format'))}; this is {__version__}, which reads format {FORMAT}. Index the videos "
+                    "into a new gallery."
+                )
+            entries = [_entry(values) for values in manifest.pop("videos")]
+            unreadable = [_unreadable(values) for values in manifest.pop("unreadable", [])]
+            for name in ("version", "identity", "source", "weights"):
+                _expect(manifest[name], str, name)
+            keys = {entry.key for entry in entries}
+        except GalleryError:
+            raise
+        except (AttributeError, KeyError, TypeError, ValueError, RecursionError, OverflowError) as error:
+            raise GalleryError(f"{file} is no manifest of a gallery: {_why(error)}.") from error
         on_disk = set(self.store.names())
-        self.entries = {entry.path: entry for entry in entries if entry.key in on_disk}
-        for key in on_disk - {entry.key for entry in entries}:
-            with suppress(KeyError, TypeError, ValueError):  # a damaged file is of no video
+        found = {entry.path: entry for entry in entries}
+        for key in on_disk - keys:
+            with suppress(KeyError, TypeError, ValueError, OSError, RuntimeError):  # a damaged file is of no video
                 entry = _entry(self.store.record(key))
-                self.entries[entry.path] = entry
+                if entry.key == key:
+                    found[entry.path] = entry
+        self.manifest = manifest
+        self.missing = {path: entry for path, entry in found.items() if entry.key not in on_disk}
+        self.entries = {path: entry for path, entry in found.items() if entry.key in on_disk}
+        self.unreadable = {each.path: each for each in unreadable if each.path not in found}
+        self._read_at = version
 
 
 def _listed(folder: Path) -> list[str]:
     return os.listdir(folder) if folder.is_dir() else []
+
+
+def _shown(value: Any) -> str:  # noqa: ANN401
+    """Return a value of a manifest for a message."""
+    return printable(value) if isinstance(value, str) and len(value) <= 200 and value.isprintable() else quoted(value)
+
+
+def _why(error: Exception) -> str:
+    """Say in a few words what an error was."""
+    words = str(error) if isinstance(error, GalleryError) else f"{type(error).__name__}: {error}"
+    return words if len(words) <= 200 else f"{words[:200]}..."
+
+
+def _expect(value: Any, kind: Any, name: str) -> Any:  # noqa: ANN401
+    """Return a value of a manifest that has to be of some type.
+
+    Raises:
+        TypeError: If it is of another.
+    """
+    if not isinstance(value, kind) or isinstance(value, bool):
+        raise TypeError(f"{name} is {quoted(value, 60)}")
+    if isinstance(value, float) and not math.isfinite(value):
+        raise TypeError(f"{name} is {value}")
+    return value
+
+
+def _unreadable(values: dict[str, Any]) -> Unreadable:
+    return Unreadable(
+        path=_expect(values["path"], str, "path"),
+        size=_expect(values["size"], int, "size"),
+        mtime_ns=_expect(values["mtime_ns"], int, "mtime_ns"),
+        reason=_expect(values["reason"], str, "reason"),
+    )
+
+
+def _entry(values: dict[str, Any]) -> Entry:
+    """Return what a manifest, or a file of tokens, says of a video.
+
+    Raises:
+        KeyError: If something is missing.
+        TypeError: If something is of the wrong type.
+        ValueError: If something is not as long as it should be.
+    """
+    path, number, times = _expect(values["path"], str, "path"), (int, float), values["clip_times"]
+    if not os.path.isabs(path):
+        raise ValueError(f"expected an absolute path, got {quoted(path)}")
+    height, width = _expect(values["content_shape"], list, "content_shape")
+    if times is not None:
+        times = tuple(
+            (_expect(start, number, "clip_times"), _expect(end, number, "clip_times")) for start, end in times
+        )
+    return Entry(
+        path=path,
+        size=_expect(values["size"], int, "size"),
+        mtime_ns=_expect(values["mtime_ns"], int, "mtime_ns"),
+        seconds=_expect(values["seconds"], (int, float, type(None)), "seconds"),
+        clip_times=times,
+        content_shape=(_expect(height, int, "content_shape"), _expect(width, int, "content_shape")),
+    )

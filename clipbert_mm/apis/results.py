@@ -1,9 +1,11 @@
 """What the API answers: records that print well and turn into JSON."""
 
 import math
-from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from typing import Any
+
+from clipbert_mm.errors import printable
 
 
 def clock(seconds: float) -> str:
@@ -101,19 +103,27 @@ class SearchResult(Record):
 
     Args:
         text: What was asked for.
-        searched: Number of videos in the gallery.
+        searched: Number of videos that were compared with the text.
         hits: The best of them.
+        left_out: Videos of the gallery whose visual tokens are missing or damaged, with the reason.
     """
 
     text: str
     searched: int
     hits: tuple[Hit, ...]
+    left_out: Mapping[str, str] = field(default_factory=dict)
 
     def __str__(self) -> str:
-        """Lay the hits out, one a line."""
+        """Lay the hits out, one a line, and what was left out."""
         lines = [f"{self.text!r} in {self.searched} videos"]
         for place, hit in enumerate(self.hits, start=1):
-            lines.append(f"{place:3}. {hit.score:7.2f}  {hit.probability:6.1%}  {_span(hit.moment):<13} {hit.path}")
+            video = printable(hit.path)
+            lines.append(f"{place:3}. {hit.score:7.2f}  {hit.probability:6.1%}  {_span(hit.moment):<13} {video}")
+        if self.left_out:
+            lines += [
+                f"left out: {len(self.left_out)} videos; clipbert index encodes them again",
+                *_listed(self.left_out),
+            ]
         return "\n".join(lines)
 
 
@@ -142,7 +152,7 @@ class Ranking(Record):
 
     def __str__(self) -> str:
         """Lay the texts out, one a line."""
-        lines = [self.path]
+        lines = [printable(self.path)]
         for place, ranked in enumerate(self.texts, start=1):
             said = f"{ranked.score:7.2f}  {ranked.probability:6.1%}  {_span(ranked.moment):<13} {ranked.text}"
             lines.append(f"{place:3}. {said}")
@@ -182,7 +192,7 @@ class AnswerResult(Record):
 
     def __str__(self) -> str:
         """Lay the answers out, one a line."""
-        lines = [f"{self.question}  ({self.path})"]
+        lines = [f"{self.question}  ({printable(self.path)})"]
         for place, answer in enumerate(self.answers, start=1):
             share = "" if answer.probability is None else f"{answer.probability:6.1%}  "
             lines.append(f"{place:3}. {share}{_span(answer.moment):<13} {answer.text}")
@@ -195,21 +205,35 @@ class IndexReport(Record):
 
     Args:
         added: New in the gallery.
-        changed: Encoded again, since the file is another.
+        changed: Encoded again, since the file is another, or its visual tokens were lost.
         unchanged: There already.
-        removed: Taken out, since the file is gone.
+        removed: Taken out, since the file is gone and that was asked for.
         unreadable: Left out, with the reason.
+        not_tried: Those among them that a run before this one could not read, and that have not changed.
+        gone: Still in the gallery, though the file is gone.
     """
 
     added: tuple[str, ...]
     changed: tuple[str, ...]
     unchanged: tuple[str, ...]
     removed: tuple[str, ...]
-    unreadable: dict[str, str]
+    unreadable: Mapping[str, str]
+    not_tried: tuple[str, ...] = ()
+    gone: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         """Count, and name what could not be read."""
         counts = ", ".join(
             f"{len(getattr(self, name))} {name}" for name in ("added", "changed", "unchanged", "removed", "unreadable")
         )
-        return "\n".join([counts, *(f"  {path}: {reason}" for path, reason in self.unreadable.items())])
+        again = dict.fromkeys(self.not_tried, " (found before, not tried again; --retry does)")
+        lines = [f"  {printable(path)}: {reason}{again.get(path, '')}" for path, reason in self.unreadable.items()]
+        if self.gone:
+            lines.append(f"{len(self.gone)} videos of the gallery are gone from there; --prune takes them out")
+        return "\n".join([counts, *lines])
+
+
+def _listed(reasons: Mapping[str, str], most: int = 5) -> list[str]:
+    """Name files with their reasons, one a line, and count the rest."""
+    lines = [f"  {printable(path)}: {reason}" for path, reason in list(reasons.items())[:most]]
+    return [*lines, f"  and {len(reasons) - most} more"] if len(reasons) > most else lines

@@ -1,5 +1,6 @@
 """Search a user's own videos by a text, and rank texts for a video."""
 
+import math
 import os
 from collections.abc import Iterator, Sequence
 
@@ -8,8 +9,8 @@ import torch
 from torch import Tensor
 
 from clipbert_mm.apis.explanation import Explanation, explain_match
-from clipbert_mm.apis.gallery import VideoGallery
-from clipbert_mm.apis.indexing import Progress, index
+from clipbert_mm.apis.gallery import Entry, VideoGallery
+from clipbert_mm.apis.indexing import Places, Progress, index
 from clipbert_mm.apis.predictor import Predictor
 from clipbert_mm.apis.results import (
     Hit,
@@ -21,7 +22,7 @@ from clipbert_mm.apis.results import (
     moments_of,
     probability,
 )
-from clipbert_mm.errors import GalleryError, OptionError
+from clipbert_mm.errors import GalleryError, OptionError, printable
 
 CLIPS_AT_ONCE = 256
 """Clips whose visual tokens are read from the gallery at a time."""
@@ -71,22 +72,31 @@ class VideoSearch:
 
     def index(
         self,
-        places: str | os.PathLike | Sequence[str | os.PathLike],
+        places: Places,
         *,
         workers: int = 2,
         batch_size: int = 4,
+        timeout: float = 120.0,
+        prune: bool = False,
+        retry: bool = False,
         progress: Progress | None = None,
     ) -> IndexReport:
         """Encode the videos of folders and files into the gallery; see :func:`~clipbert_mm.apis.indexing.index`."""
-        return index(self.predictor, self.gallery, places, workers=workers, batch_size=batch_size, progress=progress)
+        return index(
+            self.predictor,
+            self.gallery,
+            places,
+            workers=workers,
+            batch_size=batch_size,
+            timeout=timeout,
+            prune=prune,
+            retry=retry,
+            progress=progress,
+        )
 
-    def remove(self, paths: str | os.PathLike | Sequence[str | os.PathLike]) -> None:
-        """Take videos out of the gallery; the files stay where they are.
-
-        Raises:
-            GalleryError: If a video is not in the gallery.
-        """
-        remove(self.gallery, paths)
+    def remove(self, places: Places) -> list[str]:
+        """Take videos, or all that lie below folders, out of the gallery; see :func:`remove`."""
+        return remove(self.gallery, places)
 
     def search(self, text: str, topk: int = 10, *, shortlist: int | None = None) -> SearchResult:
         """Find the videos of the gallery that match a text best; nothing is decoded.
@@ -104,21 +114,26 @@ class VideoSearch:
         if topk < 1 or (shortlist is not None and shortlist != 0 and shortlist < topk):
             raise OptionError(f"search expects topk >= 1 and shortlist 0 or >= topk, got {topk} and {shortlist}.")
         pieces = self.predictor.word_pieces([text])
-        paths = list(self.gallery.entries)
-        if not paths:
+        self.gallery.refresh()
+        entries, left_out = self.gallery.entries, dict.fromkeys(self.gallery.missing, "its visual tokens are missing")
+        if not entries and not left_out:
             raise GalleryError(
                 f"There is nothing in the gallery {self.gallery.folder}. Index videos first: clipbert index FOLDER."
             )
-        searched = len(paths)
+        chosen = list(entries)
         if shortlist is None:
-            shortlist = max(topk, searched // 10) if searched > SHORTLIST_FROM else 0
-        if 0 < shortlist < searched:
-            first, _ = self._score(paths, pieces, "overview")
-            paths = [paths[i] for i in np.argsort(-first[0], kind="stable")[:shortlist]]
-        scores, clips = self._score(paths, pieces)
-        order = np.argsort(-scores[0], kind="stable")[:topk]
-        hits = [self._hit(paths[i], float(scores[0, i]), clips[i][0]) for i in order]
-        return SearchResult(text, searched, tuple(hits))
+            shortlist = max(topk, len(chosen) // 10) if len(chosen) > SHORTLIST_FROM else 0
+        if 0 < shortlist < len(chosen):
+            first = self._score(chosen, pieces[0], left_out, "overview")
+            chosen = sorted(first, key=lambda path: -first[path][0])[:shortlist]
+        scored = self._score(chosen, pieces[0], left_out)
+        if not scored:
+            raise GalleryError(
+                f"No video of the gallery {self.gallery.folder} can be searched: {next(iter(left_out.values()))}"
+            )
+        best = sorted(scored, key=lambda path: -scored[path][0])[:topk]
+        hits = [_hit(entries[path], *scored[path]) for path in best]
+        return SearchResult(text, len(entries) - len(left_out.keys() & entries.keys()), tuple(hits), left_out)
 
     def rank(self, video: str | os.PathLike, texts: Sequence[str]) -> Ranking:
         """Put texts into the order in which they match a video, which need not be in the gallery.
@@ -158,45 +173,77 @@ class VideoSearch:
         return found
 
     def _score(
-        self, paths: Sequence[str], pieces: Sequence[np.ndarray], which: str = "clips"
-    ) -> tuple[np.ndarray, list[np.ndarray]]:
-        """Score texts beside videos of the gallery: (M, V), and for each video its clips alone, (M, K)."""
-        scores: list[np.ndarray] = []
-        clips: list[np.ndarray] = []
-        for block in self._blocks(paths, which):
-            logits = self.predictor.clip_logits(block, pieces)  # (M, v, K, C)
-            scores.append(self.predictor.pooled_scores(logits).numpy())
-            clips.extend(self.predictor.clip_scores(logits).numpy().swapaxes(0, 1))
-        return np.concatenate(scores, axis=1), clips
+        self, paths: Sequence[str], pieces: np.ndarray, left_out: dict[str, str], which: str = "clips"
+    ) -> dict[str, tuple[float, np.ndarray]]:
+        """Score a text beside videos of the gallery: by path the score and that of each clip alone, (K,).
 
-    def _blocks(self, paths: Sequence[str], which: str) -> Iterator[Tensor]:
-        """Read visual tokens in blocks (v, K, S, D)."""
+        A video whose visual tokens cannot be used is added to ``left_out``, with the reason.
+        """
+        scored: dict[str, tuple[float, np.ndarray]] = {}
+        for own, tokens in self._blocks(paths, left_out, which):
+            logits = self.predictor.clip_logits(tokens, [pieces])  # (1, v, K, C)
+            scores, clips = (
+                self.predictor.pooled_scores(logits)[0].tolist(),
+                self.predictor.clip_scores(logits)[0].numpy(),
+            )
+            for path, score, clip_scores in zip(own, scores, clips, strict=True):
+                if math.isfinite(score):
+                    scored[path] = score, clip_scores
+                else:
+                    left_out[path] = "its visual tokens are not finite; index it again"
+        return scored
+
+    def _blocks(self, paths: Sequence[str], left_out: dict[str, str], which: str) -> Iterator[tuple[list[str], Tensor]]:
+        """Read visual tokens in blocks, (v, K, S, D), with their videos."""
+        own: list[str] = []
         block: list[Tensor] = []
+        width = self.predictor.model.encoder.word_embeddings.shape[1]
         for path in paths:
-            tokens = self.gallery.tokens(path, which)
+            try:
+                tokens = self.gallery.tokens(path, which)
+                if tokens.shape[-1] != width:
+                    raise GalleryError(f"expected visual tokens of width {width}, got {tuple(tokens.shape)}")
+            except GalleryError as error:
+                left_out[path] = str(error)
+                continue
+            if block and (len(block) * len(tokens) >= CLIPS_AT_ONCE or tokens.shape != block[0].shape):
+                yield own, torch.stack(block)
+                own, block = [], []
+            own.append(path)
             block.append(tokens)
-            if len(block) * len(tokens) >= CLIPS_AT_ONCE:
-                yield torch.stack(block)
-                block = []
         if block:
-            yield torch.stack(block)
-
-    def _hit(self, path: str, score: float, clips: np.ndarray) -> Hit:
-        moments = moments_of(self.gallery.entries[path].clip_times, clips)
-        return Hit(path, score, probability(score), best_of(moments), moments)
+            yield own, torch.stack(block)
 
 
-def remove(gallery: VideoGallery, paths: str | os.PathLike | Sequence[str | os.PathLike]) -> None:
-    """Take videos out of a gallery; the files stay where they are.
+def _hit(entry: Entry, score: float, clips: np.ndarray) -> Hit:
+    moments = moments_of(entry.clip_times, clips)
+    return Hit(entry.path, score, probability(score), best_of(moments), moments)
+
+
+def remove(gallery: VideoGallery, places: Places) -> list[str]:
+    """Take videos, or all that lie below folders, out of a gallery; the files stay where they are.
+
+    Returns:
+        The videos that were taken out.
 
     Raises:
-        GalleryError: If a video is not in the gallery, or another process is changing it.
+        BusyFolderError: If another process is changing the gallery.
+        GalleryError: If there is no such video, nor any below such a folder, in the gallery; nothing is taken out then.
     """
-    paths = [paths] if isinstance(paths, (str, os.PathLike)) else paths
-    wanted = [os.path.abspath(path) for path in paths]
+    places = [places] if isinstance(places, (str, os.PathLike)) else places
+    removed: list[str] = []
+    if not gallery.exists:
+        raise GalleryError(f"There is no gallery {gallery.folder}.")
     with gallery.locked():
-        for path in wanted:
-            if path not in gallery.entries:
-                raise GalleryError(f"{path} is not in the gallery {gallery.folder}; clipbert info lists what is.")
-        gallery.remove(wanted)
+        listed = [*gallery.entries, *gallery.missing, *gallery.unreadable]
+        for place in map(os.path.abspath, places):
+            below = [path for path in listed if path == place or path.startswith(os.path.join(place, ""))]
+            if not below:
+                raise GalleryError(
+                    f"{printable(place)} is not in the gallery {gallery.folder}, nor is anything below it; clipbert info lists "
+                    "what is."
+                )
+            removed += below
+        gallery.remove(removed)
         gallery.save()
+    return list(dict.fromkeys(removed))

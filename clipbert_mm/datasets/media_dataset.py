@@ -3,7 +3,8 @@
 import logging
 import os
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from multiprocessing.context import get_spawning_popen
 from typing import Any, ClassVar, TypeVar
 
@@ -11,6 +12,7 @@ import numpy as np
 import torch
 from mmengine.dataset import BaseDataset
 from mmengine.logging import print_log
+from torch.utils.data import get_worker_info
 
 from clipbert_mm.datasets.annotations import read_records
 from clipbert_mm.datasets.scanning import absolute, left_out
@@ -78,6 +80,7 @@ class MediaDataset(BaseDataset):
         self._draw = torch.zeros(2, dtype=torch.int64).share_memory_()
         self._shared: torch.Tensor | None = None  # what data_bytes is a view of, once a process needs it
         self._whereabouts = Whereabouts()
+        self._given_up: dict[str, str] = {}
         super().__init__(
             ann_file=ann_file,
             data_root=data_root,
@@ -156,9 +159,39 @@ class MediaDataset(BaseDataset):
         if "data_bytes" not in state and self._shared is not None:
             self.data_bytes = self._shared.numpy()
 
-    def loading(self) -> list[Loading]:
-        """Return the files that this and the workers' processes are at."""
+    def loading(self) -> dict[int, Loading]:
+        """Return the files that this and the workers' processes are at, by process."""
         return self._whereabouts.loading()
+
+    def give_up(self, path: str, reason: str) -> bool:
+        """Take a file for broken at which a worker hung or ended.
+
+        Returns:
+            Whether to go on without it: in training, and in testing where ``on_broken`` is "skip", as long as such files are
+            few: at most 20, or a twentieth of the items.
+        """
+        self._given_up[path] = reason
+        skips = not self.test_mode or self.on_broken == "skip"
+        goes_on = skips and len(self._given_up) <= max(ATTEMPTS, len(self) // 20)
+        if goes_on and get_worker_info() is None:
+            what = "Testing goes on without it." if self.test_mode else "Other items take its place."
+            print_log(f"{BrokenMediaError(path, reason)}. {what}", logger="current", level=logging.WARNING)
+        return goes_on
+
+    @contextmanager
+    def _reading(self, path: str) -> Iterator[None]:
+        """Note that a file is read; one that is known to end or hang its process is not.
+
+        Raises:
+            BrokenMediaError: If it is such a file, or takes more memory than there is.
+        """
+        if path in self._given_up:
+            raise BrokenMediaError(path, self._given_up[path])
+        try:
+            with self._whereabouts.at(path):
+                yield
+        except MemoryError as error:
+            raise BrokenMediaError(path, f"it takes more memory than there is ({error})") from error
 
     def __getitem__(self, idx: int) -> dict[str, Any]:
         """Return an item as its pipeline leaves it.
@@ -174,7 +207,7 @@ class MediaDataset(BaseDataset):
         for _ in range(ATTEMPTS):
             info = self.prepare(idx, rng)
             try:
-                with self._whereabouts.at(info["path"]):
+                with self._reading(info["path"]):
                     item = self.pipeline(info)
             except BrokenMediaError as error:
                 replaced.append((error.path, error.reason))
@@ -191,7 +224,7 @@ class MediaDataset(BaseDataset):
         """Return an item of all texts; ``inputs`` is None where the file cannot be read and may be left out."""
         info = self.prepare_test(idx)
         try:
-            with self._whereabouts.at(info["path"]):
+            with self._reading(info["path"]):
                 return self.pipeline(info)
         except BrokenMediaError as error:
             if self.on_broken == "stop":

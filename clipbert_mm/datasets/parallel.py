@@ -41,7 +41,7 @@ class Outcome(NamedTuple):
 def _serve(connection: Connection, memory: int) -> None:
     """Answer jobs until there are no more; in a process of its own."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C ends the process that asked, which ends this one
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    threading.Thread(target=end_with_parent, daemon=True).start()
     with open(os.devnull, "w") as nowhere:
         os.dup2(nowhere.fileno(), 2)  # decoders write there of every broken file, which its outcome names
     limit_memory(memory)
@@ -62,7 +62,7 @@ def _serve(connection: Connection, memory: int) -> None:
         connection.send(answer)
 
 
-def _end_with_parent() -> None:
+def end_with_parent() -> None:
     """End this process, whatever it does, when the one that asked is gone, so that none writes on after a kill."""
     parent = multiprocessing.parent_process()
     if parent is not None:

@@ -12,20 +12,18 @@ from torch.utils.data import get_worker_info
 
 WORKERS = 256
 """Workers of one loader that are told apart; of more, two share a row."""
-ROW = np.dtype([("pid", np.int64), ("since", np.float64), ("path", "S1008")])
+ROW = np.dtype([("pid", np.int64), ("since", np.float64), ("path", "U2048")])
 
 
 @dataclass(frozen=True)
 class Loading:
-    """A file that a process is at.
+    """What a process is at.
 
     Args:
-        pid: The process.
         seconds: How long it has been at it.
-        path: The file.
+        path: The file; empty between two files.
     """
 
-    pid: int
     seconds: float
     path: str
 
@@ -43,16 +41,21 @@ class Whereabouts:
     @contextmanager
     def at(self, path: str) -> Iterator[None]:
         """Note that this process is at a file until the block ends, well or not."""
-        worker = get_worker_info()
-        number = WORKERS if worker is None else worker.id % WORKERS
-        self._rows[number] = (os.getpid(), time.monotonic(), os.fsencode(path)[-1000:])
+        self._note(path[-2048:])
         try:
             yield
         finally:
-            self._rows["pid"][number] = 0
+            self._note("")
 
-    def loading(self) -> list[Loading]:
-        """Return what processes are at, the longest first."""
-        busy = sorted(self._rows[self._rows["pid"] != 0], key=lambda row: row["since"])
+    def _note(self, path: str) -> None:
+        worker = get_worker_info()
+        number = WORKERS if worker is None else worker.id % WORKERS
+        self._rows[number] = (os.getpid(), time.monotonic(), path)
+
+    def loading(self) -> dict[int, Loading]:
+        """Return what processes are at, by their ids."""
         now = time.monotonic()
-        return [Loading(int(row["pid"]), now - float(row["since"]), os.fsdecode(bytes(row["path"]))) for row in busy]
+        return {
+            int(row["pid"]): Loading(now - float(row["since"]), str(row["path"]))
+            for row in self._rows[self._rows["pid"] != 0].copy()
+        }

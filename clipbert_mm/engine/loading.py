@@ -1,44 +1,62 @@
-"""Loading data so that a run can go on in the middle of an epoch, and a worker that hangs or dies is named."""
+"""Loading data so that a run can go on in the middle of an epoch, and a file that hangs or crashes its decoder is named."""
 
-import functools
 import itertools
-import math
-import os
+import multiprocessing
+import queue
 import re
 import signal
-import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
-from types import MappingProxyType
+import weakref
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, IterableDataset
 
-from clipbert_mm.errors import WorkerError
+from clipbert_mm.engine.workers import Crew, Duty, RemoteTraceback, Worker
+from clipbert_mm.errors import WorkerError, printable
 
 HANG_SECONDS = 600
-"""How long a batch may take; a dataloader's ``timeout`` of the config stands before it."""
-STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
-"""By which a cluster gives notice that it is going to end a job."""
+"""How long a file may take; a dataloader's ``timeout`` of the config stands before it."""
+SECOND_TRIES = 3
+"""Ends of a worker in one pass that are no file's fault, as far as one can tell, before the pass is given up."""
+NO_SHARED_MEMORY = re.compile(r"shared memory|\bshm\b|/torch_\d+")
+"""How torch says that the memory is full by which workers hand over batches."""
+SHARED_MEMORY_IS_FULL = (
+    "The shared memory (/dev/shm) may be full: lower num_workers, prefetch_factor or batch_size of the dataloader, or give the "
+    "machine's container more of it (docker run --shm-size=8g)."
+)
 
 
 class WatchedLoader(DataLoader):
-    """A dataloader that can begin in the middle of an epoch and names the file at which a worker hung or died.
+    """A dataloader that can begin in the middle of an epoch, and whose workers may hang and crash.
 
-    It draws nothing from the process's random generator. Its workers are deaf to the signals by which a cluster gives notice,
-    which may reach all processes of a job: the training still needs them for its last step.
+    A worker that takes longer than ``timeout`` seconds for a file, or ends at it, is replaced. Its dataset's
+    ``give_up(path, reason)`` says whether to go on without that file; else, and where the dataset has no such method, a
+    WorkerError names it. A worker that was killed from outside, as the kernel does when memory ends, and one that ended
+    between files, begins its work once more.
+
+    Nothing is drawn from the process's random generator. Workers are deaf to the signals by which a cluster gives notice, which
+    may reach all processes of a job: the training still needs them for its last step.
 
     Args:
-        loader: What to do; workers that take longer than its ``timeout`` seconds for a batch are taken for hung.
+        loader: What to do.
+        items: The items to load, in this order, instead of the loader's; None for the loader's.
+        memory_limit: Bytes that a worker may take beyond what it begins with; None for no limit.
     """
 
-    def __init__(self, loader: DataLoader) -> None:
+    def __init__(
+        self, loader: DataLoader, items: Sequence[int] | None = None, *, memory_limit: int | None = None
+    ) -> None:
         self.skipped = 0
-        self.hang_seconds = loader.timeout or HANG_SECONDS  # torch's own timeout does not see all hangs
+        self.memory_limit = memory_limit
+        self.hang_seconds: float = getattr(loader, "hang_seconds", None) or loader.timeout or HANG_SECONDS
+        self.given_up: dict[str, str] = {}
+        self._crew: Crew | None = None
         batches: dict[str, Any] = dict(batch_size=loader.batch_size, sampler=loader.sampler, drop_last=loader.drop_last)
-        if loader.batch_size is None:
+        if items is not None:
+            batches |= dict(batch_size=loader.batch_size or 1, sampler=items, drop_last=False)
+        elif loader.batch_size is None and loader.batch_sampler is not None:
             batches = dict(batch_sampler=loader.batch_sampler)
         super().__init__(
             loader.dataset,
@@ -46,7 +64,7 @@ class WatchedLoader(DataLoader):
             num_workers=loader.num_workers,
             collate_fn=loader.collate_fn,
             pin_memory=loader.pin_memory,
-            worker_init_fn=functools.partial(_begin_worker, loader.worker_init_fn),
+            worker_init_fn=loader.worker_init_fn,
             multiprocessing_context=loader.multiprocessing_context,
             # Of its own: how often a loader is begun differs between a run that was cut and one that was not.
             generator=loader.generator or torch.Generator(),
@@ -58,6 +76,10 @@ class WatchedLoader(DataLoader):
         """Let the next pass begin after some batches, whose items are not loaded."""
         self.skipped = batches
 
+    def loading(self) -> dict[int, Any]:
+        """Return what each process is at, where the dataset says it."""
+        return self.dataset.loading() if hasattr(self.dataset, "loading") else {}
+
     @property
     def _index_sampler(self) -> Any:  # noqa: ANN401
         return _Rest(self, super()._index_sampler)
@@ -66,120 +88,168 @@ class WatchedLoader(DataLoader):
         """Yield the batches.
 
         Raises:
-            WorkerError: If a worker hung or died: at which file it was.
+            WorkerError: If a worker hung or ended, and the dataset does not go on without the file it was at.
         """
-        batches = super().__iter__()
+        if self.num_workers == 0 or isinstance(self.dataset, IterableDataset):
+            batches = super().__iter__()
+            self.skipped = 0
+            yield from batches
+            return
+        order = iter(self._index_sampler)
         self.skipped = 0
-        workers = getattr(batches, "_workers", ())
-        with _Watch(self, workers) as watch:
-            while True:
-                try:
-                    with watch.waiting():
-                        batch = next(batches)
-                except StopIteration:
-                    return
-                except (EOFError, OSError, RuntimeError) as error:
-                    exits = {worker.pid: worker.exitcode for worker in workers if worker.exitcode}
-                    text = str(error)
-                    if exits and isinstance(error, (EOFError, OSError)):  # it ended while it handed something over
-                        text = f"worker (pid {', '.join(map(str, exits))}) ended"
-                    explained = watch.hung or self.explain(text, exits)
-                    if explained is None:
-                        raise
-                    end(workers)
-                    raise WorkerError(explained) from error
-                yield batch
+        crew, self._crew = self._crew or self._begin(), None
+        try:
+            yield from _Pass(self, crew, order)
+            if self.persistent_workers:
+                self._crew = crew
+        finally:
+            if self._crew is not crew:
+                crew.end()
 
-    def loading(self) -> list[Any]:
-        """Return what its workers are at, where the dataset says it."""
-        return self.dataset.loading() if hasattr(self.dataset, "loading") else []
-
-    def explain(self, text: str, exits: Mapping[int, int] = MappingProxyType({})) -> str | None:
-        """Say what became of a worker.
-
-        Args:
-            text: Torch's word on it.
-            exits: The exit status of workers that ended, by process, as far as it is known.
-
-        Returns:
-            The words; None if torch's are on something else.
-        """
-        died = re.search(r"worker \(pid(?:\(s\))? ([\d, ]+)\) (.*)", text)
-        if died is None:
-            return None
-        pids = {int(pid) for pid in died[1].split(",")}
-        at = ", ".join(each.path for each in self.loading() if each.pid in pids) or "no file"
-        signals = [signal.Signals(-exits[pid]).name for pid in pids if exits.get(pid, 0) < 0]
-        fate = f"ended by {', '.join(signals)}" if signals else died[2].split(". ")[0].rstrip(". ")
-        advice = (
-            "The machine or the job may be out of memory: lower num_workers, prefetch_factor or batch_size of the dataloader."
-            if "SIGKILL" in fate or "Killed" in fate
-            else "The decoder may have crashed at that file: take it out (tools/analysis_tools/scan_videos.py finds such)."
+    def _begin(self) -> Crew:
+        """Begin the processes."""
+        duty = Duty(
+            dataset=self.dataset,
+            collate=self.collate_fn,
+            batched=self.batch_sampler is not None,
+            begin=self.worker_init_fn,
+            workers=self.num_workers,
+            seed=int(torch.empty((), dtype=torch.int64).random_(generator=self.generator)),
+            memory_limit=self.memory_limit,
         )
-        return f"A worker of the dataloader (process {died[1]}) died at {at}: {fate}. {advice}"
+        context = self.multiprocessing_context or multiprocessing.get_context()
+        crew = Crew(duty, context, pin=self.pin_memory and torch.accelerator.is_available())
+        if self.persistent_workers:
+            weakref.finalize(self, crew.end)
+        return crew
 
 
-class _Watch:
-    """Looks, from a thread, how long a batch takes, and ends the workers if it takes too long.
-
-    The process that waits for them may wait in many places (for a batch, for the memory that a worker shares with it), and
-    leaves each when they end.
+class _Pass:
+    """One pass over the batches, in order, with workers that may hang and crash.
 
     Args:
         loader: The loader.
-        workers: Its workers; without any, nothing is watched.
-        hung: What is to be said of them, once it took too long.
+        crew: Its workers, none of which has anything to do yet.
+        order: The items of each batch.
     """
 
-    def __init__(self, loader: WatchedLoader, workers: Sequence[Any]) -> None:
-        self.loader, self.workers = loader, workers
-        self.hung: str | None = None
-        self.deadline = math.inf
-        self.over = threading.Event()
+    def __init__(self, loader: WatchedLoader, crew: Crew, order: Iterator[Any]) -> None:
+        self.loader, self.crew, self.order = loader, crew, order
+        self.given = 0
+        self.ready: dict[int, tuple[Worker, Any, Exception | None]] = {}
+        self.second_tries = 0
+        self.killed_at: set[str] = set()
 
-    def __enter__(self) -> "_Watch":
-        if self.workers:
-            threading.Thread(target=self._look, daemon=True).start()
-        return self
+    def __iter__(self) -> Iterator[Any]:
+        for _ in range(self.loader.prefetch_factor or 2):
+            for worker in self.crew.workers:
+                self._give(worker)
+        job = 0
+        while job < self.given:
+            while job not in self.ready:
+                self._wait()
+            worker, batch, error = self.ready.pop(job)
+            if error is not None:
+                raise _explained(error) from RemoteTraceback(batch)
+            job += 1
+            self._give(worker)
+            yield batch
 
-    def __exit__(self, *reason: object) -> None:
-        self.over.set()
+    def _give(self, worker: Worker) -> None:
+        for items in itertools.islice(self.order, 1):
+            worker.give(self.given, items, self.loader.given_up)
+            self.given += 1
 
-    @contextmanager
-    def waiting(self) -> Iterator[None]:
-        """Say that the block waits for a batch."""
-        self.deadline = time.monotonic() + self.loader.hang_seconds
+    def _wait(self) -> None:
+        """Take what the next worker has to say, or see whether one hangs."""
         try:
-            yield
-        finally:
-            self.deadline = math.inf
+            worker, connection, answer = self.crew.events.get(timeout=min(0.5, self.loader.hang_seconds / 4))
+        except queue.Empty:
+            self._look()
+            return
+        if connection is not worker.connection:
+            return  # of a process that was replaced
+        if answer is None:
+            self._ended(worker)
+            return
+        job, batch, error = answer
+        if job < 0:
+            raise error
+        worker.answered()
+        self.ready[job] = worker, batch, error
 
     def _look(self) -> None:
-        while not self.over.wait(min(1.0, self.loader.hang_seconds / 4)):
-            if time.monotonic() > self.deadline:
-                at = "".join(
-                    f"\n  {each.path}: {each.seconds:.0f} s (process {each.pid})" for each in self.loader.loading()
-                )
-                at = at or "\n  none is at a file"
-                self.hung = (
-                    f"No batch came in {self.loader.hang_seconds:g} s: a worker of the dataloader hangs. What its workers are "
-                    f"at:{at}\nTake the file out (tools/analysis_tools/scan_videos.py finds such), or raise `timeout` of the "
-                    "dataloader."
-                )
-                for worker in self.workers:
-                    worker.kill()
-                return
+        """Replace workers that take too long for a file, or to begin one, or ended unheard."""
+        at = self.loader.loading()
+        for worker in self.crew.workers:
+            if worker.process.exitcode is not None:
+                self._ended(worker)
+            elif worker.owed:
+                seconds = time.monotonic() - worker.since
+                if worker.process.pid in at:
+                    seconds = min(seconds, at[worker.process.pid].seconds)
+                if seconds > self.loader.hang_seconds:
+                    worker.process.kill()
+                    self._ended(worker, hung=True)
+
+    def _ended(self, worker: Worker, hung: bool = False) -> None:
+        """Start a worker again that hung or ended, without the file it was at if it is the file's fault.
+
+        Raises:
+            WorkerError: If the dataset does not go on without that file, or it is no file's fault time and again.
+        """
+        pid = worker.process.pid
+        at = self.loader.loading().get(pid)
+        path = at.path if at is not None else ""
+        code = worker.end()
+        reason = f"it took longer than {self.loader.hang_seconds:g} s" if hung else _how(code)
+        give_up = getattr(self.loader.dataset, "give_up", None)
+        killed = code == -signal.SIGKILL and not hung
+        if path and (not killed or path in self.killed_at):
+            known = path in self.loader.given_up  # another worker was at it too
+            goes_on = path not in worker.knew and (known or (give_up is not None and give_up(path, reason)))
+            self.loader.given_up[path] = reason
+        else:
+            self.killed_at.add(path)
+            self.second_tries += 1
+            goes_on = give_up is not None and self.second_tries <= SECOND_TRIES
+        if not goes_on:
+            raise WorkerError(
+                f"A worker of the dataloader (process {pid}) {'hangs' if hung else 'died'} at {printable(path) or 'no file'}: "
+                f"{reason}. {_advice(code, hung, path)}"
+            )
+        worker.start_again(self.loader.given_up)
 
 
-def end(workers: Sequence[Any]) -> None:
-    """End workers that do not end by themselves and would be waited for."""
-    for worker in workers:
-        ended = False
-        while not ended:  # torch raises wherever this process is when a child ends, until that child was waited for
-            with suppress(RuntimeError):
-                worker.kill()
-                worker.join()
-                ended = True
+def _how(code: int) -> str:
+    """Say how a process ended."""
+    if code == -signal.SIGKILL:
+        return "it was killed (SIGKILL), as the kernel does when memory ends"
+    return f"the decoder ended its process ({signal.Signals(-code).name if code < 0 else f'exit code {code}'})"
+
+
+def _advice(code: int, hung: bool, path: str) -> str:
+    """Say what to do about a worker that hung or ended."""
+    if hung:
+        return (
+            "Take the file out (tools/analysis_tools/scan_videos.py finds such), or raise `timeout` of the dataloader; testing "
+            "goes on without it where the dataset has on_broken='skip'."
+        )
+    if code == -signal.SIGKILL:
+        return "The job may be out of memory: lower num_workers, prefetch_factor or batch_size of the dataloader."
+    if code == -signal.SIGBUS and not path:
+        return SHARED_MEMORY_IS_FULL
+    return (
+        "Take the file out (tools/analysis_tools/scan_videos.py finds such); testing goes on without it where the dataset has "
+        "on_broken='skip'."
+    )
+
+
+def _explained(error: Exception) -> Exception:
+    """Return a worker's error; one of torch's on shared memory in words that say what to do."""
+    if type(error) in (RuntimeError, OSError) and NO_SHARED_MEMORY.search(str(error)):
+        return WorkerError(f"A worker of the dataloader cannot hand over its batch. {SHARED_MEMORY_IS_FULL}")
+    return error
 
 
 class _Rest:
@@ -194,17 +264,3 @@ class _Rest:
 
     def __iter__(self) -> Iterator[Any]:
         return itertools.islice(iter(self.batches), self.loader.skipped, None)
-
-
-def _begin_worker(begin: Callable[[int], None] | None, worker: int) -> None:
-    """Let only the process that reads from this worker end it by a signal."""
-    signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
-    threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
-    if begin is not None:
-        begin(worker)
-
-
-def _end_with(parent: int) -> None:
-    while signal.sigwaitinfo(STOP_SIGNALS).si_pid != parent:
-        pass
-    os._exit(0)

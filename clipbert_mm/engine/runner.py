@@ -1,10 +1,8 @@
 """MMEngine's Runner: it loads checkpoints of any kind, and writes its own so that a run can go on from them exactly."""
 
 import functools
-import multiprocessing
 import time
 from collections.abc import Sequence
-from contextlib import suppress
 from typing import Any
 
 import mmengine
@@ -12,7 +10,7 @@ import torch
 from mmengine.dist import all_gather_object, barrier, get_world_size
 from mmengine.model import is_model_wrapper
 from mmengine.optim import OptimWrapper
-from mmengine.runner import BaseLoop, Runner
+from mmengine.runner import Runner
 from mmengine.runner.checkpoint import weights_to_cpu
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
@@ -25,7 +23,7 @@ from clipbert_mm.engine.loading import WatchedLoader
 from clipbert_mm.engine.memory import explaining_out_of_memory
 from clipbert_mm.engine.optimizer import scale_learning_rate
 from clipbert_mm.engine.random_state import random_state, set_random_state
-from clipbert_mm.errors import CheckpointError, ClipBertError, WorkerError, printable
+from clipbert_mm.errors import CheckpointError, ClipBertError, printable
 from clipbert_mm.registry import RUNNERS
 
 
@@ -62,22 +60,8 @@ class ClipBertRunner(Runner):
         Raises:
             WorkerError: If a worker of a dataloader hung or died: at which file it was.
         """
-        try:
-            with explaining_out_of_memory(self):
-                return super().train()
-        except Exception as error:
-            # Torch speaks up wherever the process is just then, and others may take that for an error of theirs.
-            loaders = [loop.dataloader for loop in (self._train_loop, self._val_loop) if isinstance(loop, BaseLoop)]
-            cause: BaseException | None = error
-            while cause is not None and not isinstance(error, WorkerError):
-                for loader in loaders:
-                    explained = loader.explain(str(cause)) if hasattr(loader, "explain") else None
-                    if explained is not None:
-                        with suppress(RuntimeError):  # torch speaks of a worker until it was waited for
-                            multiprocessing.active_children()
-                        raise WorkerError(explained) from error
-                cause = cause.__context__
-            raise
+        with explaining_out_of_memory(self):
+            return super().train()
 
     def val(self) -> dict[str, float]:
         """Validate; see MMEngine's Runner."""

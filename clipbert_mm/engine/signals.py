@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from mmengine.dist import get_world_size
 
-from clipbert_mm.engine.loading import STOP_SIGNALS
+from clipbert_mm.engine.workers import STOP_SIGNALS
 
 EXIT_AGAIN = os.EX_TEMPFAIL
 """With what a training leaves that was told to stop and saved its state, 75, "try again later" of sysexits.h."""

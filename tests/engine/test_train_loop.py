@@ -11,6 +11,7 @@ from mmengine.hooks import Hook
 
 from clipbert_mm.engine.launch import build_runner
 from clipbert_mm.engine.train_loop import Steps
+from clipbert_mm.errors import OptionError
 
 
 def test_a_dataloader_by_steps():
@@ -126,7 +127,7 @@ def test_scaling_needs_to_know_what_the_rate_is_for(stepping: Config):
 
 def test_a_foreign_wrapper_cannot_accumulate(stepping: Config):
     stepping.optim_wrapper.update(type="mmengine.OptimWrapper", accumulative_counts=2)
-    with pytest.raises(TypeError, match="works with OptimWrapper and AmpOptimWrapper, got OptimWrapper"):
+    with pytest.raises(OptionError, match="works with OptimWrapper and AmpOptimWrapper, got OptimWrapper"):
         build_runner(stepping).train()
 
 

@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import threading
 import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -45,6 +46,7 @@ class Gallery:
         self.budget = budget
         self._held: dict[tuple[str, str], tuple[tuple[int, int], Tensor]] = {}  # with the version of the file
         self._held_bytes = 0
+        self._holding = threading.RLock()
 
     def __contains__(self, name: str) -> bool:
         return self.path_of(name).is_file()
@@ -111,15 +113,15 @@ class Gallery:
         version, held = (found.st_mtime_ns, found.st_ino), self._held.get((name, which))
         if held is not None and held[0] == version:
             return held[1]
-        if held is not None:
-            self._let_go(name)
         with self._opened(name) as (file, checksums):
             tokens = file.get_tensor(which)
             self._compare(name, checksums, which, tokens)
         if self.budget is None or self._held_bytes + tokens.nbytes <= self.budget:
             tokens = tokens.clone()  # not the mapped file
-            self._held[name, which] = version, tokens
-            self._held_bytes += tokens.nbytes
+            with self._holding:
+                self._let_go(name, which)  # another thread may have been here
+                self._held[name, which] = version, tokens
+                self._held_bytes += tokens.nbytes
         return tokens
 
     @contextmanager
@@ -146,9 +148,12 @@ class Gallery:
             f"{path} is damaged, or no file of a gallery: {reason}. Remove it, and it will be made anew."
         )
 
-    def _let_go(self, name: str) -> None:
-        for key in [key for key in self._held if key[0] == name]:
-            self._held_bytes -= self._held.pop(key)[1].nbytes
+    def _let_go(self, name: str, which: str | None = None) -> None:
+        """Hold the tokens of a video no longer, all of them or some; other threads may read at the same time."""
+        with self._holding:
+            for key in [(name, which)] if which else [key for key in self._held if key[0] == name]:
+                held = self._held.pop(key, None)
+                self._held_bytes -= held[1].nbytes if held is not None else 0
 
     def delete(self) -> None:
         """Remove the folder with all that is in it."""

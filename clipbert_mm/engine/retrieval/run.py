@@ -9,8 +9,9 @@ from typing import Any
 
 import numpy as np
 from mmengine.dist import barrier, broadcast_object_list, get_dist_info
-from torch.utils.data import DataLoader, Subset
+from torch.utils.data import DataLoader
 
+from clipbert_mm.engine.loading import WatchedLoader
 from clipbert_mm.engine.retrieval.cascade import candidates, merge, shortlist
 from clipbert_mm.engine.retrieval.gallery import Gallery
 from clipbert_mm.engine.retrieval.memory import memory_left
@@ -91,7 +92,7 @@ class GalleryRun:
             self.logger.info(f"{len(names) - len(missing)} of {len(names)} videos are encoded already")
         own = missing[self.rank :: self.world]
         progress = Progress(self.logger, "encoded {} videos", len(own))
-        for batch in _load(dataloader, own):
+        for batch in WatchedLoader(dataloader, own) if own else ():
             frames = iter(self.scorer.model.data_preprocessor(batch)["inputs"].get("frames", ()))
             pieces = iter(batch["inputs"].get("text_ids", ()))
             for sample in batch["data_samples"]:
@@ -191,18 +192,3 @@ def _same_everywhere(found: list[Any]) -> list[Any]:
     told = [found]
     broadcast_object_list(told)
     return told[0]
-
-
-def _load(dataloader: DataLoader[Any], items: Sequence[int]) -> DataLoader[Any]:
-    """Load some items the way a dataloader loads all."""
-    return DataLoader(
-        Subset(dataloader.dataset, items),
-        batch_size=dataloader.batch_size or 1,
-        num_workers=dataloader.num_workers if items else 0,
-        collate_fn=dataloader.collate_fn,
-        pin_memory=dataloader.pin_memory,
-        timeout=dataloader.timeout,
-        worker_init_fn=dataloader.worker_init_fn,
-        multiprocessing_context=dataloader.multiprocessing_context if items else None,
-        prefetch_factor=dataloader.prefetch_factor if items else None,
-    )
