@@ -11,7 +11,7 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
-from video_files import decode_whole, moving_frames, write_file
+from video_files import cut_without_encoding, decode_whole, moving_frames, write_file
 
 from clipbert_mm.apis.predictor import read_media
 from clipbert_mm.datasets.reencoding import Encoding, reencode
@@ -159,3 +159,33 @@ def test_m1_encoding_anew_keeps_the_times(uneven: tuple[Path, np.ndarray], tmp_p
     assert len(after) == math.ceil(lengths[0] * 5 - 1e-6)
     nearest = [int(np.abs(before.astype(int) - frame).mean(axis=(1, 2, 3)).argmin()) for frame in after]
     assert nearest == on_screen(times, np.arange(len(after)) / 5)
+
+
+def test_m2_a_clip_cut_without_encoding_is_encoded_anew(run: Callable, tmp_path: Path, capsys: pytest.CaptureFixture):
+    (tmp_path / "videos").mkdir()
+    whole = write_file(tmp_path / "ten.mp4", count=250, keyframes=250)
+    cut = cut_without_encoding(whole, tmp_path / "videos" / "cut.mp4", 3.0)
+    assert run("reencode", tmp_path / "videos", "--crf=1") == 0
+    assert "1 of 1 videos are in" in capsys.readouterr().out
+    shown, written = decode_whole(cut), decode_whole(tmp_path / "out" / "cut.mp4")
+    assert len(shown) == len(written) == 175
+    assert np.abs(shown.astype(int) - written).mean() < 4
+
+
+def test_m9_the_longest_names_do_not_end_an_encoding(run: Callable, tmp_path: Path, capsys: pytest.CaptureFixture):
+    folder, out = tmp_path / "videos", tmp_path / "out"
+    folder.mkdir()
+    write_file(folder / "a.mp4", count=5)
+    names = ["b" * length + end for length, end in ((247, ".mp4"), (251, ".mp4"), (252, ".ts"), (255, ""))]
+    for name in names:
+        os.link(folder / "a.mp4", folder / name)
+    assert [len(name) for name in names] == [251, 255, 255, 255]
+    assert run("reencode", folder) == 1
+    said = capsys.readouterr().out
+    assert f"3 of 5 videos are in {out}, 2 are broken" in said
+    for name in names[2:]:
+        assert f"broken: {folder / name}: its new name is too long: " in said
+    assert sorted(path.name for path in out.glob("*.mp4")) == sorted(["a.mp4", *names[:2]])
+    run("scan", folder)
+    assert "ok: 0" in capsys.readouterr().out
+    assert len(left_out(out / "ledger.jsonl", ["too_short"])) == 5

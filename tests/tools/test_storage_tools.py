@@ -21,7 +21,7 @@ from video_files import decode, turn
 
 from clipbert_mm.datasets.reencoding import Encoding, reencode
 from clipbert_mm.datasets.transforms.storage import close_lmdbs
-from clipbert_mm.errors import OptionError, StorageError
+from clipbert_mm.errors import BusyFolderError, OptionError, StorageError
 
 forks = pytest.mark.skipif("fork" not in multiprocessing.get_all_start_methods(), reason="the killed process is a fork")
 
@@ -352,18 +352,23 @@ def test_encoding_that_is_killed_goes_on(encode: Callable, root: Path, tmp_path:
     child = subprocess.Popen([*tool, folder, out, "--workers", "1"], env=os.environ | {"PYTHONPATH": str(root)})
     while child.poll() is None and len(list(out.glob("*.mp4"))) < 3:
         time.sleep(0.001)
+    with pytest.raises(BusyFolderError, match=rf"^{out} is in use: process {child.pid} on .* writes to it"):
+        encode(folder, out)
     child.kill()
     child.wait()
-    time.sleep(1)  # its workers end with the file that they are at
+    time.sleep(1)  # its workers end with it
     done = list(out.glob("*.mp4"))
     assert 3 <= len(done) < 12, "it was killed in the midst of it"
     for path in done:
         assert look(path)[1] == list(range(40)), "what has its name is whole"
-    (out / ".clipbert-0123abcd.part").write_bytes(b"what a killed worker leaves")
+    (out / "sub").mkdir()
+    (out / "sub" / ".clipbert-0123abcd.part").write_bytes(b"what a killed worker leaves")
     capsys.readouterr()
     assert encode(folder, out) == 0
     assert f"{len(done)} of 12 are done already" in capsys.readouterr().out
-    assert sorted(path.name for path in out.iterdir()) == sorted([".reencoded.json", *(f"{i}.mp4" for i in range(12))])
+    assert sorted(path.name for path in out.rglob("*.*")) == sorted(
+        [".reencoded.json", *(f"{i}.mp4" for i in range(12))]
+    )
     assert all(look(path)[1] == list(range(40)) for path in out.glob("*.mp4"))
 
 

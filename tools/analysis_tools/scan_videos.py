@@ -21,6 +21,7 @@ from clipbert_mm.datasets.scanning import (
 from clipbert_mm.engine.config import expect_clipbert, load_config
 from clipbert_mm.engine.errors import run_tool
 from clipbert_mm.errors import printable
+from clipbert_mm.structures import locked
 from clipbert_mm.visualization.lengths import draw_average_lengths, draw_durations
 
 SHOWN = 10
@@ -99,9 +100,10 @@ def main(argv: list[str] | None = None) -> None:
         max_aspect_ratio=args.max_aspect_ratio,
     )
     out = Path(args.out)
-    entries = scan(
-        files, out / "ledger.jsonl", workers=args.workers, timeout=args.timeout, limits=limits, report=reporter()
-    )
+    with locked(out):
+        entries = scan(
+            files, out / "ledger.jsonl", workers=args.workers, timeout=args.timeout, limits=limits, report=reporter()
+        )
     summarise(entries)
     known = {entry["path"]: entry["seconds"] for entry in entries if entry["fps"] is not None}
     seconds = {
