@@ -13,6 +13,7 @@ from clipbert_mm.checkpoint import Convention, find_newest, read_source
 from clipbert_mm.engine.config import foreign_model
 from clipbert_mm.engine.hooks.saving import checkpoint_folders
 from clipbert_mm.engine.runner import ClipBertRunner
+from clipbert_mm.engine.signals import end_with_launcher
 from clipbert_mm.errors import OptionError
 
 
@@ -57,6 +58,8 @@ def distribute(config: Config) -> None:
     Raises:
         OptionError: If the launcher is unknown, or did not start this process.
     """
+    if config.launcher == "pytorch" and "TORCHELASTIC_RUN_ID" in os.environ:
+        end_with_launcher()
     compat.start_processes(config.launcher, config.get("env_cfg", {}).get("dist_cfg", {}).get("timeout"))
     config.launcher = "pytorch"
     if not torch.cuda.is_available():

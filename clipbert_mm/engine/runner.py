@@ -18,6 +18,7 @@ from torch.utils.data import DataLoader
 from clipbert_mm.checkpoint import find_newest, read_source, write_checkpoint
 from clipbert_mm.checkpoint.archives import first_line
 from clipbert_mm.checkpoint.training_state import training_state
+from clipbert_mm.engine.folders import locked_for_all
 from clipbert_mm.engine.hooks.saving import checkpoint_folders
 from clipbert_mm.engine.loading import WatchedLoader
 from clipbert_mm.engine.memory import explaining_out_of_memory
@@ -55,12 +56,14 @@ class ClipBertRunner(Runner):
         return built if isinstance(built, WatchedLoader) else WatchedLoader(built)
 
     def train(self) -> nn.Module:
-        """Train; returns the model.
+        """Train, as the only run in its folders; returns the model.
 
         Raises:
+            BusyFolderError: If another training writes to the work folder.
             WorkerError: If a worker of a dataloader hung or died: at which file it was.
         """
-        with explaining_out_of_memory(self):
+        with locked_for_all(*checkpoint_folders(self.work_dir, self.cfg)), explaining_out_of_memory(self):
+            super().dump_config()
             return super().train()
 
     def val(self) -> dict[str, float]:
@@ -70,8 +73,12 @@ class ClipBertRunner(Runner):
 
     def test(self) -> dict[str, float]:
         """Test; see MMEngine's Runner."""
+        super().dump_config()
         with explaining_out_of_memory(self):
             return super().test()
+
+    def dump_config(self) -> None:
+        """Leave the config of the work folder as it is until this runner trains or tests there."""
 
     def call_hook(self, fn_name: str, **kwargs: Any) -> None:  # noqa: ANN401
         """Call the hooks, and note which batch is worked on."""

@@ -1,8 +1,10 @@
 """A cluster's notice that it is going to end a job, and how a training answers it."""
 
+import logging
 import os
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -10,11 +12,14 @@ from typing import Any
 
 import torch
 from mmengine.dist import get_world_size
+from mmengine.logging import print_log
 
 from clipbert_mm.engine.workers import STOP_SIGNALS
 
 EXIT_AGAIN = os.EX_TEMPFAIL
 """With what a training leaves that was told to stop and saved its state, 75, "try again later" of sysexits.h."""
+GRACE_SECONDS = 120
+"""How long a process whose launcher is gone may take to save its state."""
 
 
 class StoppedBySignal(SystemExit):
@@ -49,6 +54,23 @@ class Notice:
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
+
+
+def end_with_launcher() -> None:
+    """Let this process end when the one that launched it ends without telling it, by SIGKILL for example.
+
+    It is told to stop by SIGTERM, at which a training saves its state, and killed if it goes on after :data:`GRACE_SECONDS`.
+    """
+    threading.Thread(target=_watch, args=(os.getppid(),), daemon=True).start()
+
+
+def _watch(launcher: int) -> None:
+    while os.getppid() == launcher:
+        time.sleep(1)
+    print_log(f"Process {launcher}, which launched this one, is gone.", "current", logging.WARNING)
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(GRACE_SECONDS)
+    os.kill(os.getpid(), signal.SIGKILL)
 
 
 class Agreement:

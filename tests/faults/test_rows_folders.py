@@ -1,10 +1,66 @@
 """The rows of work folders: nothing that a run wrote is lost, mixed or left for good. Real processes, real kills."""
 
 import os
+import select
+import subprocess
+import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
+from faulty_runs import Run, write_config
 from video_files import write_file
+
+from clipbert_mm.structures import locked
+
+
+def test_l5_a_second_training_in_a_folder_is_refused_and_a_killed_one_lets_go_of_it(
+    tmp_path: Path, world: Path, tokenizer: str
+):
+    more = "train_cfg.update(max_epochs=1000); train_dataloader.update(num_workers=1, persistent_workers=True)"
+    first = Run(write_config(tmp_path / "config.py", world, tokenizer, more), tmp_path / "work")
+    (process,) = first.start()
+    while not (first.work_dir / "iter_2.pth").exists():
+        assert process.is_alive(), first.log().read_text()
+        time.sleep(0.02)
+    second = Run(write_config(tmp_path / "short.py", world, tokenizer), tmp_path / "work")
+    second.log = lambda rank=0: tmp_path / "second.log"
+    assert second.finish() == [1]
+    said = f"error: {first.work_dir} is in use: process {process.pid} on {os.uname().nodename} writes to it. "
+    (line,) = [line for line in second.log().read_text().splitlines() if line.startswith("error:")]
+    assert line == f"{said}Wait until it ends, stop it, or choose another work folder (--work-dir)."
+    assert "Traceback" not in second.log().read_text()
+    assert not (first.work_dir / "short.py").exists()
+    assert process.is_alive()
+    process.kill()
+    process.join()
+    with locked(first.work_dir):  # at once, though its worker may live a little longer
+        assert list(first.work_dir.glob(".*")) == [first.work_dir / ".lock"]
+
+
+LAUNCHED = """
+import os, signal, sys
+from clipbert_mm.engine.signals import end_with_launcher
+end_with_launcher()
+print(os.getpid(), flush=True)
+signal.pause()
+"""
+
+
+def test_l5_a_killed_launcher_takes_its_processes_along(tmp_path: Path, root: Path):
+    (tmp_path / "rank.py").write_text(LAUNCHED)
+    command = [
+        sys.executable,
+        root / "tools" / "torch_run.py",
+        "--standalone",
+        "--nproc-per-node=1",
+        tmp_path / "rank.py",
+    ]
+    launcher = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=os.environ | {"PYTHONPATH": str(root)})
+    rank = os.pidfd_open(int(launcher.stdout.readline()))
+    launcher.kill()
+    launcher.communicate()  # what the rank prints to ends with it
+    assert select.select([rank], [], [], 60)[0], "it goes on without its launcher"
 
 
 def test_m9_names_as_long_as_the_system_takes_are_encoded_and_longer_ones_told(tool: Callable, tmp_path: Path, capsys):
