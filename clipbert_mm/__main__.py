@@ -211,7 +211,7 @@ def _info(args: argparse.Namespace) -> int:
             raise GalleryError(
                 f"There is no gallery {args.gallery}. Make one: clipbert index FOLDER --model CHECKPOINT."
             )
-        stale = [path for path, entry in gallery.entries.items() if not entry.is_current()]
+        stale = [path for path, entry in gallery.entries.items() if not entry.is_up_to_date()]
         seconds = sum(entry.seconds or 0 for entry in gallery.entries.values())
         facts = dict(
             gallery=args.gallery,

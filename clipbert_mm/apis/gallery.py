@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from clipbert_mm.datasets.transforms.decoding import RULES
 from clipbert_mm.engine.retrieval import Gallery
 from clipbert_mm.errors import BusyFolderError, GalleryError, printable, quoted
 from clipbert_mm.structures import written_whole
@@ -45,6 +46,7 @@ class Entry:
         seconds: Length of the video; None for images.
         clip_times: Start and end of each clip in seconds, K pairs; None for images.
         content_shape: Height and width of the picture in the model's frame, without padding, in pixels.
+        rules: Version of the rules by which it was read; see :data:`~clipbert_mm.datasets.transforms.decoding.RULES`.
     """
 
     path: str
@@ -53,6 +55,7 @@ class Entry:
     seconds: float | None
     clip_times: tuple[tuple[float, float], ...] | None
     content_shape: tuple[int, int]
+    rules: int = 1
 
     @property
     def key(self) -> str:
@@ -62,6 +65,10 @@ class Entry:
     def is_current(self) -> bool:
         """Whether the video is still the file that was encoded."""
         return _stamp(self.path) == (self.size, self.mtime_ns)
+
+    def is_up_to_date(self) -> bool:
+        """Whether indexing it again would change nothing."""
+        return self.rules == RULES and self.is_current()
 
 
 @dataclass(frozen=True)
@@ -379,4 +386,5 @@ def _entry(values: dict[str, Any]) -> Entry:
         seconds=_expect(values["seconds"], (int, float, type(None)), "seconds"),
         clip_times=times,
         content_shape=(_expect(height, int, "content_shape"), _expect(width, int, "content_shape")),
+        rules=_expect(values.get("rules", 1), int, "rules"),
     )

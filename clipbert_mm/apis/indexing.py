@@ -12,6 +12,7 @@ from torch.utils.data import DataLoader, Dataset
 from clipbert_mm.apis.gallery import Entry, Unreadable, VideoGallery, is_gallery
 from clipbert_mm.apis.predictor import Media, Predictor, read_media
 from clipbert_mm.apis.results import IndexReport
+from clipbert_mm.datasets.transforms.decoding import RULES
 from clipbert_mm.datasets.transforms.storage import walk_files
 from clipbert_mm.datasets.whereabouts import Loading, Whereabouts
 from clipbert_mm.engine.loading import WatchedLoader
@@ -172,6 +173,8 @@ def index(
 ) -> IndexReport:
     """Put the videos of some places into a gallery; those that are there already, unchanged, are left as they are.
 
+    Those that an older version of this package read by other rules are read again.
+
     Videos are decoded in processes of their own. One at which such a process crashes, takes more than ``timeout`` seconds or
     more memory than 4 GiB costs that video alone. The gallery remembers what could not be read, and does not try it again
     until it changes. What is done is on disk: a killed indexing goes on where it was.
@@ -208,7 +211,7 @@ def index(
         if prune:
             gallery.remove(gone)
         known = {*gallery.entries, *gallery.missing}
-        unchanged = [path for path in paths if path in gallery.entries and gallery.entries[path].is_current()]
+        unchanged = [path for path in paths if path in gallery.entries and gallery.entries[path].is_up_to_date()]
         noted = {} if retry else gallery.unreadable
         not_tried = [path for path in paths if path in noted and noted[path].is_current()]
         unreadable = {path: noted[path].reason for path in not_tried}
@@ -279,4 +282,4 @@ def _encode(
 def _entry_of(read: Read, media: Media) -> Entry:
     """Return the entry of a video that was read."""
     times = None if media.clip_times is None else tuple((float(start), float(end)) for start, end in media.clip_times)
-    return Entry(read.path, read.size or 0, read.mtime_ns, media.seconds, times, media.content_shape)
+    return Entry(read.path, read.size or 0, read.mtime_ns, media.seconds, times, media.content_shape, RULES)

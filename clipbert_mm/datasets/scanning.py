@@ -2,7 +2,7 @@
 
 A ledger is a JSON-lines file with one object a file: ``path`` (absolute), ``status``, ``reason``, ``frames``, ``fps`` (on
 average), ``seconds`` (from the first frame to the end of the last), ``width``, ``height``, ``size`` and ``mtime``, which tell
-whether the file has changed since, and ``scan``, the version of the scan that looked at it.
+whether the file has changed since, and ``rules``, the version of the rules by which it was read.
 """
 
 import functools
@@ -19,7 +19,7 @@ from mmengine.utils import is_abs
 from clipbert_mm.datasets.annotations import read_records
 from clipbert_mm.datasets.conversion import json_line, write_records
 from clipbert_mm.datasets.parallel import run_each
-from clipbert_mm.datasets.transforms.decoding import DecodeClips
+from clipbert_mm.datasets.transforms.decoding import RULES, DecodeClips
 from clipbert_mm.datasets.transforms.storage import is_address, list_names, missing_media, stamp_media
 from clipbert_mm.errors import AnnotationError, BrokenMediaError, OptionError
 from clipbert_mm.registry import TRANSFORMS
@@ -37,8 +37,6 @@ STATUSES = (
 USELESS = ("missing", "unreadable", "timeout")
 """The statuses of files that give no item."""
 IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
-SCAN = 2
-"""Version of what a scan finds. Those before it, which wrote none, took every frame rate for constant."""
 NOTHING = dict(frames=None, fps=None, seconds=None, width=None, height=None)
 
 
@@ -199,7 +197,7 @@ def scan(
     """Open every file, in processes of their own, and write the ledger.
 
     What an earlier ledger, or one that was interrupted, says of a file that has not changed since is taken over, save that
-    the file was missing or took too long, or an older version of the scan looked at it.
+    the file was missing or took too long, or it was read by older rules.
 
     Args:
         files: The config of the transform that opens it, by each path.
@@ -221,7 +219,7 @@ def scan(
     with open(part, "a", encoding="utf-8") as lines:
         for path, status, reason, found in _look_at(todo, workers, timeout):
             size, mtime = stamps[path] or (None, None)
-            entries[path] = dict(path=path, status=status, reason=reason, **found, size=size, mtime=mtime, scan=SCAN)
+            entries[path] = dict(path=path, status=status, reason=reason, **found, size=size, mtime=mtime, rules=RULES)
             lines.write(json_line(entries[path]))
             lines.flush()
             report(len(entries), len(openers))
@@ -258,7 +256,7 @@ def _known(ledger: str | os.PathLike, stamps: Mapping[str, tuple[int, float] | N
         for entry in filter(None, map(_parse, lines)):  # the last line of one that was killed may be half a line
             if entry["status"] in ("missing", "timeout") or stamps.get(entry["path"]) is None:
                 continue
-            if (entry["size"], entry["mtime"]) == stamps[entry["path"]] and entry.get("scan") == SCAN:
+            if (entry["size"], entry["mtime"]) == stamps[entry["path"]] and entry.get("rules") == RULES:
                 known[entry["path"]] = entry
     return known
 

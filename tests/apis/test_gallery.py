@@ -65,6 +65,20 @@ def test_only_what_is_new_or_changed_is_encoded(search: VideoSearch, videos: Pat
     assert len(search.gallery.store.names()) == 4
 
 
+def test_what_was_read_by_older_rules_is_read_again(search: VideoSearch, videos: Path, checkpoint: Path):
+    search.index(videos, workers=0)
+    file = search.gallery.folder / "manifest.json"
+    manifest = json.loads(file.read_text())
+    for entry in manifest["videos"][1:]:
+        del entry["rules"]  # as releases before time stamps wrote it
+    file.write_text(json.dumps(manifest))
+    again = VideoSearch(checkpoint, gallery=search.gallery.folder)
+    assert len(again.search("a red circle").hits) == 4, "it can be searched"
+    report = again.index(videos, workers=0)
+    assert (len(report.changed), len(report.unchanged)) == (3, 1)
+    assert len(again.index(videos, workers=0).unchanged) == 4
+
+
 def test_the_tokens_are_those_of_the_model(search: VideoSearch, videos: Path):
     search.index(videos, workers=1, batch_size=3)
     for path, entry in search.gallery.entries.items():

@@ -199,10 +199,10 @@ def test_a_file_that_hangs_the_decoder_is_named(three: dict, tmp_path: Path, mon
     }
 
 
-def test_an_older_scan_is_not_taken_over(three: dict, tmp_path: Path, probed: list[str]):
+def test_what_was_read_by_older_rules_is_read_again(three: dict, tmp_path: Path, probed: list[str]):
     ledger = tmp_path / "ledger.jsonl"
     entries = list(scan_here(three, ledger).values())
-    del entries[0]["scan"]
+    del entries[0]["rules"]
     ledger.write_text("\n".join(map(json.dumps, entries)))
     assert left_out(ledger) == {}, "datasets take it"
     probed.clear()

@@ -11,6 +11,9 @@ from clipbert_mm.datasets.transforms.storage import as_file
 from clipbert_mm.errors import BrokenMediaError, OptionError
 from clipbert_mm.registry import TRANSFORMS
 
+RULES = 2
+"""Version of the rules by which frames, and when they are shown, are found. Records made by older ones are made again."""
+
 
 @TRANSFORMS.register_module()
 class OpenVideo(BaseTransform):
