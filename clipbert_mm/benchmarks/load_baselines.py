@@ -1,4 +1,7 @@
-"""What loading is compared with: a plain reader, and an imitation of how the paper's release reads. Not for use."""
+"""What loading is compared with: a plain reader, and an imitation of how the paper's release reads. Not for use.
+
+Both take every frame rate for constant.
+"""
 
 from io import BytesIO
 

@@ -173,7 +173,7 @@ def compare(
 def _contenders(
     path: str, sampler: SampleClips, resize: ResizePad, backends: Sequence[str], seed: int
 ) -> dict[str, Callable[[], object]]:
-    """Return each way of reading the clips of one video; all of them the same clips."""
+    """Return each way of reading the clips of one video; all of them the same clips if its frame rate is constant."""
     found: dict[str, Callable[[], object]] = {}
     for backend in backends:
         steps = pipeline(sampler, resize, backend)
