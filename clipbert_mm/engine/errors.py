@@ -18,16 +18,19 @@ LOST_PEER = re.compile(
 """How gloo and NCCL say that another process of the training is gone."""
 
 
-def run_tool(main: Callable[[], int | None]) -> NoReturn:
-    """Run a tool and leave with what it returns; an error that a user can act on ends it with one message and exit code 1."""
+def run_tool(main: Callable[[], object]) -> NoReturn:
+    """Run a tool and leave: with the status that it returns, if it returns a number.
+
+    An error that a user can act on ends it with one message and exit status 1.
+    """
     try:
-        status: int | str | None = main()
+        result = main()
     except Exception as error:
         message = format_error(error)
         if message is None:
             raise
-        status = message
-    sys.exit(status)
+        sys.exit(message)
+    sys.exit(result if isinstance(result, int) else 0)
 
 
 def format_error(error: Exception) -> str | None:

@@ -12,6 +12,7 @@ from mmengine.hooks import Hook
 from clipbert_mm.checkpoint import CheckpointError
 from clipbert_mm.engine import BrokenMediaHook, CheckpointFitHook
 from clipbert_mm.engine.launch import build_runner
+from clipbert_mm.errors import ClipBertError
 from clipbert_mm.structures import VideoTextSample
 
 
@@ -82,7 +83,7 @@ def test_too_many_replaced_files_end_the_run(runner_config: Config, own_world: P
     broken = [break_file(own_world / "videos" / f"train_0000{i}.mp4", "empty") for i in (1, 4)]
     runner_config.train_dataloader.dataset.data_root = str(own_world)
     runner_config.train_dataloader.num_workers = 1
-    with pytest.raises(RuntimeError) as caught:
+    with pytest.raises(ClipBertError) as caught:
         build_runner(runner_config).train()
     message = str(caught.value)
     assert message.startswith("6 of 24 items were replaced in this epoch; 2 files cannot be read:")
@@ -106,7 +107,7 @@ def test_the_share_allowed_is_of_all_items(max_share: float, fails: bool, caplog
     epoch(0)
     assert not caplog.records
     if fails:
-        with pytest.raises(RuntimeError, match="10 of 100 items"):
+        with pytest.raises(ClipBertError, match="10 of 100 items"):
             epoch(10)
     else:
         epoch(10)

@@ -11,6 +11,7 @@ import pytest
 
 from clipbert_mm.benchmarks import startup
 from clipbert_mm.engine.config import load_config
+from clipbert_mm.errors import ClipBertError
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 RETRIEVAL = str(CONFIGS / "shapes/clipbert_tiny_1xb16-2x2-4e_shapes-retrieval.py")
@@ -113,7 +114,7 @@ def test_a_training_that_cannot_begin_is_told(own_world: Path, monkeypatch: pyte
     monkeypatch.setenv("SHAPES_ROOT", str(own_world))
     config = load_config(RETRIEVAL, {"load_from": None, "work_dir": str(tmp_path)})
     config.train_dataloader.dataset.ann_file = "none.jsonl"
-    with pytest.raises(RuntimeError, match=r"The training ended before its first step:\n(.|\n)*none\.jsonl"):
+    with pytest.raises(ClipBertError, match=r"The training ended before its first step:\n(.|\n)*none\.jsonl"):
         startup.begin(config, tmp_path)
 
 
