@@ -94,9 +94,14 @@ def quoted(value: Any, limit: int = QUOTED) -> str:  # noqa: ANN401
 
 
 def printable(path: str) -> str:
-    r"""Return a path that any terminal can print; bytes that are no UTF-8 are escaped.
+    r"""Return a path that any terminal can print: bytes that are no UTF-8 are escaped, the middle of a long one is left out.
 
     >>> print(printable("caf\udce9.mp4"))
     caf\xe9.mp4
     """
-    return path.encode(errors="surrogateescape").decode(errors="backslashreplace")
+    if len(path) > 2 * QUOTED:
+        path = f"{path[:QUOTED]}...{path[-QUOTED:]}"
+    try:
+        return path.encode(errors="surrogateescape").decode(errors="backslashreplace")
+    except UnicodeEncodeError:  # half a surrogate pair, which no file's name can hold
+        return path.encode(errors="backslashreplace").decode()

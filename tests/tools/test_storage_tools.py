@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
 from types import ModuleType
@@ -20,16 +20,14 @@ import pytest
 from video_files import decode, turn
 
 from clipbert_mm.datasets.reencoding import Encoding, reencode
-from clipbert_mm.datasets.transforms.storage import close_lmdbs
 from clipbert_mm.errors import BusyFolderError, OptionError, StorageError
 
 forks = pytest.mark.skipif("fork" not in multiprocessing.get_all_start_methods(), reason="the killed process is a fork")
 
 
 @pytest.fixture
-def pack(tool: Callable) -> Iterator[ModuleType]:
-    yield tool("dataset_converters/pack_lmdb.py")
-    close_lmdbs()
+def pack(tool: Callable) -> ModuleType:
+    return tool("dataset_converters/pack_lmdb.py")
 
 
 @pytest.fixture(scope="session")

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import lmdb
 
-from clipbert_mm.datasets.transforms.storage import LONGEST_KEY, close_lmdbs, list_names
+from clipbert_mm.datasets.transforms.lmdb_reader import LmdbReader
+from clipbert_mm.datasets.transforms.storage import LONGEST_KEY, list_names
 from clipbert_mm.engine.errors import run_tool
 from clipbert_mm.errors import OptionError, StorageError, printable
 
@@ -43,9 +44,11 @@ def choose_keys(folder: Path, keep_ending: bool) -> dict[bytes, Path]:
 
 def open_for_writing(path: Path, sizes: Sequence[int]) -> lmdb.Environment:
     """Open an LMDB that has room for values of these sizes more."""
-    close_lmdbs()
     room = sum(size + 2 * PAGE for size in sizes)
-    used = (path / "data.mdb").stat().st_size if (path / "data.mdb").exists() else 0
+    used = 0
+    if (path / "data.mdb").exists():
+        LmdbReader(str(path)).close()  # an error where it is damaged or cut short, which would end this process
+        used = (path / "data.mdb").stat().st_size
     return lmdb.open(str(path), map_size=used + room + room // 8 + (16 << 20), readahead=False)
 
 
@@ -83,21 +86,17 @@ def check(path: Path, files: dict[bytes, Path], workers: int) -> list[str]:
     """Compare every value with its file; returns what is wrong."""
     if not (path / "data.mdb").is_file():
         raise StorageError(f"There is no LMDB {printable(str(path))}.")
-    close_lmdbs()
     wrong = []
-    with (
-        lmdb.open(str(path), create=False, readonly=True, lock=False) as environment,
-        environment.begin(buffers=True) as transaction,
-    ):
+    with LmdbReader(str(path)) as reader:
         for key, data in zip(files, read_ahead(list(files.values()), workers), strict=True):
-            value = transaction.get(key)
+            value = reader.get(key)
             if value is None:
                 wrong.append(f"{printable(os.fsdecode(key))}: missing")
             elif value != data:
                 wrong.append(f"{printable(os.fsdecode(key))}: not the bytes of {printable(str(files[key]))}")
-        for key in transaction.cursor().iternext(values=False):
-            if bytes(key) not in files:
-                wrong.append(f"{printable(os.fsdecode(bytes(key)))}: of no file in the folder")
+        for key in reader.list_keys():
+            if key not in files:
+                wrong.append(f"{printable(os.fsdecode(key))}: of no file in the folder")
     return wrong
 
 

@@ -7,24 +7,32 @@
 - ``http://...``, ``s3://...``, ``petrel:s3://...``: an address of a file backend of MMEngine's or of the user's own.
 """
 
+import errno
 import os
+import re
+import stat
 import tempfile
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, TypeVar
+from pathlib import Path
+from typing import Any
 
-import lmdb
 from mmengine import fileio
 
-from clipbert_mm.errors import BrokenMediaError, StorageError, printable
+from clipbert_mm.datasets.transforms.lmdb_reader import BrokenValueError, LmdbReader, lmdb_file
+from clipbert_mm.errors import BrokenMediaError, StorageError, printable, quoted
 
 LONGEST_KEY = 511
 """Bytes of the longest key that an LMDB takes."""
 EMPTY = "the file is empty (0 bytes)"
-Result = TypeVar("Result")
-_LOCK = threading.RLock()
-_OPEN: dict[str, lmdb.Environment] = {}  # what this process has opened, by real path
+ODD = re.compile(r"[\ud800-\udfff%*?{]")
+"""What decoders stumble over in a name: bytes that are not UTF-8, and signs of patterns that stand for many files."""
+LONGEST_NAME = 1000
+"""Letters of the longest path that is given to a decoder."""
+FEW = 4
+"""Files of a folder that are asked for one by one; a folder with more of them is listed."""
+LOOK_UP = 50
+"""How many keys of an LMDB are listed in the time of one look-up."""
 
 
 def is_address(path: str) -> bool:
@@ -49,74 +57,53 @@ def split_lmdb(path: str) -> tuple[str, str] | None:
     return None
 
 
-def close_lmdbs() -> None:
-    """Close the LMDBs that this process has opened; the next reading opens them again. Needed before one is written to."""
-    with _LOCK:
-        for environment in _OPEN.values():
-            environment.close()
-        _OPEN.clear()
-
-
-def _before_fork() -> None:
-    """Let no child inherit an open LMDB, which is not made for it; each process opens its own when it first reads."""
-    _LOCK.acquire()
-    close_lmdbs()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(before=_before_fork, after_in_parent=_LOCK.release, after_in_child=_LOCK.release)
-
-
-@contextmanager
-def _reading(root: str) -> Iterator[lmdb.Transaction]:
-    """Read from an LMDB, opened once a process: without a lock file, for it may lie on a disk that cannot be written to."""
-    path = os.path.realpath(root)
-    with _LOCK:
-        if path not in _OPEN:
-            options = dict(subdir=os.path.isdir(path), create=False, readonly=True, lock=False, readahead=False)
-            try:
-                _OPEN[path] = lmdb.open(path, **options)
-            except lmdb.Error as error:
-                raise StorageError(f"{root} is expected to be an LMDB, and cannot be opened: {error}.") from error
-        with _OPEN[path].begin(buffers=True) as transaction:
-            yield transaction
-
-
-def _look_up(transaction: lmdb.Transaction, key: str) -> bytes | memoryview | None:
-    """Return the value of a key, or of the key without its ending; None if there is neither."""
-    for name in (key, os.path.splitext(key)[0]):
-        encoded = name.encode()
-        value = transaction.get(encoded) if 0 < len(encoded) <= LONGEST_KEY else None
-        if value is not None:
-            return value
-    return None
-
-
-def _describe_keys(transaction: lmdb.Transaction) -> str:
-    with transaction.cursor() as cursor:
-        if not cursor.first():
-            return "it is empty"
-        return f"its first key is {bytes(cursor.key()).decode(errors='replace')!r}"
-
-
-def _visit(path: str, use: Callable[[bytes | memoryview], Result]) -> Result:
-    """Hand the bytes of a file to ``use``; they may be a view into an LMDB, of no use afterwards."""
-    if is_address(path):
-        return use(_checked(path, _fetch(path)))
-    if os.path.isdir(path):
-        raise BrokenMediaError(path, "expected a file, got a folder; a folder of frames is opened by OpenFrames")
-    if not os.path.exists(path) and (place := split_lmdb(path)):
-        root, key = place
-        with _reading(root) as transaction:
-            value = _look_up(transaction, key)
-            if value is None:
-                raise BrokenMediaError(path, f"the LMDB {root} has no key {key!r}; {_describe_keys(transaction)}")
-            return use(_checked(path, value))
+def _encode(key: str) -> bytes | None:
+    """Return a key's bytes; None if no LMDB can hold it."""
     try:
-        with open(path, "rb") as file:
-            return use(_checked(path, file.read()))
-    except FileNotFoundError:
-        raise BrokenMediaError(path, "there is no such file") from None
+        encoded = os.fsencode(key)
+    except UnicodeEncodeError:  # half a surrogate pair
+        return None
+    return encoded if 0 < len(encoded) <= LONGEST_KEY else None
+
+
+def _names_of(key: str) -> Iterator[bytes]:
+    """Return the keys under which a file may lie: its own, and the one without its ending."""
+    yield from filter(None, map(_encode, (key, os.path.splitext(key)[0])))
+
+
+def _read_value(path: str, root: str, key: str) -> bytes:
+    with LmdbReader(root) as reader:
+        try:
+            for name in _names_of(key):
+                value = reader.get(name)
+                if value is not None:
+                    return value
+        except BrokenValueError as error:
+            raise BrokenMediaError(path, f"its value in the LMDB cannot be read: {error}") from error
+        first = next(reader.list_keys(), None)
+    found = "it is empty" if first is None else f"its first key is {quoted(os.fsdecode(first), 60)}"
+    raise BrokenMediaError(path, f"the LMDB has no key {quoted(key, 60)}; {found}")
+
+
+def _status(path: str) -> os.stat_result | None:
+    """Return what the file system knows of a file; None where it knows none, so that an LMDB may.
+
+    Raises:
+        BrokenMediaError: If it is no file, or cannot be asked for. A pipe or a device is not opened: it may never end.
+    """
+    try:
+        status = os.stat(path)
+    except (FileNotFoundError, NotADirectoryError, ValueError):  # a ValueError tells of names that no file has
+        return None
+    except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:  # keys may be longer than names
+            return None
+        raise _broken(path, error) from error
+    if stat.S_ISDIR(status.st_mode):
+        raise BrokenMediaError(path, "expected a file, got a folder; a folder of frames is opened by OpenFrames")
+    if not stat.S_ISREG(status.st_mode):
+        raise BrokenMediaError(path, "expected a file, got a pipe, socket or device")
+    return status
 
 
 def _backend(address: str) -> Any:  # noqa: ANN401
@@ -134,51 +121,85 @@ def _fetch(address: str) -> bytes | memoryview:
         raise BrokenMediaError(address, f"it cannot be fetched: {type(error).__name__}: {error}") from error
 
 
-def _checked(path: str, data: bytes | memoryview) -> bytes | memoryview:
-    """Name an empty file as such; decoders say something less clear of it."""
-    if len(data) == 0:
-        raise BrokenMediaError(path, EMPTY)
-    return data
-
-
-def read_bytes(path: str) -> bytes:
+def read_bytes(path: str, limit: int | None = None) -> bytes:
     """Read a file, wherever it lies.
 
+    Args:
+        path: The file.
+        limit: Most bytes that it may have.
+
     Raises:
-        BrokenMediaError: If it is not there, empty, or cannot be fetched.
-        StorageError: If the LMDB that it should lie in cannot be opened.
+        BrokenMediaError: If it is not there, no file, empty, too large, or cannot be fetched.
+        StorageError: If the LMDB that it should lie in cannot be used.
     """
-    return _visit(path, bytes)
+    if is_address(path):
+        data = _fetch(path)
+    elif status := _status(path):
+        _check_size(path, status.st_size, limit)
+        try:
+            with open(path, "rb") as file:
+                data = file.read()
+        except OSError as error:
+            raise _broken(path, error) from error
+    elif place := split_lmdb(path):
+        data = _read_value(path, *place)
+    else:
+        raise BrokenMediaError(path, "there is no such file")
+    _check_size(path, len(data), limit)
+    return bytes(data)
+
+
+def _check_size(path: str, size: int, limit: int | None = None) -> None:
+    if size == 0:
+        raise BrokenMediaError(path, EMPTY)  # decoders say something less clear of it
+    if limit is not None and size > limit:
+        raise BrokenMediaError(path, f"expected a file of at most {limit:,} bytes, got {size:,}")
+
+
+def _broken(path: str, error: OSError) -> BrokenMediaError:
+    return BrokenMediaError(path, error.strerror or type(error).__name__)
 
 
 @contextmanager
 def as_file(path: str) -> Iterator[str]:
     """Give a file, wherever it lies, a path that a decoder can open; decoders are safer with paths than with bytes.
 
-    What is not in a folder is put into memory as a file without a name, or into a temporary file where the system knows
-    no such thing. It goes away as soon as the context is left and whoever opened it has closed it.
+    The path is absolute, so that ``12:30 talk.mp4`` is no protocol and ``-y.mp4`` no option. A file whose name is not UTF-8, or
+    may be taken for a pattern, is given as a link to it, and what is not in a folder as a file in memory without a name, or in
+    a temporary folder where the system knows no such things. They go away as soon as the context is left and whoever opened
+    them has closed them.
 
     Raises:
-        BrokenMediaError: If it is not there, empty, or cannot be fetched.
-        StorageError: If the LMDB that it should lie in cannot be opened.
+        BrokenMediaError: If it is not there, no file, empty, or cannot be fetched.
+        StorageError: If the LMDB that it should lie in cannot be used.
     """
-    if os.path.isfile(path):
-        if os.path.getsize(path) == 0:
-            raise BrokenMediaError(path, EMPTY)
-        yield path
-    elif not is_address(path) and os.path.exists(path) and not os.path.isdir(path):
-        yield path  # a pipe or a device: whoever opens it will see
+    status = None if is_address(path) else _status(path)
+    in_folder = status is not None
+    if status:
+        _check_size(path, status.st_size)
+    name = os.path.abspath(path)
+    if in_folder and not ODD.search(name) and len(name) <= LONGEST_NAME:
+        yield name
+    elif in_folder and hasattr(os, "memfd_create"):
+        try:
+            descriptor = os.open(path, os.O_RDONLY)
+        except OSError as error:
+            raise _broken(path, error) from error
+        with open(descriptor, "rb"):
+            yield f"/proc/self/fd/{descriptor}"
     elif hasattr(os, "memfd_create"):
         with open(os.memfd_create("media"), "wb") as file:
-            _visit(path, file.write)
+            file.write(read_bytes(path))
             file.flush()
             yield f"/proc/self/fd/{file.fileno()}"
     else:
         with tempfile.TemporaryDirectory(prefix="media-", ignore_cleanup_errors=True) as folder:
-            name = os.path.join(folder, "media")
-            with open(name, "wb") as file:
-                _visit(path, file.write)
-            yield name
+            link = os.path.join(folder, "media")
+            if in_folder:
+                os.symlink(name, link)
+            else:
+                Path(link).write_bytes(read_bytes(path))
+            yield link
 
 
 def list_names(folder: str) -> list[str]:
@@ -196,13 +217,9 @@ def list_names(folder: str) -> list[str]:
             raise StorageError(f"The file backend of {folder} cannot list what is there.")
         names = list(listing(folder, list_dir=False, recursive=True))
     elif place := split_lmdb(folder):
-        prefix = f"{place[1]}/".encode() if place[1] else b""
-        with _reading(place[0]) as transaction, transaction.cursor() as cursor:
-            names = []
-            for key in cursor.iternext(keys=True, values=False) if cursor.set_range(prefix) else ():
-                if not bytes(key).startswith(prefix):
-                    break
-                names.append(bytes(key)[len(prefix) :].decode(errors="surrogateescape"))
+        prefix = os.fsencode(f"{place[1]}/") if place[1] else b""
+        with LmdbReader(place[0]) as reader:
+            names = [os.fsdecode(key[len(prefix) :]) for key in reader.list_keys(prefix)]
     elif os.path.isdir(folder):
         names = [os.path.relpath(path, folder).replace(os.sep, "/") for path in walk_files(folder)]
     else:
@@ -239,16 +256,20 @@ def walk_files(folder: str, enter: Callable[[str], bool] = lambda folder: True) 
             seen.add((status.st_dev, status.st_ino))
             found = _list_folder(folder)
         except OSError as error:
-            raise StorageError(
-                f"The folder {printable(error.filename or folder)} cannot be listed: {error.strerror}. Make it readable, mount "
-                "it, or move it away."
-            ) from error
+            raise _unlisted(folder, error) from error
         for path, kind in found:
             if kind == "file":
                 yield path
         below = [(path, kind) for path, kind in found if kind != "file" and enter(path)]
         folders += [path for path, kind in reversed(below) if kind == "folder"]
         links += [path for path, kind in below if kind == "link"]
+
+
+def _unlisted(folder: str, error: OSError) -> StorageError:
+    return StorageError(
+        f"The folder {printable(error.filename or folder)} cannot be listed: {error.strerror}. Make it readable, mount it, or "
+        "move it away."
+    )
 
 
 def _list_folder(folder: str) -> list[tuple[str, str]]:
@@ -269,10 +290,13 @@ def _list_folder(folder: str) -> list[tuple[str, str]]:
 
 
 def missing_media(paths: Sequence[str]) -> list[str]:
-    """Return the files, or folders of frames, that are not there. Each folder is listed once and each LMDB opened once.
+    """Return the files, or folders of frames, that are not there. A folder of many is listed once, an LMDB opened once.
 
     An address is looked for where its backend can tell; MMEngine's HTTP backend cannot, so what it should fetch counts as
     there until it is read.
+
+    Raises:
+        StorageError: If a folder cannot be listed, or an LMDB or file backend cannot be used.
     """
     folders: dict[str, list[str]] = {}
     for path in paths:
@@ -281,25 +305,6 @@ def missing_media(paths: Sequence[str]) -> list[str]:
     for folder, own in folders.items():
         found.update(_present(folder, own))
     return [path for path in paths if path not in found]
-
-
-def stamp_media(path: str) -> tuple[int, float] | None:
-    """Return what tells whether a file has changed: its size in bytes and when it, or its LMDB, was last written to.
-
-    It is None for what is not there or empty, for folders of frames, and for addresses.
-    """
-    if is_address(path) or os.path.isdir(path):
-        return None
-    try:
-        if os.path.exists(path):
-            return os.path.getsize(path), os.path.getmtime(path)
-        place = split_lmdb(path)
-        if place is None:
-            return None
-        file = os.path.join(place[0], "data.mdb") if os.path.isdir(place[0]) else place[0]
-        return _visit(path, len), os.path.getmtime(file)
-    except (BrokenMediaError, FileNotFoundError):
-        return None
 
 
 def media_exists(path: str) -> bool:
@@ -312,23 +317,52 @@ def _present(folder: str, paths: list[str]) -> list[str]:
     if is_address(folder):
         exists = getattr(_backend(folder), "exists", None)
         return [path for path in paths if exists is None or exists(path)]
-    if os.path.isdir(folder or ".") and not os.path.isfile(os.path.join(folder, "data.mdb")):
-        with os.scandir(folder or ".") as entries:
-            names = {entry.name for entry in entries if entry.is_file() or entry.is_dir()}
-        # A name may differ from what is asked for and mean the same, on disks that ignore case.
-        return [path for path in paths if os.path.basename(path) in names or os.path.exists(path)]
-    place = split_lmdb(folder)
-    if place is None:
-        return []
-    keys = {path: "/".join(filter(None, (place[1], os.path.basename(path)))) for path in paths}
-    with _reading(place[0]) as transaction:
-        return [path for path, key in keys.items() if _has(transaction, key) or os.path.exists(path)]
+    names: set[str] = set()
+    if len(paths) > FEW and os.path.isdir(folder or ".") and not os.path.isfile(os.path.join(folder, "data.mdb")):
+        try:
+            with os.scandir(folder or ".") as entries:
+                names = {entry.name for entry in entries if entry.is_file() or entry.is_dir()}
+        except OSError as error:
+            raise _unlisted(folder, error) from error
+    # A name may differ from what is asked for and mean the same, on disks that ignore case.
+    found = [path for path in paths if os.path.basename(path) in names or os.path.exists(path)]
+    place = split_lmdb(folder) if len(found) < len(paths) else None
+    if place:
+        left = sorted(set(paths) - set(found))
+        prefix = f"{place[1]}/" if place[1] else ""
+        with LmdbReader(place[0]) as reader:
+            below = _names_below(reader, os.fsencode(prefix)) if len(left) * LOOK_UP > reader.entries else None
+            found += [path for path in left if _has(reader, prefix, os.path.basename(path), below)]
+    return found
 
 
-def _has(transaction: lmdb.Transaction, key: str) -> bool:
+def _names_below(reader: LmdbReader, prefix: bytes) -> set[bytes]:
+    """Return the names right below a prefix: of values, and of folders, which end in a slash."""
+    parts = (key[len(prefix) :].partition(b"/") for key in reader.list_keys(prefix))
+    return {name + slash for name, slash, _ in parts}
+
+
+def _has(reader: LmdbReader, prefix: str, name: str, listed: set[bytes] | None) -> bool:
     """Whether an LMDB has a value under a key, or keys below it, as the frames of a video are."""
-    if _look_up(transaction, key) is not None:
+    if listed is not None:
+        return any(each in listed for each in (*_names_of(name), _encode(f"{name}/")))
+    if any(reader.get(each) is not None for each in _names_of(prefix + name)):
         return True
-    prefix = f"{key}/".encode()[:LONGEST_KEY]
-    with transaction.cursor() as cursor:
-        return bool(cursor.set_range(prefix)) and bytes(cursor.key()).startswith(prefix)
+    below = _encode(f"{prefix}{name}/")
+    return below is not None and next(reader.list_keys(below), None) is not None
+
+
+def stamp_media(path: str) -> tuple[int, float] | None:
+    """Return what tells whether a file has changed: its size in bytes and when it, or its LMDB, was last written to.
+
+    It is None for what is not there or no file, for folders of frames, and for addresses.
+    """
+    if is_address(path):
+        return None
+    try:
+        if status := _status(path):
+            return status.st_size, status.st_mtime
+        place = split_lmdb(path)
+        return (len(read_bytes(path)), os.stat(lmdb_file(place[0])).st_mtime) if place else None
+    except (BrokenMediaError, FileNotFoundError):
+        return None
