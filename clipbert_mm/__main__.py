@@ -76,7 +76,17 @@ def _add_arguments(command: argparse.ArgumentParser, name: str) -> None:
         )
         command.add_argument("--port", type=at_least(0, 65535), default=7860, help="port to listen at (default: 7860)")
         command.add_argument(
+            "--allow-host",
+            action="append",
+            default=[],
+            metavar="NAME",
+            help="what visitors call this machine, where that is not --host; once for each",
+        )
+        command.add_argument(
             "--max-upload", type=at_least(1), default=200, metavar="MB", help="largest upload (default: 200 MB)"
+        )
+        command.add_argument(
+            "--max-uploads", type=at_least(0), default=100, help="most uploads that are kept (default: 100)"
         )
     needs = name == "ask"
     command.add_argument(
@@ -183,8 +193,17 @@ def _serve(args: argparse.Namespace) -> int:
 
     qa = None if args.qa is None else VideoQA(args.qa, args.device)
     search = _open(args)
-    _note(f"{len(search.gallery.entries)} videos at http://{args.host}:{args.port}  (Ctrl-C ends it)")
-    serve(search, qa, host=args.host, port=args.port, max_upload=args.max_upload * 1_000_000)
+    count = len(search.gallery.entries)
+    serve(
+        search,
+        qa,
+        host=args.host,
+        port=args.port,
+        allow_hosts=args.allow_host,
+        max_upload=args.max_upload * 1_000_000,
+        max_uploads=args.max_uploads,
+        ready=lambda address: _note(f"{count} videos at {address}  (Ctrl-C ends it)"),
+    )
     return 0
 
 

@@ -16,6 +16,7 @@ from mmengine.registry import DefaultScope
 from torch import Tensor
 
 from clipbert_mm.checkpoint import check_fit, read_contents, read_source
+from clipbert_mm.datasets.reading import Media, read_media, read_media_alone
 from clipbert_mm.engine.retrieval import PairScorer, encode_with_overview
 from clipbert_mm.errors import OptionError
 from clipbert_mm.registry import MODELS, TRANSFORMS
@@ -24,23 +25,6 @@ from clipbert_mm.structures import read_answers
 if TYPE_CHECKING:
     from clipbert_mm.datasets.transforms import Tokenize
     from clipbert_mm.models import ClipBert
-
-
-@dataclass(frozen=True)
-class Media:
-    """A video or image as the model takes it.
-
-    Args:
-        frames: uint8 RGB frames, (K, T, H, W, 3).
-        clip_times: Start and end of each clip in seconds, (K, 2); None for images.
-        content_shape: Height and width of the picture without its padding, in pixels.
-        seconds: Length of the video; None for images.
-    """
-
-    frames: np.ndarray
-    clip_times: np.ndarray | None
-    content_shape: tuple[int, int]
-    seconds: float | None
 
 
 @dataclass(frozen=True)
@@ -104,13 +88,19 @@ class Predictor:
         """What the model was trained for, in words."""
         return self.model.head.task
 
-    def read(self, path: str) -> Media:
+    def read(self, path: str, timeout: float | None = None) -> Media:
         """Read a video or image as the model takes it.
+
+        Args:
+            path: The file.
+            timeout: Seconds in which a process of its own has to read it, which may crash; None reads it in this one.
 
         Raises:
             BrokenMediaError: If it cannot be read.
         """
-        return read_media(self.media_steps, path)
+        if timeout is None:
+            return read_media(self.media_steps, path)
+        return read_media_alone(self.media_steps, path, timeout)
 
     @torch.no_grad()
     def encode(self, frames: Sequence[np.ndarray]) -> Tensor:
@@ -176,17 +166,6 @@ class Predictor:
         """Return the same of each clip alone, as for a video of one clip: (M, V, K), or (M, V, K, C) for answers."""
         alone = self.model.head.scores(self.model.aggregator(clip_logits.flatten(0, 2)[:, None]))
         return alone.unflatten(0, clip_logits.shape[:3])
-
-
-def read_media(steps: Sequence[Any], path: str) -> Media:
-    """Run the transforms up to the frames over a file; see :meth:`Predictor.read`."""
-    results: dict[str, Any] = dict(path=path)
-    for step in steps:
-        results = step(results)
-    seconds = results.get("duration")
-    if seconds is None and "avg_fps" in results:  # opened by a transform that takes the rate for constant
-        seconds = results["total_frames"] / results["avg_fps"]
-    return Media(results["frames"], results.get("clip_times"), tuple(results["content_shape"]), seconds)
 
 
 def _recipe_of_checkpoint(path: str, text_folder: str) -> Recipe:

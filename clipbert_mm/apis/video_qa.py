@@ -48,7 +48,13 @@ class VideoQA:
             )
 
     def ask(
-        self, video: str | os.PathLike, question: str, options: Sequence[str] | None = None, topk: int = 5
+        self,
+        video: str | os.PathLike,
+        question: str,
+        options: Sequence[str] | None = None,
+        topk: int = 5,
+        *,
+        timeout: float | None = None,
     ) -> AnswerResult:
         """Answer a question.
 
@@ -57,6 +63,7 @@ class VideoQA:
             question: The question.
             options: The options, which a model for multiple choice needs and others do not take.
             topk: Most answers.
+            timeout: Seconds in which a process of its own has to read the video, which may crash; None reads it in this one.
 
         Raises:
             BrokenMediaError: If the video cannot be read.
@@ -64,7 +71,7 @@ class VideoQA:
         """
         texts = self._texts(question, options, topk)
         pieces = self.predictor.word_pieces(texts)
-        media = self.predictor.read(os.fspath(video))
+        media = self.predictor.read(os.fspath(video), timeout)
         logits = self.predictor.clip_logits(self.predictor.encode([media.frames]), pieces)  # (M, 1, K, C)
         scores, clips = self.predictor.pooled_scores(logits)[:, 0], self.predictor.clip_scores(logits)[:, 0]
         if self.predictor.task == COUNTING:

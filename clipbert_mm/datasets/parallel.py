@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 from clipbert_mm.errors import ClipBertError, WorkerError, quoted
 
-PRELOADED = ["clipbert_mm.datasets.scanning", "clipbert_mm.datasets.reencoding"]
+PRELOADED = ["clipbert_mm.datasets.reading", "clipbert_mm.datasets.scanning", "clipbert_mm.datasets.reencoding"]
 """What the processes need, imported once for all of them."""
 MEMORY = 2 * 2**30
 """Bytes of memory that one job may take."""

@@ -1,22 +1,41 @@
 """What a browser may play: the videos of the gallery, by their keys, and nothing else."""
 
-import threading
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
-import av
-
 from clipbert_mm.apis.gallery import Entry, VideoGallery
+from clipbert_mm.datasets.reading import describe, run_alone
 from clipbert_mm.datasets.reencoding import Encoding, reencode
+from clipbert_mm.errors import BrokenMediaError, printable
 
 PLAYABLE = {".mp4": "video/mp4", ".m4v": "video/mp4", ".mov": "video/mp4", ".webm": "video/webm"}
 """Files that browsers take, by their ending, with the type to name."""
 CODECS = ("h264", "vp8", "vp9", "av1")
 PREVIEW = Encoding(height=480)
 """How a video is written anew that browsers do not play."""
+PROBE_SECONDS = 20.0
+"""Time in which a file must say what it is."""
+PREVIEW_SECONDS = 600.0
+"""Time in which a video must be written anew."""
+
+
+@dataclass(frozen=True)
+class Playable:
+    """A file for a browser.
+
+    Args:
+        path: The file.
+        kind: Its media type.
+    """
+
+    path: str
+    kind: str
 
 
 class PlayableMedia:
-    """Finds the file to play for a key of a gallery.
+    """Finds the file to play for a key of a gallery. What was found is remembered as long as the video is the same file.
 
     Args:
         gallery: The gallery.
@@ -24,33 +43,66 @@ class PlayableMedia:
 
     def __init__(self, gallery: VideoGallery) -> None:
         self.gallery = gallery
-        self._writing = threading.Lock()
+        self._entries: Mapping[str, Entry] = {}
+        self._by_key: dict[str, Entry] = {}
+        self._found: dict[tuple[str, int], Playable | None] = {}
 
-    def find(self, key: str) -> tuple[str, str]:
-        """Return the file of a key and its media type; a preview where browsers do not play the video itself.
+    def entry(self, key: str) -> Entry | None:
+        """Return the video of a key; None if the gallery has none, or the file is not the one that was indexed."""
+        entries = self.gallery.entries
+        if entries is not self._entries or len(entries) != len(self._by_key):
+            self._by_key, self._entries = {entry.key: entry for entry in list(entries.values())}, entries
+        entry = self._by_key.get(key)
+        return entry if entry is not None and entry.is_current() else None
+
+    def find(self, key: str) -> Playable:
+        """Return the file of a key; a preview where browsers do not play the video itself.
 
         Raises:
-            FileNotFoundError: If no video of the gallery has that key, or its file is gone or broken.
+            FileNotFoundError: If no video of the gallery has that key, or its file is gone, changed or broken.
         """
-        entry = next((own for own in self.gallery.entries.values() if own.key == key), None)
-        if entry is None or not Path(entry.path).is_file():
+        entry = self.entry(key)
+        if entry is None:
             raise FileNotFoundError(key)
+        version = key, entry.mtime_ns
+        if version not in self._found:
+            self._found[version] = self._prepare(key, entry)
+        found = self._found[version]
+        if found is None or not Path(found.path).is_file():
+            raise FileNotFoundError(key)
+        return found
+
+    def is_known(self, key: str) -> bool:
+        """Whether :meth:`find` answers without decoding anything."""
+        entry = self.entry(key)
+        return entry is None or (key, entry.mtime_ns) in self._found
+
+    def _prepare(self, key: str, entry: Entry) -> Playable | None:
+        """Look what a video is, and write it anew where need be; None for what cannot be played."""
         kind = PLAYABLE.get(Path(entry.path).suffix.lower())
-        if kind is not None and _codec(entry.path) in CODECS:
-            return entry.path, kind
-        return self._preview(key, entry), "video/mp4"
-
-    def _preview(self, key: str, entry: Entry) -> str:
         target = self.gallery.folder / "previews" / f"{key}-{entry.mtime_ns}.mp4"
-        with self._writing:
-            if not target.is_file() and reencode((entry.path, str(target), PREVIEW)):
-                raise FileNotFoundError(key)
-        return str(target)
+        try:
+            if kind is not None and run_alone(describe, (entry.path,), PROBE_SECONDS)[1] in CODECS:
+                return Playable(entry.path, kind)
+            if not target.is_file():
+                for old in target.parent.glob(f"{key}-*.mp4"):
+                    old.unlink(missing_ok=True)
+                if run_alone(reencode, (entry.path, str(target), PREVIEW), PREVIEW_SECONDS):
+                    return None
+        except (BrokenMediaError, OSError):
+            logging.getLogger(__name__).exception("%s cannot be played", printable(entry.path))
+            return None
+        return Playable(str(target), "video/mp4")
 
 
-def _codec(path: str) -> str | None:
-    try:
-        with av.open(path) as container:
-            return container.streams.video[0].codec_context.name
-    except (av.error.FFmpegError, IndexError):
-        return None
+def check_upload(path: str) -> None:
+    """See that a file is a video, whatever it is called.
+
+    Raises:
+        BrokenMediaError: If it is an image, or cannot be read.
+    """
+    is_image, codec = run_alone(describe, (path,), PROBE_SECONDS)
+    if is_image:
+        raise BrokenMediaError(path, "it is an image, and a video is expected")
+    if codec is None:
+        raise BrokenMediaError(path, "it has no video stream")

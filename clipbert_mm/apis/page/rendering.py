@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from clipbert_mm.apis.gallery import Entry
 from clipbert_mm.apis.results import AnswerResult, Hit, Moment, SearchResult
+from clipbert_mm.errors import printable
 
 WIDTH, HEIGHT, EDGE = 320, 64, 6
 """Size of a score line in pixels, and the room above and below it."""
@@ -28,7 +29,16 @@ PLAY = "const v=this.closest('.hit').querySelector('video');v.currentTime={};v.p
 
 def shown_name(path: str, names: Mapping[str, str]) -> str:
     """Return what a video is called on the page: what an upload was called, or the file's name."""
-    return names.get(path, os.path.basename(path))
+    return names.get(path) or printable(os.path.basename(path))
+
+
+def escaped(words: str) -> str:
+    r"""Return words for HTML; halves of surrogate pairs, which no answer can carry, become question marks.
+
+    >>> escaped("<\ud83d>")
+    '&lt;?&gt;'
+    """
+    return html.escape(words.encode(errors="replace").decode())
 
 
 def render_hits(result: SearchResult, entries: Mapping[str, Entry], names: Mapping[str, str]) -> str:
@@ -42,8 +52,9 @@ def render_hits(result: SearchResult, entries: Mapping[str, Entry], names: Mappi
     items = [
         _render_hit(hit.moments, hit.moment, entries[hit.path], shown_name(hit.path, names), place, hit)
         for place, hit in enumerate(result.hits, start=1)
+        if hit.path in entries  # it may have been taken out meanwhile
     ]
-    words = f"{len(result.hits)} of {result.searched} videos for “{html.escape(result.text)}”"
+    words = f"{len(result.hits)} of {result.searched} videos for “{escaped(result.text)}”"
     return f'<p>{words}</p><ol class="hits">{"".join(items)}</ol>'
 
 
@@ -56,7 +67,7 @@ def _render_hit(
     button = "" if best is None else f'<button onclick="{PLAY.format(round(start, 2))}">▶ {best}</button>'
     return (
         f'<li class="hit"><video controls muted preload="metadata" src="/media/{key}#t={start:.2f}"></video>'
-        f'<div><div class="name">{place}. {html.escape(name)}</div>{match}{button}'
+        f'<div><div class="name">{place}. {escaped(name)}</div>{match}{button}'
         f"{render_line(moments, best, entry.seconds)}</div></li>"
     )
 
@@ -92,7 +103,7 @@ def render_answers(result: AnswerResult, entry: Entry, names: Mapping[str, str])
     """Render the answers to a question, with the video and the score line of the likeliest."""
     rows = "".join(
         f"<tr><td>{'' if answer.probability is None else f'{answer.probability:.1%}'}</td>"
-        f"<td>{html.escape(answer.text)}</td><td>{'' if answer.moment is None else answer.moment}</td></tr>"
+        f"<td>{escaped(answer.text)}</td><td>{'' if answer.moment is None else answer.moment}</td></tr>"
         for answer in result.answers
     )
     best = result.answers[0]

@@ -1,0 +1,110 @@
+"""Reading one file in a process of its own, as is due to a file that somebody else has made: the decoder may crash or hang."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import av
+import numpy as np
+
+from clipbert_mm.datasets.parallel import run_each
+from clipbert_mm.datasets.transforms.images import name_trouble
+from clipbert_mm.errors import BrokenMediaError
+
+MEMORY = 2**30
+"""Bytes of memory that the reading of one file may take."""
+IMAGE_FORMATS = ("image2", "ico")
+"""FFmpeg's names of formats of still images, beside those that end in "_pipe"."""
+IMAGE_BRANDS = ("avif", "heic", "heix", "mif1", "miaf")
+"""Brands by which an MP4 file says that it is a still image."""
+
+
+@dataclass(frozen=True)
+class Media:
+    """A video or image as the model takes it.
+
+    Args:
+        frames: uint8 RGB frames, (K, T, H, W, 3).
+        clip_times: Start and end of each clip in seconds, (K, 2); None for images.
+        content_shape: Height and width of the picture without its padding, in pixels.
+        seconds: Length of the video; None for images.
+    """
+
+    frames: np.ndarray
+    clip_times: np.ndarray | None
+    content_shape: tuple[int, int]
+    seconds: float | None
+
+
+def read_media(steps: Sequence[Any], path: str) -> Media:
+    """Run the transforms up to the frames over a file.
+
+    Raises:
+        BrokenMediaError: If it cannot be read.
+    """
+    results: dict[str, Any] = dict(path=path)
+    for step in steps:
+        results = step(results)
+    seconds = results.get("duration")
+    if seconds is None and "avg_fps" in results:  # opened by a transform that takes the rate for constant
+        seconds = results["total_frames"] / results["avg_fps"]
+    return Media(results["frames"], results.get("clip_times"), tuple(results["content_shape"]), seconds)
+
+
+def read_media_alone(steps: Sequence[Any], path: str, timeout: float) -> Media:
+    """Do the same in a process of its own.
+
+    Args:
+        steps: The transforms.
+        path: The file.
+        timeout: Seconds that it may take.
+
+    Raises:
+        BrokenMediaError: If it cannot be read, or its decoder crashes, hangs or takes too much memory.
+    """
+    return run_alone(_read, (path, steps), timeout)
+
+
+def run_alone(function: Callable[[Any], Any], job: tuple[Any, ...], timeout: float) -> Any:  # noqa: ANN401
+    """Call a function on a file in a process of its own.
+
+    Args:
+        function: A function that can be imported by its name.
+        job: What it is called with; the file comes first.
+        timeout: Seconds that it may take.
+
+    Raises:
+        BrokenMediaError: If the function raises it, or the process crashes, hangs or takes too much memory.
+    """
+    (outcome,) = run_each(function, [job], workers=1, timeout=timeout, memory=MEMORY)
+    if outcome.trouble:
+        raise BrokenMediaError(job[0], outcome.trouble)
+    return outcome.value
+
+
+def _read(job: tuple[str, Sequence[Any]]) -> Media:
+    path, steps = job
+    return read_media(steps, path)
+
+
+def describe(job: tuple[str]) -> tuple[bool, str | None]:
+    """Say what a file is by its content, whatever it is called.
+
+    Args:
+        job: The path.
+
+    Returns:
+        Whether it is a still image by its format; FFmpeg's name of its codec, None where it has no video that FFmpeg reads.
+
+    Raises:
+        BrokenMediaError: If it cannot be opened.
+    """
+    (path,) = job
+    try:
+        with av.open(path, metadata_errors="replace") as container:
+            video = container.streams.best("video")
+            codec = None if video is None or video.codec_context is None else video.codec_context.codec.canonical_name
+            name, brand = container.format.name, container.metadata.get("major_brand", "").strip()
+            return name.endswith("_pipe") or name in IMAGE_FORMATS or brand in IMAGE_BRANDS, codec
+    except av.error.FFmpegError as error:
+        raise BrokenMediaError(path, f"not a video, or {name_trouble(error)}") from error
