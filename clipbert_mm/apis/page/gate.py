@@ -12,7 +12,7 @@ from starlette.websockets import WebSocketClose
 from clipbert_mm.apis.page.events import EventError, Events
 
 READ = re.compile(
-    r"/|/(assets|static)/[\w./@+-]+|/theme\.css|/favicon\.ico|/manifest\.json|/config|/media/[0-9a-f]{32}"
+    r"/|/(assets|static)/(?!.*\.\.)[\w./@+-]+|/theme\.css|/favicon\.ico|/manifest\.json|/config|/media/[0-9a-f]{32}"
     r"|/gradio_api/(app_id|queue/data)"
 )
 """What may be read. Gradio serves more than that: files by their paths, other servers' answers, recordings, an editor."""

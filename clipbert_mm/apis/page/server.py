@@ -121,13 +121,14 @@ def serve(
     """
     logging.getLogger("httpx").setLevel(logging.WARNING)
     named = f"[{host}]" if ":" in host else host
-    app = build_app(search, qa, max_upload=max_upload, max_uploads=max_uploads, hosts=(*LOCAL, named, *allow_hosts))
     with _bind(host, port) as listener:
-        if ready is not None:
-            ready(f"http://{named}:{listener.getsockname()[1]}")
+        hosts = (*LOCAL, named, *allow_hosts)
+        app = build_app(search, qa, max_upload=max_upload, max_uploads=max_uploads, hosts=hosts)
         config = uvicorn.Config(
             app, log_level="warning", limit_concurrency=CONNECTIONS, timeout_graceful_shutdown=3, server_header=False
         )
+        if ready is not None:
+            ready(f"http://{named}:{listener.getsockname()[1]}")
         uvicorn.Server(config).run([listener])
 
 
