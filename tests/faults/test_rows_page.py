@@ -18,9 +18,10 @@ from pages import Page, open_page_world, served, write_page_world
 
 from clipbert_mm.__main__ import main
 from clipbert_mm.apis import VideoQA, VideoSearch
-from clipbert_mm.apis.page import media, serve, uploads
+from clipbert_mm.apis.indexing import find_videos
+from clipbert_mm.apis.page import build_app, media, serve, uploads
 from clipbert_mm.apis.page.media import PlayableMedia
-from clipbert_mm.errors import OptionError
+from clipbert_mm.errors import GalleryError, OptionError
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning", "ignore::ResourceWarning")
 SECRET = "the secret of this machine"
@@ -196,6 +197,27 @@ def test_s2_a_gallery_from_elsewhere_cannot_serve_other_files(search: VideoSearc
         PlayableMedia(gallery).find(hostile.key)
 
 
+def test_s2_a_link_for_a_preview_is_not_followed(models: tuple[VideoSearch, VideoQA], folder: Path, tmp_path: Path):
+    shutil.copytree(folder / "gallery", tmp_path / "gallery")
+    search = VideoSearch(folder / "search.py", "cpu", weights=folder / "search.pth", gallery=tmp_path / "gallery")
+    entry = search.gallery.entries[str(folder / "videos" / "2.avi")]
+    previews = tmp_path / "gallery" / "previews"
+    shutil.rmtree(previews, ignore_errors=True)
+    previews.mkdir()
+    (previews / f"{entry.key}-{entry.mtime_ns}.mp4").symlink_to(folder / "secret.txt")
+    found = PlayableMedia(search.gallery).find(entry.key)
+    assert SECRET.encode() not in Path(found.path).read_bytes()
+    assert (folder / "secret.txt").read_text() == SECRET
+    for name in ("uploads", "previews"):
+        shutil.rmtree(tmp_path / "gallery" / name, ignore_errors=True)
+        (tmp_path / "gallery" / name).symlink_to(folder / "videos")
+        with pytest.raises(
+            GalleryError, match=f"{name} is a link, and the page writes to the gallery's own folder alone"
+        ):
+            build_app(search)
+        (tmp_path / "gallery" / name).unlink()
+
+
 @pytest.mark.parametrize(
     ("host", "status"),
     [
@@ -236,6 +258,30 @@ def test_s7_no_other_page_frames_it(page: Page):
         assert headers["x-content-type-options"] == "nosniff"
         assert headers["cross-origin-resource-policy"] == "same-origin"
         assert "access-control-allow-origin" not in headers
+
+
+def test_l7_what_another_process_changes_is_seen(models: tuple[VideoSearch, VideoQA], folder: Path, tmp_path: Path):
+    other = VideoSearch(folder / "search.py", "cpu", weights=folder / "search.pth", gallery=folder / "gallery")
+    shutil.copy(folder / "videos" / "0.mp4", tmp_path / "more.mp4")
+    with served(models[0]) as page:
+        for change, count in ((other.index, 4), (other.remove, 3)):
+            change(tmp_path / "more.mp4")
+            answer = page.event(0, ["a red circle", 20])[1]
+            assert f"{count} of {count} videos" in answer
+            assert ("more.mp4" in answer) == (count == 4)
+
+
+def test_l8_previews_and_uploads_never_become_videos(page: Page, search: VideoSearch, folder: Path):
+    assert page.request_bytes(f"/media/{key_of(search, '2.avi')}")[0] == 200
+    assert page.request("/uploads?name=brought.mp4", (folder / "private.mp4").read_bytes() + b"x")[0] == 200
+    assert list((folder / "gallery" / "previews").glob("*.mp4"))
+    (upload,) = (path for path in search.gallery.entries if "uploads" in path)
+    assert set(find_videos(folder)) == {str(folder / "private.mp4"), *map(str, (folder / "videos").iterdir())}
+    report = search.index(folder, workers=0, prune=True)
+    assert (report.added, report.removed) == ((str(folder / "private.mp4"),), ())
+    assert upload in search.gallery.entries
+    search.remove([folder / "private.mp4", upload])
+    Path(upload).unlink()
 
 
 def test_l11_a_video_is_looked_up_by_its_key_while_others_are_added(search: VideoSearch):

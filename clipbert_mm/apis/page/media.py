@@ -8,7 +8,7 @@ from pathlib import Path
 from clipbert_mm.apis.gallery import Entry, VideoGallery
 from clipbert_mm.datasets.reading import describe, run_alone
 from clipbert_mm.datasets.reencoding import Encoding, reencode
-from clipbert_mm.errors import BrokenMediaError, printable
+from clipbert_mm.errors import BrokenMediaError, GalleryError, printable
 
 PLAYABLE = {".mp4": "video/mp4", ".m4v": "video/mp4", ".mov": "video/mp4", ".webm": "video/webm"}
 """Files that browsers take, by their ending, with the type to name."""
@@ -39,10 +39,14 @@ class PlayableMedia:
 
     Args:
         gallery: The gallery.
+
+    Raises:
+        GalleryError: If its folder of previews is a link, which may lead out of it.
     """
 
     def __init__(self, gallery: VideoGallery) -> None:
         self.gallery = gallery
+        self.folder = own_folder(gallery, "previews")
         self._entries: Mapping[str, Entry] = {}
         self._by_key: dict[str, Entry] = {}
         self._found: dict[tuple[str, int], Playable | None] = {}
@@ -50,8 +54,8 @@ class PlayableMedia:
     def entry(self, key: str) -> Entry | None:
         """Return the video of a key; None if the gallery has none, or the file is not the one that was indexed."""
         entries = self.gallery.entries
-        if entries is not self._entries or len(entries) != len(self._by_key):
-            self._by_key, self._entries = {entry.key: entry for entry in list(entries.values())}, entries
+        if entries is not self._entries:  # a gallery that changes has another dict of them
+            self._by_key, self._entries = {entry.key: entry for entry in entries.values()}, entries
         entry = self._by_key.get(key)
         return entry if entry is not None and entry.is_current() else None
 
@@ -80,11 +84,11 @@ class PlayableMedia:
     def _prepare(self, key: str, entry: Entry) -> Playable | None:
         """Look what a video is, and write it anew where need be; None for what cannot be played."""
         kind = PLAYABLE.get(Path(entry.path).suffix.lower())
-        target = self.gallery.folder / "previews" / f"{key}-{entry.mtime_ns}.mp4"
+        target = self.folder / f"{key}-{entry.mtime_ns}.mp4"
         try:
             if kind is not None and run_alone(describe, (entry.path,), PROBE_SECONDS)[1] in CODECS:
                 return Playable(entry.path, kind)
-            if not target.is_file():
+            if target.is_symlink() or not target.is_file():
                 for old in target.parent.glob(f"{key}-*.mp4"):
                     old.unlink(missing_ok=True)
                 if run_alone(reencode, (entry.path, str(target), PREVIEW), PREVIEW_SECONDS):
@@ -93,6 +97,20 @@ class PlayableMedia:
             logging.getLogger(__name__).exception("%s cannot be played", printable(entry.path))
             return None
         return Playable(str(target), "video/mp4")
+
+
+def own_folder(gallery: VideoGallery, name: str) -> Path:
+    """Return a folder of a gallery that the page writes to.
+
+    Raises:
+        GalleryError: If it is a link, which may lead out of the gallery.
+    """
+    folder = gallery.folder.absolute() / name
+    if folder.is_symlink():
+        raise GalleryError(
+            f"{folder} is a link, and the page writes to the gallery's own folder alone. Remove the link."
+        )
+    return folder
 
 
 def check_upload(path: str) -> None:

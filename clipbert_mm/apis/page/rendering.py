@@ -54,7 +54,8 @@ def render_hits(result: SearchResult, entries: Mapping[str, Entry], names: Mappi
         for place, hit in enumerate(result.hits, start=1)
         if hit.path in entries  # it may have been taken out meanwhile
     ]
-    words = f"{len(result.hits)} of {result.searched} videos for “{escaped(result.text)}”"
+    lost = f", {len(result.left_out)} could not be searched" if result.left_out else ""
+    words = f"{len(result.hits)} of {result.searched} videos{lost} for “{escaped(result.text)}”"
     return f'<p>{words}</p><ol class="hits">{"".join(items)}</ol>'
 
 

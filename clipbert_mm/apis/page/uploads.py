@@ -6,15 +6,16 @@ import logging
 import os
 import threading
 from collections.abc import AsyncIterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 
 import anyio
 import anyio.to_thread
 
 from clipbert_mm.apis.indexing import VIDEOS
-from clipbert_mm.apis.page.media import check_upload
+from clipbert_mm.apis.page.media import check_upload, own_folder
 from clipbert_mm.apis.video_search import VideoSearch
-from clipbert_mm.errors import BrokenMediaError, ClipBertError, GalleryError
+from clipbert_mm.errors import BrokenMediaError, BusyFolderError, ClipBertError, GalleryError
 from clipbert_mm.structures import scratch, sweep, written_whole
 
 LONGEST_NAME = 80
@@ -56,7 +57,7 @@ class Uploads:
         self.search = search
         self.max_bytes = max_bytes
         self.max_files = max_files
-        self.folder = search.gallery.folder.absolute() / "uploads"
+        self.folder = own_folder(search.gallery, "uploads")
         self.list = self.folder / "names.json"
         self.names = self._read_names()
         self._coming = 0
@@ -138,24 +139,28 @@ class Uploads:
         """
         try:
             check_upload(str(target))
-            report = self.search.index(target, workers=1)
+            reason = self.search.index(target, workers=1, timeout=DECODE_SECONDS).unreadable.get(str(target))
         except BrokenMediaError as error:
-            raise UploadError(f"{shown} cannot be read: {error.reason.replace(str(target), shown)}.") from None
-        except GalleryError as error:
+            reason = error.reason
+        except BusyFolderError as error:
             raise UploadError(f"{shown}: the videos are being changed. Try again in a minute.", 503) from error
-        if report.unreadable:
-            reason = report.unreadable[str(target)].replace(str(target), shown)
-            raise UploadError(f"{shown} cannot be read: {reason}.")
+        if reason is not None:
+            with suppress(GalleryError, BusyFolderError):
+                self.search.remove(target)  # the gallery need not remember what does not stay
+            raise UploadError(f"{shown} cannot be read: {reason.replace(str(target), shown)}.")
 
     def _read_names(self) -> Mapping[str, str]:
+        """Return what uploads are called, by path.
+
+        Raises:
+            GalleryError: If the list of the names is damaged.
+        """
         if not self.list.is_file():
             return {}
         try:
-            names = json.loads(self.list.read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise GalleryError(
-                f"{self.list} is no list of names: {error}. Delete it; only the names are lost."
-            ) from error
+            names = json.loads(self.list.read_bytes())
+        except (ValueError, RecursionError):
+            names = None
         if not isinstance(names, dict) or not all(isinstance(name, str) for name in names.values()):
             raise GalleryError(f"{self.list} is no list of names. Delete it; only the names are lost.")
         return {str(self.folder / os.path.basename(path)): _printed(name) for path, name in names.items()}

@@ -8,6 +8,7 @@ from typing import Any
 
 import gradio as gr
 
+from clipbert_mm.apis.gallery import Entry
 from clipbert_mm.apis.indexing import VIDEOS
 from clipbert_mm.apis.page.events import LONGEST_TEXT, MOST_HITS, Hits, Key, Text
 from clipbert_mm.apis.page.media import PlayableMedia
@@ -91,11 +92,17 @@ def _guarded(step: Callable[..., Any], uploads: Uploads) -> Callable[..., Any]:
     return run
 
 
+def _current(search: VideoSearch) -> dict[str, Entry]:
+    """Return the videos by path, with what another process has changed."""
+    search.gallery.refresh()
+    return search.gallery.entries
+
+
 def _search_part(search: VideoSearch, uploads: Uploads) -> None:
     def find(text: Text, topk: Hits) -> str:
-        if not search.gallery.entries:
+        if not _current(search):
             raise OptionError("There are no videos yet. Bring some along under Videos.")
-        return render_hits(search.search(text, topk), search.gallery.entries, uploads.names)
+        return render_hits(search.search(text, topk), _current(search), uploads.names)
 
     with gr.Row():
         text = gr.Textbox(
@@ -111,6 +118,7 @@ def _ask_part(view: gr.Blocks, search: VideoSearch, qa: VideoQA, uploads: Upload
     def answer(video: Key | None, question: Text, options: Text | None) -> str:
         if video is None:
             raise OptionError("Choose a video first.")
+        _current(search)
         entry = media.entry(video)
         if entry is None:
             raise OptionError("That video is not there any more. Choose another one.")
@@ -118,7 +126,7 @@ def _ask_part(view: gr.Blocks, search: VideoSearch, qa: VideoQA, uploads: Upload
         return render_answers(qa.ask(entry.path, question, chosen, timeout=DECODE_SECONDS), entry, uploads.names)
 
     def choices() -> gr.Dropdown:
-        listed = islice(search.gallery.entries.items(), MOST_LISTED)
+        listed = islice(_current(search).items(), MOST_LISTED)
         return gr.Dropdown(choices=[(shown_name(path, uploads.names), entry.key) for path, entry in listed])
 
     with gr.Row():
@@ -142,7 +150,7 @@ def _videos_part(view: gr.Blocks, search: VideoSearch, uploads: Uploads) -> None
     def listed() -> list[list[str]]:
         return [
             [shown_name(path, uploads.names), "" if entry.seconds is None else f"{entry.seconds:.1f}"]
-            for path, entry in islice(search.gallery.entries.items(), MOST_LISTED)
+            for path, entry in islice(_current(search).items(), MOST_LISTED)
         ]
 
     chosen = "document.querySelector('#upload-send').click()"
