@@ -18,9 +18,10 @@ from torch import Tensor
 from clipbert_mm.checkpoint import check_fit, read_contents, read_source
 from clipbert_mm.datasets.reading import Media, read_media, read_media_alone
 from clipbert_mm.engine.retrieval import PairScorer, encode_with_overview
-from clipbert_mm.errors import OptionError
+from clipbert_mm.errors import OptionError, quoted
 from clipbert_mm.registry import MODELS, TRANSFORMS
 from clipbert_mm.structures import read_answers
+from clipbert_mm.structures.json_text import is_blank, is_whole
 
 if TYPE_CHECKING:
     from clipbert_mm.datasets.transforms import Tokenize
@@ -85,8 +86,18 @@ class Predictor:
 
     @property
     def task(self) -> str:
-        """What the model was trained for, in words."""
-        return self.model.head.task
+        """What the model was trained for, in words.
+
+        Raises:
+            OptionError: If its head does not say.
+        """
+        task = getattr(self.model.head, "task", None)
+        if not isinstance(task, str):
+            raise OptionError(
+                f"{self.source} has a {type(self.model.head).__name__}, which does not say what for. Give the class a task, "
+                'such as task = "retrieval".'
+            )
+        return task
 
     def read(self, path: str, timeout: float | None = None) -> Media:
         """Read a video or image as the model takes it.
@@ -120,18 +131,27 @@ class Predictor:
         """Turn texts into word pieces, int64 (L,) each.
 
         Raises:
-            OptionError: If a text is empty or longer than what the model was trained on.
+            OptionError: If a text is empty, has half a character, or is longer than what the model was trained on.
         """
         for text in texts:
-            if not text.strip():
-                raise OptionError("A text is empty. Say what is to be seen in the video.")
+            if not is_whole(text):
+                raise OptionError(
+                    f"A text has half a character (an unpaired surrogate), {quoted(text)}. Give it as UTF-8."
+                )
         pieces = [np.array(ids, np.int64) for ids in self.tokenize.tokenizer(list(texts))["input_ids"]]
         for text, ids in zip(texts, pieces, strict=True):
+            if is_blank(text) or len(ids) <= 2:  # [CLS] and [SEP] alone
+                raise OptionError("A text is empty. Say what is to be seen in the video.")
             if len(ids) > self.tokenize.max_length:
                 raise OptionError(
-                    f"The model takes texts of {self.tokenize.max_length} word pieces, {text!r} has {len(ids)}. Say it shorter."
+                    f"The model takes texts of {self.tokenize.max_length} word pieces, {quoted(text)} has {len(ids)}. Say it "
+                    "shorter."
                 )
         return pieces
+
+    def unknown_words(self, texts: Sequence[str]) -> tuple[str, ...]:
+        """Return the words of texts that the tokenizer does not know, which the model cannot tell apart."""
+        return tuple(self.tokenize.unknown_words(texts))
 
     @torch.no_grad()
     def clip_logits(self, tokens: Tensor, pieces: Sequence[np.ndarray]) -> Tensor:

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from clipbert_mm.errors import printable
+from clipbert_mm.errors import printable, quoted
 
 
 def clock(seconds: float) -> str:
@@ -78,6 +78,21 @@ def _span(moment: Moment | None) -> str:
     return "" if moment is None else str(moment)
 
 
+def say_unknown(words: Sequence[str]) -> list[str]:
+    """Warn, in one line, of words that the model does not know; nothing where there are none.
+
+    >>> say_unknown(["zyxw", "käse"])
+    ["warning: the model does not know 'zyxw', 'käse'; it reads all unknown words alike"]
+    """
+    if not words:
+        return []
+    named, more = (
+        ", ".join(quoted(word, 40) for word in words[:5]),
+        f" and {len(words) - 5:,} more" if len(words) > 5 else "",
+    )
+    return [f"warning: the model does not know {named}{more}; it reads all unknown words alike"]
+
+
 @dataclass(frozen=True)
 class Hit(Record):
     """A video that was found.
@@ -106,16 +121,18 @@ class SearchResult(Record):
         searched: Number of videos that were compared with the text.
         hits: The best of them.
         left_out: Videos of the gallery whose visual tokens are missing or damaged, with the reason.
+        unknown_words: Words of the text that the model does not know.
     """
 
     text: str
     searched: int
     hits: tuple[Hit, ...]
     left_out: Mapping[str, str] = field(default_factory=dict)
+    unknown_words: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         """Lay the hits out, one a line, and what was left out."""
-        lines = [f"{self.text!r} in {self.searched} videos"]
+        lines = [f"{self.text!r} in {self.searched} videos", *say_unknown(self.unknown_words)]
         for place, hit in enumerate(self.hits, start=1):
             video = printable(hit.path)
             lines.append(f"{place:3}. {hit.score:7.2f}  {hit.probability:6.1%}  {_span(hit.moment):<13} {video}")
@@ -145,14 +162,16 @@ class Ranking(Record):
     Args:
         path: The video.
         texts: The texts, the best first.
+        unknown_words: Words of the texts that the model does not know.
     """
 
     path: str
     texts: tuple[RankedText, ...]
+    unknown_words: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         """Lay the texts out, one a line."""
-        lines = [printable(self.path)]
+        lines = [printable(self.path), *say_unknown(self.unknown_words)]
         for place, ranked in enumerate(self.texts, start=1):
             said = f"{ranked.score:7.2f}  {ranked.probability:6.1%}  {_span(ranked.moment):<13} {ranked.text}"
             lines.append(f"{place:3}. {said}")
@@ -184,15 +203,17 @@ class AnswerResult(Record):
         path: The video or image.
         question: The question.
         answers: The answers, the likeliest first.
+        unknown_words: Words of the question and its options that the model does not know.
     """
 
     path: str
     question: str
     answers: tuple[Answer, ...]
+    unknown_words: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         """Lay the answers out, one a line."""
-        lines = [f"{self.question}  ({printable(self.path)})"]
+        lines = [f"{self.question}  ({printable(self.path)})", *say_unknown(self.unknown_words)]
         for place, answer in enumerate(self.answers, start=1):
             share = "" if answer.probability is None else f"{answer.probability:6.1%}  "
             lines.append(f"{place:3}. {share}{_span(answer.moment):<13} {answer.text}")

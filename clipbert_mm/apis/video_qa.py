@@ -10,7 +10,8 @@ from torch import Tensor
 from clipbert_mm.apis.explanation import Explanation, explain
 from clipbert_mm.apis.predictor import Predictor
 from clipbert_mm.apis.results import Answer, AnswerResult, best_of, moments_of
-from clipbert_mm.errors import OptionError
+from clipbert_mm.errors import OptionError, quoted
+from clipbert_mm.structures.json_text import is_blank
 
 OPEN = ("open-ended questions", "questions with several answers")
 CHOICE, COUNTING = "multiple choice", "counting"
@@ -67,22 +68,26 @@ class VideoQA:
 
         Raises:
             BrokenMediaError: If the video cannot be read.
-            OptionError: If the question is empty or too long, options are missing or not wanted, or ``topk`` is below 1.
+            OptionError: If the question is empty or too long, options are missing, not wanted, or the same to the model, or
+                ``topk`` is below 1.
         """
         texts = self._texts(question, options, topk)
         pieces = self.predictor.word_pieces(texts)
+        if options is not None:
+            _tell_apart(options, pieces)
+        unknown = self.predictor.unknown_words(texts)
         media = self.predictor.read(os.fspath(video), timeout)
         logits = self.predictor.clip_logits(self.predictor.encode([media.frames]), pieces)  # (M, 1, K, C)
         scores, clips = self.predictor.pooled_scores(logits)[:, 0], self.predictor.clip_scores(logits)[:, 0]
         if self.predictor.task == COUNTING:
             count = Answer(f"{float(scores[0]):.1f}", None, None, moments_of(media.clip_times, clips[0].numpy()))
-            return AnswerResult(os.fspath(video), question, (count,))
+            return AnswerResult(os.fspath(video), question, (count,), unknown)
         shares, alone, names = self._shares(scores, clips, options)
         answers = []
         for i in np.argsort(-shares.numpy(), kind="stable")[:topk]:
             moments = moments_of(media.clip_times, alone[:, i].numpy())
             answers.append(Answer(names[i], float(shares[i]), best_of(moments), moments))
-        return AnswerResult(os.fspath(video), question, tuple(answers))
+        return AnswerResult(os.fspath(video), question, tuple(answers), unknown)
 
     def explain(
         self,
@@ -120,14 +125,16 @@ class VideoQA:
         """Return what the model reads."""
         if topk < 1:
             raise OptionError(f"ask expects topk >= 1, got {topk}.")
-        if not question.strip():
+        if is_blank(question):
             raise OptionError("The question is empty.")
         if self.predictor.task != CHOICE:
             if options is not None:
                 raise OptionError(f"The model was trained for {self.predictor.task}, which takes no options.")
             return [question]
         if options is None or isinstance(options, str) or len(set(options)) != len(options) or len(options) < 2:
-            raise OptionError(f"Multiple choice needs two different options or more, got {options!r}.")
+            raise OptionError(f"Multiple choice needs two different options or more, got {quoted(options)}.")
+        if any(map(is_blank, options)):
+            raise OptionError(f"Multiple choice needs options with text, got {quoted(options)}.")
         return [f"{question} {option}".strip() for option in options]
 
     def _shares(
@@ -149,3 +156,18 @@ class VideoQA:
                 "a checkpoint that carries them, or a config whose test dataset has their answer_file."
             )
         return self.predictor.answers
+
+
+def _tell_apart(options: Sequence[str], pieces: Sequence[np.ndarray]) -> None:
+    """See that no two options are the same word pieces, as in other case: the model could not choose among them.
+
+    Raises:
+        OptionError: If two are.
+    """
+    first: dict[bytes, str] = {}
+    for option, ids in zip(options, pieces, strict=True):
+        if (other := first.setdefault(ids.tobytes(), option)) != option:
+            raise OptionError(
+                f"The options {quoted(other)} and {quoted(option)} are the same to the model: it tells neither case nor words "
+                "that it does not know apart. Give options that differ in other words."
+            )

@@ -22,7 +22,7 @@ from clipbert_mm.apis.results import (
     moments_of,
     probability,
 )
-from clipbert_mm.errors import GalleryError, OptionError, printable
+from clipbert_mm.errors import GalleryError, OptionError, printable, quoted
 
 CLIPS_AT_ONCE = 256
 """Clips whose visual tokens are read from the gallery at a time."""
@@ -133,7 +133,8 @@ class VideoSearch:
             )
         best = sorted(scored, key=lambda path: -scored[path][0])[:topk]
         hits = [_hit(entries[path], *scored[path]) for path in best]
-        return SearchResult(text, len(entries) - len(left_out.keys() & entries.keys()), tuple(hits), left_out)
+        searched = len(entries) - len(left_out.keys() & entries.keys())
+        return SearchResult(text, searched, tuple(hits), left_out, self.predictor.unknown_words([text]))
 
     def rank(self, video: str | os.PathLike, texts: Sequence[str]) -> Ranking:
         """Put texts into the order in which they match a video, which need not be in the gallery.
@@ -143,7 +144,7 @@ class VideoSearch:
             OptionError: If there is no text, or one is empty or too long.
         """
         if isinstance(texts, str) or not texts:
-            raise OptionError(f"rank expects a list of one text or more, got {texts!r}.")
+            raise OptionError(f"rank expects a list of one text or more, got {quoted(texts)}.")
         pieces = self.predictor.word_pieces(texts)
         media = self.predictor.read(os.fspath(video))
         logits = self.predictor.clip_logits(self.predictor.encode([media.frames]), pieces)  # (M, 1, K, C)
@@ -153,7 +154,7 @@ class VideoSearch:
             moments = moments_of(media.clip_times, clips[i].numpy())
             score = float(scores[i])
             ranked.append(RankedText(texts[i], score, probability(score), best_of(moments), moments))
-        return Ranking(os.fspath(video), tuple(ranked))
+        return Ranking(os.fspath(video), tuple(ranked), self.predictor.unknown_words(texts))
 
     def explain(self, text: str, video: str | os.PathLike, picture: str | os.PathLike | None = None) -> Explanation:
         """Show why a video matches a text: each clip's score, the best clip, and where in it the score comes from.

@@ -5,7 +5,8 @@ from typing import Any, ClassVar
 import numpy as np
 
 from clipbert_mm.datasets.media_dataset import MediaDataset
-from clipbert_mm.errors import AnnotationError
+from clipbert_mm.datasets.text_check import check_texts
+from clipbert_mm.errors import AnnotationError, quoted
 from clipbert_mm.registry import DATASETS
 
 
@@ -38,9 +39,10 @@ class CaptionDataset(MediaDataset):
         captions = self.usable(captions)
         if (self.NEGATIVES_IN_TEST or not self.test_mode) and len(captions) < 2:
             raise AnnotationError(
-                f"{self.ann_file} names only {next(iter(captions))}. It needs captions of another file as negatives: "
+                f"{self.ann_file} names only {quoted(next(iter(captions)))}. It needs captions of another file as negatives: "
                 "give it two files or more."
             )
+        check_texts(self.ann_file, self.pipeline.transforms, list(captions.values()), list)
         size = max(map(len, captions.values())) if self.test_mode else self.captions_per_item
         return [
             dict(path=path, captions=own[start : start + size])

@@ -8,7 +8,9 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from clipbert_mm.datasets.annotations import (
+from clipbert_mm.errors import AnnotationError, quoted
+from clipbert_mm.structures import written_whole
+from clipbert_mm.structures.json_text import (
     ANY_KEYS,
     BOM,
     UNIQUE_KEYS,
@@ -17,8 +19,6 @@ from clipbert_mm.datasets.annotations import (
     parse_json,
     refuse_half_characters,
 )
-from clipbert_mm.errors import AnnotationError, quoted
-from clipbert_mm.structures import written_whole
 
 Published = int | tuple[int, ...] | None
 """How many were published: of each version, where the publisher changed the file; None if nobody said."""

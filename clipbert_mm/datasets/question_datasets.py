@@ -5,15 +5,21 @@ import os
 from abc import abstractmethod
 from collections import Counter
 from collections.abc import Mapping
+from types import NoneType
 from typing import Any, ClassVar
 
 import numpy as np
 from mmengine.logging import print_log
 
 from clipbert_mm.datasets.media_dataset import MediaDataset
-from clipbert_mm.errors import AnnotationError
+from clipbert_mm.datasets.text_check import check_texts
+from clipbert_mm.errors import AnnotationError, quoted
 from clipbert_mm.registry import DATASETS
 from clipbert_mm.structures import IGNORED, read_answers
+from clipbert_mm.structures.json_text import is_blank
+
+MOST = 1_000_000_000
+"""Largest count that a question may have."""
 
 
 class QuestionDataset(MediaDataset):
@@ -31,6 +37,9 @@ class QuestionDataset(MediaDataset):
             ``question_id``.
     """
 
+    HAS_OPTIONS = False
+    """Whether the texts of a question are its options."""
+
     def __init__(self, *, questions_per_item: int = 1, **options: Any) -> None:  # noqa: ANN401
         self.questions_per_item = questions_per_item
         super().__init__(**options)
@@ -38,12 +47,10 @@ class QuestionDataset(MediaDataset):
     def load_data_list(self) -> list[dict[str, Any]]:
         """Read the annotation file: one dict with ``path`` and ``questions`` (the records) an item."""
         records = self.records()
-        ids = Counter(record["question_id"] for record in records if self.test_mode and "question_id" in record)
-        if twice := [name for name, times in ids.items() if times > 1]:
-            raise AnnotationError(
-                f"{self.ann_file}: expected a question_id once, {len(twice)} are there several times, such as {twice[0]!r}. "
-                "Results are told apart by it: leave out what is there twice, or all ids."
-            )
+        if self.test_mode:
+            self.check_ids(records)
+        steps = self.pipeline.transforms
+        check_texts(self.ann_file, steps, records, lambda record: self.texts_of([record]), are_options=self.HAS_OPTIONS)
         grouped: dict[str, list[dict[str, Any]]] = {}
         for record in self.choose(records):
             grouped.setdefault(self.path_of(record.pop("media")), []).append(record)
@@ -54,6 +61,27 @@ class QuestionDataset(MediaDataset):
             for path, own in grouped.items()
             for start in range(0, len(own), size)
         ]
+
+    def fault_of(self, record: Mapping[str, Any]) -> str:
+        """See that type and id of a question are text or a whole number, where they are given."""
+        for name in ("answer_type", "question_id"):
+            value = record.get(name)
+            if value is not None and (isinstance(value, bool) or not isinstance(value, (str, int))):
+                return f'expected text or a whole number under the key "{name}", got {quoted(value)}.'
+        return ""
+
+    def check_ids(self, records: list[dict[str, Any]]) -> None:
+        """See that no two questions to be tested have one id.
+
+        Raises:
+            AnnotationError: If two have.
+        """
+        ids = Counter(record["question_id"] for record in records if record.get("question_id") is not None)
+        if twice := [name for name, times in ids.items() if times > 1]:
+            raise AnnotationError(
+                f"{self.ann_file}: expected a question_id once, {len(twice)} are there several times, such as "
+                f"{quoted(twice[0])}. Results are told apart by it: leave out what is there twice, or all ids."
+            )
 
     def choose(self, records: list[dict[str, Any]]) -> list[dict[str, Any]]:
         """Check the records together and leave out those that cannot be used."""
@@ -67,9 +95,11 @@ class QuestionDataset(MediaDataset):
         """Return the item's questions and their answers."""
         info = self.get_data_info(idx)
         questions = info.pop("questions")
-        for name in ("answer_type", "question_id"):
-            if all(name in question for question in questions):
-                info[f"{name}s"] = [question[name] for question in questions]
+        if any(question.get("answer_type") is not None for question in questions):
+            types = (question.get("answer_type") for question in questions)
+            info["answer_types"] = ["" if kind is None else str(kind) for kind in types]
+        if all(question.get("question_id") is not None for question in questions):
+            info["question_ids"] = [question["question_id"] for question in questions]
         return info | dict(texts=self.texts_of(questions)) | self.labels_of(questions)
 
     def texts_of(self, questions: list[dict[str, Any]]) -> list[str]:
@@ -107,7 +137,7 @@ class VocabularyDataset(QuestionDataset):
         if not known:
             raise AnnotationError(
                 f"{self.ann_file}: no answer is in the vocabulary of {len(self.answers)}. The first question is "
-                f"{records[0]['question']!r}. Set answer_file of the dataset to the vocabulary made with this file."
+                f"{quoted(records[0]['question'])}. Set answer_file of the dataset to the vocabulary made with this file."
             )
         return records if self.test_mode else known
 
@@ -149,11 +179,23 @@ class SoftAnswerDataset(VocabularyDataset):
     def fault_of(self, record: Mapping[str, Any]) -> str:
         """See that labels are scores."""
         labels = record.get("labels", {})
-        if isinstance(labels, dict) and all(
-            isinstance(score, (int, float)) and 0 <= score <= 1 for score in labels.values()
-        ):
-            return ""
-        return f"expected labels from answers to scores in [0, 1], as in {self.EXAMPLE}, got {labels!r}."
+        if isinstance(labels, dict) and all(map(_is_score, labels.values())):
+            return super().fault_of(record)
+        return f"expected labels from answers to scores in [0, 1], as in {self.EXAMPLE}, got {quoted(labels)}."
+
+    def check_ids(self, records: list[dict[str, Any]]) -> None:
+        """See that all questions to be tested have an id of their own, or none has: answers are submitted by it.
+
+        Raises:
+            AnnotationError: If not.
+        """
+        super().check_ids(records)
+        bare = sum(record.get("question_id") is None for record in records)
+        if 0 < bare < len(records):
+            raise AnnotationError(
+                f"{self.ann_file}: expected a question_id in every line or in none, {bare} of {len(records)} have none. "
+                "Answers are submitted by it: add it, or leave out all ids."
+            )
 
     def choose(self, records: list[dict[str, Any]]) -> list[dict[str, Any]]:
         """See that all records have labels, or none in testing, and leave out what cannot be learnt."""
@@ -161,7 +203,7 @@ class SoftAnswerDataset(VocabularyDataset):
         if bare and not (self.test_mode and len(bare) == len(records)):
             raise AnnotationError(
                 f"{self.ann_file}: expected labels in every line, as in {self.EXAMPLE}, got {len(bare)} of {len(records)} "
-                f"questions without; the first is {bare[0]['question']!r}. Only files for a test server have none."
+                f"questions without; the first is {quoted(bare[0]['question'])}. Only files for a test server have none."
             )
         return records if bare else super().choose(records)
 
@@ -181,6 +223,10 @@ class SoftAnswerDataset(VocabularyDataset):
         return dict(answer_scores=scores)
 
 
+def _is_score(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value <= 1
+
+
 @DATASETS.register_module()
 class MultipleChoiceDataset(QuestionDataset):
     """Multiple choice: TGIF-QA's action and transition, and MSRVTT's test, which has options without a question.
@@ -189,31 +235,35 @@ class MultipleChoiceDataset(QuestionDataset):
     """
 
     KEYS: ClassVar = {"options": list, "answer": int}
+    HAS_OPTIONS = True
     EXAMPLE = '{"video": "a.gif", "question": "what does he do?", "options": ["jump", "sit"], "answer": 0}'
 
     def fault_of(self, record: Mapping[str, Any]) -> str:
         """See that options and answer go together."""
         options, answer = record["options"], record["answer"]
-        right = len(options) > 1 and all(isinstance(option, str) and option.strip() for option in options)
+        right = len(options) > 1 and all(isinstance(option, str) and not is_blank(option) for option in options)
+        question = record.get("question")
+        if not isinstance(question, (str, NoneType)):
+            return f'expected text under the key "question", got {quoted(question)}.'
         if right and 0 <= answer < len(options):
-            return ""
+            return super().fault_of(record)
         return (
-            f"expected two or more options and the place of the right one, as in {self.EXAMPLE}, got {options!r} and "
-            f"{answer}."
+            f"expected two or more options and the place of the right one, as in {self.EXAMPLE}, got {quoted(options)} and "
+            f"{quoted(answer)}."
         )
 
     def choose(self, records: list[dict[str, Any]]) -> list[dict[str, Any]]:
         """See that all questions of a file have as many options.
 
         Raises:
-            AnnotationError: If they do not.
+            AnnotationError: If questions of a file have more or fewer options than others of it.
         """
         sizes: dict[str, int] = {}
         for record in records:
             options = record["options"]
             if sizes.setdefault(record["media"], len(options)) != len(options):
                 raise AnnotationError(
-                    f"{self.ann_file}: expected the same number of options in all questions of {record['media']}, got "
+                    f"{self.ann_file}: expected the same number of options in all questions of {quoted(record['media'])}, got "
                     f"{sizes[record['media']]} and {len(options)}."
                 )
         return records
@@ -240,7 +290,9 @@ class CountDataset(QuestionDataset):
 
     def fault_of(self, record: Mapping[str, Any]) -> str:
         """See that the count is one."""
-        return "" if 0 <= record["count"] < float("inf") else f"expected a count of 0 or more, got {record['count']}."
+        if 0 <= record["count"] <= MOST:
+            return super().fault_of(record)
+        return f"expected a count of 0 to {MOST:,}, got {quoted(record['count'])}."
 
     def labels_of(self, questions: list[dict[str, Any]]) -> dict[str, np.ndarray]:
         """Return ``counts``."""

@@ -36,14 +36,16 @@ def accuracy_by_type(right: np.ndarray, types: Sequence[str]) -> dict[str, float
 
     Args:
         right: What :func:`right_answers` says, (q,).
-        types: Type of each question, q in all.
+        types: Type of each question, q in all; a number is named as text.
 
     >>> accuracy_by_type(np.array([1.0, 0.0, 1.0]), ["who", "who", "what"])
     {'accuracy': 66.66666666666666, 'accuracy/what': 100.0, 'accuracy/who': 50.0}
     """
     metrics = {"accuracy": float(right.mean() * 100)}
-    kinds = np.array(types)
-    return metrics | {f"accuracy/{kind}": float(right[kinds == kind].mean() * 100) for kind in sorted(set(types))}
+    kinds = np.array(list(map(str, types)))
+    return metrics | {
+        f"accuracy/{kind}": float(right[kinds == kind].mean() * 100) for kind in sorted(set(kinds.tolist()))
+    }
 
 
 @METRICS.register_module()

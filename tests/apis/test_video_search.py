@@ -132,7 +132,7 @@ def test_the_heat_is_the_slope_of_the_score(search: VideoSearch):
     ("ask", "message"),
     [
         (lambda s: s.search("  "), "A text is empty"),
-        (lambda s: s.search("red " * 60), r"takes texts of 40 word pieces, 'red red .*' has \d+. Say it shorter"),
+        (lambda s: s.search("red " * 60), r"takes texts of 40 word pieces, 'red red .* has \d+. Say it shorter"),
         (lambda s: s.search("red", topk=0), "search expects topk >= 1"),
         (lambda s: s.rank("a.mp4", "red"), "rank expects a list of one text or more, got 'red'"),
         (lambda s: s.rank("gone.mp4", ["red"]), "cannot read gone.mp4: there is no such file"),

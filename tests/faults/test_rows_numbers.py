@@ -10,10 +10,18 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tokenizers
+import torch
+from mmengine.dataset import BaseDataset
+from transformers import PreTrainedTokenizerFast
 
-from clipbert_mm.errors import AnnotationError
-from clipbert_mm.evaluation import retrieval_metrics
+from clipbert_mm.apis import VideoSearch
+from clipbert_mm.datasets import CountDataset, MultipleChoiceDataset, OpenEndedDataset, RetrievalDataset, text_check
+from clipbert_mm.datasets.transforms import Tokenize
+from clipbert_mm.errors import AnnotationError, OptionError
+from clipbert_mm.evaluation import AnswerAccuracy, retrieval_metrics
 from clipbert_mm.evaluation.vqa import normalise_answer, vqa_accuracy
+from clipbert_mm.structures import read_answers
 
 
 def lines_of(path: Path) -> list[dict[str, Any]]:
@@ -166,3 +174,236 @@ def test_w12_msvd_s_questions_are_no_questions_of_msrvtt(tool: Callable[[str], M
     with pytest.raises(AnnotationError, match=message):
         tool("dataset_converters/msrvtt.py").main([*command, str(tmp_path / "out")])
     assert not (tmp_path / "out").exists()
+
+
+QUESTION = "what color is the small circle that moves to the right of the blue square"
+COLORS = ["red", "green", "blue", "pink", "cyan"]
+
+
+@pytest.fixture
+def logged(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What the check of texts says in the log."""
+    said: list[str] = []
+    monkeypatch.setattr(text_check, "print_log", lambda text, **options: said.append(text))
+    return said
+
+
+@pytest.fixture
+def search(checkpoint: Path, world: Path, tmp_path: Path) -> VideoSearch:
+    """A search over some of the world's videos."""
+    search = VideoSearch(checkpoint, gallery=tmp_path / "gallery")
+    search.index([str(world / "videos" / f"test_0000{i}.mp4") for i in range(3)], workers=0)
+    return search
+
+
+def write_lines(path: Path, *records: dict[str, Any]) -> str:
+    """Write a JSON-lines file of records on videos that are there."""
+    for record in records:
+        if "video" in record:
+            (path.parent / record["video"]).touch()
+    path.write_text("".join(json.dumps(record) + "\n" for record in records))
+    return str(path)
+
+
+def dataset_of(
+    kind: type, path: str, tokenizer: str | None = None, max_length: int = 40, **options: Any
+) -> BaseDataset:
+    """Build a dataset of an annotation file, with a tokenizer at most."""
+    steps = [] if tokenizer is None else [dict(type="Tokenize", tokenizer=tokenizer, max_length=max_length)]
+    return kind(ann_file=path, media_folder=str(Path(path).parent), pipeline=steps, **options)
+
+
+def test_w10_options_that_become_the_same_are_counted(tmp_path: Path, tokenizer: str, logged: list[str]):
+    long = dict(video="a.mp4", question=QUESTION, options=COLORS, answer=1)
+    short = dict(video="b.mp4", question="a circle", options=COLORS, answer=0)
+    same = dict(video="c.mp4", options=["Red", "red", "a blue square"], answer=0)
+    path = write_lines(tmp_path / "a.jsonl", long, short, same)
+    step = Tokenize(tokenizer=tokenizer, max_length=12)
+    for record in (long, short, same):  # the oracle: what the transform makes of each question's options
+        texts = [f"{record.get('question', '')} {option}".strip() for option in record["options"]]
+        ids = step.transform(dict(texts=texts))["text_ids"]
+        assert (len({tuple(each) for each in ids}) < len(ids)) == (record is not short)
+    dataset_of(MultipleChoiceDataset, path, tokenizer, max_length=12, test_mode=True)
+    (said,) = [text for text in logged if "questions have options" in text]
+    assert said.startswith(
+        f"{path}: 2 of 3 questions have options that are the same to the model, 1 of them with texts that are cut at 12 tokens "
+        "(max_length of Tokenize). Such options tie, and a right one among t counts 1/t. The first: ['what color is"
+    )
+    logged.clear()
+    dataset_of(MultipleChoiceDataset, write_lines(tmp_path / "b.jsonl", long, short), tokenizer, test_mode=True)
+    assert not [text for text in logged if "questions have options" in text]
+
+
+def test_w11_words_that_a_tokenizer_does_not_know_are_counted(tmp_path: Path, tokenizer: str, logged: list[str]):
+    records = [
+        dict(video=f"{i}.mp4", caption=text)
+        for i, text in enumerate(("a red circle", "a 猫 and a 犬", "犬", "red " * 99))
+    ]
+    dataset_of(RetrievalDataset, write_lines(tmp_path / "a.jsonl", *records), tokenizer)
+    unknown, cut = logged
+    assert unknown.endswith("does not know the words '犬', '猫'; the model reads each as [UNK], in 2 of 4 texts.")
+    assert cut.endswith("1 of 4 texts are longer than 40 tokens (max_length of Tokenize) and are cut.")
+
+
+def test_w11_words_of_a_query_that_the_model_does_not_know_are_named(search: VideoSearch, world: Path):
+    video = str(world / "videos" / "test_00000.mp4")
+    warning = "warning: the model does not know '猫', '犬'; it reads all unknown words alike"
+    found, ranked = search.search("a 猫 and a 犬"), search.rank(video, ["a red circle", "猫 犬"])
+    for result in (found, ranked):
+        assert result.unknown_words == ("猫", "犬")
+        assert result.to_dict()["unknown_words"] == ("猫", "犬")
+        assert str(result).splitlines()[1] == warning
+    assert search.search("a red circle").unknown_words == ()
+    assert "warning" not in str(search.search("a red circle"))
+
+
+@pytest.mark.parametrize("text", ["\u200b", "\ufeff\u2060", " \x07\t"])
+def test_w11_a_text_of_which_nothing_is_to_be_seen_is_empty(tmp_path: Path, text: str):
+    path = write_lines(tmp_path / "a.jsonl", dict(video="a.mp4", caption=text))
+    with pytest.raises(AnnotationError, match='line 1: expected text under the key "caption", got'):
+        dataset_of(RetrievalDataset, path)
+
+
+def test_w11_a_query_of_which_nothing_is_to_be_seen_is_empty(search: VideoSearch):
+    for text in ("\u200b", "\ufeff\u2060", " \x07\t", "\u0301"):  # the last, an accent alone, this tokenizer drops
+        with pytest.raises(OptionError, match="A text is empty"):
+            search.search(text)
+    with pytest.raises(OptionError, match=r"A text has half a character \(an unpaired surrogate\), 'a \\ud83d'"):
+        search.search("a \ud83d")  # of the row of errors
+
+
+def test_w11_a_tokenizer_without_cls_is_refused(tmp_path: Path):
+    model = tokenizers.Tokenizer(tokenizers.models.WordLevel({"[UNK]": 0, "a": 1, "red": 2}, unk_token="[UNK]"))
+    model.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
+    for name, options in (("bare", {}), ("named", dict(cls_token="[UNK]", sep_token="a"))):
+        PreTrainedTokenizerFast(tokenizer_object=model, unk_token="[UNK]", **options).save_pretrained(tmp_path / name)
+        with pytest.raises(
+            OptionError, match=r"makes \['a'\] of the text 'a'; the model expects \[CLS\] before each text"
+        ):
+            Tokenize(tokenizer=str(tmp_path / name), max_length=9)
+
+
+def test_e_a_margin_trained_model_is_searched(write_checkpoint: Callable[..., Path], world: Path, tmp_path: Path):
+    head = dict(type="MarginRankingHead", in_channels=16, hidden_channels=32)
+    search = VideoSearch(write_checkpoint(head, dict(type="RetrievalDataset")), gallery=tmp_path / "gallery")
+    search.index([str(world / "videos" / f"test_0000{i}.mp4") for i in range(3)], workers=0)
+    found = search.search("a red circle")
+    predictor = search.predictor
+    for hit in found.hits:
+        with torch.no_grad():
+            logits = predictor.score(
+                predictor.encode([predictor.read(hit.path).frames]), predictor.word_pieces(["a red circle"])
+            )
+            score = float(predictor.model.head.scores(predictor.model.aggregator(logits[0]))[0])
+        assert hit.score == pytest.approx(score, abs=2e-3)
+    assert len(found.hits) == 3
+
+
+def test_e_types_of_questions_that_are_numbers_or_missing(tmp_path: Path):
+    records = [dict(video="a.mp4", options=["a", "b"], answer=0, answer_type=kind) for kind in (3, "who")]
+    records += [dict(video=video, options=["a", "b"], answer=1) for video in ("a.mp4", "b.mp4")]
+    dataset = dataset_of(MultipleChoiceDataset, write_lines(tmp_path / "a.jsonl", *records), test_mode=True)
+    metric = AnswerAccuracy()
+    for i in range(2):
+        info = dataset.prepare_test(i)
+        scores = torch.tensor([[2.0, 1.0]] * len(info["answer_labels"])).flatten()
+        metric.process({}, [dict(broken=None, scores=scores, **info)])
+    found = metric.evaluate(2)
+    assert found == {"accuracy": 50.0, "accuracy/3": 100.0, "accuracy/who": 100.0, "ceiling": 100.0, "coverage": 100.0}
+    for bad in (["who"], 1.5, True):
+        path = write_lines(tmp_path / "b.jsonl", records[0] | dict(answer_type=bad))
+        with pytest.raises(
+            AnnotationError, match='line 1: expected text or a whole number under the key "answer_type", got'
+        ):
+            dataset_of(MultipleChoiceDataset, path)
+
+
+@pytest.mark.parametrize(
+    ("kind", "record"),
+    [
+        (RetrievalDataset, dict(caption="half \ud83d of it")),
+        (MultipleChoiceDataset, dict(options=["a", "\udc00"], answer=0)),
+        (CountDataset, dict(question="how \ud83d?", count=1)),
+    ],
+)
+def test_e_half_a_surrogate_pair_is_named(tmp_path: Path, kind: type, record: dict[str, Any]):
+    path = write_lines(tmp_path / "a.jsonl", dict(video="a.mp4") | record)
+    with pytest.raises(AnnotationError, match=r"a\.jsonl, line 1: expected text, got half a character .* in '.*\\ud"):
+        dataset_of(kind, path)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        json.dumps([{"video": f"{i}.mp4", "caption": "a" * 90} for i in range(10_000)]),
+        "x" * 1_100_000,
+        json.dumps({"video": "a.mp4", "text": "a" * 1_000_000}),
+        json.dumps({"video": "a.mp4", "caption": ["a"] * 100_000}),
+        json.dumps({"video": ["a.mp4"] * 100_000, "caption": "a"}),
+        json.dumps({f"key {i}": i for i in range(100_000)}),
+        json.dumps({"video": "a.mp4", "caption": "a"})[:-1]
+        + ', "'
+        + "k" * 1_000_000
+        + '": 1, "'
+        + "k" * 1_000_000
+        + '": 2}',
+        '{"video": "a.mp4", "caption": ' + "9" * 100_000 + "}",
+        '{"video": "a.mp4", "caption": ' + "[" * 100_000 + "]" * 100_000 + "}",
+    ],
+    ids=["array", "no json", "no caption", "list", "names", "keys", "key twice", "digits", "nested"],
+)
+def test_e_no_error_repeats_a_file(tmp_path: Path, content: str):
+    (tmp_path / "a.jsonl").write_text(content)
+    with pytest.raises(AnnotationError, match=r"a\.jsonl, line 1: expected") as caught:
+        dataset_of(RetrievalDataset, str(tmp_path / "a.jsonl"))
+    assert len(str(caught.value)) < 500 + len(str(tmp_path))
+
+
+def test_e_a_byte_order_mark_is_no_part_of_a_file(tmp_path: Path):
+    for name in "ab":
+        (tmp_path / f"{name}.mp4").touch()
+    lines = [
+        json.dumps(dict(video=f"{name}.mp4", question="what?", answer="käse"), ensure_ascii=False) for name in "ab"
+    ]
+    (tmp_path / "qa.jsonl").write_text("\n".join(lines), encoding="utf-8-sig")
+    (tmp_path / "answers.json").write_text('{"käse": 0}', encoding="utf-8-sig")
+    dataset = dataset_of(OpenEndedDataset, str(tmp_path / "qa.jsonl"), answer_file=str(tmp_path / "answers.json"))
+    assert [dataset.prepare_test(i)["answer_labels"].tolist() for i in range(2)] == [[0], [0]]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"{}", "whose numbers are 0 to the number of answers - 1"),
+        (b'{"yes": 0, "yes": 1}', "expected each key of an object once, got 'yes' again"),
+        (b'{"yes": 0, "no": true}', "whose numbers are 0 to"),
+        (b'{"yes": 0, "no": 1e0}', "whose numbers are 0 to"),
+        (b'{"yes": 0, "no": ' + b"1" * 5000 + b"}", r"expected a JSON object .* got .* \(Exceeds the limit"),
+        (b"[" * 100_000, "it is nested too deep"),
+        ('{"yes": 0}'.encode("utf-16"), "expected UTF-8, got UTF-16"),
+        (b'{"yes": 0, "\\ud83d": 1}', r"got half a character \(an unpaired surrogate\) in '\\ud83d'"),
+        (b'["yes"]', "expected a JSON object such as"),
+        (b'{"yes": 0', r"got '\{\"yes\": 0' \(Expecting"),
+        (b"", r"got '' \(Expecting value\)"),
+    ],
+)
+def test_e_damaged_vocabularies_are_named(tmp_path: Path, content: bytes, message: str):
+    (tmp_path / "answers.json").write_bytes(content)
+    with pytest.raises(AnnotationError, match=rf"answers\.json: .*{message}"):
+        read_answers(str(tmp_path / "answers.json"))
+
+
+def test_e_a_vocabulary_is_trained_on_questions_too(tmp_path: Path):
+    path = write_lines(
+        tmp_path / "a.jsonl",
+        dict(video="a.mp4", question="what jumps", answer="zebra"),
+        dict(video="a.mp4", question="who", options=["giraffe", "lion"], answer=0),
+        dict(video="a.mp4", caption="two cats"),
+    )
+    step = Tokenize(tokenizer=str(tmp_path / "words"), max_length=9, train_on=[path], vocab_size=200)
+    assert step.unknown_words(["what jumps who giraffe lion two cats"]) == []
+    assert [len(ids) for ids in step.tokens_of(["jumps", "giraffe", "cats"])] == [1, 1, 1]
+    path = write_lines(tmp_path / "b.jsonl", dict(video="a.mp4", text="a"))
+    message = r"trained on lines with a caption or a question, got one with \['media', 'text'\]"
+    with pytest.raises(AnnotationError, match=message):
+        Tokenize(tokenizer=str(tmp_path / "none"), max_length=9, train_on=[path])

@@ -12,7 +12,7 @@ from mmengine.logging import print_log
 
 from clipbert_mm import compat
 from clipbert_mm.datasets.annotations import read_records
-from clipbert_mm.errors import OptionError
+from clipbert_mm.errors import AnnotationError, OptionError, quoted
 from clipbert_mm.registry import TRANSFORMS
 from clipbert_mm.structures import IGNORED, made_whole
 
@@ -56,23 +56,53 @@ def get_tokenizer(path_or_name: str, train_on: tuple[str, ...] = (), vocab_size:
 
     Args:
         path_or_name: A Hugging Face tokenizer folder or name.
-        train_on: JSON-lines files whose captions a missing folder is trained on.
+        train_on: JSON-lines files whose captions, questions and options a missing folder is trained on.
         vocab_size: Most word pieces of a trained vocabulary.
 
     Raises:
-        OptionError: If there is no such tokenizer.
+        OptionError: If there is no such tokenizer, it cannot be read, or it puts no [CLS] and [SEP] around a text.
         AnnotationError: If a file of ``train_on`` cannot be used.
     """
     if train_on and not os.path.isdir(path_or_name):
-        captions = (record["caption"] for path in train_on for record in read_records(path, {"caption": str}, CAPTION))
-        train_wordpiece(captions, path_or_name, vocab_size)
+        texts = (
+            text for path in train_on for record in read_records(path, {}, CAPTION) for text in _texts_of(record, path)
+        )
+        train_wordpiece(texts, path_or_name, vocab_size)
     try:
-        return compat.load_tokenizer(path_or_name)
-    except (OSError, ValueError) as error:
+        tokenizer = compat.load_tokenizer(path_or_name)
+    except Exception as error:  # the library raises what its parts do
+        if os.path.isdir(path_or_name):
+            raise OptionError(
+                f"The tokenizer in the folder '{path_or_name}' cannot be read: {quoted(str(error))}."
+            ) from error
         raise OptionError(
             f"There is no tokenizer at '{path_or_name}': no such folder, and Hugging Face gave none of that name. Put a "
-            "tokenizer folder there, or set `train_on` of Tokenize to caption files to train one on."
+            "tokenizer folder there, or set `train_on` of Tokenize to files of captions or questions to train one on."
         ) from error
+    _expect_ends(tokenizer, path_or_name)
+    return tokenizer
+
+
+def _texts_of(record: dict[str, Any], path: str) -> list[str]:
+    """Return what there is to read in a record: its caption, or its question and options."""
+    texts = [record[key] for key in ("caption", "question") if isinstance(record.get(key), str)]
+    if isinstance(options := record.get("options"), list):
+        texts += [option for option in options if isinstance(option, str)]
+    if not texts:
+        raise AnnotationError(
+            f"{path}: a vocabulary is trained on lines with a caption or a question, got one with {quoted(sorted(record))}."
+        )
+    return texts
+
+
+def _expect_ends(tokenizer: Any, name: str) -> None:  # noqa: ANN401
+    """See that a tokenizer puts [CLS], whose state the heads read, before a text, and [SEP] after it."""
+    ids, ends = tokenizer("a")["input_ids"], (tokenizer.cls_token_id, tokenizer.sep_token_id)
+    if None in ends or len(ids) < 2 or (ids[0], ids[-1]) != ends:
+        raise OptionError(
+            f"The tokenizer '{name}' makes {quoted(tokenizer.convert_ids_to_tokens(ids))} of the text 'a'; the model expects "
+            "[CLS] before each text, whose state its head reads, and [SEP] after it. Take a tokenizer of BERT's kind."
+        )
 
 
 @TRANSFORMS.register_module()
@@ -88,8 +118,8 @@ class Tokenize(BaseTransform):
     Args:
         tokenizer: A Hugging Face tokenizer folder or name.
         max_length: Longest text in word pieces with [CLS] and [SEP]; longer ones are cut.
-        train_on: JSON-lines files; where the folder ``tokenizer`` is missing, a vocabulary is trained on their captions
-            and saved there.
+        train_on: JSON-lines files; where the folder ``tokenizer`` is missing, a vocabulary is trained on their captions,
+            questions and options, and saved there.
         vocab_size: Most word pieces of a vocabulary that is trained.
     """
 
@@ -98,6 +128,16 @@ class Tokenize(BaseTransform):
     ) -> None:
         self.max_length = max_length
         self.tokenizer = get_tokenizer(tokenizer, tuple(train_on), vocab_size)
+
+    def tokens_of(self, texts: Sequence[str]) -> list[list[int]]:
+        """Return the word pieces of texts, all of them, without [CLS] and [SEP]."""
+        return self.tokenizer(list(texts), add_special_tokens=False)["input_ids"] if texts else []
+
+    def unknown_words(self, texts: Iterable[str]) -> list[str]:
+        """Return the words of texts that the tokenizer does not know, in their order; the model reads each as [UNK]."""
+        words = list(dict.fromkeys(word for text in texts for word in text.split()))
+        unknown = self.tokenizer.unk_token_id
+        return [word for word, own in zip(words, self.tokens_of(words), strict=True) if unknown in own]
 
     def transform(self, results: dict[str, Any]) -> dict[str, Any]:
         """Add the word pieces of every text."""
@@ -131,6 +171,8 @@ class MaskTokens(BaseTransform):
 
     def __init__(self, *, tokenizer: str, probability: float = 0.15, predict_unmatched: bool = True) -> None:
         self.tokenizer = get_tokenizer(tokenizer)
+        if self.tokenizer.mask_token_id is None:
+            raise OptionError(f"MaskTokens expects a tokenizer with a [MASK], '{tokenizer}' has none.")
         self.probability = probability
         self.predict_unmatched = predict_unmatched
 

@@ -77,6 +77,8 @@ class MarginRankingHead(TaskHead):
         init_cfg: MMEngine's initialisation config.
     """
 
+    task = "retrieval"
+
     def __init__(
         self,
         *,
