@@ -6,6 +6,9 @@ from typing import Any
 
 import numpy as np
 
+MAX_PIXELS = 1 << 26
+"""Most pixels of a frame that is decoded, those of 8,192 x 8,192; as RGB they take 0.2 GB."""
+
 
 class VideoReader(ABC):
     """An open video, whichever library decodes it. Frames count from 0 in the order in which they are shown.
@@ -52,3 +55,12 @@ class VideoReader(ABC):
 def missing_frame(total_frames: int, frame_inds: Sequence[int]) -> IndexError:
     """Return the error that says which frame a decoder did not give."""
     return IndexError(f"expected {total_frames} frames, frame {min(frame_inds)} cannot be decoded")
+
+
+def too_large(width: int, height: int) -> str:
+    """Return what to say of a frame that is not decoded for its size.
+
+    >>> too_large(16_000, 16_000)
+    'its frames have 16000 x 16000 pixels, more than the 67,108,864 that are decoded'
+    """
+    return f"its frames have {width} x {height} pixels, more than the {MAX_PIXELS:,} that are decoded"

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from clipbert_mm.datasets.transforms.readers.base import VideoReader
-from clipbert_mm.datasets.transforms.readers.index import index_file
+from clipbert_mm.datasets.transforms.readers.inspection import inspect, opening
 
 
 class DecordReader(VideoReader):
@@ -17,16 +17,19 @@ class DecordReader(VideoReader):
 
     Raises:
         ValueError: If it is a file of which decord takes other frames than it shows; see
-            :meth:`~clipbert_mm.datasets.transforms.readers.index.FrameIndex.check_other`.
+            :meth:`~clipbert_mm.datasets.transforms.readers.inspection.Inspection.check`.
     """
 
     def __init__(self, name: str, num_threads: int = 1) -> None:
         import decord
 
-        self.reader = decord.VideoReader(name, num_threads=num_threads)
-        index = index_file(name)
-        index.check_other("decord", len(self.reader))
-        index.tell(self)
+        found = inspect(name, look_for_leading=True)
+        with found.source:
+            found.check_stream("decord", found.videos == [found.stream])
+            with opening("decord"):
+                self.reader = decord.VideoReader(found.source.path, num_threads=num_threads)
+            found.check("decord", len(self.reader))
+        found.index.tell(self)
 
     def read(self, frame_inds: Sequence[int]) -> Iterator[tuple[int, np.ndarray]]:
         """Decode frames; see :meth:`VideoReader.read`."""

@@ -1,22 +1,19 @@
 """The default reader: FFmpeg by PyAV, which decodes only what the wanted frames need."""
 
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from itertools import chain, islice
 
+import av
 import numpy as np
 from av.packet import Packet
 from av.video.frame import PictureType, VideoFrame
 from av.video.reformatter import VideoReformatter
 
-from clipbert_mm.datasets.transforms.readers.base import VideoReader, missing_frame
-from clipbert_mm.datasets.transforms.readers.index import (
-    CUT_SHORT,
-    best_stream,
-    index_frames,
-    open_container,
-    read_packets,
-    rewind,
-)
+from clipbert_mm.datasets.transforms.readers.base import MAX_PIXELS, VideoReader, missing_frame
+from clipbert_mm.datasets.transforms.readers.index import index_frames
+from clipbert_mm.datasets.transforms.readers.orientation import Matrix, display_matrix, turn_upright, upright_filters
+from clipbert_mm.datasets.transforms.readers.source import CUT_SHORT, Source, go_to_start, read_packets
 
 SKIPPING = ("h264", "mpeg4", "mpeg2video", "mpeg1video")
 """Codecs whose files say of each frame whether any other refers to it. HEVC says so only within a temporal layer."""
@@ -37,20 +34,29 @@ class PyAVReader(VideoReader):
         num_threads: Threads of the decoder.
 
     Raises:
-        ValueError: If the file is no video, has no video stream, or is cut short.
+        ValueError: If the file is no video, has no video stream, is cut short or claims too much.
     """
 
     def __init__(self, name: str, num_threads: int = 1) -> None:
-        self.container = open_container(name)
-        self.stream = best_stream(self.container)
-        self.index = index_frames(self.container)
-        self.index.tell(self)
-        self.decoder = self.stream.codec_context
-        self.decoder.thread_count = num_threads
+        self.source = Source(name)
+        self.num_threads = num_threads
         self.reformatter = VideoReformatter()
-        self._packets: Iterator[Packet] = read_packets(self.container, self.stream)
-        self._following = 0  # the group that the file stands before
+        self.matrix: Matrix | None = None  # of the frame that was converted last
         self._held: dict[int, list[Packet]] = {}  # the last two groups that were read
+        self.open()
+        self.index = index_frames(self.source, self.container, self.stream)
+        self.index.tell(self)
+        if not self.index.untouched:
+            self._following = len(self.index.times)
+
+    def open(self) -> None:
+        """Open the file, before its first group."""
+        self.container, self.stream = self.source.open()
+        self.decoder = self.stream.codec_context
+        self.decoder.thread_count = self.num_threads
+        self.decoder.options = {"max_pixels": str(MAX_PIXELS)}
+        self.packets: Iterator[Packet] = read_packets(self.container, self.stream)
+        self._following = 0  # the group that the file stands before
 
     def read(self, frame_inds: Sequence[int]) -> Iterator[tuple[int, np.ndarray]]:
         """Decode frames group by group; see :meth:`VideoReader.read`."""
@@ -72,13 +78,15 @@ class PyAVReader(VideoReader):
         if not self.index.timed:
             return
         packets = self.fetch(group)
-        shown = sorted(packet.pts for packet in packets if not packet.is_discard and packet.pts is not None)
+        hidden = self.index.hidden[self.index.starts[group] : self.index.starts[group + 1]]
+        shows = [packet for packet, nothing in zip(packets, hidden.tolist(), strict=True) if not nothing]
+        shown = sorted(packet.pts for packet in shows if packet.pts is not None)
         first = int(self.index.shown[group])
         if len(set(shown)) != self.index.shown[group + 1] - first:
             return
         places = {shown[i - first]: i for i in frame_inds}  # by the time at which a frame is shown
         key = packets[0].pts
-        last = max(i for i, packet in enumerate(packets) if packet.pts in places and not packet.is_discard)
+        last = max(i for i, packet in enumerate(packets) if packet.pts in places and not hidden[i])
         leading = self.fetch(group - 1) if group and key is not None and min(places) < key else []
         run = [*leading, *packets[: last + 1]]
         whole = group - bool(leading) == 0  # some files call key frames what needs the frames before it, too
@@ -99,7 +107,7 @@ class PyAVReader(VideoReader):
             self.seek(group)
         for following in range(self._following, group + 1):
             count = int(self.index.starts[following + 1] - self.index.starts[following])
-            packets = list(islice(self._packets, count))
+            packets = list(islice(self.packets, count))
             if len(packets) < count:
                 raise ValueError(CUT_SHORT)
             self._held = {number: held for number, held in self._held.items() if number == following - 1}
@@ -114,14 +122,26 @@ class PyAVReader(VideoReader):
             # FFmpeg goes to the last key frame that is *shown* by then, so ask for the end of the group.
             end = times[group + 1] if group + 1 < len(times) else None
             self.container.seek((end or FAR) - 1, stream=self.stream)
-            self._packets = read_packets(self.container, self.stream)
-            first = next(self._packets, None)
+            self.packets = read_packets(self.container, self.stream)
+            first = next(self.packets, None)
             if first is not None and first.dts in times[: group + 1]:
-                self._packets = chain([first], self._packets)
+                self.packets = chain([first], self.packets)
                 self._following = times.index(first.dts)
                 return
-        rewind(self.container, self.stream, times[0])
-        self._packets, self._following = read_packets(self.container, self.stream), 0
+        self.go_to_start()
+
+    def go_to_start(self) -> None:
+        """Go before the first packet; where seeking leads elsewhere, the file is opened anew."""
+        self._following = 0
+        with suppress(av.error.FFmpegError):
+            go_to_start(self.container, self.stream, self.index.times[0])
+            self.packets = read_packets(self.container, self.stream)
+            first = next(self.packets, None)
+            if first is not None and (first.dts, first.pos) == self.index.first:
+                self.packets = chain([first], self.packets)
+                return
+        self.container.close()
+        self.open()
 
     def decode(self, packets: Sequence[Packet], times: set[int]) -> Iterator[VideoFrame]:
         """Decode packets that begin with a key frame; those shown at other times only as far as others refer to them."""
@@ -149,13 +169,11 @@ class PyAVReader(VideoReader):
 
     def decode_all(self) -> Iterator[VideoFrame]:
         """Decode all frames from the beginning on, in the order in which they are shown, with their own colours and size."""
-        rewind(self.container, self.stream, self.index.times[0])
-        self._packets, self._following, self._held = iter(()), len(self.index.times), {}
+        self.go_to_start()
+        packets, self._following, self._held = self.packets, len(self.index.times), {}
         self.decoder.flush_buffers()
         self.decoder.skip_frame = "DEFAULT"
-        for packet in self.container.demux(
-            self.stream
-        ):  # the last, an empty one, asks for what the decoder still holds
+        for packet in chain(packets, [None]):  # at the end, what the decoder still holds is asked for
             yield from self.decoder.decode(packet)
 
     def convert(self, frame: VideoFrame) -> np.ndarray:
@@ -163,13 +181,16 @@ class PyAVReader(VideoReader):
         plane = self.reformatter.reformat(frame, format="rgb24", threads=1).planes[0]
         strides = (plane.line_size, 3, 1)
         pixels = np.ndarray((frame.height, frame.width, 3), np.uint8, buffer=memoryview(plane), strides=strides)
-        return np.rot90(pixels, frame.rotation // 90) if frame.rotation else pixels
+        self.matrix = display_matrix(frame)
+        return turn_upright(pixels, upright_filters(self.matrix))
 
     def close(self) -> None:
         """Close the file; PyAV by itself would do so only when Python looks for garbage."""
         self._held = {}
-        self.container.close()
+        if hasattr(self, "container"):
+            self.container.close()
+        self.source.close()
 
     def __del__(self) -> None:
-        if hasattr(self, "container"):
+        if hasattr(self, "source"):
             self.close()

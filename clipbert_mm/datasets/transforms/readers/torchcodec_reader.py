@@ -1,11 +1,12 @@
 """Torchcodec."""
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 
 from clipbert_mm.datasets.transforms.readers.base import VideoReader
-from clipbert_mm.datasets.transforms.readers.index import index_file
+from clipbert_mm.datasets.transforms.readers.inspection import inspect, opening
 
 
 class TorchCodecReader(VideoReader):
@@ -17,16 +18,19 @@ class TorchCodecReader(VideoReader):
 
     Raises:
         ValueError: If it is a file of which torchcodec takes other frames than it shows; see
-            :meth:`~clipbert_mm.datasets.transforms.readers.index.FrameIndex.check_other`.
+            :meth:`~clipbert_mm.datasets.transforms.readers.inspection.Inspection.check`.
     """
 
     def __init__(self, name: str, num_threads: int = 1) -> None:
         from torchcodec.decoders import VideoDecoder
 
-        self.reader = VideoDecoder(name, dimension_order="NHWC", num_ffmpeg_threads=num_threads, seek_mode="exact")
-        index = index_file(name)
-        index.check_other("torchcodec", len(self.reader))
-        index.tell(self)
+        found = inspect(name)
+        with found.source:
+            options: dict[str, Any] = dict(stream_index=found.stream, num_ffmpeg_threads=num_threads, seek_mode="exact")
+            with opening("torchcodec"):
+                self.reader = VideoDecoder(found.source.path, dimension_order="NHWC", **options)
+            found.check("torchcodec", len(self.reader))
+        found.index.tell(self)
 
     def read(self, frame_inds: Sequence[int]) -> Iterator[tuple[int, np.ndarray]]:
         """Decode frames; see :meth:`VideoReader.read`."""

@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 from video_files import cut_without_encoding, decode_whole, turn, write_file
 
-from clipbert_mm.datasets.transforms.readers.index import index_file
 from clipbert_mm.datasets.transforms.readers.pyav_reader import PyAVReader
 
 UNEVEN = [500 + 40 * i + (17 * i % 31) + 400 * (i // 20) for i in range(75)]
@@ -82,7 +81,7 @@ def test_what_an_edit_list_hides_does_not_count(tmp_path: Path):
     source = write_file(tmp_path / "a.mp4", keyframes=30, options={"bf": "0"})
     path = cut_without_encoding(source, tmp_path / "cut.mp4", 1.6)  # frame 40, of the group that begins with 30
     whole = decode_whole(source)
-    assert index_file(str(path)).shown.tolist()[-1] == 35
+    assert PyAVReader(str(path)).index.shown.tolist()[-1] == 35
     assert_frames(path, whole[40:], draws=4)
 
 
@@ -141,7 +140,7 @@ def test_count_and_rate_are_known_without_decoding(tmp_path: Path, name: str, mo
 def test_uneven_times_are_those_of_the_frames(tmp_path: Path, name: str, b_frames: str):
     fragments = {"movflags": "frag_keyframe+empty_moov"} if name.startswith("frag") else None
     path = write_file(tmp_path / name, milliseconds=UNEVEN, options={"bf": b_frames}, container_options=fragments)
-    timing = index_file(str(path)).timing
+    timing = PyAVReader(str(path))
     assert np.abs(timing.frame_times - (np.array(UNEVEN) - UNEVEN[0]) / 1000).max() < 1.1e-3
     assert timing.duration == pytest.approx((UNEVEN[-1] - UNEVEN[0]) / 1000 + 0.04, abs=0.06)
     assert timing.avg_fps == 75 / timing.duration

@@ -1,0 +1,86 @@
+"""Turning frames upright by the display matrix of their file, as players do."""
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import cv2
+import numpy as np
+from av.video.frame import VideoFrame
+
+Matrix = tuple[int, ...]
+"""The nine numbers of a display matrix, row by row; the first four of its upper left say how frames are turned."""
+
+TURNS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+    "transpose=clock": lambda pixels: np.rot90(pixels, -1),
+    "transpose=cclock": lambda pixels: np.rot90(pixels),
+    "transpose=clock_flip": lambda pixels: np.rot90(pixels, 2).swapaxes(0, 1),
+    "transpose=cclock_flip": lambda pixels: pixels.swapaxes(0, 1),
+    "hflip": lambda pixels: pixels[:, ::-1],
+    "vflip": lambda pixels: pixels[::-1],
+}
+"""What FFmpeg's filters do to (H, W, 3) pixels."""
+PLAIN: list[list[str]] = [[], ["transpose=clock"], ["transpose=cclock"], ["hflip", "vflip"]]
+"""The filters that only turn, by right angles."""
+
+
+def display_matrix(frame: VideoFrame) -> Matrix | None:
+    """Return the display matrix of a decoded frame, None if there is none."""
+    side_data: Any = frame.side_data.get("DISPLAYMATRIX")
+    return None if side_data is None else tuple(np.frombuffer(side_data, np.int32, 9).tolist())
+
+
+def upright_filters(matrix: Sequence[int] | None) -> list[str]:
+    """Return the FFmpeg filters that turn a frame upright: those that ``ffmpeg -i`` itself puts before all others.
+
+    Angles are rounded to degrees; those that are no right angle turn the picture within its size, in front of black. A matrix
+    that has no direction, such as one of zeros, turns nothing.
+
+    >>> (
+    ...     upright_filters((0, 65536, 0, -65536, 0, 0, 0, 0, 1 << 30)),
+    ...     upright_filters((65536, 0, 0, 0, -65536, 0, 0, 0, 1 << 30)),
+    ... )
+    (['transpose=clock'], ['vflip'])
+    """
+    if matrix is None:
+        return []
+    width, height = math.hypot(matrix[0], matrix[3]), math.hypot(matrix[1], matrix[4])
+    if not width or not height:
+        return []
+    degrees = _round(math.degrees(math.atan2(matrix[1] / height, matrix[0] / width))) % 360
+    if degrees == 90:
+        return ["transpose=cclock_flip" if matrix[3] > 0 else "transpose=clock"]
+    if degrees == 270:
+        return ["transpose=clock_flip" if matrix[3] < 0 else "transpose=cclock"]
+    if degrees == 180:
+        return ["hflip"] * (matrix[0] < 0) + ["vflip"] * (matrix[4] < 0)
+    if degrees > 1:
+        return [f"rotate={degrees}*PI/180"]
+    return ["vflip"] if degrees == 0 and matrix[4] < 0 else []
+
+
+def _round(value: float) -> int:
+    """Round half away from zero, as C does."""
+    return int(math.copysign(math.floor(abs(value) + 0.5), value))
+
+
+def is_plain(matrix: Sequence[int] | None) -> bool:
+    """Whether a matrix turns by exactly a right angle, or not at all, and mirrors nothing, which every library can do."""
+    exact = matrix is None or matrix[1] == matrix[3] == 0 or matrix[0] == matrix[4] == 0
+    return exact and upright_filters(matrix) in PLAIN
+
+
+def turn_upright(pixels: np.ndarray, filters: Sequence[str]) -> np.ndarray:
+    """Turn pixels, (H, W, 3) uint8, as filters would; a view where that is possible."""
+    for name in filters:
+        pixels = (
+            TURNS[name](pixels) if name in TURNS else _rotate(pixels, float(name[len("rotate=") : -len("*PI/180")]))
+        )
+    return pixels
+
+
+def _rotate(pixels: np.ndarray, degrees: float) -> np.ndarray:
+    """Turn a picture clockwise within its size, in front of black."""
+    height, width = pixels.shape[:2]
+    turn = cv2.getRotationMatrix2D(((width - 1) / 2, (height - 1) / 2), -degrees, 1.0)
+    return cv2.warpAffine(np.ascontiguousarray(pixels), turn, (width, height))
