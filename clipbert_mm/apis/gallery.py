@@ -270,7 +270,12 @@ class VideoGallery:
                     f"{self.folder / name} is a link, and nothing is written out of a gallery. Move what it leads to into the "
                     "gallery's folder."
                 )
-        lock = os.open(self.folder / ".lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
+        try:
+            lock = os.open(self.folder / ".lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
+        except OSError as error:
+            raise GalleryError(
+                f"The gallery {self.folder} cannot be changed: {error.strerror} ({error.filename})."
+            ) from error
         try:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

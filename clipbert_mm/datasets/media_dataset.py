@@ -17,7 +17,7 @@ from torch.utils.data import get_worker_info
 from clipbert_mm.datasets.annotations import read_records
 from clipbert_mm.datasets.scanning import absolute, left_out
 from clipbert_mm.datasets.transforms.storage import is_address, missing_media
-from clipbert_mm.datasets.whereabouts import Loading, Whereabouts
+from clipbert_mm.datasets.whereabouts import Loading, Whereabouts, share
 from clipbert_mm.errors import AnnotationError, BrokenMediaError, ClipBertError, OptionError
 from clipbert_mm.structures import VideoTextSample
 
@@ -77,7 +77,7 @@ class MediaDataset(BaseDataset):
         self.media_suffix = media_suffix
         self.useless = {} if ledger is None else left_out(os.path.join(data_root, ledger))
         # Seed and epoch, in shared memory, so that workers that live on see the epoch move.
-        self._draw = torch.zeros(2, dtype=torch.int64).share_memory_()
+        self._draw = share(torch.zeros(2, dtype=torch.int64))
         self._shared: torch.Tensor | None = None  # what data_bytes is a view of, once a process needs it
         self._whereabouts = Whereabouts()
         self._given_up: dict[str, str] = {}
@@ -149,7 +149,7 @@ class MediaDataset(BaseDataset):
         if get_spawning_popen() is None or not self._fully_initialized:
             return self.__dict__
         if self._shared is None:  # copied once, however many processes there are
-            self._shared = torch.from_numpy(self.data_bytes).share_memory_()
+            self._shared = share(torch.from_numpy(self.data_bytes))
             self.data_bytes = self._shared.numpy()
         return {name: value for name, value in self.__dict__.items() if name != "data_bytes"}
 

@@ -10,9 +10,29 @@ import numpy as np
 import torch
 from torch.utils.data import get_worker_info
 
+from clipbert_mm.errors import WorkerError
+
 WORKERS = 256
 """Workers of one loader that are told apart; of more, two share a row."""
 ROW = np.dtype([("pid", np.int64), ("since", np.float64), ("path", "U2048")])
+SHARED_MEMORY_IS_FULL = (
+    "The shared memory (/dev/shm) may be full: lower num_workers, prefetch_factor or batch_size of the dataloader, or give the "
+    "machine's container more of it (docker run --shm-size=8g)."
+)
+
+
+def share(tensor: torch.Tensor) -> torch.Tensor:
+    """Move a tensor to memory that other processes see.
+
+    Raises:
+        WorkerError: If there is no such memory left.
+    """
+    try:
+        return tensor.share_memory_()
+    except (RuntimeError, OSError) as error:
+        raise WorkerError(
+            f"No memory can be shared with the workers of a dataloader. {SHARED_MEMORY_IS_FULL}"
+        ) from error
 
 
 @dataclass(frozen=True)
@@ -32,7 +52,7 @@ class Whereabouts:
     """What each process is at, in memory that a dataset's workers share with the process that reads from them."""
 
     def __init__(self) -> None:
-        self._bytes = torch.zeros((WORKERS + 1) * ROW.itemsize, dtype=torch.uint8).share_memory_()
+        self._bytes = share(torch.zeros((WORKERS + 1) * ROW.itemsize, dtype=torch.uint8))
 
     @property
     def _rows(self) -> np.ndarray:

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader, IterableDataset
 
+from clipbert_mm.datasets.whereabouts import SHARED_MEMORY_IS_FULL
 from clipbert_mm.engine.workers import Crew, Duty, RemoteTraceback, Worker
 from clipbert_mm.errors import WorkerError, printable
 
@@ -22,10 +23,6 @@ SECOND_TRIES = 3
 """Ends of a worker in one pass that are no file's fault, as far as one can tell, before the pass is given up."""
 NO_SHARED_MEMORY = re.compile(r"shared memory|\bshm\b|/torch_\d+")
 """How torch says that the memory is full by which workers hand over batches."""
-SHARED_MEMORY_IS_FULL = (
-    "The shared memory (/dev/shm) may be full: lower num_workers, prefetch_factor or batch_size of the dataloader, or give the "
-    "machine's container more of it (docker run --shm-size=8g)."
-)
 
 
 class WatchedLoader(DataLoader):
