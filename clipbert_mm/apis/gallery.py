@@ -80,16 +80,18 @@ class Unreadable:
         size: Size of the file in bytes.
         mtime_ns: When the file was last written to, in nanoseconds.
         reason: What is wrong with it.
+        rules: Version of the rules by which it was read.
     """
 
     path: str
     size: int
     mtime_ns: int
     reason: str
+    rules: int = RULES
 
     def is_current(self) -> bool:
-        """Whether it is still that file."""
-        return _stamp(self.path) == (self.size, self.mtime_ns)
+        """Whether it is still that file, and would be read in the same way."""
+        return self.rules == RULES and _stamp(self.path) == (self.size, self.mtime_ns)
 
 
 def _stamp(path: str) -> tuple[int, int] | None:
@@ -130,6 +132,7 @@ class VideoGallery:
         """Videos of the manifest whose file of tokens is gone."""
         self.unreadable: dict[str, Unreadable] = {}
         """Files that could not be read, by path."""
+        self._seen: dict[str, tuple[int, int]] = {}  # versions of files of tokens that were read
         self._saved = time.monotonic()
         self._read_at: tuple[int, int, int] | None = None
         self._changing = threading.RLock()
@@ -241,6 +244,10 @@ class VideoGallery:
             found = os.stat(file)
             if not stat.S_ISREG(found.st_mode) or found.st_size > LARGEST_TOKENS:
                 raise GalleryError(f"{file} is no file of at most {LARGEST_TOKENS / 2**20:.0f} MiB")
+            version = found.st_mtime_ns, found.st_ino
+            if self._seen.get(entry.key) != version and self.store.record(entry.key).get("path") != path:
+                raise GalleryError(f"{file} is of another video")
+            self._seen[entry.key] = version
             tokens = self.store.read([entry.key], which)[0]
             if tokens.ndim != 3 or not tokens.is_floating_point() or tokens.numel() == 0:
                 raise GalleryError(
@@ -249,7 +256,7 @@ class VideoGallery:
             if which == "clips" and entry.clip_times is not None and len(entry.clip_times) != len(tokens):
                 raise GalleryError(f"{file} has {len(tokens)} clips, expected {len(entry.clip_times)}")
             return tokens.float()
-        except (OSError, GalleryError, RuntimeError) as error:
+        except (OSError, GalleryError, RuntimeError, AttributeError) as error:
             raise GalleryError(
                 f"The visual tokens of {printable(path)} cannot be read: {_why(error)} Remove their file, if it is there, and "
                 "index the video again."
@@ -365,6 +372,7 @@ def _unreadable(values: dict[str, Any]) -> Unreadable:
         size=_expect(values["size"], int, "size"),
         mtime_ns=_expect(values["mtime_ns"], int, "mtime_ns"),
         reason=_expect(values["reason"], str, "reason"),
+        rules=_expect(values["rules"], int, "rules"),
     )
 
 

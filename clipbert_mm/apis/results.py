@@ -138,7 +138,7 @@ class SearchResult(Record):
             lines.append(f"{place:3}. {hit.score:7.2f}  {hit.probability:6.1%}  {_span(hit.moment):<13} {video}")
         if self.left_out:
             lines += [
-                f"left out: {len(self.left_out)} videos; clipbert index encodes them again",
+                f"left out: {len(self.left_out)} videos",
                 *_listed(self.left_out),
             ]
         return "\n".join(lines)

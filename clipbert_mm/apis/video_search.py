@@ -115,7 +115,10 @@ class VideoSearch:
             raise OptionError(f"search expects topk >= 1 and shortlist 0 or >= topk, got {topk} and {shortlist}.")
         pieces = self.predictor.word_pieces([text])
         self.gallery.refresh()
-        entries, left_out = self.gallery.entries, dict.fromkeys(self.gallery.missing, "its visual tokens are missing")
+        entries, left_out = (
+            self.gallery.entries,
+            dict.fromkeys(self.gallery.missing, "its visual tokens are missing; index it again"),
+        )
         if not entries and not left_out:
             raise GalleryError(
                 f"There is nothing in the gallery {self.gallery.folder}. Index videos first: clipbert index FOLDER."
