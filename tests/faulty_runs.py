@@ -85,8 +85,8 @@ def write_config(path: Path, world: Path, tokenizer: str, more: str = "") -> Pat
     return path
 
 
-def _train(arguments: list[str], environment: dict[str, str], log: str) -> None:
-    """Run tools/train.py in a process that has imported what it needs."""
+def run_tool(name: str, arguments: list[str], environment: dict[str, str], log: str) -> None:
+    """Run a tool in a process that has imported what it needs."""
     os.setsid()  # so that a kill may reach its workers too
     os.environ.update(environment)
     output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
@@ -94,7 +94,7 @@ def _train(arguments: list[str], environment: dict[str, str], log: str) -> None:
     os.dup2(output, 2)
     torch.set_num_threads(1)
     torch.utils.data._utils.MP_STATUS_CHECK_INTERVAL = 0.5  # how long a loader that goes away waits for its workers
-    spec = importlib.util.spec_from_file_location("train_tool", ROOT / "tools" / "train.py")
+    spec = importlib.util.spec_from_file_location("the_tool", ROOT / "tools" / name)
     tool = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(tool)
     tool.run_tool(functools.partial(tool.main, arguments))
@@ -115,13 +115,17 @@ class Run:
         config: The config file.
         work_dir: Where it writes.
         ranks: Processes.
-        arguments: Of tools/train.py.
+        arguments: Of the tool.
+        tool: The tool, with what stands before its options.
+        apart: Whether each process has a work folder of its own, as on machines that share none.
     """
 
     config: Path
     work_dir: Path
     ranks: int = 1
     arguments: list[str] = field(default_factory=list)
+    tool: tuple[str, ...] = ("train.py",)
+    apart: bool = False
 
     def start(self, *more: str) -> list[Any]:
         """Start it; returns its processes."""
@@ -131,12 +135,14 @@ class Run:
             environment |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
             environment |= {"WORLD_SIZE": str(self.ranks), "LOCAL_WORLD_SIZE": str(self.ranks)}
             launcher = ["--launcher", "pytorch"]
-        arguments = [str(self.config), "--work-dir", str(self.work_dir), *launcher, *self.arguments, *more]
-        self.work_dir.mkdir(parents=True, exist_ok=True)
         started = []
         for rank in range(self.ranks):
+            folder = self.work_dir / f"machine{rank}" if self.apart else self.work_dir
+            folder.mkdir(parents=True, exist_ok=True)
+            name, *first = self.tool
+            arguments = [str(self.config), *first, "--work-dir", str(folder), *launcher, *self.arguments, *more]
             own = environment | {"RANK": str(rank), "LOCAL_RANK": str(rank)}
-            process = processes().Process(target=_train, args=(arguments, own, str(self.log(rank))))
+            process = processes().Process(target=run_tool, args=(name, arguments, own, str(self.log(rank))))
             process.start()
             started.append(process)
         return started

@@ -67,16 +67,23 @@ def made_whole(path: str | os.PathLike, *, folder: bool = False) -> Iterator[Pat
         OSError: If it cannot be written, with its path. What was there stays, and nothing is left of the new one.
     """
     target = Path(path)
-    try:
+    with told_with(target):
         target.parent.mkdir(parents=True, exist_ok=True)
         _sweep_once(os.path.realpath(target.parent), 0 if folder else SPARED_SECONDS)
         with scratch(target.parent, folder=folder) as part:
             yield part
             os.replace(part, target)
             sync_folder(target.parent)
+
+
+@contextmanager
+def told_with(path: str | os.PathLike) -> Iterator[None]:
+    """Let the error of a full disk in this block name the file that is written, which the system leaves out."""
+    try:
+        yield
     except OSError as error:
-        if error.errno in FULL and error.filename != os.fspath(target):
-            raise OSError(error.errno, os.strerror(error.errno), os.fspath(target)) from error
+        if error.errno in FULL and error.filename != os.fspath(path):
+            raise OSError(error.errno, os.strerror(error.errno), os.fspath(path)) from error
         raise
 
 
@@ -143,13 +150,13 @@ def locked(folder: str | os.PathLike, advice: str = "Wait until it ends, or choo
         BusyFolderError: If another process holds it.
     """
     path = Path(folder) / LOCK
-    path.parent.mkdir(parents=True, exist_ok=True)
     number = -1
     while number < 0:
-        os.close(os.open(path, os.O_CREAT | os.O_RDWR | os.O_NOFOLLOW, 0o666))
+        path.parent.mkdir(parents=True, exist_ok=True)
         try:
+            os.close(os.open(path, os.O_CREAT | os.O_RDWR | os.O_NOFOLLOW, 0o666))
             number = _open_locked(path)
-        except FileNotFoundError:  # who held it removed it just then
+        except FileNotFoundError:  # who held it removed it, or its folder, just then
             continue
         except BlockingIOError:
             with suppress(OSError):

@@ -2,15 +2,22 @@
 
 import os
 import select
+import shutil
+import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
+import torch
 from faulty_runs import Run, write_config
 from video_files import write_file
 
+from clipbert_mm.engine.config import load_config
+from clipbert_mm.evaluation import read_rankings
+from clipbert_mm.registry import MODELS
 from clipbert_mm.structures import locked
 
 
@@ -36,6 +43,38 @@ def test_l5_a_second_training_in_a_folder_is_refused_and_a_killed_one_lets_go_of
     process.join()
     with locked(first.work_dir):  # at once, though its worker may live a little longer
         assert list(first.work_dir.glob(".*")) == [first.work_dir / ".lock"]
+
+
+def test_l9_machines_that_share_no_folder_test_retrieval_and_go_on_after_a_kill(
+    tmp_path: Path, world: Path, tokenizer: str
+):
+    more = "test_cfg.update(clips_per_tile=2, shortlist=3)"
+    config = write_config(tmp_path / "config.py", world, tokenizer, more)
+    torch.manual_seed(0)
+    model = MODELS.build(load_config(str(config)).model)
+    torch.save({"state_dict": model.state_dict()}, tmp_path / "random.pth")
+    scores, tool = {}, ("test.py", str(tmp_path / "random.pth"))
+    for name, ranks in (("one", 1), ("two", 2)):
+        run = Run(
+            config, tmp_path / name, ranks, ["--show-dir", str(tmp_path / name / "shown")], tool, apart=ranks == 2
+        )
+        if ranks == 2:
+            processes = run.start()
+            while not list(run.work_dir.glob("machine1/retrieval_test-*/scores_of_overviews/*.tiles")):
+                assert processes[1].is_alive(), run.log(1).read_text()
+                time.sleep(0.01)
+            os.kill(processes[1].pid, signal.SIGKILL)
+            for process in processes:
+                process.join(60)
+            assert len(list(run.work_dir.glob("machine0/retrieval_test-*/gallery/*.safetensors"))) == 7
+            shutil.rmtree(next(run.work_dir.glob("machine0/retrieval_test-*/gallery")))  # one machine lost what it had
+        assert set(run.finish()) == {0}, run.log().read_text()
+        scores[name] = read_rankings(tmp_path / name / "shown" / "rankings.json")["scores"]
+        assert not list(run.work_dir.glob("**/retrieval_test*"))
+        assert not list(run.work_dir.glob("*/.[!.]*"))
+    assert np.array_equal(scores["one"], scores["two"])
+    assert scores["one"].std() > 1e-3
+    assert "7 of 7 videos are encoded already" not in run.log().read_text()
 
 
 LAUNCHED = """

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from clipbert_mm.errors import GalleryError
+from clipbert_mm.errors import GalleryError, quoted
 from clipbert_mm.structures import written_whole
 
 MANIFEST = "manifest.json"
@@ -43,7 +43,7 @@ def digest_files(paths: list[str]) -> str:
 
 
 def claim(folder: str | os.PathLike, identity: dict[str, str]) -> bool:
-    """Note in a folder what its results are made with, or see that it is the same.
+    """Note in a folder, whose lock this process holds, what its results are made with, or see that it is the same.
 
     Args:
         folder: The folder of the results.
@@ -54,13 +54,21 @@ def claim(folder: str | os.PathLike, identity: dict[str, str]) -> bool:
 
     Raises:
         ForeignResultsError: If the folder's are made with something else, with what differs.
+        GalleryError: If the note is damaged.
     """
     manifest = Path(folder) / MANIFEST
     if not manifest.is_file():
         with written_whole(manifest) as file:
             json.dump(identity, file, indent=2)
         return False
-    found = json.loads(manifest.read_text(encoding="utf-8"))
+    try:
+        found = json.loads(manifest.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise GalleryError(f"{manifest} is damaged: {error}. Remove the folder, and it will be made anew.") from error
+    if not isinstance(found, dict):
+        raise GalleryError(
+            f"{manifest} is damaged: it is {quoted(found)}. Remove the folder, and it will be made anew."
+        )
     others = [
         f"{name} {found.get(name)} (now {identity.get(name)})"
         for name in {**identity, **found}

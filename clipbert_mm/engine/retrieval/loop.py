@@ -1,27 +1,32 @@
 """Testing and validation of retrieval over a whole gallery."""
 
 import shutil
+from contextlib import suppress
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
-from mmengine.dist import barrier, get_dist_info
+from mmengine.dist import get_dist_info, get_rank
 from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner, TestLoop, ValLoop
 
+from clipbert_mm.engine.folders import Machines, locked_for_all, raise_together, told_by_first
 from clipbert_mm.engine.retrieval.identity import claim, digest, digest_files, digest_weights
 from clipbert_mm.engine.retrieval.run import GalleryRun
 from clipbert_mm.engine.retrieval.scoring import PairScorer
-from clipbert_mm.errors import OptionError
+from clipbert_mm.errors import GalleryError, OptionError
 from clipbert_mm.registry import LOOPS
+from clipbert_mm.structures.files import LOCK
 
 
 class RetrievalLoop:
     """What validation and testing share: every text beside every video, each video encoded once.
 
-    Visual tokens and scores lie in the work folder, in ``retrieval_test`` or ``retrieval_val``, as they are made. A test that
-    was killed goes on from there, to the same scores; validation begins anew each time. The folder goes when the metrics are
-    computed.
+    Visual tokens and scores lie in the work folder as they are made, in ``retrieval_val``, or in ``retrieval_test-`` and a
+    digest of what is tested. A test that was killed goes on from there, to the same scores; validation begins anew each time.
+    The folder goes when the metrics are computed. Machines that do not share the work folder send each other what they lack.
 
     Args:
         runner: The runner.
@@ -70,7 +75,8 @@ class RetrievalLoop:
 
         Raises:
             OptionError: If the dataset draws negatives, which would count as captions.
-            ForeignResultsError: If the work folder holds the scores of a test of something else.
+            BusyFolderError: If another process does the same test in the same work folder.
+            GalleryError: If what lies there of this test is damaged, or is of something else.
         """
         dataset = self.dataloader.dataset
         if not dataset.test_mode:
@@ -79,11 +85,34 @@ class RetrievalLoop:
             self.runner.call_hook(event)
         model = self.runner.model.module if is_model_wrapper(self.runner.model) else self.runner.model
         scorer = PairScorer(model, **self.scoring)  # type: ignore[arg-type]
+        identity = self._identity(scorer)
         folder = Path(self.runner.work_dir) / f"retrieval_{self.STAGE}"
-        self._claim(folder, scorer)
-        gallery = GalleryRun(scorer, folder, self.runner.logger, **self.storing)  # type: ignore[arg-type]
-        records = gallery.encode(self.dataloader)
-        scores, chosen = gallery.score(records, self.shortlist)
+        if self.CONTINUES:
+            folder = folder.with_name(told_by_first(f"{folder.name}-{digest(identity)[:8]}"))
+        machines = self._machines
+        with locked_for_all(folder, holders=machines.leaders):
+            if machines.leads and not self.CONTINUES:
+                empty(folder)
+            self._claim(folder, identity, machines)
+            gallery = GalleryRun(scorer, folder, self.runner.logger, machines=machines, **self.storing)  # type: ignore[arg-type]
+            records = gallery.encode(self.dataloader)
+            metrics = self._evaluate(records, *gallery.score(records, self.shortlist))
+            if machines.leads and not self.keep_scores:
+                empty(folder)
+        with suppress(OSError):  # it is not empty, or another machine's process was quicker
+            folder.rmdir()
+        self.runner.call_hook(f"after_{self.STAGE}_epoch", metrics=metrics)
+        self.runner.call_hook(f"after_{self.STAGE}")
+        return metrics
+
+    @cached_property
+    def _machines(self) -> Machines:
+        return Machines(self.runner.work_dir)
+
+    def _evaluate(
+        self, records: list[dict[str, Any]], scores: np.ndarray, chosen: np.ndarray | None
+    ) -> dict[str, float]:
+        """Let the metrics know a share of the videos in each process, with their columns of the matrix."""
         columns = iter(range(scores.shape[1]))
         rank, world = get_dist_info()
         entries = []
@@ -96,28 +125,20 @@ class RetrievalLoop:
             if i % world == rank:
                 entries.append(entry)
         self.evaluator.process(data_samples=entries)
-        metrics = self.evaluator.evaluate(len(dataset))
-        if rank == 0 and not self.keep_scores:
-            shutil.rmtree(folder, ignore_errors=True)
-        self.runner.call_hook(f"after_{self.STAGE}_epoch", metrics=metrics)
-        self.runner.call_hook(f"after_{self.STAGE}")
-        return metrics
+        return self.evaluator.evaluate(len(self.dataloader.dataset))
 
-    def _claim(self, folder: Path, scorer: PairScorer) -> None:
-        """See that what the folder holds, if anything, belongs to this very test."""
-        rank, _ = get_dist_info()
+    def _identity(self, scorer: PairScorer) -> dict[str, str]:
+        """Return what the scores depend on, by name."""
         dataset, pairs = self.dataloader.dataset, scorer.pairs
         if not pairs.shares_layers:
             self.runner.logger.warning(
                 f"The layers of '{pairs.encoder.bert.config.model_type}' are of a build that nothing quicker is known for than "
                 "to run them whole for each pair."
             )
-        if rank == 0 and not self.CONTINUES:
-            shutil.rmtree(folder, ignore_errors=True)
         items = [dataset.prepare_test(i) for i in range(len(dataset))]
         loader = self.runner.cfg.get(f"{self.STAGE}_dataloader") or {}
         shape = dict(shortlist=self.shortlist, clips_per_tile=self.storing["clips_per_tile"])
-        identity = dict(
+        return dict(
             weights=digest_weights(scorer.model),
             model=digest(self.runner.cfg.get("model")),
             pipeline=digest(loader.get("dataset", {}).get("pipeline")),
@@ -126,12 +147,39 @@ class RetrievalLoop:
             precision=pairs.precision,
             settings=digest(shape | dict(tokens_per_pass=pairs.tokens_per_pass, device=scorer.device.type)),
         )
-        barrier()
-        if rank == 0:
-            claim(folder, identity)
-        barrier()
-        if rank != 0:
-            claim(folder, identity)
+
+    def _claim(self, folder: Path, identity: dict[str, str], machines: Machines) -> None:
+        """See that all processes test the same, and that what the folder holds, if anything, belongs to this very test."""
+        first = told_by_first(identity)
+        error: GalleryError | OptionError | None = None
+        # Each machine may have the videos, with times of their own, in another folder.
+        others = [name for name in identity if name not in ("videos", "pipeline") and identity[name] != first[name]]
+        if others:
+            error = OptionError(
+                f"Process {get_rank()} of this test has other {' and other '.join(others)} than process 0. Give all processes "
+                "the same config, checkpoint and annotations."
+            )
+        elif machines.leads:
+            try:
+                claim(folder, identity)
+            except GalleryError as foreign:
+                error = foreign
+        raise_together(error)
+        rest = sorted(path.name for path in folder.parent.glob(f"retrieval_{self.STAGE}*") if path.name != folder.name)
+        if rest and self.CONTINUES:
+            self.runner.logger.info(
+                f"{folder.parent} holds results of other tests, which were not finished or are to be kept: {', '.join(rest)}. "
+                "Remove those that are not needed."
+            )
+
+
+def empty(folder: Path) -> None:
+    """Remove what is in a folder that this process holds the lock of."""
+    for path in folder.iterdir():
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path, ignore_errors=True)
+        elif path.name != LOCK:
+            path.unlink(missing_ok=True)
 
 
 @LOOPS.register_module()

@@ -8,13 +8,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from mmengine.dist import barrier, broadcast_object_list, get_dist_info
+from mmengine.dist import get_dist_info
 from torch.utils.data import DataLoader
 
+from clipbert_mm.engine.folders import Machines, told_by_first
 from clipbert_mm.engine.loading import WatchedLoader
 from clipbert_mm.engine.retrieval.cascade import candidates, merge, shortlist
+from clipbert_mm.engine.retrieval.gallery import SUFFIX as TOKENS
 from clipbert_mm.engine.retrieval.gallery import Gallery
 from clipbert_mm.engine.retrieval.memory import memory_left
+from clipbert_mm.engine.retrieval.score_matrix import SUFFIX as TILES
 from clipbert_mm.engine.retrieval.score_matrix import ScoreMatrix, share_out
 from clipbert_mm.engine.retrieval.scoring import PairScorer
 
@@ -60,6 +63,7 @@ class GalleryRun:
         logger: Is told the progress.
         clips_per_tile: Pairs of a text and a clip in a tile; None for :data:`CLIPS_PER_TILE`.
         memory_limit: Most memory of this process, such as "4GiB"; None for no limit.
+        machines: Which processes share the folder; None to find out.
     """
 
     def __init__(
@@ -70,8 +74,10 @@ class GalleryRun:
         *,
         clips_per_tile: int | None = None,
         memory_limit: str | None = None,
+        machines: Machines | None = None,
     ) -> None:
         self.scorer, self.folder, self.logger = scorer, folder, logger
+        self.machines = machines or Machines(folder)
         self.clips_per_tile = clips_per_tile or CLIPS_PER_TILE.get(scorer.device.type, CLIPS_PER_TILE["cuda"])
         self.memory_limit = memory_limit
         self.gallery = Gallery(folder / "gallery", budget=0)
@@ -87,7 +93,8 @@ class GalleryRun:
             Of each video a record with ``sample_idx``, ``path``, ``texts``, ``broken`` and ``pieces``, its texts' word pieces.
         """
         names = [f"{i:07d}" for i in range(len(dataloader.dataset))]  # type: ignore[arg-type]
-        missing = _same_everywhere([i for i, name in enumerate(names) if name not in self.gallery])
+        self.machines.exchange(self.gallery.folder, TOKENS)
+        missing = told_by_first([i for i, name in enumerate(names) if name not in self.gallery])
         if 0 < len(missing) < len(names):
             self.logger.info(f"{len(names) - len(missing)} of {len(names)} videos are encoded already")
         own = missing[self.rank :: self.world]
@@ -102,7 +109,7 @@ class GalleryRun:
                 tokens = {} if broken else self.scorer.encode_video(next(frames))
                 self.gallery.add(names[sample.sample_idx], tokens, record)
             progress(len(batch["data_samples"]))
-        barrier()
+        self.machines.exchange(self.gallery.folder, TOKENS)
         return [self.gallery.record(name) for name in names]
 
     def score(
@@ -168,7 +175,8 @@ class GalleryRun:
         matrix = ScoreMatrix(self.folder / name, shape=shape, tile=self._tile_shape(len(texts), clips))
         wanted = np.ones(shape, bool) if wanted is None else wanted
         tokens = np.array([len(text) + cells for text in texts])[:, None]  # of a pair with one clip
-        missing = _same_everywhere(matrix.missing())
+        self.machines.exchange(matrix.folder, TILES)
+        missing = told_by_first(matrix.missing())
         if len(missing) < len(matrix.tiles):
             self.logger.info(f"{len(matrix.tiles) - len(missing)} of {len(matrix.tiles)} tiles are scored already")
         costs = [float((tokens[tile.rows] * wanted[tile.rows, tile.columns]).sum()) for tile in missing]
@@ -182,13 +190,6 @@ class GalleryRun:
             videos_of_tile = self.gallery.read(videos[tile.columns], which)
             matrix.write(tile, self.scorer.score_block(encoded, videos_of_tile, chosen))
             progress(int(chosen.sum()))
-        barrier()
+        matrix.close()
+        self.machines.exchange(matrix.folder, TILES)
         return matrix.read()
-
-
-def _same_everywhere(found: list[Any]) -> list[Any]:
-    """Return what the first process found on disk, in all processes."""
-    barrier()
-    told = [found]
-    broadcast_object_list(told)
-    return told[0]

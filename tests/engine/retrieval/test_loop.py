@@ -1,5 +1,6 @@
 """The retrieval loop against a naive one: each pair on its own through the whole model."""
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -11,9 +12,10 @@ from torch import nn
 
 from clipbert_mm.datasets.transforms import BrokenMediaError, collate_items
 from clipbert_mm.engine.launch import build_runner
-from clipbert_mm.engine.retrieval import ForeignResultsError
+from clipbert_mm.errors import BusyFolderError, GalleryError
 from clipbert_mm.evaluation import best_ranks, read_rankings, retrieval_metrics
 from clipbert_mm.models import PairEncoder
+from clipbert_mm.structures import locked
 
 
 @torch.no_grad()
@@ -175,12 +177,18 @@ def test_a_cascade_looks_closely_at_the_best_both_ways(runner_config: Config, tm
     assert (ranks[kept] <= inside.sum(axis=1)[kept]).all()
 
 
+def results(config: Config) -> list[Path]:
+    """The folders of results in a work folder."""
+    return sorted(Path(config.work_dir).glob("retrieval_*"))
+
+
 def test_a_finished_test_leaves_nothing_unless_told(runner_config: Config, tmp_path: Path, monkeypatch):
-    folder = Path(runner_config.work_dir) / "retrieval_test"
     first, _ = scores_of(runner_config, tmp_path, "first")
-    assert not folder.exists()
+    assert results(runner_config) == []
     kept, _ = scores_of(runner_config, tmp_path, "kept", keep_scores=True)
+    (folder,) = results(runner_config)
     assert len(list((folder / "gallery").iterdir())) == 7
+    assert len(list((folder / "scores").iterdir())) == 1
     monkeypatch.setattr(PairEncoder, "__call__", None)  # nothing is computed again
     again, _ = scores_of(runner_config, tmp_path, "again", keep_scores=True)
     assert np.array_equal(first, kept)
@@ -188,35 +196,66 @@ def test_a_finished_test_leaves_nothing_unless_told(runner_config: Config, tmp_p
 
 
 @pytest.mark.parametrize(
-    ("changed", "options"),
+    "options",
     [
-        ("precision", {"test_cfg.precision": "bf16"}),
-        ("settings", {"test_cfg.shortlist": 3}),
-        ("model", {"model.aggregator.type": "MeanAggregator"}),
-        ("weights", {"randomness.seed": 6}),
-        ("pipeline", {"test_dataloader.dataset.pipeline.1.num_clips": 2}),
+        {"test_cfg.precision": "bf16"},
+        {"test_cfg.shortlist": 3},
+        {"model.aggregator.type": "MeanAggregator"},
+        {"randomness.seed": 6},
+        {"test_dataloader.dataset.pipeline.1.num_clips": 2},
     ],
 )
-def test_scores_of_something_else_are_refused(runner_config: Config, tmp_path: Path, changed: str, options: dict):
+def test_l10_scores_of_something_else_have_a_folder_of_their_own(
+    runner_config: Config, tmp_path: Path, options: dict, capsys
+):
     scores_of(runner_config, tmp_path, "first", keep_scores=True)
+    (first,) = results(runner_config)
+    runner_config.log_level = "INFO"
     runner_config.merge_from_dict(options)
-    message = rf"retrieval_test holds the results .* with other {changed} \w+ \(now \w+\)\. They cannot be continued"
-    with pytest.raises(ForeignResultsError, match=message):
-        scores_of(runner_config, tmp_path, "second", keep_scores=True)
+    found, _ = scores_of(runner_config, tmp_path, "second", keep_scores=True)
+    assert len(results(runner_config)) == 2
+    assert (
+        f"holds results of other tests, which were not finished or are to be kept: {first.name}."
+        in capsys.readouterr().out
+    )
+    for folder in results(runner_config):
+        shutil.rmtree(folder)
+    alone, _ = scores_of(runner_config, tmp_path, "alone")
+    assert np.array_equal(found, alone)
 
 
-def test_scores_of_changed_data_are_refused(runner_config: Config, own_world: Path, tmp_path: Path):
+def test_l10_the_same_test_twice_at_once_is_refused(runner_config: Config, tmp_path: Path):
+    scores_of(runner_config, tmp_path, "first", keep_scores=True)
+    (folder,) = results(runner_config)
+    with locked(folder), pytest.raises(BusyFolderError, match=rf"{folder} is in use: process \d+ on .* writes to it"):
+        scores_of(runner_config, tmp_path, "second")
+    scores_of(runner_config, tmp_path, "third")
+    assert results(runner_config) == []
+
+
+def test_scores_of_changed_data_are_not_taken(runner_config: Config, own_world: Path, tmp_path: Path):
     runner_config.test_dataloader.dataset.data_root = str(own_world)
     scores_of(runner_config, tmp_path, "first", keep_scores=True)
-    lines = (own_world / "test.jsonl").read_text().splitlines()
-    (own_world / "test.jsonl").unlink()
-    (own_world / "test.jsonl").write_text("\n".join(reversed(lines)))
     video = own_world / "videos" / "test_00001.mp4"
     data = video.read_bytes()
     video.unlink()
     video.write_bytes(data)
-    with pytest.raises(ForeignResultsError, match=r"with other videos \w+ \(now \w+\), other texts \w+ \(now \w+\)\."):
+    scores_of(runner_config, tmp_path, "second", keep_scores=True)
+    assert len(results(runner_config)) == 2
+
+
+def test_w3_a_damaged_file_of_tokens_is_named(runner_config: Config, tmp_path: Path):
+    scores_of(runner_config, tmp_path, "first", keep_scores=True)
+    (folder,) = results(runner_config)
+    shutil.rmtree(folder / "scores")
+    path = folder / "gallery" / "0000003.safetensors"
+    data = path.read_bytes()
+    start = 8 + int.from_bytes(data[:8], "little")  # behind the header
+    path.write_bytes(data[:start] + b"harm" + data[start + 4 :])
+    with pytest.raises(GalleryError, match=rf"{path} is damaged, .* Remove it, and it will be made anew"):
         scores_of(runner_config, tmp_path, "second")
+    path.unlink()
+    scores_of(runner_config, tmp_path, "third")
 
 
 def test_an_architecture_of_another_build_is_scored_whole_and_told(runner_config: Config, tmp_path: Path, capsys):
