@@ -26,8 +26,8 @@ model = dict(
     data_preprocessor=dict(
         type="VideoTextPreprocessor", mean=[120.0, 110.0, 100.0], std=[60.0, 55.0, 50.0], vocab_size=200
     ),
-    backbone=dict(type="mmpretrain.ResNet", depth=18, stem_channels=4, base_channels=4, strides=(1, 2, 2, 1)),
-    projection=dict(type="GridProjection", in_channels=32, out_channels=16),
+    backbone=dict(type="mmpretrain.ResNet", depth=18, stem_channels=8, base_channels=8, strides=(1, 2, 2, 1)),
+    projection=dict(type="GridProjection", in_channels=64, out_channels=16),
     temporal_fusion=dict(type="MeanFusion"),
     encoder=dict(
         type="JointEncoder", vocab_size=200, hidden_size=16, num_layers=1, num_heads=2, intermediate_size=32,

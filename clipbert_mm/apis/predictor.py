@@ -201,7 +201,7 @@ def _recipe_of_config(path: str, weights: str | os.PathLike | None) -> tuple[Rec
     chosen = weights or config.get("load_from")
     if not isinstance(chosen, (str, os.PathLike)):
         raise OptionError(
-            f"{path} names no single checkpoint as load_from, got {chosen!r}. Give weights=CHECKPOINT beside it."
+            f"{path} names no single checkpoint as load_from, got {quoted(chosen)}. Give weights=CHECKPOINT beside it."
         )
     dataset = config.test_dataloader.dataset
     answers = None

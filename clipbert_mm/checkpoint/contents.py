@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from clipbert_mm.checkpoint.reading import read_checkpoint
-from clipbert_mm.errors import CheckpointError
+from clipbert_mm.errors import CheckpointError, quoted
 from clipbert_mm.structures import written_whole
 
 KEY = "contents"
@@ -164,7 +164,7 @@ def differences(saved: Contents, now: Contents) -> tuple[list[str], list[str]]:
             min(len(saved.answers or ()), len(now.answers or ())),
         )
         theirs, ours = ((answers or [])[place : place + 1] or ["none"] for answers in (saved.answers, now.answers))
-        wrong.append(f"answer {place}: checkpoint {theirs[0]!r}, config {ours[0]!r}")
+        wrong.append(f"answer {place}: checkpoint {quoted(theirs[0])}, config {quoted(ours[0])}")
     doubtful = _compare("model", saved.model, now.model)
     steps, steps_now = (_steps(contents.pipelines.get("test")) for contents in (saved, now))
     for kind in steps.keys() & steps_now.keys():
@@ -195,4 +195,4 @@ def _compare(name: str, saved: Any, now: Any) -> list[str]:  # noqa: ANN401
         return []
     if saved == now or name == "model.encoder.architecture":
         return []
-    return [f"{name}: checkpoint {saved!r}, config {now!r}"]
+    return [f"{name}: checkpoint {quoted(saved)}, config {quoted(now)}"]

@@ -10,7 +10,7 @@ from mmengine.config import Config
 from mmengine.runner import Runner
 from torch.utils.data import DataLoader
 
-from clipbert_mm.errors import OptionError
+from clipbert_mm.errors import OptionError, quoted
 
 RUNNER_KEYS = {
     *inspect.signature(Runner.__init__).parameters,
@@ -90,7 +90,9 @@ def check_option(config: Config, key: str) -> None:
             node = node[int(part)]
             continue
         if not isinstance(node, dict) and not isinstance(node, Config):
-            raise OptionError(f"--cfg-options {key}: {'.'.join(parts[:depth])} is {node!r}, which has nothing inside.")
+            raise OptionError(
+                f"--cfg-options {key}: {'.'.join(parts[:depth])} is {quoted(node)}, which has nothing inside."
+            )
         if part in node:
             node = node[part]
             continue

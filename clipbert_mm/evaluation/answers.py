@@ -1,10 +1,12 @@
 """Answers to questions: one right answer each, or a count."""
 
+import logging
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from mmengine.evaluator import BaseMetric
+from mmengine.logging import print_log
 
 from clipbert_mm.evaluation.coverage import readable
 from clipbert_mm.registry import METRICS
@@ -90,6 +92,8 @@ class AnswerAccuracy(BaseMetric):
 class CountError(BaseMetric):
     """Mean square error of counts, as predicted and after rounding, and the accuracy after rounding in percent.
 
+    Where annotations have counts that rounding cannot give, which are never right, the log says how many.
+
     Args:
         low: Smallest count that rounding may give; 1 in TGIF-QA.
         high: Largest count that rounding may give; 10 in TGIF-QA, where it stands for more as well.
@@ -114,6 +118,13 @@ class CountError(BaseMetric):
         """Join the items."""
         read, coverage = readable(results)
         found, wanted = (np.concatenate([entry[key] for entry in read]) for key in ("found", "wanted"))
+        if outside := int(((wanted < self.low) | (wanted > self.high)).sum()):
+            print_log(
+                f"{outside} of {len(wanted)} counts of the annotations are not in {self.low} to {self.high}, so that rounding "
+                "can never give them. Set low and high of CountError, or convert TGIF-QA again, which lifts answers of 0 to 1.",
+                logger="current",
+                level=logging.WARNING,
+            )
         rounded = np.clip(np.floor(found + 0.5), self.low, self.high)  # halves go up
         return {
             "mse": float(((found - wanted) ** 2).mean()),

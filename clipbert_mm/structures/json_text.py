@@ -64,7 +64,7 @@ def parse_json(text: str, where: str, expected: str = "JSON", decoder: json.JSON
         raise AnnotationError(f"{where}: {error}") from None
     except json.JSONDecodeError as error:
         line = f", line {error.lineno}" if "\n" in text else ""
-        around = quoted(text[max(error.pos - 40, 0) : error.pos + 40], 80)
+        around = quoted(text[max(error.pos - 40, 0) : error.pos + 40], 80) if text else "nothing"
         raise AnnotationError(f"{where}{line}: expected {expected}, got {around} ({error.msg}).") from None
     except (ValueError, RecursionError) as error:  # a number of thousands of digits; lists in lists in lists
         reason = "it is nested too deep" if isinstance(error, RecursionError) else error

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from clipbert_mm.models import ClipBert
 from clipbert_mm.registry import MODELS
 
-RESNET = dict(type="mmpretrain.ResNet", depth=50, stem_channels=4, base_channels=4)
+RESNET = dict(type="mmpretrain.ResNet", depth=50, stem_channels=8, base_channels=8)
 NORMS = (nn.LayerNorm, nn.modules.batchnorm._BatchNorm)
 
 
@@ -21,7 +21,7 @@ def build(model_config: dict[str, Any]) -> Callable[..., ClipBert]:
 
     def make(backbone: dict[str, Any] = RESNET, **options: Any) -> ClipBert:
         model_config["backbone"] = backbone
-        model_config["projection"]["in_channels"] = 128
+        model_config["projection"]["in_channels"] = 256
         model = MODELS.build(model_config | options)
         model.train()
         return model

@@ -18,7 +18,7 @@ from clipbert_mm.engine import ClipBertRunner
 from clipbert_mm.engine.launch import build_runner
 from clipbert_mm.registry import MODELS
 
-RESNET = dict(type="mmpretrain.ResNet", depth=50, stem_channels=4, base_channels=4, norm_eval=True)
+RESNET = dict(type="mmpretrain.ResNet", depth=50, stem_channels=8, base_channels=8, norm_eval=True)
 BERT = dict(
     vocab_size=200,
     hidden_size=16,
@@ -38,7 +38,7 @@ def frames_of(convention: Convention) -> dict[str, Any]:
 def resnet_config(runner_config: Config) -> Config:
     """The small config with a narrow ResNet-50 that begins as the paper's: Caffe's, BGR."""
     runner_config.model.backbone = RESNET | dict(style="caffe")
-    runner_config.model.projection.in_channels = 128
+    runner_config.model.projection.in_channels = 256
     runner_config.model.data_preprocessor.update(frames_of(CAFFE))
     runner_config.train_cfg.max_epochs = 0  # as far as loading
     return runner_config
@@ -49,7 +49,7 @@ def resnet_weights(tmp_path: Path) -> tuple[str, dict[str, Tensor]]:
     """A file of torchvision's ResNet-50, but narrow, and its tensors by our names."""
     compat.import_mmpretrain()
     weights = MODELS.build(RESNET).state_dict()  # by the very names
-    torch.save(weights | {"fc.weight": torch.ones(1000, 128)}, tmp_path / "resnet50.pth")
+    torch.save(weights | {"fc.weight": torch.ones(1000, 256)}, tmp_path / "resnet50.pth")
     return str(tmp_path / "resnet50.pth"), {f"backbone.{name}": value for name, value in weights.items()}
 
 
@@ -139,7 +139,7 @@ def test_without_following_other_frames_are_refused(resnet_config: Config, resne
 
 
 def test_two_backbones_that_want_other_frames_are_refused(resnet_config: Config, resnet_weights: tuple, tmp_path: Path):
-    weights = {"projection.conv.weight": torch.ones(16, 128, 3, 3), **resnet_weights[1]}
+    weights = {"projection.conv.weight": torch.ones(16, 256, 3, 3), **resnet_weights[1]}
     torch.save({"state_dict": weights, "convention": CAFFE.to_dict()}, tmp_path / "caffe.pth")
     resnet_config.load_from = [str(tmp_path / "caffe.pth"), resnet_weights[0]]
     with pytest.raises(CheckpointError, match=r"caffe\.pth \(clipbert_mm's\) wants its frames as BGR .*has RGB"):

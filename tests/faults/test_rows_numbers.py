@@ -1,5 +1,6 @@
 """Right numbers: published counts, ties by their chance, the server's rules, texts that a model cannot tell apart or read."""
 
+import html
 import itertools
 import json
 import random
@@ -16,10 +17,11 @@ from mmengine.dataset import BaseDataset
 from transformers import PreTrainedTokenizerFast
 
 from clipbert_mm.apis import VideoSearch
+from clipbert_mm.apis.page.rendering import render_hits
 from clipbert_mm.datasets import CountDataset, MultipleChoiceDataset, OpenEndedDataset, RetrievalDataset, text_check
 from clipbert_mm.datasets.transforms import Tokenize
 from clipbert_mm.errors import AnnotationError, OptionError
-from clipbert_mm.evaluation import AnswerAccuracy, retrieval_metrics
+from clipbert_mm.evaluation import AnswerAccuracy, CountError, answers, retrieval_metrics
 from clipbert_mm.evaluation.vqa import normalise_answer, vqa_accuracy
 from clipbert_mm.structures import read_answers
 
@@ -98,6 +100,19 @@ def test_w6_answers_of_no_times_count_as_one(
         counts = [record["count"] for record in lines_of(tmp_path / "out" / "annotations" / f"count_{split}.jsonl")]
         assert counts == [1] * 5 + [1 + i % 4 for i in range(5, size)]
         assert f"{split} questions of count: 5 answers of 0 are lifted to 1, as in the publisher's code" in printed
+
+
+def test_w6_counts_that_rounding_cannot_give_are_said(monkeypatch: pytest.MonkeyPatch):
+    said: list[str] = []
+    monkeypatch.setattr(answers, "print_log", lambda text, **options: said.append(text))
+    metric = CountError(low=1, high=10)
+    metric.process(
+        {}, [dict(path="a.gif", broken=None, scores=torch.tensor([0.2, 3.4, 9.9]), counts=np.array([0, 3, 12]))]
+    )
+    assert metric.evaluate(1)["accuracy"] == pytest.approx(100 / 3)
+    assert [text[:92] for text in said] == [
+        "2 of 3 counts of the annotations are not in 1 to 10, so that rounding can never give them. S"
+    ]
 
 
 @pytest.mark.parametrize(("action", "count"), [(20_475, 26_843), (20_471, 26_839)])
@@ -253,6 +268,7 @@ def test_w11_words_of_a_query_that_the_model_does_not_know_are_named(search: Vid
         assert result.unknown_words == ("猫", "犬")
         assert result.to_dict()["unknown_words"] == ("猫", "犬")
         assert str(result).splitlines()[1] == warning
+    assert f"<p>{html.escape(warning)}</p>" in render_hits(found, search.gallery.entries, {})
     assert search.search("a red circle").unknown_words == ()
     assert "warning" not in str(search.search("a red circle"))
 
@@ -384,7 +400,7 @@ def test_e_a_byte_order_mark_is_no_part_of_a_file(tmp_path: Path):
         (b'{"yes": 0, "\\ud83d": 1}', r"got half a character \(an unpaired surrogate\) in '\\ud83d'"),
         (b'["yes"]', "expected a JSON object such as"),
         (b'{"yes": 0', r"got '\{\"yes\": 0' \(Expecting"),
-        (b"", r"got '' \(Expecting value\)"),
+        (b"", r"got nothing \(Expecting value\)"),
     ],
 )
 def test_e_damaged_vocabularies_are_named(tmp_path: Path, content: bytes, message: str):

@@ -29,9 +29,9 @@ def with_resnet(model_config: dict) -> Callable[..., nn.Module]:
 
     def build(frozen: Sequence[str] = (), **options) -> nn.Module:
         model_config["frozen"] = frozen
-        backbone = dict(type="mmpretrain.ResNet", depth=18, stem_channels=4, base_channels=4, strides=(1, 2, 2, 1))
+        backbone = dict(type="mmpretrain.ResNet", depth=18, stem_channels=8, base_channels=8, strides=(1, 2, 2, 1))
         model_config["backbone"] = backbone | options
-        model_config["projection"]["in_channels"] = 32
+        model_config["projection"]["in_channels"] = 64
         model = MODELS.build(model_config)
         model.init_weights()
         model = model.double()

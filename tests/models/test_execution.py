@@ -51,14 +51,14 @@ def build(model_config: dict) -> Callable[..., nn.Module]:
             config["backbone"] = dict(
                 type="mmpretrain.ResNet",
                 depth=18,
-                stem_channels=4,
-                base_channels=4,
+                stem_channels=8,
+                base_channels=8,
                 strides=(1, 2, 2, 1),
                 frozen_stages=1,
                 norm_cfg=dict(type="BN", requires_grad=False),
                 norm_eval=True,
             )
-            config["projection"]["in_channels"] = 32
+            config["projection"]["in_channels"] = 64
         config["head"].update(head or {})
         for part in ("encoder", "aggregator"):
             config[part].update(options.pop(part, {}))
@@ -247,8 +247,8 @@ def test_checkpointed_modules_replay_dropout(build: Callable, make_batch: Callab
 def test_batch_norms_that_follow_the_batch_are_refused(
     model_config: dict, make_batch: Callable, options: dict, words: str
 ):
-    model_config["backbone"] = dict(type="mmpretrain.ResNet", depth=18, base_channels=4, stem_channels=4)
-    model_config["projection"]["in_channels"] = 32
+    model_config["backbone"] = dict(type="mmpretrain.ResNet", depth=18, base_channels=8, stem_channels=8)
+    model_config["projection"]["in_channels"] = 64
     model = MODELS.build(model_config | options)
     with pytest.raises(ValueError, match=words):
         step(model, make_batch(size=64))

@@ -5,7 +5,7 @@ import os
 from collections.abc import Mapping, Sequence
 
 from clipbert_mm.apis.gallery import Entry
-from clipbert_mm.apis.results import AnswerResult, Hit, Moment, SearchResult
+from clipbert_mm.apis.results import AnswerResult, Hit, Moment, SearchResult, say_unknown
 from clipbert_mm.errors import printable
 
 WIDTH, HEIGHT, EDGE = 320, 64, 6
@@ -56,7 +56,7 @@ def render_hits(result: SearchResult, entries: Mapping[str, Entry], names: Mappi
     ]
     lost = f", {len(result.left_out)} could not be searched" if result.left_out else ""
     words = f"{len(result.hits)} of {result.searched} videos{lost} for “{escaped(result.text)}”"
-    return f'<p>{words}</p><ol class="hits">{"".join(items)}</ol>'
+    return f'<p>{words}</p>{_warning(result.unknown_words)}<ol class="hits">{"".join(items)}</ol>'
 
 
 def _render_hit(
@@ -100,6 +100,11 @@ def render_line(moments: Sequence[Moment], best: Moment | None, seconds: float |
     )
 
 
+def _warning(unknown_words: Sequence[str]) -> str:
+    """Render what words the model does not know; nothing where there are none."""
+    return "".join(f"<p>{escaped(line)}</p>" for line in say_unknown(unknown_words))
+
+
 def render_answers(result: AnswerResult, entry: Entry, names: Mapping[str, str]) -> str:
     """Render the answers to a question, with the video and the score line of the likeliest."""
     rows = "".join(
@@ -109,4 +114,4 @@ def render_answers(result: AnswerResult, entry: Entry, names: Mapping[str, str])
     )
     best = result.answers[0]
     hit = _render_hit(best.moments, best.moment, entry, f"“{best.text}” in {shown_name(result.path, names)}", 1, None)
-    return f'<table class="answers">{rows}</table><ol class="hits">{hit}</ol>'
+    return f'{_warning(result.unknown_words)}<table class="answers">{rows}</table><ol class="hits">{hit}</ol>'

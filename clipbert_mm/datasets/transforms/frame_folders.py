@@ -11,7 +11,7 @@ from mmcv.transforms import BaseTransform
 from clipbert_mm.datasets.transforms.images import decode_image
 from clipbert_mm.datasets.transforms.readers import VideoReader
 from clipbert_mm.datasets.transforms.storage import list_names, read_bytes
-from clipbert_mm.errors import BrokenMediaError, OptionError
+from clipbert_mm.errors import BrokenMediaError, OptionError, quoted
 from clipbert_mm.registry import TRANSFORMS
 
 FRAME_NAME = re.compile(r"(?P<prefix>\D*)(?P<number>\d+)(\.(jpg|jpeg|png|bmp|webp))?", re.IGNORECASE)
@@ -101,7 +101,7 @@ class OpenFrames(BaseTransform):
             fps = 0.0
         if not fps > 0:
             raise BrokenMediaError(
-                f"{path}/fps.txt", f"expected the frames a second, such as 25 or 30000/1001, got {text!r}"
+                f"{path}/fps.txt", f"expected the frames a second, such as 25 or 30000/1001, got {quoted(text)}"
             )
         return fps
 
