@@ -56,9 +56,12 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
     if args.amp is not None:
         use_amp_in_test(config, args.amp)
     if args.show_dir is not None:
-        if config.test_evaluator.get("type") != "RetrievalMetric":
-            raise OptionError(f"--show-dir draws retrieval, but {args.config} is tested by {config.test_evaluator}.")
-        config.test_evaluator.rankings_file = os.path.join(args.show_dir, "rankings.json")
+        found = config.test_evaluator if isinstance(config.test_evaluator, list) else [config.test_evaluator]
+        retrieval = [metric for metric in found if metric.get("type") == "RetrievalMetric"]
+        if not retrieval:
+            tested = ", ".join(str(metric.get("type")) for metric in found)
+            raise OptionError(f"--show-dir draws retrieval, but {args.config} is tested by {tested}.")
+        rankings = retrieval[0].rankings_file = os.path.join(args.show_dir, "rankings.json")
     runner = build_runner(config)
     if args.dump is not None:
         from mmengine.evaluator import DumpResults
@@ -67,7 +70,7 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
     metrics = runner.test()
     if args.show_dir is not None and runner.rank == 0:
         picture = Path(args.show_dir) / "retrieval.png"
-        draw_retrieval(config.test_evaluator.rankings_file, picture)
+        draw_retrieval(rankings, picture)
         runner.logger.info(f"drew {picture}")
     return metrics
 

@@ -77,6 +77,12 @@ class EpochBasedTrainLoop(_EpochBasedTrainLoop):
     ) -> None:
         self.dataloader: Any
         super().__init__(runner, dataloader, max_epochs, val_begin, val_interval, dynamic_intervals)
+        if len(self.dataloader) == 0:
+            raise OptionError(
+                f"The training set has {len(self.dataloader.dataset)} items, fewer than a batch of "
+                f"{self.dataloader.batch_size} in each of {runner.world_size} processes, and drop_last leaves such a batch out. "
+                "No step would be made. Lower batch_size of train_dataloader, or set its drop_last to False."
+            )
         wrapper = runner.optim_wrapper  # a config until training begins
         self.accumulation: int = (
             wrapper.get("accumulative_counts", 1)

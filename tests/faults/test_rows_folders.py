@@ -1,6 +1,7 @@
 """The rows of work folders: nothing that a run wrote is lost, mixed or left for good. Real processes, real kills."""
 
 import os
+import re
 import select
 import shutil
 import signal
@@ -11,13 +12,18 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 from faulty_runs import Run, write_config
+from mmengine.config import Config
+from mmengine.evaluator import BaseMetric
 from video_files import write_file
 
 from clipbert_mm.engine.config import load_config
+from clipbert_mm.engine.launch import build_runner
+from clipbert_mm.errors import OptionError
 from clipbert_mm.evaluation import read_rankings
-from clipbert_mm.registry import MODELS
+from clipbert_mm.registry import METRICS, MODELS
 from clipbert_mm.structures import locked
 
 
@@ -115,3 +121,68 @@ def test_m9_names_as_long_as_the_system_takes_are_encoded_and_longer_ones_told(t
     assert written == [f"{'a' * 247}.mp4", f"{'b' * 251}.mp4", f"{'c' * 251}.mp4"]
     assert ": its new name is too long: " in capsys.readouterr().out
     assert sorted(os.listdir(out)) == sorted([".reencoded.json", *written])
+
+
+def test_e_fewer_items_than_a_batch_are_told_at_the_start(runner_config: Config):
+    runner_config.train_dataloader.update(batch_size=25, drop_last=True)  # of 24 items
+    said = "^The training set has 24 items, fewer than a batch of 25 in each of 1 processes, and drop_last leaves such"
+    with pytest.raises(OptionError, match=said):
+        build_runner(runner_config).train()
+
+
+PACK = """
+import resource, runpy, sys
+resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000))
+sys.argv[0] = sys.argv.pop(1)
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+
+
+def test_e_a_full_disk_is_told_with_the_path_of_the_lmdb_and_packing_goes_on(
+    tmp_path: Path, root: Path, tool: Callable
+):
+    (tmp_path / "files").mkdir()
+    for i in range(30):
+        (tmp_path / "files" / f"{i}.bin").write_bytes(bytes([i]) * 10_000)
+    script = "tools/dataset_converters/pack_lmdb.py"
+    command = [sys.executable, "-c", PACK, root / script, tmp_path / "files", tmp_path / "out.lmdb"]
+    done = subprocess.run(
+        command, capture_output=True, text=True, check=False, env=os.environ | {"PYTHONPATH": str(root)}
+    )
+    assert done.returncode == 1
+    said = (
+        rf"error: {tmp_path}/out\.lmdb\.part cannot be written: mdb_\w+: [\w/ ]+\. [\d.]+ MB are free there\. Make room"
+    )
+    assert re.match(said, done.stderr), done.stderr
+    main = tool("dataset_converters/pack_lmdb.py").main
+    assert main([str(tmp_path / "files"), str(tmp_path / "out.lmdb")]) == 0
+    assert main([str(tmp_path / "files"), str(tmp_path / "out.lmdb"), "--check"]) == 0
+    assert not list(tmp_path.glob("**/.lock"))
+
+
+def test_e_a_list_of_metrics_is_tested_and_drawn(runner_config: Config, tmp_path: Path, tool: Callable):
+    runner_config.train_cfg.max_epochs = 1
+    runner_config.default_hooks.checkpoint.update(interval=1)
+    runner_config.test_evaluator = [dict(type="CountingMetric"), dict(type="RetrievalMetric")]
+    runner_config.dump(tmp_path / "config.py")
+    build_runner(runner_config).train()
+    checkpoint, shown = str(tmp_path / "work" / "epoch_1.pth"), tmp_path / "shown"
+    metrics = tool("test.py").main(
+        [str(tmp_path / "config.py"), checkpoint, "--work-dir", str(tmp_path / "test"), "--show-dir", str(shown)]
+    )
+    assert metrics["seen"] == 7
+    assert "t2v/R@1" in metrics
+    assert sorted(path.name for path in shown.iterdir()) == ["rankings.json", "rankings.npy", "retrieval.png"]
+
+
+@METRICS.register_module()
+class CountingMetric(BaseMetric):
+    """Counts what it is given."""
+
+    def process(self, data_batch: object, data_samples: list) -> None:
+        """Keep the samples."""
+        self.results.extend(data_samples)
+
+    def compute_metrics(self, results: list) -> dict[str, float]:
+        """Count them."""
+        return {"seen": float(len(results))}

@@ -3,6 +3,7 @@
 
 import argparse
 import os
+import shutil
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -15,6 +16,7 @@ from clipbert_mm.datasets.transforms.lmdb_reader import LmdbReader
 from clipbert_mm.datasets.transforms.storage import LONGEST_KEY, list_names
 from clipbert_mm.engine.errors import run_tool
 from clipbert_mm.errors import OptionError, StorageError, printable
+from clipbert_mm.structures import locked
 
 PAGE = 4096
 BATCH = 64 << 20
@@ -63,7 +65,22 @@ def read_ahead(paths: Sequence[Path], workers: int) -> Iterator[bytes]:
 
 
 def write(path: Path, files: dict[bytes, Path], workers: int) -> tuple[int, int]:
-    """Write what is not there yet, or has another size; returns how many files and bytes."""
+    """Write what is not there yet, or has another size; returns how many files and bytes.
+
+    Raises:
+        StorageError: If the LMDB cannot be written, on a full disk for example; what is in it stays.
+    """
+    try:
+        return _write(path, files, workers)
+    except lmdb.Error as error:
+        free = shutil.disk_usage(path).free / 1e6
+        raise StorageError(
+            f"{printable(str(path))} cannot be written: {error}. {free:.1f} MB are free there. Make room and run again: it "
+            "goes on where it was stopped."
+        ) from error
+
+
+def _write(path: Path, files: dict[bytes, Path], workers: int) -> tuple[int, int]:
     sizes = {key: file.stat().st_size for key, file in files.items()}
     with open_for_writing(path, list(sizes.values())) as environment:
         with environment.begin(buffers=True) as transaction:
@@ -125,7 +142,8 @@ def main(argv: list[str] | None = None) -> int:
     part = args.out.with_name(f"{args.out.name}.part")
     target = args.out if args.out.exists() else part
     target.mkdir(parents=True, exist_ok=True)
-    count, size = write(target, files, args.workers)
+    with locked(target):
+        count, size = write(target, files, args.workers)
     if target == part:
         part.rename(args.out)
     print(f"packed {count:,} files ({size / 1e9:.2f} GB), {len(files) - count:,} were there: {args.out}")
