@@ -9,14 +9,12 @@ import numpy as np
 
 from clipbert_mm.datasets.parallel import run_each
 from clipbert_mm.datasets.transforms.images import name_trouble
+from clipbert_mm.datasets.transforms.readers.source import Source, is_still
+from clipbert_mm.datasets.transforms.storage import as_file
 from clipbert_mm.errors import BrokenMediaError
 
 MEMORY = 2**30
 """Bytes of memory that the reading of one file may take."""
-IMAGE_FORMATS = ("image2", "ico")
-"""FFmpeg's names of formats of still images, beside those that end in "_pipe"."""
-IMAGE_BRANDS = ("avif", "heic", "heix", "mif1", "miaf")
-"""Brands by which an MP4 file says that it is a still image."""
 
 
 @dataclass(frozen=True)
@@ -101,10 +99,9 @@ def describe(job: tuple[str]) -> tuple[bool, str | None]:
     """
     (path,) = job
     try:
-        with av.open(path, metadata_errors="replace") as container:
+        with as_file(path) as name, Source(name) as source, source.container() as container:
             video = container.streams.best("video")
             codec = None if video is None or video.codec_context is None else video.codec_context.codec.canonical_name
-            name, brand = container.format.name, container.metadata.get("major_brand", "").strip()
-            return name.endswith("_pipe") or name in IMAGE_FORMATS or brand in IMAGE_BRANDS, codec
-    except av.error.FFmpegError as error:
+            return is_still(container), codec
+    except (av.error.FFmpegError, ValueError) as error:
         raise BrokenMediaError(path, f"not a video, or {name_trouble(error)}") from error

@@ -2,7 +2,7 @@
 
 import errno
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from fractions import Fraction
@@ -19,6 +19,12 @@ from av.video.reformatter import ColorRange, Colorspace, Interpolation
 from av.video.stream import VideoStream
 
 from clipbert_mm.datasets.transforms.images import name_trouble
+from clipbert_mm.datasets.transforms.readers.orientation import (
+    display_matrix,
+    swaps_sides,
+    turn_upright,
+    upright_filters,
+)
 from clipbert_mm.datasets.transforms.readers.pyav_reader import PyAVReader
 from clipbert_mm.datasets.transforms.storage import as_file
 from clipbert_mm.errors import BrokenMediaError, OptionError, printable
@@ -26,6 +32,8 @@ from clipbert_mm.structures import made_whole
 
 FINEST = 100_000
 """Parts of a second: the finest ticks in which times are written, and the largest denominator of a frame rate."""
+BLACK = (16, 128, 128)
+"""Values of the planes of a black picture."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,11 +124,12 @@ def _write(part: Path, reader: PyAVReader, frames: Iterator[VideoFrame], encodin
             if not count:
                 continue
             size = size or encoding.scale(frame.width, frame.height)
-            picture = _turn(_scale(frame, *size), frame.rotation // 90)
+            filters = upright_filters(display_matrix(frame))
+            picture = _turn(_scale(frame, *size), filters)
             if not written:
                 stream.width, stream.height = picture.width, picture.height
                 if ratio := reader.stream.sample_aspect_ratio:  # pixels that are not square stay so
-                    stream.sample_aspect_ratio = 1 / ratio if frame.rotation % 180 else ratio
+                    stream.sample_aspect_ratio = 1 / ratio if swaps_sides(filters) else ratio
             picture.pict_type, picture.time_base = PictureType.NONE, tick  # the encoder chooses its own key frames
             for _ in range(count):
                 picture.pts = ticks[written]
@@ -136,15 +145,15 @@ def _scale(frame: VideoFrame, width: int, height: int) -> VideoFrame:
     return frame.reformat(width, height, "yuv420p", interpolation=Interpolation.AREA, threads=1, **colors)
 
 
-def _turn(picture: VideoFrame, quarters: int) -> VideoFrame:
-    """Turn a YUV 4:2:0 picture of even sides by so many quarters against the clock."""
-    if not quarters:
+def _turn(picture: VideoFrame, filters: Sequence[str]) -> VideoFrame:
+    """Turn a YUV 4:2:0 picture of even sides upright, as filters of FFmpeg would."""
+    if not filters:
         return picture
     planes = [
         np.frombuffer(memoryview(plane), np.uint8).reshape(plane.height, plane.line_size)[:, : plane.width]
         for plane in picture.planes
     ]
-    turned = [np.rot90(plane, quarters) for plane in planes]
+    turned = [turn_upright(plane, filters, black) for plane, black in zip(planes, BLACK, strict=True)]
     stacked = np.concatenate([plane.ravel() for plane in turned]).reshape(-1, turned[0].shape[1])
     return VideoFrame.from_ndarray(stacked, format="yuv420p")
 

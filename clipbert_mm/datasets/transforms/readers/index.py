@@ -16,7 +16,7 @@ from av.video.stream import VideoStream
 
 from clipbert_mm.datasets.transforms.readers.base import VideoReader
 from clipbert_mm.datasets.transforms.readers.hidden import TINY, begins_afresh, shows_nothing
-from clipbert_mm.datasets.transforms.readers.source import CUT_SHORT, Source, read_packets
+from clipbert_mm.datasets.transforms.readers.source import CUT_SHORT, Source, is_still, read_packets
 from clipbert_mm.datasets.transforms.readers.timing import UNKNOWN_FPS, Timing, constant_rate, is_even, time_frames
 
 UNTIMELY = ("mpegts", "mpeg")
@@ -118,7 +118,7 @@ def index_frames(source: Source, container: InputContainer, stream: VideoStream)
         packets, untouched = _decode_doubtful(source, packets, container.format.name), False
     before = np.concatenate([[0], np.cumsum(~packets.hidden)])
     name = container.format.name
-    if before[-1] == 0 or (before[-1] == 1 and name.endswith(("_pipe", "image2"))):
+    if before[-1] == 0 or (before[-1] == 1 and is_still(container)):
         raise ValueError("a still image, no video" if before[-1] else "it shows no frame")
     timed = packets.pts is not None or listed
     timed = timed and (name != "avi" or not stream.codec_context.has_b_frames)

@@ -70,17 +70,25 @@ def is_plain(matrix: Sequence[int] | None) -> bool:
     return exact and upright_filters(matrix) in PLAIN
 
 
-def turn_upright(pixels: np.ndarray, filters: Sequence[str]) -> np.ndarray:
-    """Turn pixels, (H, W, 3) uint8, as filters would; a view where that is possible."""
+def swaps_sides(filters: Sequence[str]) -> bool:
+    """Whether the width of what filters give is the height of what they get."""
+    return any(name.startswith("transpose") for name in filters)
+
+
+def turn_upright(pixels: np.ndarray, filters: Sequence[str], black: int = 0) -> np.ndarray:
+    """Turn a picture, (H, W) or (H, W, C) uint8, as filters would; a view where that is possible.
+
+    Args:
+        pixels: The picture.
+        filters: Those of :func:`upright_filters`.
+        black: What stands behind a picture that is turned by no right angle.
+    """
     for name in filters:
-        pixels = (
-            TURNS[name](pixels) if name in TURNS else _rotate(pixels, float(name[len("rotate=") : -len("*PI/180")]))
-        )
+        if name in TURNS:
+            pixels = TURNS[name](pixels)
+        else:  # within its size
+            height, width = pixels.shape[:2]
+            degrees = float(name.removeprefix("rotate=").removesuffix("*PI/180"))
+            turn = cv2.getRotationMatrix2D(((width - 1) / 2, (height - 1) / 2), -degrees, 1.0)
+            pixels = cv2.warpAffine(np.ascontiguousarray(pixels), turn, (width, height), borderValue=[black] * 3)
     return pixels
-
-
-def _rotate(pixels: np.ndarray, degrees: float) -> np.ndarray:
-    """Turn a picture clockwise within its size, in front of black."""
-    height, width = pixels.shape[:2]
-    turn = cv2.getRotationMatrix2D(((width - 1) / 2, (height - 1) / 2), -degrees, 1.0)
-    return cv2.warpAffine(np.ascontiguousarray(pixels), turn, (width, height))

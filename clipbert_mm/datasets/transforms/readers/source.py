@@ -20,6 +20,10 @@ QUICK = {"skip_frame": "all", "analyzeduration": "1"}
 PEEKED = 24
 """Packets that are looked at to see whether frames are shown in another order than they are decoded in."""
 HAS_PROC = os.path.isdir("/proc/self/fd")
+IMAGE_FORMATS = ("image2", "ico")
+"""FFmpeg's names of formats of still images, beside those that end in "_pipe"."""
+IMAGE_BRANDS = ("avif", "heic", "heix", "mif1", "miaf")
+"""Brands by which an MP4 file says that it is a still image."""
 COVERS = Disposition.attached_pic | Disposition.timed_thumbnails | Disposition.still_image
 """Streams that are pictures of a file, and not its video."""
 
@@ -60,19 +64,24 @@ class Source:
         """
         try:
             if self.is_mp4:
-                container = self._open(**QUICK)
+                container = self.container(**QUICK)
                 stream = best_stream(container)
                 if _says_enough(container, stream):
                     return container, stream
                 container.close()
-            container = self._open()
+            container = self.container()
             stream = best_stream(container)
         except av.error.FFmpegError as error:
             raise ValueError(CUT_SHORT) from error
         check_size(stream)
         return container, stream
 
-    def _open(self, **options: str) -> InputContainer:
+    def container(self, **options: str) -> InputContainer:
+        """Open it with FFmpeg, as it is, with some options of formats and decoders.
+
+        Raises:
+            FFmpegError: If FFmpeg cannot open it.
+        """
         number = os.open(self.path, os.O_RDONLY)  # so that each container stands at a place of its own
         reads = {"fd": str(number), "protocol_whitelist": "fd"}
         options |= {"max_pixels": str(MAX_PIXELS)}
@@ -119,6 +128,12 @@ def best_stream(container: InputContainer) -> VideoStream:
 def _preference(stream: VideoStream) -> tuple[Any, ...]:
     default = bool(stream.disposition & Disposition.default)
     return stream.frames != 1, default, stream.codec_context.width * stream.codec_context.height, -stream.index
+
+
+def is_still(container: InputContainer) -> bool:
+    """Whether the format is one of still images, of which a file may still hold several, one behind the other."""
+    name, brand = container.format.name, container.metadata.get("major_brand", "").strip()
+    return name.endswith("_pipe") or name in IMAGE_FORMATS or brand in IMAGE_BRANDS
 
 
 def check_size(stream: VideoStream) -> None:
