@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from clipbert_mm.datasets.transforms.readers.base import VideoReader
-from clipbert_mm.datasets.transforms.readers.inspection import inspect, opening
+from clipbert_mm.datasets.transforms.readers.inspection import inspect, plain_error
 
 
 class DecordReader(VideoReader):
@@ -26,11 +26,13 @@ class DecordReader(VideoReader):
         found = inspect(name, look_for_leading=True)
         with found.source:
             found.check_stream("decord", found.videos == [found.stream])
-            with opening("decord"):
+            with plain_error("decord", "open"):
                 self.reader = decord.VideoReader(found.source.path, num_threads=num_threads)
             found.check("decord", len(self.reader))
         found.index.tell(self)
 
     def read(self, frame_inds: Sequence[int]) -> Iterator[tuple[int, np.ndarray]]:
         """Decode frames; see :meth:`VideoReader.read`."""
-        yield from zip(frame_inds, self.reader.get_batch(frame_inds).asnumpy(), strict=True)
+        with plain_error("decord", "decode"):
+            pictures = self.reader.get_batch(frame_inds).asnumpy()
+        yield from zip(frame_inds, pictures, strict=True)

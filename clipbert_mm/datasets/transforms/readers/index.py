@@ -21,6 +21,8 @@ from clipbert_mm.datasets.transforms.readers.timing import UNKNOWN_FPS, Timing, 
 
 UNTIMELY = ("mpegts", "mpeg")
 """Containers, by FFmpeg's names, in which libraries that seek by time end up elsewhere."""
+NO_TIMESTAMPS = 0x80
+"""FFmpeg's mark of formats that say no times, which are bare streams."""
 LONGEST_GAP = 10.0
 """Seconds from one frame to the next in such containers, as FFmpeg has it; more is a jump of the clock."""
 FEWEST_BYTES = 8
@@ -139,15 +141,20 @@ def index_frames(source: Source, container: InputContainer, stream: VideoStream)
         container=name,
         listed=listed,
         timed=timed,
-        odd=_name_oddity(name, timed, packets),
+        odd=_name_oddity(container, timed, packets) if not untouched else "",
         untouched=untouched,
         first=(packets.dts[0], packets.pos),
     )
 
 
-def _name_oddity(name: str, timed: bool, packets: Packets) -> str:
-    if name in UNTIMELY:
+def _name_oddity(container: InputContainer, timed: bool, packets: Packets) -> str:
+    """Say what misleads libraries that find frames by their times."""
+    name = container.format.name
+    if name in UNTIMELY or container.format.flags & NO_TIMESTAMPS:
         return name
+    known = [time for time in packets.dts if time is not None]
+    if (np.diff(known) < 0).any():
+        return f"{name}, whose times go back, as by an edit list of several parts"
     if not timed:
         return f"{name}, which does not say when its frames are shown"
     if packets.doubtful:
@@ -209,7 +216,7 @@ def _pass_over(container: InputContainer, stream: VideoStream) -> Packets:
         raise ValueError(CUT_SHORT) from error
     # In an AVI file, frames that are repeated have no packet, but count; by a frame or two, headers of whole files err.
     counted = stream.frames if name == "avi" else 0
-    if not rows or (dts[-1] or len(rows)) + 1 < 0.98 * counted - 2:
+    if not rows or (dts[-1] or 0) * (1 + 1 / len(rows)) < 0.98 * counted - 3:
         raise ValueError(CUT_SHORT)
     table = np.array(rows, np.int64)
     key = table[:, 0].astype(bool)

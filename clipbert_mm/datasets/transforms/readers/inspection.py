@@ -112,9 +112,9 @@ def inspect(name: str, *, look_for_leading: bool = False) -> Inspection:
 
 
 @contextmanager
-def opening(backend: str) -> Iterator[None]:
-    """Say in plain words that a library cannot open a file that PyAV can; each has exceptions and words of its own."""
+def plain_error(backend: str, doing: str) -> Iterator[None]:
+    """Say in plain words that a library cannot open or decode a file; each has exceptions and words of its own."""
     try:
         yield
     except Exception as error:
-        raise ValueError(f"{backend} cannot open it; use OpenVideo(backend='pyav') or 'opencv'") from error
+        raise ValueError(f"{backend} cannot {doing} it; use OpenVideo(backend='pyav') or 'opencv'") from error

@@ -69,8 +69,11 @@ class Source:
                 if _says_enough(container, stream):
                     return container, stream
                 container.close()
-            container = self.container()
+            container = self.container(max_pixels=str(MAX_PIXELS))
             stream = best_stream(container)
+            if not stream.codec_context.width:  # FFmpeg forgets a size that it may not decode
+                with self.container(**QUICK) as undecoded:
+                    check_size(best_stream(undecoded))
         except av.error.FFmpegError as error:
             raise ValueError(CUT_SHORT) from error
         check_size(stream)
@@ -84,7 +87,6 @@ class Source:
         """
         number = os.open(self.path, os.O_RDONLY)  # so that each container stands at a place of its own
         reads = {"fd": str(number), "protocol_whitelist": "fd"}
-        options |= {"max_pixels": str(MAX_PIXELS)}
         try:
             return av.open("fd:", options=options, container_options=reads, metadata_errors="replace")
         finally:
@@ -127,7 +129,9 @@ def best_stream(container: InputContainer) -> VideoStream:
 
 def _preference(stream: VideoStream) -> tuple[Any, ...]:
     default = bool(stream.disposition & Disposition.default)
-    return stream.frames != 1, default, stream.codec_context.width * stream.codec_context.height, -stream.index
+    # Where the file does not count its frames, FFmpeg has seen which stream has several.
+    several = stream.frames > 1 or (not stream.frames and stream is stream.container.streams.best("video"))
+    return several, default, stream.codec_context.width * stream.codec_context.height, -stream.index
 
 
 def is_still(container: InputContainer) -> bool:

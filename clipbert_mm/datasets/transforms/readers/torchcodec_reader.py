@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from clipbert_mm.datasets.transforms.readers.base import VideoReader
-from clipbert_mm.datasets.transforms.readers.inspection import inspect, opening
+from clipbert_mm.datasets.transforms.readers.inspection import inspect, plain_error
 
 
 class TorchCodecReader(VideoReader):
@@ -27,11 +27,13 @@ class TorchCodecReader(VideoReader):
         found = inspect(name)
         with found.source:
             options: dict[str, Any] = dict(stream_index=found.stream, num_ffmpeg_threads=num_threads, seek_mode="exact")
-            with opening("torchcodec"):
+            with plain_error("torchcodec", "open"):
                 self.reader = VideoDecoder(found.source.path, dimension_order="NHWC", **options)
             found.check("torchcodec", len(self.reader))
         found.index.tell(self)
 
     def read(self, frame_inds: Sequence[int]) -> Iterator[tuple[int, np.ndarray]]:
         """Decode frames; see :meth:`VideoReader.read`."""
-        yield from zip(frame_inds, self.reader.get_frames_at(list(frame_inds)).data.numpy(), strict=True)
+        with plain_error("torchcodec", "decode"):
+            pictures = self.reader.get_frames_at(list(frame_inds)).data.numpy()
+        yield from zip(frame_inds, pictures, strict=True)
