@@ -247,6 +247,8 @@ def test_torchcodec_without_ffmpeg_is_named(
     message = r"torchcodec cannot be used and needs the system's FFmpeg.*apt-get install ffmpeg"
     with pytest.raises(BackendError, match=rf"{message} \({reason}\)$"):
         OpenVideo(backend="torchcodec")
+    for name in [name for name in sys.modules if name.partition(".")[0] == "torchcodec"]:
+        del sys.modules[name]  # the stand-in
 
 
 def test_options_out_of_range_are_refused():
