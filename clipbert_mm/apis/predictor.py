@@ -8,17 +8,18 @@ import tempfile
 import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
 from mmengine.registry import DefaultScope
 from torch import Tensor
 
-from clipbert_mm.checkpoint import check_fit, read_contents, read_source
+from clipbert_mm.checkpoint import Source, build_model, check_fit, damaged_contents, load_weights, read_source
+from clipbert_mm.checkpoint.contents import contents_of
 from clipbert_mm.datasets.reading import Media, read_media, read_media_alone
 from clipbert_mm.engine.retrieval import PairScorer, encode_with_overview
-from clipbert_mm.errors import OptionError, quoted
+from clipbert_mm.errors import CheckpointError, OptionError, quoted
 from clipbert_mm.registry import MODELS, TRANSFORMS
 from clipbert_mm.structures import read_answers
 from clipbert_mm.structures.json_text import is_blank, is_whole
@@ -33,14 +34,16 @@ class Recipe:
     """How a model is built and fed.
 
     Args:
-        model: Config of the model.
+        model: Config of the model, to build it from.
         pipeline: Configs of the transforms of testing.
         answers: The answers in their places, where there is a vocabulary of them.
+        written: Config of the model as it was written down, with what its training started from.
     """
 
     model: dict[str, Any]
     pipeline: list[dict[str, Any]]
     answers: list[str] | None
+    written: dict[str, Any]
 
 
 class Predictor:
@@ -70,16 +73,23 @@ class Predictor:
         self._text_folder = tempfile.TemporaryDirectory(prefix="clipbert-text-")
         if is_config:
             recipe, self.weights = _recipe_of_config(self.source, weights)
+            source = read_source(self.weights)
+            with DefaultScope.overwrite_default_scope("clipbert_mm"):
+                model = MODELS.build(recipe.model)
+                self.media_steps, self.tokenize = _split(recipe.pipeline)
         else:
-            recipe, self.weights = _recipe_of_checkpoint(self.source, self._text_folder.name), self.source
+            self.weights = self.source
+            source = read_source(self.weights)
+            recipe = _recipe_of_checkpoint(source, self._text_folder.name)
+            model = build_model(recipe.model, source.tensors, self.source)
+            with damaged_contents(self.source), DefaultScope.overwrite_default_scope("clipbert_mm"):
+                self.media_steps, self.tokenize = _split(recipe.pipeline)
+                _check_agreement(model, self.tokenize, recipe.answers)
+        self.model = cast("ClipBert", model)
         self.answers = recipe.answers
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-        with DefaultScope.overwrite_default_scope("clipbert_mm"):
-            self.model: ClipBert = MODELS.build(recipe.model)
-            self.media_steps, self.tokenize = _split(recipe.pipeline)
-        source = read_source(self.weights)
         check_fit(self.model, [source], whole=True)
-        self.model.load_state_dict(source.tensors, strict=False)
+        load_weights(self.model, source.tensors, self.weights)
         self.model.requires_grad_(False).to(self.device).eval()
         self.scorer = PairScorer(self.model)
         self.identity = _digest(recipe, self.weights)
@@ -188,10 +198,30 @@ class Predictor:
         return alone.unflatten(0, clip_logits.shape[:3])
 
 
-def _recipe_of_checkpoint(path: str, text_folder: str) -> Recipe:
-    contents = read_contents(path)
-    contents.write_text_files(text_folder)
-    return Recipe(contents.model_config(text_folder), contents.pipeline(text_folder), contents.answers)
+def _recipe_of_checkpoint(source: Source, text_folder: str) -> Recipe:
+    contents = contents_of(source.rest, source.path)
+    with damaged_contents(source.path):
+        contents.write_text_files(text_folder)
+        model, pipeline = contents.model_config(text_folder), contents.pipeline(text_folder)
+        return Recipe(model, pipeline, contents.answers, contents.model)
+
+
+def _check_agreement(model: Any, tokenize: "Tokenize", answers: Sequence[str] | None) -> None:  # noqa: ANN401
+    """See that what a checkpoint carries beside its model goes with the model.
+
+    Raises:
+        CheckpointError: If it does not.
+    """
+    parts = ("data_preprocessor", "backbone", "projection", "temporal_fusion", "encoder", "head", "aggregator")
+    lacking = [name for name in parts if not hasattr(model, name)]
+    if lacking:
+        raise CheckpointError(f"its model, {type(model).__name__}, is no ClipBert: it has no {', '.join(lacking)}.")
+    longest, places = tokenize.max_length, model.encoder.max_text_length
+    if type(longest) is not int or not 3 <= longest <= places:
+        raise CheckpointError(f"its texts are of {quoted(longest)} word pieces, and its model takes {places}.")
+    expected = getattr(model.head, "num_answers", None)
+    if expected is not None and len(answers or ()) != expected:
+        raise CheckpointError(f"it has {len(answers or ())} answers, and the head of its model {expected}.")
 
 
 def _recipe_of_config(path: str, weights: str | os.PathLike | None) -> tuple[Recipe, str]:
@@ -208,7 +238,8 @@ def _recipe_of_config(path: str, weights: str | os.PathLike | None) -> tuple[Rec
     if dataset.get("answer_file"):
         places = read_answers(os.path.join(dataset.get("data_root", ""), dataset.answer_file))
         answers = sorted(places, key=places.__getitem__)
-    recipe = Recipe(config.model.to_dict(), [step.to_dict() for step in dataset.pipeline], answers)
+    model = config.model.to_dict()
+    recipe = Recipe(model, [step.to_dict() for step in dataset.pipeline], answers, model)
     return recipe, os.fspath(chosen)
 
 
@@ -227,7 +258,7 @@ def _split(pipeline: Sequence[dict[str, Any]]) -> tuple[list[Any], "Tokenize"]:
 def _digest(recipe: Recipe, weights: str) -> str:
     """Return what two predictors have in common whose visual tokens are the same."""
     steps = [step for step in recipe.pipeline if step["type"] not in ("Tokenize", "PackInputs")]
-    model = {name: recipe.model[name] for name in ("data_preprocessor", "backbone", "projection", "temporal_fusion")}
+    model = {name: recipe.written[name] for name in ("data_preprocessor", "backbone", "projection", "temporal_fusion")}
     digest = hashlib.sha256(json.dumps([steps, model], sort_keys=True, default=str).encode())
     if zipfile.is_zipfile(weights):  # its directory has a checksum of each tensor
         with zipfile.ZipFile(weights) as archive:

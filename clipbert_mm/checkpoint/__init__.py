@@ -1,9 +1,10 @@
 """Checkpoints: opening any safely, recognising them, converting names, checking that they fit; writing ours safely."""
 
 from clipbert_mm.checkpoint.archives import check_whole
+from clipbert_mm.checkpoint.building import build_model, damaged_contents
 from clipbert_mm.checkpoint.contents import Contents, read_contents
 from clipbert_mm.checkpoint.convention import Convention
-from clipbert_mm.checkpoint.fit import FitReport, check_fit
+from clipbert_mm.checkpoint.fit import FitReport, check_fit, load_weights
 from clipbert_mm.checkpoint.kinds import Source, read_source
 from clipbert_mm.checkpoint.official import convert_official_state_dict
 from clipbert_mm.checkpoint.reading import read_checkpoint
@@ -17,10 +18,13 @@ __all__ = [
     "Convention",
     "FitReport",
     "Source",
+    "build_model",
     "check_fit",
     "check_whole",
     "convert_official_state_dict",
+    "damaged_contents",
     "find_newest",
+    "load_weights",
     "read_checkpoint",
     "read_contents",
     "read_source",

@@ -38,7 +38,7 @@ class PlainArray(np.ndarray):
     """Stands for ``numpy.ndarray``: empty until it gets its state, which is checked. It is pickled as any other."""
 
     def __new__(cls, *arguments: Any) -> "PlainArray":  # noqa: ANN401, D102
-        return super().__new__(cls, (0,), np.uint8)  # whatever size a file asks for
+        raise pickle.UnpicklingError("ARRAY of a size without values")
 
     def __setstate__(self, state: tuple) -> None:
         _, shape, plain_type, fortran, data = state
@@ -56,7 +56,7 @@ class PlainArray(np.ndarray):
 
 def reconstruct(*arguments: Any) -> PlainArray:  # noqa: ANN401
     """Stand for numpy's ``_reconstruct``: an empty array, which is given its state next."""
-    return PlainArray()
+    return np.ndarray.__new__(PlainArray, (0,), np.uint8)
 
 
 def from_buffer(data: bytes, plain_type: PlainType, shape: tuple[int, ...], order: str, *more: Any) -> np.ndarray:  # noqa: ANN401

@@ -1,6 +1,5 @@
 """What a checkpoint carries beside weights, so that the file alone is enough to test it or to search with it."""
 
-import copy
 import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -8,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from clipbert_mm.checkpoint.reading import read_checkpoint
-from clipbert_mm.errors import CheckpointError, quoted
+from clipbert_mm.errors import CheckpointError, printable, quoted
 from clipbert_mm.structures import written_whole
+from clipbert_mm.trusted import TEXT_MODELS, check_model, check_pipeline, check_text_file
 
 KEY = "contents"
 """Under what it lies in a checkpoint."""
@@ -42,7 +42,8 @@ class Contents:
     Example:
         >>> contents = read_contents("work_dirs/retrieval/epoch_4.pth")  # doctest: +SKIP
         >>> folder = contents.write_text_files("gallery/text")  # doctest: +SKIP
-        >>> model = MODELS.build(contents.model_config(folder))  # doctest: +SKIP
+        >>> source = read_source("work_dirs/retrieval/epoch_4.pth")  # doctest: +SKIP
+        >>> model = build_model(contents.model_config(folder), source.tensors, source.path)  # doctest: +SKIP
         >>> pipeline = Compose(contents.pipeline(folder))  # doctest: +SKIP
     """
 
@@ -64,12 +65,14 @@ class Contents:
             The folder.
 
         Raises:
-            CheckpointError: If the training had no tokenizer.
+            CheckpointError: If the training had no tokenizer, or a file is none of a tokenizer.
         """
         if not self.text_files:
             raise CheckpointError("The checkpoint carries no tokenizer: its training tokenised nothing.")
         for name, text in self.text_files.items():
-            with written_whole(Path(folder) / os.path.basename(name)) as file:
+            check_text_file(name, text, "The checkpoint")
+        for name, text in self.text_files.items():
+            with written_whole(Path(folder) / name) as file:
                 file.write(text)
         return os.fspath(folder)
 
@@ -80,23 +83,41 @@ class Contents:
             text_folder: What :meth:`write_text_files` wrote.
 
         Raises:
-            CheckpointError: If the training had no pipeline.
+            CheckpointError: If the training had no pipeline, or it names what a file may not name.
         """
         for split in ("test", "val", "train"):
             if self.pipelines.get(split):
-                steps = copy.deepcopy(self.pipelines[split])
+                steps = [
+                    {key: value for key, value in step.items() if key != "train_on"} for step in self.pipelines[split]
+                ]
                 for step in steps:
                     if "tokenizer" in step:
                         step["tokenizer"] = text_folder
-                        step.pop("train_on", None)
-                return steps
+                return check_pipeline(steps, "The pipeline of the checkpoint")
         raise CheckpointError("The checkpoint carries no pipeline: its training had none.")
 
     def model_config(self, text_folder: str) -> dict[str, Any]:
-        """Return the config of the model; an architecture that was a folder or a name is read from ``text_folder``."""
-        model = copy.deepcopy(self.model)
-        if "config.json" in self.text_files:
-            model["encoder"]["architecture"] = text_folder
+        """Return the config of the model, without what its training started from.
+
+        Args:
+            text_folder: What :meth:`write_text_files` wrote; an architecture that was a folder or a name is read from there.
+
+        Raises:
+            CheckpointError: If it names what a file may not name.
+        """
+        encoder = self.model.get("encoder")
+        if not isinstance(encoder, Mapping):
+            raise CheckpointError(
+                f"The model of the checkpoint is damaged: expected a config with an encoder, got {quoted(self.model)}."
+            )
+        kind = text_folder if "config.json" in self.text_files else encoder.get("architecture", "bert")
+        if kind not in (text_folder, *TEXT_MODELS):
+            raise CheckpointError(
+                f"The model of the checkpoint is refused: it names {quoted(kind)} as the architecture of its encoder, and has "
+                f"no config.json of it. The types are {', '.join(TEXT_MODELS)}."
+            )
+        model = check_model({**self.model, "encoder": {**encoder, "architecture": ""}}, "The model of the checkpoint")
+        model["encoder"]["architecture"] = kind
         return model
 
 
@@ -107,12 +128,42 @@ def contents_of(checkpoint: Mapping[str, Any], path: str) -> Contents:
         CheckpointError: If it carries nothing of the kind.
     """
     saved = checkpoint.get(KEY)
-    if not isinstance(saved, Mapping):
+    if saved is None:
         raise CheckpointError(
             f"{path} does not say how its model is built: it is another library's, or was written before checkpoints "
             "carried that. Give its config beside it."
         )
+    if not isinstance(saved, Mapping):
+        raise _damaged(path, f"is a {type(saved).__name__}, not a dict")
+    for name in Contents.__dataclass_fields__:
+        if name not in saved:
+            raise _damaged(path, f"lacks '{name}'")
+        if not _is_right(name, saved[name]):
+            raise _damaged(path, f"has {quoted(saved[name])} as '{name}'")
     return Contents(**{name: saved[name] for name in Contents.__dataclass_fields__})
+
+
+def _damaged(path: str, how: str) -> CheckpointError:
+    return CheckpointError(
+        f"{printable(path)} is damaged: what it says of its model {how}. Take another copy, or give its config (.py) with the "
+        "checkpoint as weights."
+    )
+
+
+def _is_right(name: str, value: Any) -> bool:  # noqa: ANN401
+    """Whether a field of what was saved is of the kind that it is written as."""
+    if name == "model":
+        return isinstance(value, Mapping)
+    if name == "pipelines":
+        if not isinstance(value, Mapping) or not all(isinstance(own, (list, tuple)) for own in value.values()):
+            return False
+        steps = [step for own in value.values() for step in own]
+        return all(isinstance(step, Mapping) and isinstance(step.get("type"), str) for step in steps)
+    if name == "text_files":
+        return isinstance(value, Mapping) and all(isinstance(text, str) for text in value.values())
+    if name == "answers":
+        return value is None or (isinstance(value, (list, tuple)) and all(isinstance(each, str) for each in value))
+    return isinstance(value, str)
 
 
 def read_contents(path: str | os.PathLike) -> Contents:
@@ -153,7 +204,7 @@ def differences(saved: Contents, now: Contents) -> tuple[list[str], list[str]]:
     wrong = []
     head = str(now.model.get("head", {}).get("type")).rpartition(".")[2]
     if saved.task not in (now.task, head):  # heads that did not say a task were saved by their name
-        wrong.append(f"task: checkpoint {saved.task}, config {now.task}")
+        wrong.append(f"task: checkpoint {saved.task[:60]}, config {now.task}")
     if None not in (saved.answers, now.answers) and saved.answers != now.answers:
         place = next(
             (

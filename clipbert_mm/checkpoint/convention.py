@@ -35,8 +35,17 @@ class Convention:
 
     @classmethod
     def from_dict(cls, saved: Mapping[str, Any]) -> "Convention":
-        """Rebuild it from what :meth:`to_dict` gave."""
-        return cls(tuple(saved["mean"]), tuple(saved["std"]), bool(saved["to_bgr"]), saved["style"])
+        """Rebuild it from what :meth:`to_dict` gave.
+
+        Raises:
+            ValueError: If it is something else.
+        """
+        mean, std = (tuple(float(value) for value in saved[name]) for name in ("mean", "std"))
+        if len(mean) != 3 or len(std) != 3 or not np.isfinite([*mean, *std]).all() or 0 in std:
+            raise ValueError(f"mean {mean} and std {std} are expected to be of three channels")
+        if saved["style"] not in (None, "caffe", "pytorch"):
+            raise ValueError(f"style {saved['style']!r}")
+        return cls(mean, std, bool(saved["to_bgr"]), saved["style"])
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values, for a checkpoint."""

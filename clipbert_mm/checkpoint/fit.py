@@ -6,10 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from clipbert_mm.checkpoint.kinds import Source
-from clipbert_mm.checkpoint.reading import CheckpointError
+from clipbert_mm.errors import CheckpointError, printable, quoted
 
 
 @dataclass(frozen=True)
@@ -102,7 +103,66 @@ def check_fit(
         _check_shares(report, source, own, min_share, fresh)
     if not report.loaded:
         raise CheckpointError(f"Nothing in the checkpoint fits the model.\n{report}")
+    for source in sources:
+        _check_use(report, source, own, fresh)
     return report
+
+
+def _check_use(report: FitReport, source: Source, own: Mapping[str, Tensor], fresh: Sequence[str]) -> None:
+    """See that the model has a use for most of a checkpoint: else its names are others than they are taken for.
+
+    Raises:
+        CheckpointError: If it has not.
+    """
+    given = [name for name in _counted(source.tensors) if not within(name, fresh)]
+    used = sum(name in own for name in given)
+    if used < LEAST_USED * len(given):
+        first = next(name for name in given if name not in own)
+        raise CheckpointError(
+            f"The model takes {used} of the {len(given)} tensors of {printable(source.path)} ({source.title}), and not "
+            f"{quoted(first)}: the file is of another model, or its names begin with a word of a wrapper that is not known. "
+            f"Rename them, or save the part that is wanted alone.\n{report}"
+        )
+
+
+def load_weights(model: nn.Module, tensors: Mapping[str, Tensor], path: str, *, strict: bool = False) -> None:
+    """Copy weights into a model that they fit, once they are seen to be numbers.
+
+    Args:
+        model: The model.
+        tensors: The weights by the model's names.
+        path: Where they come from.
+        strict: Whether the names have to be the model's exactly.
+
+    Raises:
+        CheckpointError: If some are NaN or infinite, or do not fit.
+    """
+    taken = model.state_dict().keys() & tensors.keys()
+    wrong = not_finite({name: tensor for name, tensor in tensors.items() if name in taken})
+    if wrong:
+        raise CheckpointError(
+            f"{printable(path)} is refused: {len(wrong)} of the {len(taken)} tensors that the model takes from it are NaN or "
+            f"infinite, the first is {quoted(wrong[0])}. Its training failed before it was written; take an earlier one."
+        )
+    try:
+        model.load_state_dict(tensors, strict=strict)
+    except RuntimeError as error:
+        raise CheckpointError(
+            f"{printable(path)} does not fit the model: {quoted(str(error))}. Use the config that it was trained with."
+        ) from error
+
+
+def not_finite(tensors: Mapping[str, Tensor]) -> list[str]:
+    """Name the tensors with a NaN or an infinite value in them."""
+    return [name for name, tensor in tensors.items() if tensor.is_floating_point() and not _is_finite(tensor)]
+
+
+def _is_finite(tensor: Tensor) -> bool:
+    """Look at each value once, without a copy of the size of the tensor."""
+    if tensor.numel() == 0:
+        return True
+    values = tensor.float() if tensor.itemsize == 1 else tensor  # the 8-bit types know no minimum
+    return bool(torch.stack(torch.aminmax(values)).isfinite().all())
 
 
 def _check_sizes(
@@ -162,6 +222,10 @@ def _check_shares(
         )
 
 
+LONGEST_LIST = 400
+"""Letters of the names in a list of modules."""
+LEAST_USED = 0.5
+"""Smallest share of the tensors of a file that a model has to have."""
 DEPTHS = ("blocks of the backbone's stages", "layers of the encoder", "attention heads of the encoder")
 """Facts that have to agree even where every tensor fits."""
 BLOCK = re.compile(r"backbone\.(?:timm_model\.)?(?:layers?|stages)[._]?(\d+)\.(?:blocks\.)?(\d+)\.")
@@ -205,7 +269,7 @@ def _facts(tensors: Mapping[str, Tensor], attention_heads: int | None = None) ->
         ("answers of the head", r"head\.classifier\.(2\.)?weight", 0),
     ):
         found = [tensor for name, tensor in tensors.items() if re.fullmatch(pattern, name)]
-        if found:
+        if found and found[0].ndim > axis:
             facts[title] = found[0].shape[axis]
     return facts
 
@@ -241,4 +305,5 @@ def _listed(names: Sequence[str], among: Sequence[str]) -> str:
         for name in names
     )
     more = f" and {len(modules) - 8} more" if len(modules) > 8 else ""
-    return f": {', '.join(list(modules)[:8])}{more}" if modules else ""
+    listed = ", ".join(list(modules)[:8])
+    return f": {listed[:LONGEST_LIST]}{'...' * (len(listed) > LONGEST_LIST)}{more}" if modules else ""

@@ -10,8 +10,10 @@ from torch import Tensor
 
 from clipbert_mm.checkpoint.convention import CAFFE, PYTORCH, Convention
 from clipbert_mm.checkpoint.official import convert_official_state_dict
-from clipbert_mm.checkpoint.reading import CheckpointError, read_checkpoint
+from clipbert_mm.checkpoint.reading import read_checkpoint
+from clipbert_mm.errors import CheckpointError, printable, quoted
 
+MOST_HEADS = 10_000
 Tensors = Mapping[str, Tensor]
 
 
@@ -68,15 +70,30 @@ def read_source(path: str, map_location: str | torch.device = "cpu", *, mmap: bo
     kind = recognise(tensors)
     if kind is None:
         raise CheckpointError(
-            f"{path} holds tensors such as {', '.join(list(tensors)[:3])}, by which it is none of: "
+            f"{printable(path)} holds tensors such as {', '.join(name[:60] for name in list(tensors)[:3])}, by which it is "
+            "none of: "
             f"{'; '.join(known.title for known in KINDS)}. Rename them to the model's, or take another file."
         )
     converted = kind.convert(tensors)
-    convention = Convention.from_dict(rest["convention"]) if rest.get("convention") else kind.convention
+    convention = kind.convention if rest.get("convention") is None else _convention(rest["convention"], path)
+    heads = rest.get("attention_heads")
+    if heads is not None and (type(heads) is not int or not 0 < heads <= MOST_HEADS):
+        raise CheckpointError(
+            f"{printable(path)} is damaged: its number of attention heads is {quoted(heads)}. Take another copy."
+        )
     if rest.get("__author__") == "torchvision":  # detectron2's tool converts its names alone
         convention = PYTORCH
     parts = tuple(part for part in kind.parts if any(name.startswith(f"{part}.") for name in converted))
     return Source(path, kind.title, parts, convention, converted, rest)
+
+
+def _convention(saved: Any, path: str) -> Convention:  # noqa: ANN401
+    try:
+        return Convention.from_dict(saved)
+    except (KeyError, TypeError, ValueError) as error:
+        raise CheckpointError(
+            f"{printable(path)} is damaged: how its frames come in is {quoted(saved)}. Take another copy."
+        ) from error
 
 
 def recognise(names: Iterable[str]) -> Kind | None:
@@ -175,6 +192,7 @@ KINDS = (
         TEXT,
         _from_transformers,
         None,
+        r"\.(encoder\.(bert|visual_embedding)|projection|transformer\.bert|cnn\.feature)\.",  # a ClipBert within another model
     ),
 )
 """The kinds that are known, the first that a name belongs to counts."""

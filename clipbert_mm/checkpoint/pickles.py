@@ -225,6 +225,13 @@ class Nothing:
         pass
 
 
+class OnlyNamed(Nothing):
+    """Stands for ``torch.Tensor``, which files name as a type; made of a size, it would reserve memory."""
+
+    def __new__(cls, *arguments: Any) -> "OnlyNamed":  # noqa: ANN401, D102
+        raise pickle.UnpicklingError("a tensor of a size without values")
+
+
 class Inspector(BoundedUnpickler):
     """Goes through a pickle of torch.save and makes nothing of it.
 
@@ -238,6 +245,7 @@ class Inspector(BoundedUnpickler):
         f"torch.{'storage.' * (name == 'UntypedStorage')}{name}": type(name, (Nothing,), {"size": size})
         for name, size in STORAGES.items()
     }
+    names["torch.Tensor"] = OnlyNamed
 
     def __init__(self, reader: Reader, check_storage: Callable[[str, int], None]) -> None:
         super().__init__(reader)

@@ -33,6 +33,8 @@ ANYWHERE = ("_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module")
 """What torch.compile, FSDP and activation checkpointing put into names, wherever a module was wrapped."""
 IN_FRONT = ("module", "model", "_forward_module", "ema_model", "ema", "shadow", "network", "net")
 """What DataParallel, Lightning, DeepSpeed and the usual averages put before all names."""
+LONGEST_NAME = 300
+"""Letters of the name of a tensor."""
 DEEPEST = 100
 """Most containers within one another."""
 LARGEST_SETTINGS = 2**20
@@ -243,13 +245,15 @@ def without_wrappers(tensors: Mapping[str, Tensor], path: str) -> dict[str, Tens
     """Take what wrappers of a model put into the names of its tensors off them, in any order and as often as it is there.
 
     Raises:
-        CheckpointError: If two tensors have the same name then: the file holds several models.
+        CheckpointError: If two tensors have the same name then: the file holds several models; or a name is none.
 
     >>> list(without_wrappers({"_orig_mod.module.model.a.weight": torch.ones(1)}, "a.pth"))
     ['a.weight']
     """
     first: dict[str, str] = {}
     for name in tensors:
+        if len(name) > LONGEST_NAME or not name.isprintable():
+            raise CheckpointError(f"{_name(path)} is damaged: it holds a tensor of the name {quoted(name)}.")
         parts = [part for part in name.split(".") if part not in ANYWHERE]
         while len(parts) > 1 and parts[0] in IN_FRONT:
             parts = parts[1:]

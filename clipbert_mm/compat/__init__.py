@@ -7,6 +7,7 @@ have a file of their own, for what they inherit from takes seconds to import.
 import os
 import re
 import warnings
+from contextlib import suppress
 from datetime import timedelta
 from typing import Any
 
@@ -15,7 +16,7 @@ import torch
 from mmengine.logging import HistoryBuffer
 
 from clipbert_mm.checkpoint.arrays import STAND_INS
-from clipbert_mm.errors import OptionError
+from clipbert_mm.errors import CheckpointError, OptionError, printable, quoted
 
 
 def _history_statistic(owner: type, name: str) -> object:
@@ -149,18 +150,41 @@ def first_host(node_list: str) -> str:
 
 
 def load_tokenizer(path_or_name: str) -> Any:  # noqa: ANN401
-    """Load a Hugging Face tokenizer from a folder or by name.
+    """Load a Hugging Face tokenizer from a folder or by name; code that comes with it is never run.
 
     For transformers 5.0 to 5.23, whose ``BertTokenizerFast(vocab_file=...)`` maps every word to [UNK] in silence: a folder
     with a vocab.txt and no word of how to use it is given by position.
+
+    Raises:
+        CheckpointError: If it names what a file may not name, or is damaged.
+        OSError: If there is none.
     """
-    from transformers import AutoTokenizer, BertTokenizerFast
+    from transformers import AutoTokenizer, BertTokenizerFast, PreTrainedConfig
+    from transformers.models.auto.tokenization_auto import get_tokenizer_config
+
+    from clipbert_mm import trusted
 
     vocab = os.path.join(path_or_name, "vocab.txt")
     described = ("tokenizer.json", "tokenizer_config.json")
-    if os.path.isfile(vocab) and not any(os.path.isfile(os.path.join(path_or_name, name)) for name in described):
-        return BertTokenizerFast(vocab)
-    return AutoTokenizer.from_pretrained(path_or_name)
+    try:
+        model_settings: dict[str, Any] = {}
+        with suppress(OSError):  # not every tokenizer lies beside a model
+            model_settings = PreTrainedConfig.get_config_dict(path_or_name)[0]
+        trusted.check_tokenizer(path_or_name, get_tokenizer_config(path_or_name), model_settings)
+        if os.path.isfile(vocab) and not any(os.path.isfile(os.path.join(path_or_name, name)) for name in described):
+            return BertTokenizerFast(vocab)
+        return AutoTokenizer.from_pretrained(path_or_name, trust_remote_code=False)
+    except BaseException as error:  # transformers, tokenizers and its Rust each fail in a way of their own
+        if isinstance(error, CheckpointError) or not (
+            isinstance(error, Exception) or type(error).__name__ == "PanicException"
+        ):
+            raise
+        if not os.path.isdir(path_or_name):
+            raise FileNotFoundError(f"There is no tokenizer {printable(path_or_name)}: {quoted(str(error))}") from error
+        raise CheckpointError(
+            f"The tokenizer {printable(path_or_name)} cannot be loaded, so it is damaged, or no tokenizer: "
+            f"{quoted(str(error))}. Take another copy."
+        ) from error
 
 
 def count_attention(inputs: list, outputs: list) -> float:

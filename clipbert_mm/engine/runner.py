@@ -15,8 +15,9 @@ from mmengine.runner.checkpoint import weights_to_cpu
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from clipbert_mm.checkpoint import find_newest, read_source, write_checkpoint
+from clipbert_mm.checkpoint import find_newest, load_weights, read_source, write_checkpoint
 from clipbert_mm.checkpoint.archives import first_line
+from clipbert_mm.checkpoint.fit import not_finite
 from clipbert_mm.checkpoint.training_state import training_state
 from clipbert_mm.engine.folders import locked_for_all
 from clipbert_mm.engine.hooks.saving import checkpoint_folders
@@ -154,7 +155,7 @@ class ClipBertRunner(Runner):
         checkpoint = {**rest, "state_dict": tensors, "sources": sources}
         self.call_hook("after_load_checkpoint", checkpoint=checkpoint)
         model = self.model.module if is_model_wrapper(self.model) else self.model
-        model.load_state_dict(checkpoint["state_dict"], strict=strict)
+        load_weights(model, checkpoint["state_dict"], ", ".join(paths), strict=strict)
         if self._resume:
             self.resumed = dict(meta=rest["meta"], ranks=rest["ranks"])
         self._has_loaded = True
@@ -224,7 +225,7 @@ class ClipBertRunner(Runner):
 
     def _check_finite(self, tensors: dict[str, Tensor], filename: str) -> None:
         """See that weights are worth keeping: a gradient without a number ruins them a step before the loss shows it."""
-        broken = [name for name, value in tensors.items() if value.is_floating_point() and not value.isfinite().all()]
+        broken = not_finite(tensors)
         if broken:
             raise CheckpointError(
                 f"{filename} is not written: {len(broken)} of the {len(tensors)} tensors of the model are not finite, the "

@@ -12,7 +12,7 @@ from mmengine.config import Config
 from mmengine.dataset import Compose
 from transformers import BertConfig
 
-from clipbert_mm.checkpoint import CheckpointError, read_contents, read_source
+from clipbert_mm.checkpoint import CheckpointError, Contents, read_contents, read_source
 from clipbert_mm.checkpoint.contents import contents_of, differences
 from clipbert_mm.datasets.transforms import collate_items
 from clipbert_mm.engine.launch import build_runner
@@ -92,12 +92,14 @@ def test_files_of_others_carry_nothing(tmp_path: Path):
         read_contents(tmp_path / "a.pth")
 
 
-def test_names_of_files_lead_nowhere_else(trained: str, tmp_path: Path):
-    contents = read_contents(trained)
-    contents.text_files["../outside.txt"] = "from a forged checkpoint"
-    contents.write_text_files(tmp_path / "a" / "text")
-    assert (tmp_path / "a" / "text" / "outside.txt").is_file()
-    assert not (tmp_path / "a" / "outside.txt").exists()
+@pytest.mark.parametrize(
+    "name", ["../outside.txt", "/outside.txt", "a/b.json", ".hidden.json", "tokenizer.py", "x" * 200]
+)
+def test_names_of_files_lead_nowhere_else(name: str, tmp_path: Path):
+    contents = Contents("1", "retrieval", {}, {}, {"vocab.txt": "[UNK]", name: "from a forged checkpoint"}, None)
+    with pytest.raises(CheckpointError, match="is refused: it has a file of its tokenizer named"):
+        contents.write_text_files(tmp_path / "text")
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.fixture

@@ -60,7 +60,8 @@ def get_tokenizer(path_or_name: str, train_on: tuple[str, ...] = (), vocab_size:
         vocab_size: Most word pieces of a trained vocabulary.
 
     Raises:
-        OptionError: If there is no such tokenizer, it cannot be read, or it puts no [CLS] and [SEP] around a text.
+        OptionError: If there is no such tokenizer, or it puts no [CLS] and [SEP] around a text.
+        CheckpointError: If it is damaged, or names code.
         AnnotationError: If a file of ``train_on`` cannot be used.
     """
     if train_on and not os.path.isdir(path_or_name):
@@ -70,11 +71,7 @@ def get_tokenizer(path_or_name: str, train_on: tuple[str, ...] = (), vocab_size:
         train_wordpiece(texts, path_or_name, vocab_size)
     try:
         tokenizer = compat.load_tokenizer(path_or_name)
-    except Exception as error:  # the library raises what its parts do
-        if os.path.isdir(path_or_name):
-            raise OptionError(
-                f"The tokenizer in the folder '{path_or_name}' cannot be read: {quoted(str(error))}."
-            ) from error
+    except OSError as error:
         raise OptionError(
             f"There is no tokenizer at '{path_or_name}': no such folder, and Hugging Face gave none of that name. Put a "
             "tokenizer folder there, or set `train_on` of Tokenize to files of captions or questions to train one on."

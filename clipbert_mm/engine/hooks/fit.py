@@ -120,8 +120,8 @@ class CheckpointFitHook(Hook):
             trained_with = source.rest.get("vocabulary")
             if None not in (trained_with, now) and trained_with != now:
                 raise CheckpointError(
-                    f"The checkpoint {source.path} was trained with another vocabulary (digest {trained_with}) than the data's "
-                    f"tokenizer has ({now}). Set `tokenizer` of Tokenize to the folder of the training."
+                    f"The checkpoint {source.path} was trained with another vocabulary (digest {str(trained_with)[:60]}) than "
+                    f"the data's tokenizer has ({now}). Set `tokenizer` of Tokenize to the folder of the training."
                 )
             wanted = source.convention if foreign_model(runner.cfg) is None else None
             if wanted is not None and not wanted.agrees(Convention.of_model(model)):

@@ -1,15 +1,21 @@
 """Cross-modal fusion: BERT over the tokens of a text followed by those of a clip (Section 3, Figure 2 of the paper)."""
 
+from contextlib import nullcontext
 from typing import Any
 
 import torch
 from mmengine.model import BaseModule
 from torch import Tensor, nn
-from transformers import CONFIG_MAPPING, AutoConfig, AutoModel
+from transformers import CONFIG_MAPPING, AutoConfig, AutoModel, PreTrainedConfig
 from transformers.models.bert.modeling_bert import BertPooler
 
-from clipbert_mm.errors import OptionError
+from clipbert_mm.checkpoint.building import Bounded
+from clipbert_mm.errors import CheckpointError, OptionError, printable, quoted
 from clipbert_mm.registry import MODELS
+from clipbert_mm.trusted import check_text_model
+
+MOST_BYTES, MOST_OPERATIONS = 2**36, 50_000
+"""Bounds for building a model of the sizes that a folder of Hugging Face's asks for; a BERT-large takes 2**31 and 2,000."""
 
 
 class VisualEmbedding(nn.Module):
@@ -74,6 +80,7 @@ def build_text_model(architecture: str, sizes: dict[str, Any]) -> Any:  # noqa: 
 
     Raises:
         OptionError: If there is no such architecture, or it is not embeddings followed by an encoder, as BERT is.
+        CheckpointError: If the folder or name says that it is of another kind, or needs code of its own.
     """
     if architecture in CONFIG_MAPPING:
         try:
@@ -82,14 +89,25 @@ def build_text_model(architecture: str, sizes: dict[str, Any]) -> Any:  # noqa: 
             raise OptionError(f"JointEncoder cannot use '{architecture}' of the sizes {sizes}: {error}") from error
     else:
         try:
-            config = AutoConfig.from_pretrained(architecture)
+            settings, _ = PreTrainedConfig.get_config_dict(architecture)
+            if not settings.keys() - {"_commit_hash"}:
+                raise FileNotFoundError(architecture)
+            check_text_model(settings, f"The architecture {printable(architecture)}")
+            config = AutoConfig.from_pretrained(architecture, trust_remote_code=False)
+        except CheckpointError:
+            raise
         except (OSError, ValueError) as error:
             raise OptionError(
                 f"There is no architecture '{architecture}': no model type of transformers, no folder with a config.json, and "
                 "Hugging Face gave none of that name. Give a type such as 'bert' with its sizes, or a folder."
             ) from error
+        except Exception as error:  # transformers checks each setting in a way of its own
+            raise CheckpointError(
+                f"The config.json of the architecture {printable(architecture)} is damaged: {quoted(str(error))}."
+            ) from error
         config.update(sizes)
-    model = _from_config(config)
+    with nullcontext() if architecture in CONFIG_MAPPING else Bounded(MOST_BYTES, MOST_OPERATIONS):
+        model = _from_config(config)
     places = getattr(getattr(model, "embeddings", None), "position_embeddings", None)
     padding = getattr(places, "padding_idx", None)
     if "max_position_embeddings" in sizes and padding is not None:
@@ -117,9 +135,9 @@ def _from_config(config: Any) -> Any:  # noqa: ANN401
         try:
             # A config may ask for half precision; mixed precision is the optimiser wrapper's to choose.
             return AutoModel.from_config(config, attn_implementation=attention).float()
-        except (AssertionError, ValueError) as error:
+        except Exception as error:  # settings may come from a file, and each architecture fails in a way of its own
             reason = error
-    raise OptionError(f"JointEncoder cannot use '{config.model_type}': {reason}") from reason
+    raise OptionError(f"JointEncoder cannot use '{config.model_type}': {quoted(str(reason))}") from reason
 
 
 @MODELS.register_module()

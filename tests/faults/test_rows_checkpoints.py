@@ -1,0 +1,607 @@
+"""Rows S3, S4, S8, W1, W2, W4: a checkpoint from elsewhere runs nothing, takes no more than its size, is right or refused."""
+
+import builtins
+import copy
+import json
+import os
+import pickle
+import resource
+import struct
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from mmengine.config import Config
+from safetensors.torch import save_file
+
+from clipbert_mm.apis.predictor import Predictor
+from clipbert_mm.checkpoint import (
+    CheckpointError,
+    Contents,
+    check_fit,
+    load_weights,
+    read_checkpoint,
+    read_contents,
+    read_source,
+)
+from clipbert_mm.checkpoint.building import build_model
+from clipbert_mm.checkpoint.contents import KEY
+from clipbert_mm.checkpoint.training_state import training_state
+from clipbert_mm.engine.launch import build_runner
+from clipbert_mm.registry import MODELS, TRANSFORMS
+from clipbert_mm.trusted import check_model, check_pipeline
+
+
+@pytest.fixture(scope="module")
+def model_settings() -> dict[str, Any]:
+    """The config of a model of about 10,000 parameters."""
+    return dict(
+        type="ClipBert",
+        data_preprocessor=dict(type="VideoTextPreprocessor", mean=[120.0] * 3, std=[60.0] * 3, vocab_size=200),
+        backbone=dict(type="TinyBackbone"),
+        projection=dict(type="GridProjection", in_channels=8, out_channels=16),
+        temporal_fusion=dict(type="MeanFusion"),
+        encoder=dict(
+            type="JointEncoder",
+            vocab_size=200,
+            hidden_size=16,
+            num_layers=2,
+            num_heads=2,
+            intermediate_size=32,
+            max_text_length=40,
+            dropout=0.0,
+            grid_size=8,
+        ),
+        head=dict(type="MatchingHead", in_channels=16, hidden_channels=32, dropout=0.0),
+        aggregator=dict(type="LogSumExpAggregator"),
+    )
+
+
+@pytest.fixture
+def checkpoint(model_settings: dict[str, Any], tokenizer: str) -> dict[str, Any]:
+    """What a training of such a model writes, as far as a search reads it."""
+    pipeline = [
+        dict(type="OpenVideo"),
+        dict(type="SampleClips", num_clips=3, num_frames=2, mode="uniform"),
+        dict(type="DecodeClips"),
+        dict(type="ResizePad", size=32),
+        dict(type="Tokenize", tokenizer="gone", max_length=40),
+        dict(type="PackInputs"),
+    ]
+    files = {path.name: path.read_text() for path in sorted(Path(tokenizer).iterdir())}
+    contents = Contents("1", "retrieval", copy.deepcopy(model_settings), {"test": pipeline}, files, None)
+    return {"state_dict": MODELS.build(copy.deepcopy(model_settings)).state_dict(), KEY: contents.to_dict()}
+
+
+@pytest.fixture
+def save(tmp_path: Path) -> Callable[..., str]:
+    """Write a checkpoint and return its path."""
+
+    def write(content: Any, name: str = "a.pth") -> str:
+        torch.save(content, tmp_path / name)
+        return str(tmp_path / name)
+
+    return write
+
+
+# --- S3 --------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("where", ["pipeline", "model", "preprocessor", "inside", "initialisation"])
+def test_s3_a_type_runs_no_command(checkpoint: dict[str, Any], save: Callable, tmp_path: Path, where: str):
+    marker = tmp_path / "it-ran"
+    evil = dict(type="os.system", command=f"touch {marker}")
+    contents = checkpoint[KEY]
+    if where == "pipeline":
+        contents["pipelines"]["test"].insert(0, evil)
+    elif where == "inside":
+        contents["model"]["backbone"] = dict(type="mmpretrain.ResNet", depth=18, norm_cfg=evil)
+    elif where == "initialisation":
+        contents["model"]["backbone"]["init_cfg"] = evil
+    else:
+        contents["model"][{"model": "backbone", "preprocessor": "data_preprocessor"}[where]] = evil
+    path = save(checkpoint)
+    if where == "initialisation":  # nobody reads where a trained model started from
+        Predictor(path)
+    else:
+        with pytest.raises(
+            CheckpointError, match=r"a\.pth.* is refused: it names 'os\.system' as a type, which is none of what"
+        ):
+            Predictor(path)
+    assert not marker.exists()
+
+
+REFUSED = (
+    "os.system", "mmengine.model.BaseModule", "clipbert_mm.models.ClipBert", "torch.nn.Linear", "mmpretrain.get_model",
+    "mmpretrain.ImageClassifier", "mmpretrain.models.backbones.ResNet", "ToyModel", "nowhere.Model", "nn.Linear", "",
+    "ClipBert.x",
+)  # fmt: skip
+
+
+def test_s3_what_a_file_may_name(model_settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch):
+    imported = []
+    whole = builtins.__import__
+    for name in ("TinyBackbone", "clipbert_mm.TinyBackbone", "mmpretrain.ResNet", "mmpretrain.TIMMBackbone"):
+        check_model({**model_settings, "backbone": dict(type=name)}, "a.pth")
+    for layer in ("BN", "SyncBN", "GN", "ReLU", "GELU", "Conv2d", "mmpretrain.LN2d", "mmengine.LN"):
+        check_model({**model_settings, "backbone": dict(type="TinyBackbone", norm_cfg=dict(type=layer))}, "a.pth")
+    monkeypatch.setattr(builtins, "__import__", lambda name, *rest: (imported.append(name), whole(name, *rest))[1])
+    for name in REFUSED:
+        with pytest.raises(CheckpointError, match="is refused: it names"):
+            check_model({**model_settings, "backbone": dict(type="TinyBackbone", act_cfg=dict(type=name))}, "a.pth")
+        with pytest.raises(CheckpointError, match="is refused: it names"):
+            check_pipeline([dict(type="OpenVideo"), dict(type=name)], "a.pth")
+    assert not {name.partition(".")[0] for name in imported} & {"os", "nowhere", "nn"}
+
+
+def test_s3_a_class_that_its_user_has_registered_may_be_named(model_settings: dict[str, Any]):
+    class Own:
+        pass
+
+    TRANSFORMS.register_module(name="OwnStep", module=Own)
+    try:
+        assert check_pipeline([dict(type="OwnStep", kind="a word")], "a.pth") == [dict(type="OwnStep", kind="a word")]
+    finally:
+        TRANSFORMS.module_dict.pop("OwnStep")
+    with pytest.raises(CheckpointError, match=r"'OwnStep' as a type.*A class of your own has to be imported first"):
+        check_pipeline([dict(type="OwnStep")], "a.pth")
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        (dict(norm_layer="os.system"), "'norm_layer' of its config is expected to be a word, got 'os.system'"),
+        (dict(model_name="hf-hub:someone/theirs"), "'model_name' of its config is expected to be a word"),
+        (dict(weights="/etc/passwd"), "'weights' of its config is expected to be a word"),
+        (dict(address="http://a"), "may not name paths or addresses"),
+        (dict(_scope_="os"), "has a setting '_scope_'"),
+        (dict(depth=10**9), "'depth' of its config is expected to be a number up to 1,048,576, got 1000000000"),
+        (dict(depth=float("nan")), "expected to be a number"),
+        (dict(depth=torch.ones(3)), "expected to be a number"),
+        (dict(arch=json.loads("[" * 50 + "]" * 50)), "20 containers in one another"),
+        (dict(arch=[[0] * 200] * 200), "a config has at most 20,000 values"),
+    ],
+)
+def test_s3_settings_lead_nowhere(model_settings: dict[str, Any], settings: dict[str, Any], said: str):
+    with pytest.raises(CheckpointError, match=said):
+        check_model({**model_settings, "backbone": dict(type="TinyBackbone", **settings)}, "a.pth")
+
+
+def test_s3_what_the_training_started_from_is_left_out(model_settings: dict[str, Any]):
+    started = dict(init_cfg=dict(type="Pretrained", checkpoint="http://a/b.pth"), pretrained=True, checkpoint_path="/a")
+    config = {**model_settings, "backbone": dict(type="TinyBackbone", **started)}
+    assert check_model(config, "a.pth") == model_settings
+
+
+@pytest.mark.parametrize(
+    ("file", "settings", "said"),
+    [
+        (
+            "tokenizer_config.json",
+            dict(auto_map={"AutoTokenizer": ["code.Own", None]}),
+            "code of its own .auto_map., which is never",
+        ),
+        (
+            "config.json",
+            dict(auto_map={"AutoConfig": "code.Own"}, model_type="bert"),
+            "code of its own .auto_map., which is never",
+        ),
+        (
+            "tokenizer_config.json",
+            dict(tokenizer_class="Own"),
+            "names the class 'Own'; those that a folder may name are BertTok",
+        ),
+        ("tokenizer_config.json", dict(tokenizer_class="TransfoXLTokenizer"), "names the class 'TransfoXLTokenizer'"),
+        (
+            "tokenizer_config.json",
+            dict(tokenizer_class="BertTokenizer", vocab_file="/dev/zero"),
+            "'vocab_file' leads to a file else",
+        ),
+    ],
+)
+def test_s3_a_folder_of_hugging_face_runs_no_code(
+    checkpoint: dict[str, Any], save: Callable, tmp_path: Path, file: str, settings: dict[str, Any], said: str
+):
+    checkpoint[KEY]["text_files"][file] = json.dumps(settings)
+    (tmp_path / "code.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')")
+    if file == "config.json":
+        checkpoint[KEY]["text_files"].pop("tokenizer_config.json")
+        said = r"names code of its own \(auto_map\)"
+    with pytest.raises(CheckpointError, match=said):
+        Predictor(save(checkpoint))
+    assert not (tmp_path / "ran").exists()
+
+
+def test_s3_an_architecture_of_hugging_face_runs_no_code(model_settings: dict[str, Any], tmp_path: Path):
+    (tmp_path / "config.json").write_text(json.dumps(dict(model_type="own", auto_map={"AutoConfig": "code.Own"})))
+    (tmp_path / "code.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')")
+    with pytest.raises(CheckpointError, match=r"its config\.json names code of its own"):
+        MODELS.build(model_settings["encoder"] | dict(architecture=str(tmp_path)))
+    (tmp_path / "config.json").write_text(json.dumps(dict(model_type="rag")))
+    with pytest.raises(CheckpointError, match=r"names the model type 'rag'.*the types are bert, "):
+        MODELS.build(model_settings["encoder"] | dict(architecture=str(tmp_path)))
+    assert not (tmp_path / "ran").exists()
+
+
+# --- S4 --------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def stopped(runner_config: Config) -> Config:
+    """A config of two epochs, of which one is done, in a work folder with its checkpoint."""
+    runner_config.default_hooks.checkpoint.interval = 1
+    build_runner(runner_config).train()
+    runner_config.train_cfg.max_epochs = 2
+    runner_config.update(resume=True, load_from=f"{runner_config.work_dir}/epoch_1.pth")
+    runner_config.experiment_name += "-resumed"
+    return runner_config
+
+
+def test_s4_resuming_runs_nothing_of_the_file(stopped: Config, tmp_path: Path):
+    saved = torch.load(stopped.load_from, weights_only=True)
+    saved["meta"]["config"] = f"open({str(tmp_path / 'ran')!r}, 'w').write('ran as a config')\n"
+    saved["param_schedulers"] = [dict(optimizer="none")]
+    torch.save(saved, stopped.load_from)
+    runner = build_runner(stopped)
+    runner.train()
+    assert runner.epoch == 2
+    assert "config" not in runner.resumed["meta"]
+    assert not (tmp_path / "ran").exists()
+
+
+HUB = dict(log_scalars={}, runtime_info={}, resumed_keys={})
+STATE = dict(meta=dict(epoch=1, iter=6, seed=None), message_hub=HUB, optimizer={}, ranks=[dict(random={}, hooks={})])
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "said"),
+    [
+        ("meta", dict(epoch="x"), r"meta\['epoch'\] is expected to be an integer from 0 to 9007199254740992, got 'x'"),
+        ("meta", dict(epoch=1, iter=-1, seed=5), r"meta\['iter'\]"),
+        ("meta", dict(epoch=1, iter=True, seed=5), r"meta\['iter'\]"),
+        ("meta", dict(epoch=1, iter=6, seed=10**40), r"meta\['seed'\]"),
+        ("meta", None, "meta is expected to be a dict, got a NoneType"),
+        ("message_hub", [], "message_hub is expected to be a dict, got a list"),
+        ("message_hub", {}, "its state lacks or has wrong"),
+        ("optimizer", 3, "optimizer is expected to be a dict, got a int"),
+        ("param_schedulers", [3], "param_schedulers is expected to be a dict, got a int"),
+        ("ranks", {}, "ranks is expected to be a list"),
+        ("ranks", [{}], "its state lacks or has wrong"),
+    ],
+)  # fmt: skip
+def test_s4_a_damaged_state_is_named(key: str, value: Any, said: str):
+    assert training_state(STATE, "a.pth")["meta"] == STATE["meta"]
+    with pytest.raises(CheckpointError, match=rf"^a\.pth cannot be resumed: .*{said}"):
+        training_state(STATE | {key: value}, "a.pth")
+
+
+def test_s4_a_state_of_another_training_is_named(stopped: Config):
+    whole = torch.load(stopped.load_from, weights_only=True)
+    for change, said in (
+        (dict(optimizer={}), r"the state of its training is damaged or another training's \(KeyError: "),
+        (dict(ranks=[dict(random={}, hooks={})]), "holds no state of process 0 that can be resumed"),
+    ):
+        torch.save(whole | change, stopped.load_from)
+        stopped.experiment_name += "x"
+        with pytest.raises(CheckpointError, match=said):
+            build_runner(stopped).train()
+
+
+# --- S8 --------------------------------------------------------------------------------------------------------------
+
+
+def text(value: str) -> bytes:
+    """Return a pickled string."""
+    return b"X" + struct.pack("<I", len(value)) + value.encode()
+
+
+BOMBS = {
+    "9 bytes": (b"\x80\x02Nr\xff\xff\xff\x3f.", ""),
+    "bytes": (b"\x80\x04\x8e" + struct.pack("<Q", 2**33) + b".", "a value of 8,589,934,592 bytes, and 1 are left"),
+    "byte array": (b"\x80\x05\x96" + struct.pack("<Q", 2**33) + b".", "a value of 8,589,934,592 bytes"),
+    "called byte array": (b"\x80\x02c__builtin__\nbytearray\n(J\xff\xff\xff\x7ftR.", "it asks for __builtin__.bytearray"),
+    "long number": (b"\x80\x02\x8b\xff\xff\xff\x7f.", "an operation 0x8b"),
+    "array": (b"\x80\x02}(X\1\0\0\0acnumpy\nndarray\n((J\xff\xff\xff\x7fK\x04ttRu.", ""),
+    "tensor": (b"\x80\x02ctorch\nTensor\n(J\xff\xff\xff\x7ftR.", ""),
+    "copies": (
+        b"\x80\x02" + text("x" * 10**5) + b"q\0" + (b"c_codecs\nencode\n(h\0" + text("latin1") + b"tR0") * 3000 + b".",
+        "it repeats values until they take far more memory than the file",
+    ),
+    "keys": (b"\x80\x02)" + b"2\x86" * 60 + b"q\0}h\0Ns.", "a key of type tuple"),
+    "set": (b"\x80\x02)" + b"2\x86" * 60 + b"q\0c__builtin__\nset\n(h\0tR.", ""),
+}  # fmt: skip
+
+
+def measured(read: Callable[[], Any]) -> tuple[str, int]:
+    """Return the error of a reading and by how many MB the process' largest size grew."""
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(CheckpointError) as caught:
+        read()
+    return str(caught.value), (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024
+
+
+@pytest.mark.parametrize("place", ["alone", "archive", "old"])
+@pytest.mark.parametrize("bomb", BOMBS)
+def test_s8_a_pickle_takes_no_more_memory_than_its_size(tmp_path: Path, bomb: str, place: str):
+    data, said = BOMBS[bomb]
+    path = tmp_path / "a.pth"
+    if place == "archive":
+        torch.save({"a": torch.ones(1)}, tmp_path / "good.pth")
+        with zipfile.ZipFile(tmp_path / "good.pth") as good, zipfile.ZipFile(path, "w") as packed:
+            for member in good.infolist():
+                packed.writestr(member.filename, data if member.filename.endswith(".pkl") else good.read(member))
+    elif place == "old":
+        torch.save([], tmp_path / "good.pth", _use_new_zipfile_serialization=False)
+        good = (tmp_path / "good.pth").read_bytes()
+        path.write_bytes(good[: good.rindex(b"\x80\x02]")].rpartition(b"\x80\x02]")[0] + data)
+    else:
+        path.write_bytes(data)
+    message, grown = measured(lambda: read_checkpoint(str(path)))
+    assert message.startswith(str(path))
+    assert place == "old" or said in message or "asks for torch" in message or "asks for _codecs" in message
+    assert grown < 200
+
+
+@pytest.mark.parametrize("new", [True, False], ids=["archive", "old"])
+def test_s8_tensors_are_not_larger_than_the_file(tmp_path: Path, new: bool):
+    path = tmp_path / "a.pth"
+    torch.save({"state_dict": {"head.weight": torch.ones(1000)}}, path, _use_new_zipfile_serialization=new)
+    whole = path.read_bytes()
+    size = b"M\xe8\x03"  # 1,000, as number of values of the storage and of the tensor
+    assert whole.count(size) >= 2
+    forged = tmp_path / "forged.pth"
+    changed = whole.replace(size, b"J\xff\xff\xff\x7f"[:1] + struct.pack("<i", 2**31 - 1))
+    if new:
+        with zipfile.ZipFile(path) as good, zipfile.ZipFile(forged, "w") as packed:
+            for member in good.infolist():
+                data = good.read(member)
+                packed.writestr(member.filename, data.replace(size, b"J\xff\xff\xff\x7f"))
+    else:
+        forged.write_bytes(changed)
+    said = (
+        "a tensor of 8,589,934,588 bytes is said to be in its member data/0, which has 4,000"
+        if new
+        else "larger than the file"
+    )
+    message, grown = measured(lambda: read_checkpoint(str(forged)))
+    assert said in message
+    assert grown < 200
+
+
+def test_s8_tensors_are_what_is_stored_of_them(save: Callable):
+    for tensor, said in (
+        (torch.zeros(1).expand(10**10), r"a tensor of shape \(10000000000,\) has 4 bytes stored"),
+        (torch.empty(10**12, device="meta"), "it asks for torch._utils._rebuild_meta_tensor_no_storage"),
+        (torch.ones(3).to_sparse(), "it asks for torch._utils._rebuild_sparse_tensor"),
+    ):
+        with pytest.raises(CheckpointError, match=said):
+            read_checkpoint(save({"state_dict": {"a": tensor}}))
+
+
+@pytest.mark.parametrize(
+    ("part", "change"),
+    [
+        ("encoder", dict(num_layers=10**5)),
+        ("encoder", dict(num_layers=4000)),
+        ("encoder", dict(vocab_size=10**6)),
+        ("encoder", dict(hidden_size=10**6, num_heads=1)),
+        ("encoder", dict(intermediate_size=10**6)),
+        ("encoder", dict(max_text_length=10**6)),
+        ("encoder", dict(grid_size=10**6)),
+        ("projection", dict(out_channels=10**6)),
+        ("head", dict(hidden_channels=10**6)),
+        ("backbone", dict(type="mmpretrain.ResNet", depth=18, base_channels=4000)),
+        ("backbone", dict(type="mmpretrain.ConvNeXt", arch=dict(depths=[4000] * 4, channels=[8] * 4))),
+        ("backbone", dict(type="mmpretrain.SwinTransformer", arch="tiny", window_size=500)),
+    ],
+)  # fmt: skip
+def test_s8_a_model_is_no_larger_than_its_weights(checkpoint: dict[str, Any], part: str, change: dict[str, Any]):
+    checkpoint[KEY]["model"][part].update(change)
+    config = check_model(checkpoint[KEY]["model"], "a.pth")
+    message, grown = measured(lambda: build_model(config, checkpoint["state_dict"], "a.pth"))
+    assert message.startswith("a.pth: the model that it describes is larger than the weights account for")
+    assert grown < 300
+
+
+def test_s8_frames_are_of_a_size_that_can_be_held(checkpoint: dict[str, Any], save: Callable):
+    for place, change in ((1, dict(num_clips=10**6)), (3, dict(size=10**5)), (0, dict(num_threads=10**4))):
+        changed = copy.deepcopy(checkpoint)
+        changed[KEY]["pipelines"]["test"][place].update(change)
+        with pytest.raises(CheckpointError, match="is refused: it wants frames of"):
+            Predictor(save(changed))
+
+
+# --- W1 --------------------------------------------------------------------------------------------------------------
+
+
+def pack(source: str, path: Path, how: str) -> None:
+    """Pack the members of a file anew."""
+    with zipfile.ZipFile(source) as good, zipfile.ZipFile(path, "w") as packed:
+        for member in good.infolist():
+            squeezed = how == "compressed" or (how == "one compressed" and member.filename.endswith("data/0"))
+            packed.writestr(
+                member.filename, good.read(member), zipfile.ZIP_DEFLATED if squeezed else zipfile.ZIP_STORED
+            )
+            if how in ("twice", "other case") and member.filename.endswith("data.pkl"):
+                name = member.filename.upper() if how == "other case" else member.filename
+                packed.writestr(name, good.read(member))
+    if how == "behind":
+        path.write_bytes(b"something" + path.read_bytes())
+
+
+@pytest.mark.filterwarnings("ignore:Duplicate name")
+@pytest.mark.parametrize(
+    ("how", "said"),
+    [
+        ("compressed", r"a/data\.pkl is compressed, and torch would take the compressed bytes for tensors"),
+        ("one compressed", "a/data/0 is compressed"),
+        ("twice", r"a/data\.pkl is there twice"),
+        ("other case", r"A/DATA\.PKL is there twice"),
+        ("behind", None),
+    ],
+)
+def test_w1_members_are_stored(save: Callable, tmp_path: Path, how: str, said: str | None):
+    weights = {"state_dict": {"head.weight": torch.zeros(2000), "head.bias": torch.zeros(7)}}
+    packed = tmp_path / "b.pth"
+    pack(save(weights), packed, how)
+    with pytest.raises(CheckpointError, match=rf"^{packed} is refused: its member {said}" if said else str(packed)):
+        read_checkpoint(str(packed))
+    pack(save(weights), packed, "stored")
+    assert read_checkpoint(str(packed))["state_dict"]["head.weight"].eq(0).all()
+
+
+# --- W2 --------------------------------------------------------------------------------------------------------------
+
+WRAPPERS = (
+    "module.", "_orig_mod.", "model.", "module._orig_mod.", "_orig_mod.module.", "module.module.",
+    "model._orig_mod.module.model.",
+    "_forward_module.module.", "_fsdp_wrapped_module._orig_mod.", "ema_model.module.", "module.ema.",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("front", WRAPPERS)
+@pytest.mark.parametrize("ending", [".pth", ".safetensors", ".pkl"])
+def test_w2_words_of_wrappers_come_off(checkpoint: dict[str, Any], tmp_path: Path, front: str, ending: str):
+    weights = checkpoint["state_dict"]
+    wrapped = {f"{front}{name}": value.contiguous() for name, value in weights.items()}
+    path = tmp_path / f"a{ending}"
+    if ending == ".pkl":
+        path.write_bytes(pickle.dumps({name: value.numpy() for name, value in wrapped.items()}, 2))
+    else:
+        (torch.save if ending == ".pth" else save_file)(wrapped, path)
+    source = read_source(str(path))
+    assert source.title == "clipbert_mm's"
+    assert source.tensors.keys() == weights.keys()
+    assert all(torch.equal(source.tensors[name], value) for name, value in weights.items())
+
+
+def test_w2_words_within_names_come_off_too(save: Callable):
+    names = (
+        "backbone._orig_mod.conv.weight",
+        "module.encoder._fsdp_wrapped_module.bert.encoder.layer.0._checkpoint_wrapped_module.a",
+    )
+    found = read_checkpoint(save({name: torch.ones(1) for name in names}))["state_dict"]
+    assert list(found) == ["backbone.conv.weight", "encoder.bert.encoder.layer.0.a"]
+
+
+def test_w2_two_models_in_a_file_are_not_mixed(save: Callable):
+    names = ("model.backbone.conv1.weight", "ema_model.backbone.conv1.weight")
+    with pytest.raises(
+        CheckpointError, match=r"holds two models: both 'model.backbone.conv1.weight' and 'ema_model.backbone.c"
+    ):
+        read_checkpoint(save({name: torch.ones(1) for name in names}))
+
+
+def test_w2_a_random_backbone_is_not_trained_in_silence(
+    checkpoint: dict[str, Any], save: Callable, model_settings: dict
+):
+    strange = {f"student.{name}": value for name, value in checkpoint["state_dict"].items()}
+    with pytest.raises(
+        CheckpointError, match=r"holds tensors such as student.backbone.conv.weight, .*by which it is none of"
+    ):
+        read_source(save({"state_dict": strange}))
+    model = MODELS.build(copy.deepcopy(model_settings))
+    mostly = {**checkpoint["state_dict"], **{f"other.{i}": torch.ones(1) for i in range(100)}}
+    with pytest.raises(
+        CheckpointError, match=r"The model takes \d+ of the \d+ tensors of .*a\.pth .*and not 'other\.0'"
+    ):
+        check_fit(model, [read_source(save({"state_dict": mostly}))], whole=False)
+
+
+# --- W4 --------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16, torch.float8_e5m2])
+def test_w4_weights_are_numbers(checkpoint: dict[str, Any], model_settings: dict, value: float, dtype: torch.dtype):
+    model, weights = MODELS.build(copy.deepcopy(model_settings)), dict(checkpoint["state_dict"])
+    load_weights(model, weights | {"unused": torch.tensor(float("nan"))}, "a.pth")
+    for name in ("backbone.conv.bias", "head.classifier.0.bias"):
+        weights[name] = weights[name].clone()
+        weights[name][-1] = value
+        weights[name] = weights[name].to(dtype)
+    taken = len(model.state_dict())
+    with pytest.raises(
+        CheckpointError, match=rf"^a\.pth is refused: 2 of the {taken} tensors .* infinite, the first is 'backbone\.c"
+    ):
+        load_weights(model, weights, "a.pth")
+
+
+def test_w4_a_search_and_a_training_refuse_them(checkpoint: dict[str, Any], save: Callable, runner_config: Config):
+    checkpoint["state_dict"]["backbone.conv.bias"][0] = float("nan")
+    path = save(checkpoint)
+    for use in (lambda: Predictor(path), lambda: build_runner(runner_config).train()):
+        runner_config.load_from = path
+        with pytest.raises(CheckpointError, match=r"the first is 'backbone\.conv\.bias'\. Its training failed"):
+            use()
+
+
+# --- E ---------------------------------------------------------------------------------------------------------------
+
+DAMAGES: dict[str, Callable[[dict[str, Any]], Any]] = {
+    "a list": lambda saved: saved.update({KEY: [1]}),
+    "a number": lambda saved: saved.update({KEY: 3}),
+    "empty": lambda saved: saved.update({KEY: {}}),
+    "no model": lambda saved: saved[KEY].pop("model"),
+    "model a list": lambda saved: saved[KEY].update(model=[]),
+    "model of no type": lambda saved: saved[KEY]["model"].pop("type"),
+    "model without a head": lambda saved: saved[KEY]["model"].pop("head"),
+    "model without an encoder": lambda saved: saved[KEY]["model"].pop("encoder"),
+    "encoder of words": lambda saved: saved[KEY]["model"]["encoder"].update(hidden_size="wide"),
+    "encoder of 3 heads": lambda saved: saved[KEY]["model"]["encoder"].update(num_heads=3),
+    "negative size": lambda saved: saved[KEY]["model"]["encoder"].update(hidden_size=-16),
+    "unknown setting": lambda saved: saved[KEY]["model"]["encoder"].update(colour="red"),
+    "unknown architecture": lambda saved: saved[KEY]["model"]["encoder"].update(architecture="someone/theirs"),
+    "another class": lambda saved: saved[KEY].update(model=saved[KEY]["model"]["head"] | dict(encoder={})),
+    "mean of two": lambda saved: saved[KEY]["model"]["data_preprocessor"].update(mean=[1.0, 2.0]),
+    "no pipelines": lambda saved: saved[KEY].update(pipelines={}),
+    "pipelines a list": lambda saved: saved[KEY].update(pipelines=[]),
+    "step of no type": lambda saved: saved[KEY]["pipelines"]["test"].append({}),
+    "no Tokenize": lambda saved: saved[KEY]["pipelines"]["test"].pop(4),
+    "texts too long": lambda saved: saved[KEY]["pipelines"]["test"][4].update(max_length=1000),
+    "texts of words": lambda saved: saved[KEY]["pipelines"]["test"][4].update(max_length="long"),
+    "clips -1": lambda saved: saved[KEY]["pipelines"]["test"][1].update(num_clips=-1),
+    "no tokenizer": lambda saved: saved[KEY].update(text_files={}),
+    "tokenizer of bytes": lambda saved: saved[KEY].update(text_files={"vocab.txt": b""}),
+    "tokenizer.json cut": lambda saved: saved[KEY]["text_files"].update({"tokenizer.json": '{"version": "1.0"'}),
+    "tokenizer_config.json a list": lambda saved: saved[KEY]["text_files"].update({"tokenizer_config.json": "[]"}),
+    "answers of numbers": lambda saved: saved[KEY].update(answers=[1, 2]),
+    "task a list": lambda saved: saved[KEY].update(task=[]),
+    "convention": lambda saved: saved.update(convention={"mean": 3}),
+    "nested": lambda saved: saved[KEY].update(answers=json.loads("[" * 300 + "]" * 300)),
+}
+
+
+@pytest.mark.parametrize("how", DAMAGES)
+def test_e_damaged_contents(checkpoint: dict[str, Any], save: Callable, how: str):
+    Predictor(save(checkpoint))
+    DAMAGES[how](checkpoint)
+    path = save(checkpoint, "damaged.pth")
+    with pytest.raises(CheckpointError) as caught:
+        Predictor(path)
+    assert path in str(caught.value)
+    assert len(str(caught.value)) < 1500
+
+
+@pytest.mark.parametrize("wrong", ["[]", "{", '"x"', "[" * 10**5, "null"])
+def test_e_damaged_settings_beside_weights(tmp_path: Path, wrong: str):
+    save_file({"embeddings.word_embeddings.weight": torch.zeros(3, 4)}, tmp_path / "model.safetensors")
+    (tmp_path / "config.json").write_text(wrong)
+    with pytest.raises(CheckpointError, match=r"config\.json is damaged: expected a JSON object of settings"):
+        read_checkpoint(str(tmp_path))
+
+
+def test_e_old_checkpoints_open(checkpoint: dict[str, Any], tmp_path: Path):
+    for new in (True, False):
+        torch.save(
+            checkpoint | {"history": np.arange(3), "scalar": np.float64(2)},
+            tmp_path / "a.pth",
+            _use_new_zipfile_serialization=new,
+        )
+        predictor = Predictor(tmp_path / "a.pth")
+        assert read_contents(tmp_path / "a.pth").task == predictor.task == "retrieval"
+        assert os.path.isabs(predictor.weights)
