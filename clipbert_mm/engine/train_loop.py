@@ -80,8 +80,8 @@ class EpochBasedTrainLoop(_EpochBasedTrainLoop):
         if len(self.dataloader) == 0:
             raise OptionError(
                 f"The training set has {len(self.dataloader.dataset)} items, fewer than a batch of "
-                f"{self.dataloader.batch_size} in each of {runner.world_size} processes, and drop_last leaves such a batch out. "
-                "No step would be made. Lower batch_size of train_dataloader, or set its drop_last to False."
+                f"{self.dataloader.batch_size} in each of {runner.world_size} processes, and drop_last leaves such a batch "
+                "out: no step would be made. Lower batch_size of train_dataloader, or set its drop_last to False."
             )
         wrapper = runner.optim_wrapper  # a config until training begins
         self.accumulation: int = (

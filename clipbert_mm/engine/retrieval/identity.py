@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import torch
 from torch import nn
 
 from clipbert_mm.errors import GalleryError, quoted
-from clipbert_mm.structures import written_whole
+from clipbert_mm.structures import scratch
 
 MANIFEST = "manifest.json"
 
@@ -43,7 +44,7 @@ def digest_files(paths: list[str]) -> str:
 
 
 def claim(folder: str | os.PathLike, identity: dict[str, str]) -> bool:
-    """Note in a folder, whose lock this process holds, what its results are made with, or see that it is the same.
+    """Note in a folder what its results are made with, or see that it is the same.
 
     Args:
         folder: The folder of the results.
@@ -57,9 +58,10 @@ def claim(folder: str | os.PathLike, identity: dict[str, str]) -> bool:
         GalleryError: If the note is damaged.
     """
     manifest = Path(folder) / MANIFEST
-    if not manifest.is_file():
-        with written_whole(manifest) as file:
-            json.dump(identity, file, indent=2)
+    Path(folder).mkdir(parents=True, exist_ok=True)
+    with scratch(folder, folder=False) as part, suppress(FileExistsError):
+        part.write_text(json.dumps(identity, indent=2), encoding="utf-8")
+        os.link(part, manifest)  # of several processes that begin at once, one
         return False
     try:
         found = json.loads(manifest.read_text(encoding="utf-8"))
