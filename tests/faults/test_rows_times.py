@@ -189,3 +189,17 @@ def test_m9_the_longest_names_do_not_end_an_encoding(run: Callable, tmp_path: Pa
     run("scan", folder)
     assert "ok: 0" in capsys.readouterr().out
     assert len(left_out(out / "ledger.jsonl", ["too_short"])) == 5
+def test_m3_a_cover_before_the_video_is_not_written_in_its_place(tmp_path: Path):
+    path = tmp_path / "a.mp4"
+    with av.open(str(path), "w") as container:
+        cover = container.add_stream("mjpeg", rate=1, width=32, height=32, pix_fmt="yuvj420p")
+        video = container.add_stream("libx264", rate=25, width=96, height=64, pix_fmt="yuv420p")
+        container.mux(cover.encode(av.VideoFrame(32, 32, "yuvj420p")))
+        for stream, frames in ((cover, []), (video, moving_frames(30, 96, 64))):
+            for pixels in frames:
+                container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
+            container.mux(stream.encode())
+    assert reencode((str(path), str(tmp_path / "b.mp4"), Encoding())) == ""
+    assert decode_whole(tmp_path / "b.mp4").shape == (30, 64, 96, 3)
+
+
