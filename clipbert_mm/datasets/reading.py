@@ -9,12 +9,14 @@ import numpy as np
 
 from clipbert_mm.datasets.parallel import run_each
 from clipbert_mm.datasets.transforms.images import name_trouble
-from clipbert_mm.datasets.transforms.readers.source import Source, is_still
+from clipbert_mm.datasets.transforms.readers.source import COVERS, Source, best_stream, is_still
 from clipbert_mm.datasets.transforms.storage import as_file
 from clipbert_mm.errors import BrokenMediaError
 
 MEMORY = 2**30
 """Bytes of memory that the reading of one file may take."""
+LATE = 0.1
+"""Seconds by which a player may be late; moments are told in whole ones."""
 
 
 @dataclass(frozen=True)
@@ -85,14 +87,27 @@ def _read(job: tuple[str, Sequence[Any]]) -> Media:
     return read_media(steps, path)
 
 
-def describe(job: tuple[str]) -> tuple[bool, str | None]:
-    """Say what a file is by its content, whatever it is called.
+@dataclass(frozen=True)
+class Description:
+    """What a file is by its content, whatever it is called.
+
+    Args:
+        is_image: Whether its format is one of still images.
+        codec: FFmpeg's name of its video's codec; None where it has no video that FFmpeg reads.
+        from_start: Whether players show the video that is read, from its first frame at 0 seconds. They do not where they
+            choose among several, or where the first frame comes late in the file, which browsers count differently.
+    """
+
+    is_image: bool
+    codec: str | None
+    from_start: bool
+
+
+def describe(job: tuple[str]) -> Description:
+    """Say what a file is.
 
     Args:
         job: The path.
-
-    Returns:
-        Whether it is a still image by its format; FFmpeg's name of its codec, None where it has no video that FFmpeg reads.
 
     Raises:
         BrokenMediaError: If it cannot be opened.
@@ -100,8 +115,16 @@ def describe(job: tuple[str]) -> tuple[bool, str | None]:
     (path,) = job
     try:
         with as_file(path) as name, Source(name) as source, source.container() as container:
-            video = container.streams.best("video")
-            codec = None if video is None or video.codec_context is None else video.codec_context.codec.canonical_name
-            return is_still(container), codec
+            try:
+                video = best_stream(container)
+            except ValueError:
+                return Description(is_still(container), None, False)
+            others = [each for each in container.streams.video if each.index != video.index]
+            first = (video.start_time or 0) * (video.time_base or 0)
+            return Description(
+                is_image=is_still(container),
+                codec=video.codec_context.codec.canonical_name,
+                from_start=first < LATE and all(each.disposition & COVERS for each in others),
+            )
     except (av.error.FFmpegError, ValueError) as error:
         raise BrokenMediaError(path, f"not a video, or {name_trouble(error)}") from error

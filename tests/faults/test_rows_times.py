@@ -7,13 +7,16 @@ import os
 from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
+from types import SimpleNamespace
 
 import av
 import numpy as np
 import pytest
 from video_files import cut_without_encoding, decode_whole, moving_frames, write_file
 
-from clipbert_mm.apis.predictor import read_media
+from clipbert_mm.apis.gallery import Entry
+from clipbert_mm.apis.page.media import PlayableMedia
+from clipbert_mm.datasets.reading import read_media
 from clipbert_mm.datasets.reencoding import Encoding, reencode
 from clipbert_mm.datasets.scanning import absolute, left_out, probe
 from clipbert_mm.datasets.transforms import DecodeClips, OpenVideo, ResizePad, SampleClips
@@ -189,6 +192,8 @@ def test_m9_the_longest_names_do_not_end_an_encoding(run: Callable, tmp_path: Pa
     run("scan", folder)
     assert "ok: 0" in capsys.readouterr().out
     assert len(left_out(out / "ledger.jsonl", ["too_short"])) == 5
+
+
 def test_m3_a_cover_before_the_video_is_not_written_in_its_place(tmp_path: Path):
     path = tmp_path / "a.mp4"
     with av.open(str(path), "w") as container:
@@ -203,3 +208,34 @@ def test_m3_a_cover_before_the_video_is_not_written_in_its_place(tmp_path: Path)
     assert decode_whole(tmp_path / "b.mp4").shape == (30, 64, 96, 3)
 
 
+def playable(path: Path, gallery: Path) -> str:
+    """Return the file that the page plays for a video."""
+    found = path.stat()
+    entry = Entry(str(path), found.st_size, found.st_mtime_ns, 2.0, None, (1, 1))
+    return PlayableMedia(SimpleNamespace(entries={entry.path: entry}, folder=gallery)).find(entry.key).path
+
+
+@pytest.mark.parametrize(("name", "codec"), [("a.webm", "libvpx"), ("a.mp4", "libx264")])
+def test_m1_the_player_of_the_page_counts_from_the_first_frame(name: str, codec: str, tmp_path: Path):
+    times = [40 * i for i in range(30)]
+    early = write_file(tmp_path / name, codec, count=30, milliseconds=times)
+    late = write_file(tmp_path / f"late_{name}", codec, count=30, milliseconds=[10_000 + time for time in times])
+    with av.open(str(late)) as container:
+        assert next(container.decode(video=0)).time == pytest.approx(10), "where a browser shows it"
+    assert playable(early, tmp_path / "gallery") == str(early)
+    with av.open(playable(late, tmp_path / "gallery")) as container:
+        assert [frame.time for frame in container.decode(video=0)] == pytest.approx([time / 1000 for time in times])
+
+
+def test_m3_the_page_plays_the_video_that_is_read(tmp_path: Path):
+    path = tmp_path / "two.mp4"
+    with av.open(str(path), "w") as container:
+        sizes = ((64, 64), (96, 64))
+        streams = [container.add_stream("libx264", rate=25, width=w, height=h, pix_fmt="yuv420p") for w, h in sizes]
+        for stream, size in zip(streams, sizes, strict=True):
+            for pixels in moving_frames(20, *size):
+                container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
+            container.mux(stream.encode())
+    read = OpenVideo().transform(dict(path=str(path)))["video_reader"]
+    size = next(read.read([0]))[1].shape[:2]
+    assert decode_whole(Path(playable(path, tmp_path / "gallery"))).shape[1:3] == size

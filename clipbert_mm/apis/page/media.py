@@ -37,6 +37,8 @@ class Playable:
 class PlayableMedia:
     """Finds the file to play for a key of a gallery. What was found is remembered as long as the video is the same file.
 
+    A player stands at the seconds that the index counts, from the first frame on; a preview begins with it.
+
     Args:
         gallery: The gallery.
 
@@ -86,8 +88,10 @@ class PlayableMedia:
         kind = PLAYABLE.get(Path(entry.path).suffix.lower())
         target = self.folder / f"{key}-{entry.mtime_ns}.mp4"
         try:
-            if kind is not None and run_alone(describe, (entry.path,), PROBE_SECONDS)[1] in CODECS:
-                return Playable(entry.path, kind)
+            if kind is not None:
+                found = run_alone(describe, (entry.path,), PROBE_SECONDS)
+                if found.codec in CODECS and found.from_start:
+                    return Playable(entry.path, kind)
             if target.is_symlink() or not target.is_file():
                 for old in target.parent.glob(f"{key}-*.mp4"):
                     old.unlink(missing_ok=True)
@@ -119,8 +123,8 @@ def check_upload(path: str) -> None:
     Raises:
         BrokenMediaError: If it is an image, or cannot be read.
     """
-    is_image, codec = run_alone(describe, (path,), PROBE_SECONDS)
-    if is_image:
+    found = run_alone(describe, (path,), PROBE_SECONDS)
+    if found.is_image:
         raise BrokenMediaError(path, "it is an image, and a video is expected")
-    if codec is None:
+    if found.codec is None:
         raise BrokenMediaError(path, "it has no video stream")
