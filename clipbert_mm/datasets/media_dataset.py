@@ -18,7 +18,7 @@ from clipbert_mm.datasets.annotations import read_records
 from clipbert_mm.datasets.scanning import absolute, left_out
 from clipbert_mm.datasets.transforms.storage import is_address, missing_media
 from clipbert_mm.datasets.whereabouts import Loading, Whereabouts, share
-from clipbert_mm.errors import AnnotationError, BrokenMediaError, ClipBertError, OptionError
+from clipbert_mm.errors import AnnotationError, BrokenMediaError, ClipBertError, OptionError, quoted
 from clipbert_mm.structures import VideoTextSample
 
 Item = TypeVar("Item")
@@ -257,9 +257,9 @@ def check_files(paths: list[str], ann_file: str) -> None:
     """
     missing = missing_media(paths)
     if missing:
+        first = missing[0] if is_address(missing[0]) else os.path.abspath(missing[0])
         raise AnnotationError(
-            f"{len(missing)} of {len(paths)} files named in {ann_file} are missing; the first is "
-            f"{missing[0] if is_address(missing[0]) else os.path.abspath(missing[0])}. Set data_root, media_folder and "
-            "media_suffix of the dataset to where they lie, or take the lines out of the annotation file, or give the dataset "
-            "a ledger of tools/analysis_tools/scan_videos.py."
+            f"{len(missing)} of {len(paths)} files named in {ann_file} are missing; the first is {quoted(first)}. Set "
+            "data_root, media_folder and media_suffix of the dataset to where they lie, or take the lines out of the "
+            "annotation file, or give the dataset a ledger of tools/analysis_tools/scan_videos.py."
         )

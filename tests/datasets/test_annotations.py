@@ -89,6 +89,8 @@ def test_missing_videos_are_counted_and_the_first_is_named(tmp_path: Path):
     (tmp_path / "b.mp4").touch()
     (tmp_path / "frames").mkdir()  # of a video whose frames lie there
     paths = [str(tmp_path / name) for name in ("b.mp4", "a.mp4", "frames", "c.mp4")]
-    with pytest.raises(AnnotationError, match=rf"2 of 4 files named in x\.jsonl are missing; the first is {paths[1]}"):
+    with pytest.raises(
+        AnnotationError, match=rf"2 of 4 files named in x\.jsonl are missing; the first is '{paths[1]}'"
+    ):
         check_files(paths, "x.jsonl")
     assert check_files(paths[:1], "x.jsonl") is None

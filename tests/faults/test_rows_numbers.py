@@ -375,6 +375,16 @@ def test_e_no_error_repeats_a_file(tmp_path: Path, content: str):
     assert len(str(caught.value)) < 500 + len(str(tmp_path))
 
 
+def test_e_no_error_repeats_a_long_name(tmp_path: Path):
+    record = json.dumps(dict(video="word " * 100_000, caption="a"))
+    (tmp_path / "a.jsonl").write_text(f"{record}\n" * 2)
+    with pytest.raises(
+        AnnotationError, match=r"1 of 1 files named in .*a\.jsonl are missing; the first is '"
+    ) as caught:
+        dataset_of(RetrievalDataset, str(tmp_path / "a.jsonl"), test_mode=True)
+    assert len(str(caught.value)) < 600 + 2 * len(str(tmp_path))
+
+
 def test_e_a_byte_order_mark_is_no_part_of_a_file(tmp_path: Path):
     for name in "ab":
         (tmp_path / f"{name}.mp4").touch()
