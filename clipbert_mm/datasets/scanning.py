@@ -176,9 +176,9 @@ def probe(job: tuple[str, str]) -> dict[str, Any]:
         if "frames" not in results:
             results |= dict(frame_inds=np.array([0, total // 2, total - 1]), num_clips=3, clip_len=1)
             results = _decoder().transform(results)
+        height, width = results["frames"].shape[2:4]
     except BrokenMediaError as error:
         return dict(reason=error.reason)
-    height, width = results["frames"].shape[2:4]
     if fps is None:
         return dict(frames=total, fps=None, seconds=0.0, width=width, height=height)
     seconds = results.get("duration") or total / fps

@@ -3,15 +3,22 @@
 import errno
 import os
 import shutil
+import struct
+import subprocess
+import sys
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
+import av
+import cv2
 import lmdb
 import numpy as np
 import pytest
+from PIL import Image
 
 from clipbert_mm.datasets.scanning import folder_files
-from clipbert_mm.datasets.transforms import DecodeClips, LoadImage, OpenFrames, OpenVideo
+from clipbert_mm.datasets.transforms import DecodeClips, LoadImage, OpenFrames, OpenVideo, ResizePad
 from clipbert_mm.datasets.transforms.readers import BACKENDS, check_backend
 from clipbert_mm.datasets.transforms.storage import list_names, missing_media, read_bytes
 from clipbert_mm.errors import BackendError, BrokenMediaError, StorageError
@@ -126,6 +133,124 @@ def test_l4_a_damaged_lmdb_is_named(tmp_path: Path):
         StorageError, match=r"The LMDB .*a\.lmdb is damaged: its page \d+ is not what the pages above it say"
     ):
         read_bytes(f"{packed}/0500")
+
+
+PEAK = """
+import sys, numpy as np
+from mmengine.dataset import Compose
+from clipbert_mm.datasets.transforms import DecodeClips, OpenVideo, ResizePad, SampleClips
+steps = Compose([OpenVideo(), SampleClips(num_clips=8, num_frames=2, mode="uniform"), DecodeClips(), ResizePad(size=448)])
+steps(dict(path=sys.argv[1]))
+def peak():
+    return next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("VmHWM")) / 1024
+before = peak()
+result = steps(dict(path=sys.argv[2]))["frames"].nbytes
+print(peak() - before - result / 2**20)
+"""
+
+
+def write_video(path: Path, size: tuple[int, int], count: int, vary: int = 5) -> Path:
+    with av.open(str(path), "w", format="mp4") as container:
+        stream = container.add_stream("libx264", rate=10, width=size[0], height=size[1], pix_fmt="yuv420p")
+        stream.options = dict(preset="ultrafast", crf="35")
+        for i in range(count):
+            picture = np.full((size[1], size[0], 3), vary * i, np.uint8)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+        container.mux(stream.encode())
+    return path
+
+
+def test_m10_a_4k_video_takes_little_more_memory_than_its_result(world: Path, tmp_path: Path, root: Path):
+    video = write_video(tmp_path / "4k.mp4", (3840, 2160), 20)
+    small = world / "videos" / "train_00000.mp4"
+    command = [sys.executable, "-c", PEAK, str(small), str(video)]
+    run = subprocess.run(
+        command, check=True, capture_output=True, text=True, env=os.environ | dict(PYTHONPATH=str(root))
+    )
+    assert float(run.stdout) < 150, "MiB above the result"
+
+
+def test_m10_frames_made_small_as_they_come_are_the_same(tmp_path: Path):
+    video = write_video(tmp_path / "a.mp4", (322, 178), 30, vary=8)
+    results = OpenVideo().transform(dict(path=str(video)))
+    sampled = dict(frame_inds=np.array([20, 3, 3, 7, 29, 0]), num_clips=3, clip_len=2)
+    whole = DecodeClips().transform(results | sampled)["frames"]
+    results = OpenVideo().transform(dict(path=str(video)))
+    small = ResizePad(size=96).transform(DecodeClips().transform(results | sampled))
+    assert small["content_shape"] == (53, 96)
+    for k, t in np.ndindex(3, 2):
+        wanted = np.zeros((96, 96, 3), np.uint8)
+        wanted[:53] = cv2.resize(whole[k, t], (96, 53), interpolation=cv2.INTER_LINEAR)
+        assert np.array_equal(small["frames"][k, t], wanted)
+
+
+GIF_HEAD = b"GIF89a%b\x80\0\0\0\0\0\xff\xff\xff"
+GIF_FRAME = b"\x21\xf9\x04\x04\x0a\0\0\0" + b"\x2c\0\0\0\0\1\0\1\0\0" + b"\2\2\x4c\1\0"
+
+
+def bomb(path: Path, side: int, frames: int = 1) -> Path:
+    """Write a picture of few bytes and many pixels, by the ending of its name."""
+    if path.suffix == ".gif":
+        path.write_bytes(GIF_HEAD % struct.pack("<HH", side, side) + GIF_FRAME * frames + b"\x3b")
+    else:
+        picture = Image.new("1", (side, side))
+        picture.save(path)
+    return path
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.gif", "a.jpg", "a.bmp", "a.tiff"])
+def test_m10_pictures_of_few_bytes_and_many_pixels_are_refused(tmp_path: Path, name: str):
+    path = bomb(tmp_path / name, 9000)
+    for opener in (LoadImage(), OpenVideo()) if name == "a.gif" else (LoadImage(),):
+        with pytest.raises(BrokenMediaError, match="its frames have 9000 x 9000 pixels, more than the 67,108,864"):
+            opener.transform(dict(path=str(path)))
+
+
+def test_m10_a_picture_of_which_no_head_is_read_is_refused(tmp_path: Path):
+    """Pillow itself refuses what is larger still."""
+    with pytest.raises(BrokenMediaError, match="its frames have more than the 67,108,864 pixels that are decoded"):
+        LoadImage().transform(dict(path=str(bomb(tmp_path / "a.png", 16000))))
+
+
+def test_m10_gifs_of_too_many_frames_for_their_size_are_refused(tmp_path: Path):
+    reason = "its 600 frames of 8,192 x 8,192 pixels are more than the 34,359,738,368 pixels that are decoded"
+    with pytest.raises(BrokenMediaError, match=reason):
+        OpenVideo().transform(dict(path=str(bomb(tmp_path / "a.gif", 8192, frames=600))))
+    assert OpenVideo().transform(dict(path=str(bomb(tmp_path / "b.gif", 64, frames=600))))["total_frames"] == 600
+
+
+@pytest.mark.parametrize(("colours", "channels"), [(3, 1), (2, 3)])
+def test_m12_no_flipped_bit_in_a_png_ends_the_process(tmp_path: Path, colours: int, channels: int):
+    """With some of these bits flipped, OpenCV's reader does, where the checksum is right: of palettes, and of RGB."""
+
+    def part(kind: bytes, body: bytes) -> bytes:
+        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+    head = b"\x89PNG\r\n\x1a\n" + part(b"IHDR", struct.pack(">IIBBBBB", 64, 64, 8, colours, 0, 0, 0))
+    head += part(b"PLTE", bytes(768)) if colours == 3 else b""
+    data = zlib.compress((b"\0" + bytes(64 * channels)) * 64)
+    named = 0
+    for bit in range(8 * len(data)):
+        flipped = bytearray(data)
+        flipped[bit // 8] ^= 1 << bit % 8
+        (tmp_path / "a.png").write_bytes(head + part(b"IDAT", bytes(flipped)) + part(b"IEND", b""))
+        try:
+            assert LoadImage().transform(dict(path=str(tmp_path / "a.png")))["frames"].shape == (1, 1, 64, 64, 3)
+        except BrokenMediaError:
+            named += 1
+    assert named > 4 * len(data), "half of them at least"
+
+
+def test_m13_a_gif_without_its_last_byte_is_read(tmp_path: Path):
+    pictures = [Image.new("RGB", (60, 44), (80 * i, 20, 90)) for i in range(3)]
+    pictures[0].save(tmp_path / "a.gif", save_all=True, append_images=pictures[1:], duration=[100, 300, 200])
+    whole = OpenVideo().transform(dict(path=str(tmp_path / "a.gif")))
+    (tmp_path / "b.gif").write_bytes((tmp_path / "a.gif").read_bytes()[:-1])
+    cut = OpenVideo().transform(dict(path=str(tmp_path / "b.gif")))
+    assert (cut["total_frames"], cut["duration"]) == (whole["total_frames"], whole["duration"]) == (3, 0.6)
+    assert cut["frame_times"].tolist() == [0.0, 0.1, 0.4]
+    clip = dict(frame_inds=np.array([0, 1, 2]), num_clips=1, clip_len=3)
+    assert np.array_equal(*(DecodeClips().transform(each | clip)["frames"] for each in (whole, cut)))
 
 
 @pytest.mark.parametrize(("videos", "calls"), [(1, 1), (50, 3)])

@@ -1,5 +1,7 @@
 """Opening and decoding videos, animated GIFs and images."""
 
+import functools
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -61,9 +63,97 @@ class OpenVideo(BaseTransform):
         return results | dict(video_reader=reader) | reader.describe()
 
 
+class UndecodedResults(dict):
+    """Results of a pipeline that get their ``frames`` when a step first looks for them.
+
+    To whatever uses it, it is a dict that has ``frames``, an array like any other. :class:`ResizePad` alone takes the pictures
+    one by one instead, so that a video in 4K never lies in memory at full size. What looks at the frames, or at the results as
+    a whole, meets the error of a frame that cannot be decoded.
+    """
+
+    def __init__(self, results: dict[str, Any]) -> None:
+        self._reader: VideoReader | None = results.pop("video_reader")
+        super().__init__(results)
+
+    @property
+    def undecoded(self) -> bool:
+        """Whether nothing has looked at the frames, or put others in their place."""
+        return self._reader is not None and not dict.__contains__(self, "frames")
+
+    def stream(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Decode the frames, each once, and close the reader.
+
+        Yields:
+            At which of the K·T places a picture is, and the picture, (H, W, 3) uint8 RGB, good until the next.
+
+        Raises:
+            BrokenMediaError: If a frame cannot be decoded, or has another size than the first.
+        """
+        reader, self._reader = self._reader, None
+        assert reader is not None, "frames are decoded once"
+        frame_inds = np.asarray(self["frame_inds"])
+        first: tuple[int, ...] = ()
+        try:
+            for i, picture in reader.read(np.unique(frame_inds).tolist()):
+                first = first or picture.shape
+                if picture.shape != first:
+                    sizes = [f"{shape[1]} x {shape[0]}" for shape in (first, picture.shape)]
+                    raise ValueError(f"expected pictures of one size, {sizes[0]} pixels, frame {i} has {sizes[1]}")
+                yield np.flatnonzero(frame_inds == i), picture
+        except BrokenMediaError:
+            raise  # it names the frame's own file
+        except Exception as error:  # see OpenVideo
+            raise BrokenMediaError(self["path"], name_trouble(error)) from error
+        finally:
+            reader.close()
+
+    def __missing__(self, key: str) -> np.ndarray:
+        """Return the frames; raises a KeyError for any other key that is not there."""
+        if key == "frames" and self.undecoded:
+            self._decode()
+            return self[key]
+        raise KeyError(key)
+
+    def _decode(self) -> None:
+        """Add the frames if they are not there yet, (K, T, H, W, 3)."""
+        if not self.undecoded:
+            return
+        frames: np.ndarray | None = None
+        for places, picture in self.stream():
+            if frames is None:
+                frames = np.empty((len(self["frame_inds"]), *picture.shape), np.uint8)
+            frames[places] = picture
+        assert frames is not None, "a reader raises if it finds nothing"
+        self["frames"] = frames.reshape(self["num_clips"], self["clip_len"], *frames.shape[1:])
+
+
+def _decoding_first(method: Callable) -> Callable:
+    """Return a method of a dict that finds the frames decoded."""
+
+    @functools.wraps(method)
+    def decoded(self: UndecodedResults, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
+        self._decode()
+        return method(self, *args, **kwargs)
+
+    return decoded
+
+
+WHOLE = (
+    *("__contains__", "__delitem__", "__eq__", "__ior__", "__iter__", "__len__", "__ne__", "__or__", "__reduce_ex__"),
+    *("__repr__", "__reversed__", "__ror__", "clear", "copy", "get", "items", "keys", "pop", "popitem", "setdefault"),
+    *("update", "values"),
+)
+"""Methods that look at a dict as a whole, or at keys that may not be there."""
+for _name in WHOLE:
+    setattr(UndecodedResults, _name, _decoding_first(getattr(dict, _name)))
+
+
 @TRANSFORMS.register_module()
 class DecodeClips(BaseTransform):
     """Decode the frames of all clips of a video in one pass, each frame once.
+
+    They are decoded when the next step looks at them; see :class:`UndecodedResults`. Where that is :class:`ResizePad`, it makes
+    each small as it comes: memory goes with what it returns, K·T·size²·3 bytes, and one frame at full size.
 
     Required Keys:
         path, video_reader, frame_inds, num_clips, clip_len
@@ -73,36 +163,8 @@ class DecodeClips(BaseTransform):
     """
 
     def transform(self, results: dict[str, Any]) -> dict[str, Any]:
-        """Add the frames, and close the reader.
-
-        Raises:
-            BrokenMediaError: If a frame cannot be decoded.
-        """
-        reader = results.pop("video_reader")
-        try:
-            frames = _read_all(reader, results["frame_inds"])
-        except BrokenMediaError:
-            raise  # it names the frame's own file
-        except Exception as error:  # see OpenVideo
-            raise BrokenMediaError(results["path"], name_trouble(error)) from error
-        finally:
-            reader.close()
-        results["frames"] = frames.reshape(results["num_clips"], results["clip_len"], *frames.shape[1:])
-        return results
-
-
-def _read_all(reader: VideoReader, frame_inds: np.ndarray) -> np.ndarray:
-    """Read frames, (K·T, H, W, 3), some of which may be the same."""
-    frames: np.ndarray | None = None
-    for i, picture in reader.read(np.unique(frame_inds).tolist()):
-        if frames is None:
-            frames = np.empty((len(frame_inds), *picture.shape), np.uint8)
-        if picture.shape != frames.shape[1:]:
-            sizes = [f"{shape[1]} x {shape[0]}" for shape in (frames.shape[1:], picture.shape)]
-            raise ValueError(f"expected pictures of one size, {sizes[0]} pixels, frame {i} has {sizes[1]}")
-        frames[frame_inds == i] = picture
-    assert frames is not None, "a reader raises if it finds nothing"
-    return frames
+        """Add the frames. Looking at them closes the reader, and raises a BrokenMediaError if one cannot be decoded."""
+        return UndecodedResults(results)
 
 
 @TRANSFORMS.register_module()

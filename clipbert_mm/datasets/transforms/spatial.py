@@ -6,6 +6,7 @@ import cv2
 import numpy as np
 from mmcv.transforms import BaseTransform
 
+from clipbert_mm.datasets.transforms.decoding import UndecodedResults
 from clipbert_mm.registry import TRANSFORMS
 
 
@@ -30,15 +31,31 @@ class ResizePad(BaseTransform):
         self.size = size
 
     def transform(self, results: dict[str, Any]) -> dict[str, Any]:
-        """Resize and pad all frames alike."""
-        frames = results["frames"]
-        clips, length, height, width, _ = frames.shape
-        scale = self.size / max(height, width)
-        height, width = max(1, int(height * scale + 1e-6)), max(1, int(width * scale + 1e-6))
-        padded = np.zeros((clips, length, self.size, self.size, 3), np.uint8)
-        for k in range(clips):
-            for t in range(length):
-                target = padded[k, t, :height, :width]  # OpenCV writes into it
-                cv2.resize(frames[k, t], (width, height), dst=target, interpolation=cv2.INTER_LINEAR)
-        results["frames"], results["content_shape"] = padded, (height, width)
+        """Resize and pad all frames alike.
+
+        Raises:
+            BrokenMediaError: If a frame cannot be decoded, where this is the first step to look at them.
+        """
+        if isinstance(results, UndecodedResults) and results.undecoded:
+            shape, pictures = (results["num_clips"], results["clip_len"]), results.stream()
+        else:
+            frames = results["frames"]
+            shape = frames.shape[:2]
+            pictures = ((np.array([i]), frame) for i, frame in enumerate(frames.reshape(-1, *frames.shape[2:])))
+        padded = np.zeros((shape[0] * shape[1], self.size, self.size, 3), np.uint8)
+        for places, picture in pictures:
+            height, width = self.fit(*picture.shape[:2])
+            target = padded[places[0]]
+            cv2.resize(picture, (width, height), dst=target[:height, :width], interpolation=cv2.INTER_LINEAR)
+            padded[places[1:]] = target
+        results["frames"], results["content_shape"] = padded.reshape(*shape, *padded.shape[1:]), (height, width)
         return results
+
+    def fit(self, height: int, width: int) -> tuple[int, int]:
+        """Return height and width of a frame when it is resized.
+
+        >>> ResizePad(size=448).fit(1080, 1920)
+        (252, 448)
+        """
+        scale = self.size / max(height, width)
+        return max(1, int(height * scale + 1e-6)), max(1, int(width * scale + 1e-6))

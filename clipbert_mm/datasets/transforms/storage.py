@@ -9,8 +9,8 @@
 
 import errno
 import os
-import re
 import stat
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,15 +20,10 @@ from mmengine import fileio
 
 from clipbert_mm.datasets.transforms.lmdb_reader import BrokenValueError, LmdbReader, lmdb_file
 from clipbert_mm.errors import BrokenMediaError, StorageError, printable, quoted
-from clipbert_mm.structures import temporary_folder
 
 LONGEST_KEY = 511
 """Bytes of the longest key that an LMDB takes."""
 EMPTY = "the file is empty (0 bytes)"
-ODD = re.compile(r"[\ud800-\udfff%*?{]")
-"""What decoders stumble over in a name: bytes that are not UTF-8, and signs of patterns that stand for many files."""
-LONGEST_NAME = 1000
-"""Letters of the longest path that is given to a decoder."""
 FEW = 4
 """Files of a folder that are asked for one by one; a folder with more of them is listed."""
 LOOK_UP = 50
@@ -162,44 +157,29 @@ def _broken(path: str, error: OSError) -> BrokenMediaError:
 
 @contextmanager
 def as_file(path: str) -> Iterator[str]:
-    """Give a file, wherever it lies, a path that a decoder can open; decoders are safer with paths than with bytes.
+    """Give a file, wherever it lies, a path that can be opened; decoders are safer with open files than with bytes.
 
-    The path is absolute, so that ``12:30 talk.mp4`` is no protocol and ``-y.mp4`` no option. A file whose name is not UTF-8, or
-    may be taken for a pattern, is given as a link to it, and what is not in a folder as a file in memory without a name, or in
-    a temporary folder where the system knows no such things. They go away as soon as the context is left and whoever opened
-    them has closed them.
+    What is not in a folder is put into memory as a file without a name, or into a temporary file where the system knows
+    no such thing. It goes away as soon as the context is left and whoever opened it has closed it.
 
     Raises:
         BrokenMediaError: If it is not there, no file, empty, or cannot be fetched.
         StorageError: If the LMDB that it should lie in cannot be used.
     """
     status = None if is_address(path) else _status(path)
-    in_folder = status is not None
     if status:
         _check_size(path, status.st_size)
-    name = os.path.abspath(path)
-    if in_folder and not ODD.search(name) and len(name) <= LONGEST_NAME:
-        yield name
-    elif in_folder and hasattr(os, "memfd_create"):
-        try:
-            descriptor = os.open(path, os.O_RDONLY)
-        except OSError as error:
-            raise _broken(path, error) from error
-        with open(descriptor, "rb"):
-            yield f"/proc/self/fd/{descriptor}"
+        yield path
     elif hasattr(os, "memfd_create"):
         with open(os.memfd_create("media"), "wb") as file:
             file.write(read_bytes(path))
             file.flush()
             yield f"/proc/self/fd/{file.fileno()}"
     else:
-        with temporary_folder() as folder:
-            link = os.path.join(folder, "media")
-            if in_folder:
-                os.symlink(name, link)
-            else:
-                Path(link).write_bytes(read_bytes(path))
-            yield link
+        with tempfile.TemporaryDirectory(prefix="media-", ignore_cleanup_errors=True) as folder:
+            name = os.path.join(folder, "media")
+            Path(name).write_bytes(read_bytes(path))
+            yield name
 
 
 def list_names(folder: str) -> list[str]:

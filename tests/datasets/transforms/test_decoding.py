@@ -1,5 +1,7 @@
 """Decoding: the very frames of a full sequential decode; broken files are named."""
 
+import copy
+import pickle
 import re
 from pathlib import Path
 
@@ -8,7 +10,8 @@ import numpy as np
 import pytest
 from video_files import decode, decode_whole
 
-from clipbert_mm.datasets.transforms import BrokenMediaError, DecodeClips, OpenVideo, SampleClips
+from clipbert_mm.datasets.transforms import BrokenMediaError, DecodeClips, OpenVideo, ResizePad, SampleClips
+from clipbert_mm.datasets.transforms.decoding import UndecodedResults
 
 
 def test_frames_are_those_of_a_sequential_decode(video: Path):
@@ -89,3 +92,62 @@ def test_an_error_that_torch_passes_on_from_a_worker_keeps_its_text():
     assert str(BrokenMediaError("Caught BrokenMediaError in DataLoader worker process 0.")) == (
         "Caught BrokenMediaError in DataLoader worker process 0."
     )
+
+
+def undecoded(video: Path) -> UndecodedResults:
+    results = OpenVideo().transform(dict(path=str(video)))
+    results |= dict(frame_inds=np.array([1, 0]), num_clips=2, clip_len=1)
+    return DecodeClips().transform(results)
+
+
+def keep(results: dict) -> dict:
+    return results
+
+
+def turn(results: dict) -> dict:
+    results["frames"] = results["frames"][..., ::-1]
+    return results
+
+
+LOOKS = {
+    "a key": lambda results: results["frames"],
+    "get": lambda results: results.get("frames"),
+    "in": lambda results: "frames" in results and results["frames"],
+    "|": lambda results: (results | dict(a=1))["frames"],
+    "**": lambda results: {**results}["frames"],
+    "dict": lambda results: dict(results)["frames"],
+    "copy": lambda results: copy.copy(results)["frames"],
+    "pop": lambda results: results.pop("frames"),
+    "items": lambda results: {key: value for key, value in results.items()}["frames"],  # noqa: C416
+    "update": lambda results: results.update(a=1) or results["frames"],
+    "pickle": lambda results: pickle.loads(pickle.dumps(results))["frames"],
+}
+
+
+@pytest.mark.parametrize("look", LOOKS)
+def test_however_a_step_looks_at_the_frames_they_are_there(video: Path, look: str):
+    frames = LOOKS[look](undecoded(video))
+    assert type(frames) is np.ndarray
+    assert np.array_equal(frames[:, 0], decode_whole(video)[[1, 0]])
+
+
+def test_steps_between_decoding_and_resizing_do_as_ever(video: Path):
+    wanted = ResizePad(size=32).transform(dict(frames=undecoded(video)["frames"]))["frames"]
+    assert np.array_equal(ResizePad(size=32).transform(undecoded(video))["frames"], wanted)
+    for step in (keep, dict, lambda results: results | dict(a=1), lambda results: {**results}):
+        assert np.array_equal(ResizePad(size=32).transform(step(undecoded(video)))["frames"], wanted)
+    turned = ResizePad(size=32).transform(turn(undecoded(video)))["frames"]
+    assert np.array_equal(turned, wanted[..., ::-1])
+    other = undecoded(video)
+    other["frames"] = np.zeros((1, 1, 8, 8, 3), np.uint8)
+    assert ResizePad(size=32).transform(other)["frames"].shape == (1, 1, 32, 32, 3)
+
+
+def test_frames_are_decoded_when_they_are_looked_at(video: Path):
+    results = undecoded(video)
+    results["a"] = results["path"]
+    assert results.undecoded
+    assert "frames" in results
+    assert not results.undecoded
+    with pytest.raises(KeyError, match="'b'"):
+        results["b"]

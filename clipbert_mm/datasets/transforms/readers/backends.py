@@ -7,7 +7,7 @@ from importlib.util import find_spec
 
 from clipbert_mm.datasets.transforms.readers.base import VideoReader
 from clipbert_mm.datasets.transforms.readers.decord_reader import DecordReader
-from clipbert_mm.datasets.transforms.readers.gif_reader import GifReader, is_gif
+from clipbert_mm.datasets.transforms.readers.gif_reader import LARGEST_FILE, GifReader, is_gif
 from clipbert_mm.datasets.transforms.readers.opencv_reader import OpenCVReader
 from clipbert_mm.datasets.transforms.readers.pyav_reader import PyAVReader
 from clipbert_mm.datasets.transforms.readers.torchcodec_reader import TorchCodecReader
@@ -67,7 +67,7 @@ def open_reader(name: str, backend: str, num_threads: int) -> VideoReader:
         num_threads: Threads of the decoder.
     """
     with open(name, "rb") as file:
-        head = file.read(6)
-        if is_gif(head):
-            return GifReader(head + file.read())
+        if is_gif(file.read(6)):
+            file.seek(0)
+            return GifReader(file.read(LARGEST_FILE + 1))
     return BACKENDS[backend](name, num_threads)

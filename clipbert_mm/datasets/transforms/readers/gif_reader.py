@@ -7,10 +7,14 @@ from fractions import Fraction
 import av
 import numpy as np
 
-from clipbert_mm.datasets.transforms.readers.base import VideoReader, missing_frame
+from clipbert_mm.datasets.transforms.readers.base import MAX_PIXELS, VideoReader, missing_frame, too_large
 
 GIF_DELAY = Fraction(1, 10)
 """Seconds that a GIF's frame is shown where the file says 0, as browsers and FFmpeg have it."""
+LARGEST_FILE = 1 << 29
+"""Bytes of the largest file that is read; it is held in memory."""
+MOST_PIXELS = 512 * MAX_PIXELS
+"""Most pixels of all frames together. Any frame may need all before it, and 20 bytes are enough for one of any size."""
 
 
 class GifReader(VideoReader):
@@ -22,25 +26,35 @@ class GifReader(VideoReader):
         data: Bytes of the file.
 
     Raises:
-        ValueError: If it is no whole GIF.
+        ValueError: If it is no whole GIF, or its frames are too large or too many.
     """
 
     def __init__(self, data: bytes) -> None:
-        if not _ends_as_gif(data):
+        if len(data) > LARGEST_FILE:
+            raise ValueError(f"a GIF of more than the {LARGEST_FILE:,} bytes that are read. Encode it as a video")
+        if not _is_whole(data):
             raise ValueError("a GIF that is cut short or damaged")
+        width, height = (int.from_bytes(data[place : place + 2], "little") for place in (6, 8))
+        if width * height > MAX_PIXELS:
+            raise ValueError(too_large(width, height))
         self.data = data
         with av.open(io.BytesIO(data), "r", "gif") as container:
-            packets = [packet for packet in container.demux(video=0) if packet.size]
+            shown = [(packet.pts or 0, packet.duration or 0) for packet in container.demux(video=0) if packet.size]
             tick = container.streams.video[0].time_base or Fraction(1, 100)
-        if not packets:
+        if not shown:
             raise ValueError("a GIF without pictures")
-        self.total_frames = len(packets)
-        before, last = (packets[-1].pts or 0) * tick, (packets[-1].duration or 0) * tick  # seconds
+        self.total_frames = len(shown)
+        if self.total_frames * width * height > MOST_PIXELS:
+            size = f"{self.total_frames:,} frames of {width:,} x {height:,} pixels"
+            raise ValueError(
+                f"its {size} are more than the {MOST_PIXELS:,} pixels that are decoded. Encode it as a video"
+            )
+        before, last = shown[-1][0] * tick, shown[-1][1] * tick  # seconds
         if not last:
-            last = before / (len(packets) - 1) if before else GIF_DELAY
+            last = before / (len(shown) - 1) if before else GIF_DELAY
         self.duration = float(before + last)
         self.avg_fps = float(self.total_frames / (before + last))
-        times = np.array([packet.pts or 0 for packet in packets]) * float(tick)
+        times = np.array([time for time, _ in shown]) * float(tick)
         if np.abs(times - np.arange(self.total_frames) / self.avg_fps).max() > tick:
             self.frame_times = times
 
@@ -66,13 +80,16 @@ def is_gif(head: bytes) -> bool:
     return head[:6] in (b"GIF87a", b"GIF89a")
 
 
-def _ends_as_gif(data: bytes) -> bool:
-    """Whether a GIF's blocks lead to its end mark; decoders take one that is cut for a shorter one."""
+def _is_whole(data: bytes) -> bool:
+    """Whether a GIF's blocks lead to its end mark, or to the end, as some programs write no mark.
+
+    Decoders take a GIF that is cut short for a shorter one.
+    """
 
     def colors(flags: int) -> int:
         return 3 << (flags % 8 + 1) if flags & 0x80 else 0
 
-    place = 13 + colors(data[10]) if len(data) > 13 else len(data)
+    place = 13 + colors(data[10]) if len(data) > 13 else len(data) + 1
     while place < len(data):
         if data[place] == 0x3B:
             return True
@@ -85,4 +102,4 @@ def _ends_as_gif(data: bytes) -> bool:
         while place < len(data) and data[place]:  # blocks that begin with their length, up to one of length 0
             place += data[place] + 1
         place += 1
-    return False
+    return place == len(data)

@@ -42,6 +42,7 @@ class PyAVReader(VideoReader):
         self.num_threads = num_threads
         self.reformatter = VideoReformatter()
         self.matrix: Matrix | None = None  # of the frame that was converted last
+        self.rotation: float | None = None  # of the same frame
         self._held: dict[int, list[Packet]] = {}  # the last two groups that were read
         self.open()
         self.index = index_frames(self.source, self.container, self.stream)
@@ -181,7 +182,10 @@ class PyAVReader(VideoReader):
         plane = self.reformatter.reformat(frame, format="rgb24", threads=1).planes[0]
         strides = (plane.line_size, 3, 1)
         pixels = np.ndarray((frame.height, frame.width, 3), np.uint8, buffer=memoryview(plane), strides=strides)
-        self.matrix = display_matrix(frame)
+        if (
+            frame.rotation != self.rotation
+        ):  # PyAV frees a frame late once its matrix was asked for, so ask for one of them
+            self.rotation, self.matrix = frame.rotation, display_matrix(frame)
         return turn_upright(pixels, upright_filters(self.matrix))
 
     def close(self) -> None:
