@@ -12,7 +12,6 @@ import numpy as np
 import torch
 from mmengine.dataset import BaseDataset
 from mmengine.logging import print_log
-from torch.utils.data import get_worker_info
 
 from clipbert_mm.datasets.annotations import read_records
 from clipbert_mm.datasets.scanning import absolute, left_out
@@ -172,11 +171,7 @@ class MediaDataset(BaseDataset):
         """
         self._given_up[path] = reason
         skips = not self.test_mode or self.on_broken == "skip"
-        goes_on = skips and len(self._given_up) <= max(ATTEMPTS, len(self) // 20)
-        if goes_on and get_worker_info() is None:
-            what = "Testing goes on without it." if self.test_mode else "Other items take its place."
-            print_log(f"{BrokenMediaError(path, reason)}. {what}", logger="current", level=logging.WARNING)
-        return goes_on
+        return skips and len(self._given_up) <= max(ATTEMPTS, len(self) // 20)
 
     @contextmanager
     def _reading(self, path: str) -> Iterator[None]:

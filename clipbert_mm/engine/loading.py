@@ -7,7 +7,7 @@ import re
 import signal
 import time
 import weakref
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -40,13 +40,20 @@ class WatchedLoader(DataLoader):
         loader: What to do.
         items: The items to load, in this order, instead of the loader's; None for the loader's.
         memory_limit: Bytes that a worker may take beyond what it begins with; None for no limit.
+        warn: Is told of each worker that is replaced; None for nobody.
     """
 
     def __init__(
-        self, loader: DataLoader, items: Sequence[int] | None = None, *, memory_limit: int | None = None
+        self,
+        loader: DataLoader,
+        items: Sequence[int] | None = None,
+        *,
+        memory_limit: int | None = None,
+        warn: Callable[[str], None] | None = None,
     ) -> None:
         self.skipped = 0
         self.memory_limit = memory_limit
+        self.warn = warn or getattr(loader, "warn", None)
         self.hang_seconds: float = getattr(loader, "hang_seconds", None) or loader.timeout or HANG_SECONDS
         self.given_up: dict[str, str] = {}
         self._crew: Crew | None = None
@@ -210,11 +217,12 @@ class _Pass:
             self.killed_at.add(path)
             self.second_tries += 1
             goes_on = give_up is not None and self.second_tries <= SECOND_TRIES
+        what = f"A worker of the dataloader (process {pid}) {'hangs' if hung else 'died'} at {printable(path) or 'no file'}"
         if not goes_on:
-            raise WorkerError(
-                f"A worker of the dataloader (process {pid}) {'hangs' if hung else 'died'} at {printable(path) or 'no file'}: "
-                f"{reason}. {_advice(code, hung, path)}"
-            )
+            raise WorkerError(f"{what}: {reason}. {_advice(code, hung, path)}")
+        if self.loader.warn is not None:
+            without = "goes on without it" if path in self.loader.given_up else "begins again"
+            self.loader.warn(f"{what}: {reason}. Another one {without}.")
         worker.start_again(self.loader.given_up)
 
 

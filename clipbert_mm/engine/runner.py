@@ -1,6 +1,7 @@
 """MMEngine's Runner: it loads checkpoints of any kind, and writes its own so that a run can go on from them exactly."""
 
 import functools
+import logging
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -8,6 +9,7 @@ from typing import Any
 import mmengine
 import torch
 from mmengine.dist import all_gather_object, barrier, get_world_size
+from mmengine.logging import print_log
 from mmengine.model import is_model_wrapper
 from mmengine.optim import OptimWrapper
 from mmengine.runner import Runner
@@ -54,7 +56,8 @@ class ClipBertRunner(Runner):
     ) -> WatchedLoader:
         """Build a dataloader, as MMEngine's Runner does, whose workers are watched."""
         built = Runner.build_dataloader(dataloader, seed=seed, diff_rank_seed=diff_rank_seed)
-        return built if isinstance(built, WatchedLoader) else WatchedLoader(built)
+        warn = functools.partial(print_log, logger="current", level=logging.WARNING)
+        return built if isinstance(built, WatchedLoader) else WatchedLoader(built, warn=warn)
 
     def train(self) -> nn.Module:
         """Train, as the only run in its folders; returns the model.

@@ -51,29 +51,33 @@ def test_a_loss_that_is_no_number(config: Path, tmp_path: Path):
 
 
 def test_a_worker_that_hangs(config: Path, tmp_path: Path):
-    options = ["train_dataloader.num_workers=2", "train_dataloader.timeout=5"]
+    options = [f"train_dataloader.{option}" for option in ("num_workers=2", "timeout=5", "persistent_workers=True")]
     run = Run(config, tmp_path / "run", arguments=["--cfg-options", *options])
     (process,) = run.start()
     wait_for_steps(run, 3)
     for worker in children(process.pid):
         os.kill(worker, signal.SIGSTOP)
     process.join(60)
-    assert process.exitcode == 1
-    assert "error: No batch came in 5 s: a worker of the dataloader hangs." in said(run)
+    assert process.exitcode == 0
+    assert re.search(
+        r"A worker of the dataloader \(process \d+\) hangs at .*: it took longer than 5 s\. Another", said(run)
+    )
 
 
 def test_a_worker_that_is_killed(config: Path, tmp_path: Path):
     options = ["train_dataloader.num_workers=2", "train_dataloader.persistent_workers=True"]
-    run = Run(config, tmp_path / "run", arguments=["--cfg-options", *options])
-    (process,) = run.start()
-    wait_for_steps(run, 3)
+    whole, cut = (Run(config, tmp_path / name, arguments=["--cfg-options", *options]) for name in ("whole", "cut"))
+    assert whole.finish() == [0]
+    (process,) = cut.start()
+    wait_for_steps(cut, 3)
     os.kill(children(process.pid)[0], signal.SIGKILL)
     process.join(60)
-    assert process.exitcode == 1
-    text = said(run)
+    assert process.exitcode == 0
     assert re.search(
-        r"error: A worker of the dataloader \(process \d+\) died at .*(SIGKILL|Killed)\. The machine", text
+        r"A worker of the dataloader \(process \d+\) died at .*: it was killed \(SIGKILL\), .* Another one begins again\.",
+        said(cut),
     )
+    assert_same_training(final(cut.work_dir, 5), final(whole.work_dir, 5))
 
 
 def test_a_truncated_newest_checkpoint(config: Path, tmp_path: Path):
@@ -165,11 +169,16 @@ def test_the_error_of_one_of_two_processes(config: Path, tmp_path: Path):
     run = Run(config, tmp_path / "run", ranks=2, arguments=["--cfg-options", *options])
     first, second = run.start()
     wait_for_steps(run, 3)
-    os.kill(children(second.pid)[0], signal.SIGKILL)
+    killed: set[int] = set()
+    while second.is_alive() and len(killed) < 4:  # the fourth is one too many
+        for worker in set(children(second.pid)) - killed:
+            os.kill(worker, signal.SIGKILL)
+            killed.add(worker)
+        time.sleep(0.01)
     began = time.monotonic()
     for process in (first, second):
         process.join(60)
-    sys.stdout.write(f"\nended {time.monotonic() - began:.1f} s after the fault\n")
+    sys.stdout.write(f"\nended {time.monotonic() - began:.1f} s after the last fault\n")
     assert [first.exitcode, second.exitcode] == [1, 1]
     assert "error: A worker of the dataloader" in said(run, 1)
     assert "error: Process 0 lost another process of this training" in said(run, 0)
