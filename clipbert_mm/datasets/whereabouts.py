@@ -14,7 +14,7 @@ from clipbert_mm.errors import WorkerError
 
 WORKERS = 256
 """Workers of one loader that are told apart; of more, two share a row."""
-ROW = np.dtype([("pid", np.int64), ("since", np.float64), ("path", "U2048")])
+ROW = np.dtype([("pid", np.int64), ("since", np.float64), ("busy", np.bool_), ("path", "U2048")])
 SHARED_MEMORY_IS_FULL = (
     "The shared memory (/dev/shm) may be full: lower num_workers, prefetch_factor or batch_size of the dataloader, or give the "
     "machine's container more of it (docker run --shm-size=8g)."
@@ -40,12 +40,14 @@ class Loading:
     """What a process is at.
 
     Args:
-        seconds: How long it has been at it.
-        path: The file; empty between two files.
+        seconds: How long it has been at it, or between two files.
+        path: The file that it is at, or was at last.
+        busy: Whether it is at it.
     """
 
     seconds: float
     path: str
+    busy: bool
 
 
 class Whereabouts:
@@ -61,21 +63,21 @@ class Whereabouts:
     @contextmanager
     def at(self, path: str) -> Iterator[None]:
         """Note that this process is at a file until the block ends, well or not."""
-        self._note(path[-2048:])
+        self._note(path, True)
         try:
             yield
         finally:
-            self._note("")
+            self._note(path, False)
 
-    def _note(self, path: str) -> None:
+    def _note(self, path: str, busy: bool) -> None:
         worker = get_worker_info()
         number = WORKERS if worker is None else worker.id % WORKERS
-        self._rows[number] = (os.getpid(), time.monotonic(), path)
+        self._rows[number] = (os.getpid(), time.monotonic(), busy, path[-2048:])
 
     def loading(self) -> dict[int, Loading]:
         """Return what processes are at, by their ids."""
         now = time.monotonic()
         return {
-            int(row["pid"]): Loading(now - float(row["since"]), str(row["path"]))
+            int(row["pid"]): Loading(now - float(row["since"]), str(row["path"]), bool(row["busy"]))
             for row in self._rows[self._rows["pid"] != 0].copy()
         }

@@ -20,7 +20,7 @@ from clipbert_mm.errors import WorkerError, printable
 HANG_SECONDS = 600
 """How long a file may take; a dataloader's ``timeout`` of the config stands before it."""
 SECOND_TRIES = 3
-"""Ends of a worker in one pass that are no file's fault, as far as one can tell, before the pass is given up."""
+"""Ends of workers at no file in one pass that are borne before the pass is given up."""
 NO_SHARED_MEMORY = re.compile(r"shared memory|\bshm\b|/torch_\d+")
 """How torch says that the memory is full by which workers hand over batches."""
 
@@ -30,8 +30,8 @@ class WatchedLoader(DataLoader):
 
     A worker that takes longer than ``timeout`` seconds for a file, or ends at it, is replaced. Its dataset's
     ``give_up(path, reason)`` says whether to go on without that file; else, and where the dataset has no such method, a
-    WorkerError names it. A worker that was killed from outside, as the kernel does when memory ends, and one that ended
-    between files, begins its work once more.
+    WorkerError names it. A worker that was killed from outside, as the kernel does when memory ends, or ended between files,
+    begins its work once more; the second time, the file is taken for the cause.
 
     Nothing is drawn from the process's random generator. Workers are deaf to the signals by which a cluster gives notice, which
     may reach all processes of a job: the training still needs them for its last step.
@@ -122,7 +122,8 @@ class WatchedLoader(DataLoader):
             memory_limit=self.memory_limit,
         )
         context = self.multiprocessing_context or multiprocessing.get_context()
-        crew = Crew(duty, context, pin=self.pin_memory and torch.accelerator.is_available())
+        pin = torch.accelerator.current_device_index() if self.pin_memory and torch.accelerator.is_available() else None
+        crew = Crew(duty, context, pin)
         if self.persistent_workers:
             weakref.finalize(self, crew.end)
         return crew
@@ -142,7 +143,7 @@ class _Pass:
         self.given = 0
         self.ready: dict[int, tuple[Worker, Any, Exception | None]] = {}
         self.second_tries = 0
-        self.killed_at: set[str] = set()
+        self.suspects: set[str] = set()  # files at which a worker was killed, or after which it ended
 
     def __iter__(self) -> Iterator[Any]:
         for _ in range(self.loader.prefetch_factor or 2):
@@ -204,20 +205,24 @@ class _Pass:
         """
         pid = worker.process.pid
         at = self.loader.loading().get(pid)
-        path = at.path if at is not None else ""
+        path = at.path if at is not None and worker.owed else ""
+        busy = at is not None and at.busy
         code = worker.end()
         reason = f"it took longer than {self.loader.hang_seconds:g} s" if hung else _how(code)
         give_up = getattr(self.loader.dataset, "give_up", None)
-        killed = code == -signal.SIGKILL and not hung
-        if path and (not killed or path in self.killed_at):
+        certain = busy and (hung or code != -signal.SIGKILL)
+        if path and (certain or path in self.suspects):
             known = path in self.loader.given_up  # another worker was at it too
             goes_on = path not in worker.knew and (known or (give_up is not None and give_up(path, reason)))
             self.loader.given_up[path] = reason
+        elif path:
+            self.suspects.add(path)
+            goes_on = give_up is not None
         else:
-            self.killed_at.add(path)
             self.second_tries += 1
             goes_on = give_up is not None and self.second_tries <= SECOND_TRIES
-        what = f"A worker of the dataloader (process {pid}) {'hangs' if hung else 'died'} at {printable(path) or 'no file'}"
+        where = f"{'at' if busy else 'after'} {printable(path)}" if path else "at no file"
+        what = f"A worker of the dataloader (process {pid}) {'hangs' if hung else 'died'} {where}"
         if not goes_on:
             raise WorkerError(f"{what}: {reason}. {_advice(code, hung, path)}")
         if self.loader.warn is not None:

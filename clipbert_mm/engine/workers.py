@@ -63,10 +63,10 @@ class Worker:
         duty: What it does.
         context: How processes are begun.
         events: Takes ``(worker, connection, answer)``; an answer is ``(job, batch, error)``, or None when it has ended.
-        pin: Whether batches are put into pinned memory.
+        pin: The accelerator whose pinned memory batches are put into; None for none.
     """
 
-    def __init__(self, number: int, duty: Duty, context: Any, events: queue.SimpleQueue, pin: bool) -> None:  # noqa: ANN401
+    def __init__(self, number: int, duty: Duty, context: Any, events: queue.SimpleQueue, pin: int | None) -> None:  # noqa: ANN401
         self.number, self.duty, self.context, self.events, self.pin = number, duty, context, events, pin
         self.owed: deque[tuple[int, Any]] = deque()
         self.knew: set[str] = set()
@@ -128,7 +128,8 @@ class Worker:
 
 def _receive(worker: Worker, connection: Connection) -> None:
     """Pass on what a process answers until it ends; in a thread of its own."""
-    if worker.pin:
+    if worker.pin is not None:
+        torch.accelerator.set_device_index(worker.pin)  # of this thread
         torch.set_num_threads(1)
     with connection:
         while True:
@@ -139,7 +140,7 @@ def _receive(worker: Worker, connection: Connection) -> None:
                 lost = isinstance(failure, EOFError) or worker.process.exitcode is not None
                 worker.events.put((worker, connection, None if lost else (-1, None, failure)))
                 return
-            worker.events.put((worker, connection, (job, pin_memory(batch) if worker.pin else batch, error)))
+            worker.events.put((worker, connection, (job, batch if worker.pin is None else pin_memory(batch), error)))
 
 
 class Crew:
@@ -148,10 +149,10 @@ class Crew:
     Args:
         duty: What they do.
         context: How processes are begun.
-        pin: Whether batches are put into pinned memory.
+        pin: The accelerator whose pinned memory batches are put into; None for none.
     """
 
-    def __init__(self, duty: Duty, context: Any, pin: bool) -> None:  # noqa: ANN401
+    def __init__(self, duty: Duty, context: Any, pin: int | None) -> None:  # noqa: ANN401
         self.pid = os.getpid()
         self.events: queue.SimpleQueue[tuple[Worker, Connection, Any]] = queue.SimpleQueue()
         self.workers = [Worker(number, duty, context, self.events, pin) for number in range(duty.workers)]

@@ -12,6 +12,7 @@ import torch
 from mmengine.config import Config
 
 from clipbert_mm.datasets.whereabouts import Whereabouts
+from clipbert_mm.engine import workers
 from clipbert_mm.engine.loading import WatchedLoader, WorkerError
 from clipbert_mm.engine.runner import ClipBertRunner
 
@@ -53,9 +54,9 @@ def loader(dataset: Any, **options: Any) -> WatchedLoader:
     return WatchedLoader(torch.utils.data.DataLoader(dataset, batch_size=2, **options))
 
 
-@pytest.mark.parametrize("workers", [0, 2])
-def test_what_is_skipped_is_not_loaded(tmp_path: Path, workers: int):
-    batches = loader(Marked(tmp_path), num_workers=workers, persistent_workers=workers > 0)
+@pytest.mark.parametrize("number", [0, 2])
+def test_what_is_skipped_is_not_loaded(tmp_path: Path, number: int):
+    batches = loader(Marked(tmp_path), num_workers=number, persistent_workers=number > 0)
     assert len(batches) == 10
     batches.skip(7)
     assert [batch.tolist() for batch in batches] == [[14, 15], [16, 17], [18, 19]]
@@ -63,6 +64,19 @@ def test_what_is_skipped_is_not_loaded(tmp_path: Path, workers: int):
     assert len(list(batches)) == 10, "the next pass is a whole one"
     batches.skip(10)
     assert list(batches) == []
+
+
+def test_batches_are_put_into_the_pinned_memory_of_the_process_s_accelerator(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    chosen = []
+    monkeypatch.setattr(torch.accelerator, "is_available", lambda: True)
+    monkeypatch.setattr(torch.accelerator, "current_device_index", lambda: 3)
+    monkeypatch.setattr(torch.accelerator, "set_device_index", chosen.append)
+    monkeypatch.setattr(workers, "pin_memory", lambda batch: (batch, "pinned"))
+    batches = list(loader(Marked(tmp_path), num_workers=2, pin_memory=True))
+    assert [batch.tolist() for batch, _ in batches] == [[i, i + 1] for i in range(0, 20, 2)]
+    assert chosen == [3, 3], "in the thread of each worker"
 
 
 def test_nothing_is_drawn_from_the_process_s_generator(tmp_path: Path):
@@ -168,6 +182,28 @@ def test_a_worker_killed_once_begins_its_work_again(train_loader: Config, tmp_pa
     assert (tmp_path / "hit").exists()
     assert all(torch.equal(batch["inputs"]["frames"], own) for batch, own in zip(again, whole, strict=True))
     assert not any(sample.replaced for batch in again for sample in batch["data_samples"])
+
+
+def test_a_file_after_which_a_worker_crashes_is_named_the_second_time(train_loader: Config):
+    """As where a decoder has ruined the memory of its process."""
+    built = ClipBertRunner.build_dataloader(dict(train_loader, num_workers=1), seed=0)
+    pipeline, collate = built.dataset.pipeline, built.collate_fn
+
+    def ruin(info: dict) -> dict:
+        ruined.append(info["path"].endswith("_00003.mp4"))
+        return pipeline(info)
+
+    def crash(items: list) -> Any:
+        if ruined and ruined[-1]:
+            os.kill(os.getpid(), signal.SIGSEGV)
+        return collate(items)
+
+    ruined: list[bool] = []
+    built.dataset.pipeline, built.collate_fn = ruin, crash
+    samples = [sample for batch in built for sample in batch["data_samples"]]
+    assert len(samples) == 24
+    names = {Path(path).name for sample in samples for path, _ in sample.replaced}
+    assert names <= {"train_00003.mp4"}
 
 
 def test_a_dataset_without_a_policy_stops(tmp_path: Path):

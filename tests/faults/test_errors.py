@@ -60,7 +60,7 @@ def test_a_worker_that_hangs(config: Path, tmp_path: Path):
     process.join(60)
     assert process.exitcode == 0
     assert re.search(
-        r"A worker of the dataloader \(process \d+\) hangs at .*: it took longer than 5 s\. Another", said(run)
+        r"A worker of the dataloader \(process \d+\) hangs (at|after) .*: it took longer than 5 s\. Another", said(run)
     )
 
 
@@ -74,7 +74,7 @@ def test_a_worker_that_is_killed(config: Path, tmp_path: Path):
     process.join(60)
     assert process.exitcode == 0
     assert re.search(
-        r"A worker of the dataloader \(process \d+\) died at .*: it was killed \(SIGKILL\), .* Another one begins again\.",
+        r"A worker of the dataloader \(.*\) died (at|after) .*: it was killed \(SIGKILL\), .* Another one begins again\.",
         said(cut),
     )
     assert_same_training(final(cut.work_dir, 5), final(whole.work_dir, 5))
@@ -170,7 +170,7 @@ def test_the_error_of_one_of_two_processes(config: Path, tmp_path: Path):
     first, second = run.start()
     wait_for_steps(run, 3)
     killed: set[int] = set()
-    while second.is_alive() and len(killed) < 4:  # the fourth is one too many
+    while second.is_alive():  # some are borne
         for worker in set(children(second.pid)) - killed:
             os.kill(worker, signal.SIGKILL)
             killed.add(worker)
