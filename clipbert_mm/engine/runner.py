@@ -2,6 +2,7 @@
 
 import functools
 import logging
+import os
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -21,7 +22,7 @@ from clipbert_mm.checkpoint import find_newest, load_weights, read_source, write
 from clipbert_mm.checkpoint.archives import first_line
 from clipbert_mm.checkpoint.fit import not_finite
 from clipbert_mm.checkpoint.training_state import training_state
-from clipbert_mm.engine.folders import locked_for_all
+from clipbert_mm.engine.folders import locked_for_all, raise_together, told_by_first
 from clipbert_mm.engine.hooks.saving import checkpoint_folders
 from clipbert_mm.engine.loading import WatchedLoader
 from clipbert_mm.engine.memory import explaining_out_of_memory
@@ -106,6 +107,13 @@ class ClipBertRunner(Runner):
             for each in passed_over:
                 self.logger.warning(f"passed over: {each}")
             self._resume = self._load_from is not None
+        name = os.path.basename(str(self._load_from)) if self._resume else "no checkpoint"
+        first = told_by_first(name)
+        error = CheckpointError(
+            f"Process {self.rank} would go on from {name}, process 0 from {first}. Copy the checkpoint of machine 0 to the "
+            "work folder of each machine."
+        )
+        raise_together(error if name != first else None)
         super().load_or_resume()
 
     def resume(self, filename: str, *arguments: Any, **options: Any) -> None:  # noqa: ANN401

@@ -19,9 +19,10 @@ from mmengine.config import Config
 from mmengine.evaluator import BaseMetric
 from video_files import write_file
 
+from clipbert_mm.engine import runner
 from clipbert_mm.engine.config import load_config
 from clipbert_mm.engine.launch import build_runner
-from clipbert_mm.errors import OptionError
+from clipbert_mm.errors import CheckpointError, OptionError
 from clipbert_mm.evaluation import read_rankings
 from clipbert_mm.registry import METRICS, MODELS
 from clipbert_mm.structures import locked
@@ -80,6 +81,15 @@ def test_l9_machines_that_share_no_folder_test_retrieval_and_go_on_after_a_kill(
         assert not list(run.work_dir.glob("*/.[!.]*"))
     assert np.array_equal(scores["one"], scores["two"])
     assert scores["one"].std() > 1e-3
+
+
+def test_l9_a_machine_without_the_checkpoint_that_the_first_resumes_is_told(runner_config: Config, monkeypatch):
+    runner_config.resume = True
+    monkeypatch.setattr(runner, "told_by_first", lambda name: "epoch_3.pth")
+    with pytest.raises(
+        CheckpointError, match=r"Process 0 would go on from no checkpoint, process 0 from epoch_3\.pth\."
+    ):
+        build_runner(runner_config).train()
 
 
 LAUNCHED = """
