@@ -3,6 +3,8 @@
 import contextlib
 import http.client
 import json
+import os
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -152,3 +154,16 @@ def served(search: VideoSearch, qa: VideoQA | None = None, **options: Any) -> It
     yield Page(urlsplit(f"http://127.0.0.1:{port}").netloc)
     server.should_exit = True
     thread.join(timeout=10)
+
+
+def serve_world(folder: str, gallery: str) -> None:
+    """Serve a world's page until the standard input ends; says on the standard output where it is, and what there is."""
+    search, qa = open_page_world(Path(folder), Path(gallery))
+    with served(search, qa, max_upload=300_000, max_uploads=50) as page:
+        keys = [entry.key for entry in search.gallery.entries.values()]
+        facts = dict(port=int(page.address.partition(":")[2]), numbers=page.numbers(), keys=keys)
+        sys.stdout.write(json.dumps(facts) + "\n")
+        sys.stdout.flush()
+        while os.read(0, 1):  # not sys.stdin, whose lock processes that are forked meanwhile would wait for
+            pass
+    os._exit(0)

@@ -224,4 +224,5 @@ def main() -> int:
 
 
 if __name__ == "__main__":
+    sys.path[0] = str(Path(__file__).parents[1])  # where the tests' helpers are; requests.py beside this is no library
     sys.exit(main())

@@ -187,6 +187,28 @@ def test_s2_a_video_of_the_server_cannot_be_named(
     assert set(search.gallery.entries) == before
 
 
+@pytest.mark.parametrize(
+    "playlist",
+    [
+        "ffconcat version 1.0\nfile {name}\n",
+        "#EXTM3U\n#EXT-X-TARGETDURATION:10\n#EXTINF:5.0,\n{name}\n#EXT-X-ENDLIST\n",
+        "#EXTM3U\n#EXT-X-TARGETDURATION:10\n#EXTINF:5.0,\nhttp://127.0.0.1:9/a.ts\n#EXT-X-ENDLIST\n",
+    ],
+)
+def test_s2_a_playlist_that_names_other_files_is_no_video(page: Page, folder: Path, playlist: str):
+    beside = folder / "gallery" / "uploads" / "beside.mp4"  # what FFmpeg itself would read
+    beside.parent.mkdir(exist_ok=True)
+    shutil.copy(folder / "private.mp4", beside)
+    try:
+        for name in ("beside.mp4", str(folder / "private.mp4")):
+            status, answer = page.request("/uploads?name=list.mp4", playlist.format(name=name).encode())
+            assert status == 400
+            assert answer.startswith('{"detail":"list.mp4 cannot be read: ')
+            assert_no_path(answer, folder)
+    finally:
+        beside.unlink()
+
+
 def test_s2_a_gallery_from_elsewhere_cannot_serve_other_files(search: VideoSearch, folder: Path):
     entry = next(iter(search.gallery.entries.values()))
     hostile = replace(

@@ -1,7 +1,8 @@
 """What stands before the page: which routes, origins and events are let in, and how much of a request is read."""
 
 import re
-from urllib.parse import urlsplit
+from collections.abc import Container
+from urllib.parse import parse_qs, urlsplit
 
 import anyio
 from starlette.datastructures import Headers, MutableHeaders
@@ -16,9 +17,9 @@ READ = re.compile(
     r"|/gradio_api/(app_id|queue/data)"
 )
 """What may be read. Gradio serves more than that: files by their paths, other servers' answers, recordings, an editor."""
-EVENT, UPLOAD = "/gradio_api/queue/join", "/uploads"
-"""Where events and uploads are sent to."""
-ASKED = {"/gradio_api/queue/data", UPLOAD}
+EVENT, ANSWERS, UPLOAD = "/gradio_api/queue/join", "/gradio_api/queue/data", "/uploads"
+"""Where events are sent to, where their answers come from, and where uploads are sent to."""
+ASKED = {ANSWERS, UPLOAD}
 """Routes that take a query; of the others it is dropped."""
 LARGEST_EVENT = 64_000
 """Bytes of an event that are read."""
@@ -44,11 +45,13 @@ class Gate:
     Args:
         app: The page.
         events: The events of the page.
+        sessions: The visitors that wait for an answer.
     """
 
-    def __init__(self, app: ASGIApp, events: Events) -> None:
+    def __init__(self, app: ASGIApp, events: Events, sessions: Container[str]) -> None:
         self.app = app
         self.events = events
+        self.sessions = sessions
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request, or pass it on."""
@@ -69,6 +72,8 @@ class Gate:
             reason = 404, "There is nothing at this address."
         elif len(query) > LONGEST_QUERY:
             reason = 414, f"A query may have {LONGEST_QUERY} bytes, this has {len(query)}."
+        elif path == ANSWERS and _session(query) not in self.sessions:
+            reason = 404, "Nobody waits for an answer under this name."
         scope = dict(scope, query_string=query if path in ASKED else b"", headers=_without_forwarded_host(scope))
         if reason is None and path == EVENT:
             try:
@@ -87,6 +92,10 @@ class Gate:
             await JSONResponse({"detail": reason[1]}, reason[0], {"Connection": "close"})(scope, receive, send)
             return
         await self.app(scope, receive, send)
+
+
+def _session(query: bytes) -> str:
+    return parse_qs(query.decode("latin-1")).get("session_hash", [""])[0]
 
 
 class _TooLargeError(Exception):

@@ -73,7 +73,8 @@ def build_app(
             return JSONResponse(dict(detail="The connection was lost."), 400)
 
     view = build_view(search, qa, uploads, media)
-    app.add_middleware(Gate, events=Events({number: event.fn for number, event in view.fns.items() if event.fn}))
+    events = Events({number: event.fn for number, event in view.fns.items() if event.fn})
+    app.add_middleware(Gate, events=events, sessions=view._queue.pending_messages_per_session)
     app.add_middleware(TrustedHostMiddleware, allowed_hosts=list(hosts), www_redirect=False)
     theme = gr.themes.Default(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"])
     return gr.mount_gradio_app(
