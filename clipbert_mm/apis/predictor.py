@@ -4,9 +4,10 @@ import copy
 import hashlib
 import json
 import os
-import tempfile
+import weakref
 import zipfile
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
@@ -21,7 +22,7 @@ from clipbert_mm.datasets.reading import Media, read_media, read_media_alone
 from clipbert_mm.engine.retrieval import PairScorer, encode_with_overview
 from clipbert_mm.errors import CheckpointError, OptionError, quoted
 from clipbert_mm.registry import MODELS, TRANSFORMS
-from clipbert_mm.structures import read_answers
+from clipbert_mm.structures import read_answers, temporary_folder
 from clipbert_mm.structures.json_text import is_blank, is_whole
 
 if TYPE_CHECKING:
@@ -70,7 +71,9 @@ class Predictor:
         is_config = self.source.endswith(".py")
         if weights is not None and not is_config:
             raise OptionError(f"weights go with a config file; {config_or_checkpoint} is a checkpoint itself.")
-        self._text_folder = tempfile.TemporaryDirectory(prefix="clipbert-text-")
+        used = ExitStack()
+        weakref.finalize(self, used.close)
+        text_folder = str(used.enter_context(temporary_folder()))
         if is_config:
             recipe, self.weights = _recipe_of_config(self.source, weights)
             source = read_source(self.weights)
@@ -80,7 +83,7 @@ class Predictor:
         else:
             self.weights = self.source
             source = read_source(self.weights)
-            recipe = _recipe_of_checkpoint(source, self._text_folder.name)
+            recipe = _recipe_of_checkpoint(source, text_folder)
             model = build_model(recipe.model, source.tensors, self.source)
             with damaged_contents(self.source), DefaultScope.overwrite_default_scope("clipbert_mm"):
                 self.media_steps, self.tokenize = _split(recipe.pipeline)

@@ -8,6 +8,7 @@ import secrets
 import shutil
 import socket
 import stat
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -109,6 +110,14 @@ def scratch(parent: str | os.PathLike, *, folder: bool = True) -> Iterator[Path]
     finally:
         _remove(part)
         _let_go(number)
+
+
+@contextmanager
+def temporary_folder() -> Iterator[Path]:
+    """Make an empty folder where the system keeps temporary files, and dispose of those that killed processes left there."""
+    _sweep_once(tempfile.gettempdir(), 0)
+    with scratch(tempfile.gettempdir()) as folder:
+        yield folder
 
 
 def sweep(folder: str | os.PathLike, *, seconds: float = 0, below: bool = False) -> None:

@@ -141,6 +141,18 @@ def test_a_scratch_folder_goes_at_the_end(tmp_path: Path):
     assert os.listdir(tmp_path) == []
 
 
+def test_what_a_killed_process_leaves_among_temporary_files_goes_with_the_next(tmp_path: Path):
+    start = "from clipbert_mm.structures import temporary_folder as f\nimport os\nwith f() as folder: "
+    for end in ("os.kill(os.getpid(), 9)", "print(os.listdir(folder.parent))"):
+        done = subprocess.run(
+            [sys.executable, "-c", start + end],
+            env=os.environ | {"TMPDIR": str(tmp_path)},
+            capture_output=True,
+            check=False,
+        )
+        assert len(parts(tmp_path)) == (done.returncode == -9)
+
+
 def test_a_lock_follows_no_link_out_of_the_folder(tmp_path: Path):
     (tmp_path / "mine").write_text("keep")
     (tmp_path / "work").mkdir()

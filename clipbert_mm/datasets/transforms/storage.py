@@ -10,7 +10,6 @@
 import errno
 import os
 import stat
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,6 +19,7 @@ from mmengine import fileio
 
 from clipbert_mm.datasets.transforms.lmdb_reader import BrokenValueError, LmdbReader, lmdb_file
 from clipbert_mm.errors import BrokenMediaError, StorageError, printable, quoted
+from clipbert_mm.structures import temporary_folder
 
 LONGEST_KEY = 511
 """Bytes of the longest key that an LMDB takes."""
@@ -176,7 +176,7 @@ def as_file(path: str) -> Iterator[str]:
             file.flush()
             yield f"/proc/self/fd/{file.fileno()}"
     else:
-        with tempfile.TemporaryDirectory(prefix="media-", ignore_cleanup_errors=True) as folder:
+        with temporary_folder() as folder:
             name = os.path.join(folder, "media")
             Path(name).write_bytes(read_bytes(path))
             yield name

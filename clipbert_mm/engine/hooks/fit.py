@@ -2,9 +2,7 @@
 
 import hashlib
 import json
-import tempfile
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from mmengine.hooks import Hook
@@ -17,6 +15,7 @@ from clipbert_mm.checkpoint.fit import within
 from clipbert_mm.engine.config import foreign_model
 from clipbert_mm.errors import CheckpointError, OptionError
 from clipbert_mm.registry import HOOKS
+from clipbert_mm.structures import temporary_folder
 from clipbert_mm.version import __version__
 
 
@@ -65,9 +64,9 @@ def _text_files(runner: Runner) -> dict[str, str]:
     tokenizer = tokenizer_of(runner)
     if tokenizer is None:
         return {}
-    with tempfile.TemporaryDirectory() as scratch:
-        tokenizer.save_pretrained(scratch)
-        files = {path.name: path.read_text(encoding="utf-8") for path in sorted(Path(scratch).iterdir())}
+    with temporary_folder() as folder:
+        tokenizer.save_pretrained(folder)
+        files = {path.name: path.read_text(encoding="utf-8") for path in sorted(folder.iterdir())}
     if runner.cfg.model.encoder.get("architecture", "bert") not in CONFIG_MAPPING:
         files["config.json"] = _bare(runner.model).encoder.bert.config.to_json_string(use_diff=False)
     return files

@@ -59,10 +59,19 @@ def claim(folder: str | os.PathLike, identity: dict[str, str]) -> bool:
     """
     manifest = Path(folder) / MANIFEST
     Path(folder).mkdir(parents=True, exist_ok=True)
-    with scratch(folder, folder=False) as part, suppress(FileExistsError):
-        part.write_text(json.dumps(identity, indent=2), encoding="utf-8")
-        os.link(part, manifest)  # of several processes that begin at once, one
-        return False
+    if not manifest.exists():
+        with scratch(folder, folder=False) as part, suppress(FileExistsError):
+            with open(part, "w", encoding="utf-8") as file:
+                json.dump(identity, file, indent=2)
+                file.flush()
+                os.fsync(file.fileno())
+            try:
+                os.link(part, manifest)  # of several processes that begin at once, one
+            except FileExistsError:
+                raise
+            except OSError:  # a file system without hard links
+                os.replace(part, manifest)
+            return False
     try:
         found = json.loads(manifest.read_text(encoding="utf-8"))
     except ValueError as error:

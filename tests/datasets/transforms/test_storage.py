@@ -4,6 +4,7 @@ import errno
 import multiprocessing
 import os
 import socket
+import tempfile
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
@@ -158,7 +159,7 @@ def test_workers_read_what_their_parent_reads(packed: Path, method: str):
 def test_what_was_opened_is_closed_when_the_reader_goes(
     packed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, memory: bool
 ):
-    monkeypatch.setattr(storage.tempfile, "tempdir", str(tmp_path / "temporary"))
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
     (tmp_path / "temporary").mkdir()
     if not memory:
         monkeypatch.delattr(os, "memfd_create")
