@@ -216,7 +216,8 @@ def test_what_the_fit_hook_takes(options: dict, got: str):
 @pytest.mark.parametrize("task", ["test", "resume"])
 def test_testing_and_resuming_need_every_weight(runner_config: Config, tmp_path: Path, task: str):
     whole = build_runner(runner_config).model.state_dict()
-    training = {key: {} for key in ("meta", "optimizer", "message_hub")}
+    hub = dict(log_scalars={}, runtime_info={}, resumed_keys={})
+    training = dict(meta=dict(epoch=0, iter=0), optimizer={}, message_hub=hub)
     part = {name: whole[name] for name in list(whole)[:5]}
     torch.save({"state_dict": part, **training}, tmp_path / "part.pth")
     runner_config.load_from, runner_config.experiment_name = str(tmp_path / "part.pth"), tmp_path.name + "-part"
