@@ -255,6 +255,14 @@ def test_s7_only_the_page_s_own_hosts_are_served(page: Page, host: str, status: 
     assert page.request("/", Host=host.format(port=page.address.partition(":")[2]))[0] == status
 
 
+def test_s7_a_name_that_is_none_of_a_host_is_refused_at_the_start(models: tuple[VideoSearch, VideoQA]):
+    for host in ("*", "a*b", "*.*.example"):
+        with pytest.raises(
+            OptionError, match=r"^Names of hosts are expected, as videos.example or \*.videos.example, got "
+        ):
+            build_app(models[0], hosts=(host,))
+
+
 @pytest.mark.parametrize(
     ("origin", "status"),
     [

@@ -22,7 +22,7 @@ from clipbert_mm.apis.page.uploads import UploadError, Uploads
 from clipbert_mm.apis.page.view import build_view
 from clipbert_mm.apis.video_qa import VideoQA
 from clipbert_mm.apis.video_search import VideoSearch
-from clipbert_mm.errors import OptionError, printable
+from clipbert_mm.errors import OptionError, printable, quoted
 
 LOCAL = ("localhost", "127.0.0.1", "[::1]")
 """What this machine is called by itself."""
@@ -46,9 +46,16 @@ def build_app(
         max_upload: Size of the largest upload in bytes.
         max_uploads: Most uploads that are kept.
         hosts: What the page is called in the address; requests for any other host are refused.
+
+    Raises:
+        GalleryError: If what the page keeps in the gallery is damaged, or a link that may lead out of it.
+        OptionError: If a bound makes no sense, or a name is none of a host.
     """
     if max_upload < 1 or max_uploads < 0:
         raise OptionError(f"max_upload >= 1 and max_uploads >= 0 are expected, got {max_upload} and {max_uploads}.")
+    odd = [host for host in hosts if "*" in host.removeprefix("*.")]
+    if odd:
+        raise OptionError(f"Names of hosts are expected, as videos.example or *.videos.example, got {quoted(odd[0])}.")
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
     media, uploads = PlayableMedia(search.gallery), Uploads(search, max_upload, max_uploads)
     one = anyio.CapacityLimiter(1)  # one video is written anew at a time; who waits for it holds no thread
