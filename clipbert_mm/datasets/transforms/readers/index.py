@@ -1,6 +1,7 @@
 """Which frames a video has and when they are shown, known without decoding them wherever the file can be trusted."""
 
 import math
+import operator
 import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -177,22 +178,21 @@ def _list(source: Source, container: InputContainer, stream: VideoStream) -> Pac
     entries = [entry for entry in stream.index_entries if entry.size]
     if not entries:
         return None
-    pos, size = np.array([entry.pos for entry in entries]), np.array([entry.size for entry in entries])
-    if container.size < (pos + size).max():
+    if container.size < max(entry.pos + entry.size for entry in entries):
         raise ValueError(CUT_SHORT)
-    dts: list[int | None] = [entry.timestamp for entry in entries]
+    dts = [entry.timestamp for entry in entries]
     key = np.array([entry.is_keyframe for entry in entries])
     hidden = np.array([entry.is_discard for entry in entries])
     head = os.pread(source.number, min(entries[0].size, HEAD), entries[0].pos)
     if (
-        (codec == "mpeg4" and size.min() < TINY)
+        (codec == "mpeg4" and any(entry.size < TINY for entry in entries))
         or not key[0]
         or not begins_afresh(codec, stream.codec_context.extradata, head)
     ):
         return None
-    if not (np.diff(np.array(dts)) > 0).all():  # an edit list of several parts
+    if any(map(operator.ge, dts, dts[1:])):  # an edit list of several parts
         return None
-    return Packets(dts, key, hidden, None, np.zeros(len(dts), np.int64), int(pos[0]))
+    return Packets([*dts], key, hidden, None, np.zeros(len(dts), np.int64), entries[0].pos)
 
 
 def _pass_over(container: InputContainer, stream: VideoStream) -> Packets:
