@@ -46,9 +46,12 @@ def load_torch(path: str | os.PathLike, map_location: str | torch.device = "cpu"
 
 
 def _inspect(path: str) -> None:
-    """Go through the pickle that torch's own reader finds, and the sizes of the tensors that it finds."""
+    """Go through the pickle that torch's own reader finds, whose members have to be those that were checked."""
     archive = torch._C.PyTorchFileReader(path)
-    sizes = {name: archive.get_record_size(name) for name in archive.get_all_records() if name.startswith("data/")}
+    with zipfile.ZipFile(path) as checked:
+        sizes = {member.filename.partition("/")[2]: member.file_size for member in checked.infolist()}
+    if set(archive.get_all_records()) != set(sizes):
+        raise CheckpointError(f"{printable(path)} is refused: it holds two archives. Take another copy.")
 
     def check_storage(key: str, size: int) -> None:
         if size > sizes.get(f"data/{key}", -1):
