@@ -189,7 +189,8 @@ class VideoGallery:
 
     def add(self, entry: Entry, tokens: dict[str, Tensor]) -> None:
         """Put a video in, or another version of it: its visual tokens, ``clips`` (K, S, D) and ``overview`` (1, S, D)."""
-        self.store.add(entry.key, {name: value.to(STORED) for name, value in tokens.items()}, asdict(entry))
+        with self._own_file(entry):
+            self.store.add(entry.key, {name: value.to(STORED) for name, value in tokens.items()}, asdict(entry))
         with self._changing:
             self.entries = {**self.entries, entry.path: entry}
             self.missing.pop(entry.path, None)
@@ -212,7 +213,7 @@ class VideoGallery:
                 self.missing.pop(path, None)
                 self.unreadable.pop(path, None)
             for entry in gone.values():
-                with suppress(FileNotFoundError):
+                with self._own_file(entry), suppress(FileNotFoundError):
                     self.store.remove(entry.key)
 
     def _save_now_and_then(self) -> None:
@@ -292,6 +293,20 @@ class VideoGallery:
             yield
         finally:
             os.close(lock)
+
+    @contextmanager
+    def _own_file(self, entry: Entry) -> Iterator[None]:
+        """See that it is a file that a video's tokens lie in.
+
+        Raises:
+            GalleryError: If it is a folder.
+        """
+        try:
+            yield
+        except IsADirectoryError as error:
+            raise GalleryError(
+                f"{self.store.path_of(entry.key)} is a folder, not a file of tokens. Remove it."
+            ) from error
 
     def _version(self) -> tuple[int, int, int] | None:
         """Return what tells whether the manifest has changed; None if there is none."""

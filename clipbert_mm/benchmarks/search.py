@@ -91,17 +91,18 @@ def random_weights(config: Config, path: Path) -> str:
 
 
 def measure_index(search: VideoSearch, paths: list[str], folder: Path, args: argparse.Namespace) -> dict[str, Any]:
-    """Time indexing in one process beside reading and encoding the same videos and nothing else."""
+    """Time indexing in one process, and with a worker, beside reading and encoding the same videos and nothing else."""
     numbers = itertools.count()
 
-    def indexed() -> None:
+    def indexed(workers: int) -> None:
         search.gallery = VideoGallery(folder / f"gallery{next(numbers)}")
-        search.index(paths, workers=0, batch_size=1)
+        search.index(paths, workers=workers, batch_size=1)
 
     media = [search.predictor.read(path).frames for path in paths]
     timings = time_in_turn(
         {
-            "indexing": indexed,
+            "indexing": lambda: indexed(0),
+            "indexing with a worker": lambda: indexed(1),
             "reading": lambda: [search.predictor.read(path) for path in paths],
             "encoding": lambda: [search.predictor.encode([frames]) for frames in media],
         },

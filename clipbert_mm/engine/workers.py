@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from multiprocessing.connection import Connection
+from multiprocessing.connection import Connection, wait
 from multiprocessing.reduction import ForkingPickler
 from typing import Any
 
@@ -136,8 +136,7 @@ def _receive(worker: Worker, connection: Connection) -> None:
             try:
                 job, batch, error = connection.recv()
             except Exception as failure:
-                worker.process.join(1)
-                lost = isinstance(failure, EOFError) or worker.process.exitcode is not None
+                lost = isinstance(failure, EOFError) or bool(wait([worker.process.sentinel], 1))
                 worker.events.put((worker, connection, None if lost else (-1, None, failure)))
                 return
             worker.events.put((worker, connection, (job, batch if worker.pin is None else pin_memory(batch), error)))
