@@ -240,13 +240,13 @@ NAMES = [
 ]
 
 
-def _odd(rng: random.Random, marker: str) -> Any:
-    """Return a value that is of no use, or of bad use."""
+def _odd(rng: random.Random, marker: str, shared: bool = True) -> Any:
+    """Return a value that is of no use, or of bad use; where lists may be shared, one that is huge if it is written out."""
     deep: Any = []
-    for _ in range(rng.choice([5, 150, 3000])):
+    for _ in range(rng.choice([5, 150, 300])):
         deep = [deep]
     wide: Any = ["x"] * 50
-    for _ in range(8):
+    for _ in range(8 if shared else 1):
         wide = [wide] * 50
     hostile = dict(type=rng.choice(NAMES), command=f"touch {marker}", cmd=f"touch {marker}")
     values = [
@@ -271,7 +271,7 @@ def _places(root: Any) -> list[tuple]:
     return found
 
 
-def _change(rng: random.Random, root: Any, marker: str) -> str:
+def _change(rng: random.Random, root: Any, marker: str, shared: bool = True) -> str:
     """Change one value somewhere within dicts and lists."""
     at = rng.choice(_places(root))
     holder = root
@@ -284,14 +284,14 @@ def _change(rng: random.Random, root: Any, marker: str) -> str:
         key = rng.choice(
             ["_scope_", "init_cfg", "pretrained", "custom_imports", "type", "checkpoint", "depth", "arch", "x"]
         )
-        holder[key] = _odd(rng, marker)
+        holder[key] = _odd(rng, marker, shared)
         at = (*at[:-1], key)
     elif how == "large" and isinstance(holder[at[-1]], int):
         holder[at[-1]] *= rng.choice([10, 1000, 10**5, 10**9, -1])
     elif how == "named" and "type" in at:
         holder[at[-1]] = rng.choice(NAMES)
     else:
-        holder[at[-1]] = _odd(rng, marker)
+        holder[at[-1]] = _odd(rng, marker, shared)
     return f"{how} at {'.'.join(map(str, at))[:80]}"
 
 
@@ -555,7 +555,7 @@ def damage_folder(rng: random.Random, folder: Path, target: Path) -> tuple[Path,
             )
             said = ""
         else:
-            said = _change(rng, settings, str(folder / "ran"))
+            said = _change(rng, settings, str(folder / "ran"), shared=False)
             if rng.random() < 0.2:
                 settings[
                     rng.choice(["vocab_file", "tokenizer_file", "num_hidden_layers", "hidden_act", "tokenizer_class"])
