@@ -117,6 +117,8 @@ def _write(part: Path, reader: PyAVReader, frames: Iterator[VideoFrame], encodin
     """Encode the frames of a video."""
     times, ticks, tick = _plan(reader, encoding.fps)
     size: tuple[int, int] | None = None
+    rotation: float | None = None
+    filters: list[str] = []
     written = 0
     with av.open(str(part), "w", format="mp4") as new:
         stream = _add_stream(new, reader, encoding, tick)
@@ -124,7 +126,10 @@ def _write(part: Path, reader: PyAVReader, frames: Iterator[VideoFrame], encodin
             if not count:
                 continue
             size = size or encoding.scale(frame.width, frame.height)
-            filters = upright_filters(display_matrix(frame))
+            if (
+                frame.rotation != rotation
+            ):  # PyAV frees a frame late once its matrix was asked for, so ask for one of them
+                rotation, filters = frame.rotation, upright_filters(display_matrix(frame))
             picture = _turn(_scale(frame, *size), filters)
             if not written:
                 stream.width, stream.height = picture.width, picture.height

@@ -47,8 +47,8 @@ def decode_image(path: str) -> np.ndarray:
 def _decode(data: bytes) -> np.ndarray:
     """Decode an image of one of the formats.
 
-    Pillow reads the head, so that the size is known before anything is decoded. It decodes too, since OpenCV's readers of some
-    formats end the process on damaged files; but JPEG is decoded by OpenCV, to the pixels that it always had.
+    Pillow reads the head, so that the size is known before anything is decoded. It decodes too, since OpenCV's reader of PNG
+    was seen to end the process at damaged files; but JPEG is decoded by OpenCV, to the pixels that it always had.
     """
     try:
         image = Image.open(io.BytesIO(data), formats=FORMATS)
