@@ -206,6 +206,12 @@ def test_m6_bare_streams_are_read(tmp_path: Path, name: str, codec: str):
     assert_as_decoded(path, count=40, refusing=("decord", "torchcodec"))
 
 
+@pytest.mark.parametrize("params", ["intra-refresh=1:keyint=20", "open-gop=1:bframes=5:keyint=12:min-keyint=5"])
+def test_m5_key_frames_that_need_others_mislead_nobody(tmp_path: Path, params: str):
+    path = write_file(tmp_path / "a.mp4", options={"x264-params": params})
+    assert_as_decoded(path, count=75, refusing=("decord", "torchcodec"))
+
+
 @pytest.mark.parametrize("how", MATRICES)
 def test_m7_frames_are_turned_and_mirrored_as_the_file_says(tmp_path: Path, how: str):
     path = write_file(tmp_path / "a.mp4", count=12)

@@ -23,7 +23,7 @@ class DecordReader(VideoReader):
     def __init__(self, name: str, num_threads: int = 1) -> None:
         import decord
 
-        found = inspect(name, look_for_leading=True)
+        found = inspect(name, look_at_keys=True)
         with found.source:
             found.check_stream("decord", found.videos == [found.stream])
             with plain_error("decord", "open"):

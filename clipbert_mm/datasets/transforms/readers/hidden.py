@@ -44,6 +44,17 @@ def begins_afresh(codec: str, extradata: bytes | None, data: bytes) -> bool:
     return True
 
 
+def is_whole_picture(codec: str, extradata: bytes | None, data: bytes) -> bool:
+    """Whether a packet that is called a key frame needs no other; H.264 with intra refresh calls others so, too."""
+    if codec != "h264":
+        return True
+    for place in _nal_units(data, _length_size(codec, extradata or b"")):
+        if data[place] & 0x1F in PICTURES[codec] and place + 1 < len(data):
+            # The first macroblock is 0, "1" in bits; then comes the kind of the slice: 2 or 7, "011" or "0001000".
+            return data[place] & 0x1F == 5 or data[place + 1] & 0xF0 == 0xB0 or data[place + 1] == 0x88
+    return True
+
+
 def _length_size(codec: str, extradata: bytes) -> int:
     """Return the bytes of the length in front of each NAL unit; 0 where start codes stand between them."""
     place = 4 if codec == "h264" else 21

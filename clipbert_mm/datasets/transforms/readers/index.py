@@ -198,27 +198,25 @@ def _list(source: Source, container: InputContainer, stream: VideoStream) -> Pac
 def _pass_over(container: InputContainer, stream: VideoStream) -> Packets:
     """List the packets by reading them all."""
     name, codec, extradata = container.format.name, stream.codec_context.name, stream.codec_context.extradata
-    dts: list[int | None] = []
-    pts: list[int | None] = []
-    rows: list[tuple[bool, bool, int, int]] = []
-    afresh, pos = True, None
+    rows: list[tuple[int | None, int | None, bool, bool, int | None, int]] = []
+    afresh, pos, has_hidden = True, None, codec in ("vp8", "vp9")
     try:
         for packet in read_packets(container, stream):
             if not rows:
                 pos = packet.pos
                 afresh = packet.is_keyframe and begins_afresh(codec, extradata, bytes(memoryview(packet)[:HEAD]))
-            hidden = packet.is_discard or (codec in ("vp8", "vp9") and shows_nothing(codec, memoryview(packet)))
-            dts.append(packet.dts)
-            # An AVI file does not say when a frame is shown.
-            pts.append(packet.dts if name == "avi" or packet.pts is None else packet.pts)
-            rows.append((packet.is_keyframe, hidden, packet.duration or 0, packet.size))
+            hidden = packet.is_discard or (has_hidden and shows_nothing(codec, memoryview(packet)))
+            rows.append((packet.dts, packet.pts, packet.is_keyframe, hidden, packet.duration, packet.size))
     except av.error.FFmpegError as error:
         raise ValueError(CUT_SHORT) from error
+    dts = [row[0] for row in rows]
     # In an AVI file, frames that are repeated have no packet, but count; by a frame or two, headers of whole files err.
     counted = stream.frames if name == "avi" else 0
     if not rows or (dts[-1] or 0) * (1 + 1 / len(rows)) < 0.98 * counted - 3:
         raise ValueError(CUT_SHORT)
-    table = np.array(rows, np.int64)
+    # An AVI file does not say when a frame is shown.
+    pts = dts if name == "avi" else [row[0] if row[1] is None else row[1] for row in rows]
+    table = np.array([(key, hidden, duration or 0, size) for _, _, key, hidden, duration, size in rows], np.int64)
     key = table[:, 0].astype(bool)
     key[0] = True
     packets = Packets(dts, key, table[:, 1].astype(bool), None if None in pts else np.array(pts), table[:, 2], pos)

@@ -4,7 +4,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from clipbert_mm.datasets.transforms.readers.index import FrameIndex
+from clipbert_mm.datasets.transforms.readers.hidden import is_whole_picture
+from clipbert_mm.datasets.transforms.readers.index import HEAD, FrameIndex
 from clipbert_mm.datasets.transforms.readers.orientation import Matrix, is_plain
 from clipbert_mm.datasets.transforms.readers.pyav_reader import PyAVReader
 from clipbert_mm.datasets.transforms.readers.source import COVERS, Source
@@ -21,6 +22,7 @@ class Inspection:
         videos: Numbers of the file's video streams, without covers.
         first: Whether the video is the first of all video streams, covers too.
         leading: Whether frames are shown before the key frame that they follow in the file.
+        partial: Whether some frames that are called key frames need others.
     """
 
     reader: PyAVReader
@@ -29,6 +31,7 @@ class Inspection:
     videos: list[int]
     first: bool
     leading: bool
+    partial: bool
 
     @property
     def source(self) -> Source:
@@ -56,6 +59,8 @@ class Inspection:
             trouble = f"takes wrong frames of such a file ({self.index.odd})"
         elif not is_plain(self.matrix):
             trouble = "does not turn frames upright as this file asks for"
+        elif self.partial:
+            trouble = "takes wrong frames of such a file (intra refresh, whose key frames need those before them)"
         elif self.leading and backend == "decord":
             trouble = "takes wrong frames of such a file (frames that are shown before the key frame that they follow)"
         else:
@@ -74,24 +79,26 @@ class Inspection:
             )
 
 
-def _has_leading(reader: PyAVReader) -> bool:
-    """Whether frames are shown before the key frame that they follow in the file, as in open groups."""
+def _look_at_keys(reader: PyAVReader) -> tuple[bool, bool]:
+    """Pass over the packets; whether frames are shown before their key frame, and whether key frames need others."""
     reader.go_to_start()
-    key = None
+    codec, extradata = reader.decoder.name, reader.decoder.extradata
+    key, leading, partial = None, False, False
     for packet in reader.packets:
         if packet.is_keyframe:
             key = packet.pts
+            partial = partial or not is_whole_picture(codec, extradata, bytes(memoryview(packet)[:HEAD]))
         elif key is not None and packet.pts is not None and packet.pts < key:
-            return True
-    return False
+            leading = True
+    return leading, partial
 
 
-def inspect(name: str, *, look_for_leading: bool = False) -> Inspection:
+def inspect(name: str, *, look_at_keys: bool = False) -> Inspection:
     """Open, index and try a file.
 
     Args:
         name: The file.
-        look_for_leading: Whether to pass over the packets for frames that are shown before the key frame that they follow.
+        look_at_keys: Whether to pass over the packets for key frames that mislead a library that begins at them.
 
     Raises:
         ValueError: As for :class:`PyAVReader`, or if its first frame cannot be decoded.
@@ -102,8 +109,9 @@ def inspect(name: str, *, look_for_leading: bool = False) -> Inspection:
         streams = reader.container.streams.video
         videos = [stream.index for stream in streams if not stream.disposition & COVERS]
         first = streams[0].index == reader.stream.index
-        matrix, leading = reader.matrix, look_for_leading and _has_leading(reader)
-        return Inspection(reader, matrix, reader.stream.index, videos, first, leading)
+        matrix = reader.matrix
+        leading, partial = _look_at_keys(reader) if look_at_keys else (False, False)
+        return Inspection(reader, matrix, reader.stream.index, videos, first, leading, partial)
     except BaseException:
         reader.source.close()
         raise

@@ -43,6 +43,7 @@ class Source:
 
     def __init__(self, name: str) -> None:
         self.name = name
+        self._first = True
         self.number = os.open(name, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
         try:
             self.is_mp4 = os.pread(self.number, 8, 0)[4:] == b"ftyp"
@@ -85,12 +86,15 @@ class Source:
         Raises:
             FFmpegError: If FFmpeg cannot open it.
         """
-        number = os.open(self.path, os.O_RDONLY)  # so that each container stands at a place of its own
+        # Each container stands at a place of its own in the file; the first may have the one of this file.
+        number = self.number if self._first else os.open(self.path, os.O_RDONLY)
+        self._first = False
         reads = {"fd": str(number), "protocol_whitelist": "fd"}
         try:
             return av.open("fd:", options=options, container_options=reads, metadata_errors="replace")
         finally:
-            os.close(number)  # FFmpeg has one of its own
+            if number != self.number:
+                os.close(number)  # FFmpeg has one of its own
 
     def __enter__(self) -> "Source":
         return self

@@ -44,7 +44,7 @@ def is_even(ticks: np.ndarray, tick: Fraction) -> bool:
     (True, False)
     """
     grid = np.linspace(ticks[0], ticks[-1], len(ticks))
-    return bool(np.abs(ticks - grid).max() <= max(1.0, JITTER / tick) + 1e-6)
+    return bool(np.abs(ticks - grid).max() <= max(1.0, JITTER / float(tick)) + 1e-6)
 
 
 def time_frames(ticks: np.ndarray, last: int, tick: Fraction, fps: float, longest: float = math.inf) -> Timing:
@@ -61,7 +61,7 @@ def time_frames(ticks: np.ndarray, last: int, tick: Fraction, fps: float, longes
         longest: The longest time from one frame to the next, in seconds.
     """
     steps = np.diff(ticks)
-    known = (steps > 0) & (steps <= longest / tick)
+    known = (steps > 0) & (steps <= longest / float(tick))
     usual = float(np.median(steps[known])) if known.any() else 0.0
     if not usual:  # one frame, or times that say nothing
         fps = fps or (1 / float(last * tick) if len(ticks) == 1 and last > 0 else UNKNOWN_FPS)

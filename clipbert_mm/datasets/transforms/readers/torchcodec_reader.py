@@ -24,7 +24,7 @@ class TorchCodecReader(VideoReader):
     def __init__(self, name: str, num_threads: int = 1) -> None:
         from torchcodec.decoders import VideoDecoder
 
-        found = inspect(name)
+        found = inspect(name, look_at_keys=True)
         with found.source:
             options: dict[str, Any] = dict(stream_index=found.stream, num_ffmpeg_threads=num_threads, seek_mode="exact")
             with plain_error("torchcodec", "open"):
