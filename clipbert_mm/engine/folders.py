@@ -109,8 +109,7 @@ def _broadcast(path: Path, owner: int, group: Any) -> memoryview:  # noqa: ANN40
     data = bytearray(path.read_bytes() if get_rank() == owner else b"")
     size = torch.tensor(len(data))
     distributed.broadcast(size, owner, group=group)
-    shared = (
-        torch.frombuffer(data, dtype=torch.uint8) if get_rank() == owner else torch.empty(int(size), dtype=torch.uint8)
-    )
-    distributed.broadcast(shared, owner, group=group)
+    shared = torch.frombuffer(data, dtype=torch.uint8) if data else torch.empty(int(size), dtype=torch.uint8)
+    if size:  # a process may be killed before it writes the first byte
+        distributed.broadcast(shared, owner, group=group)
     return shared.numpy().data
