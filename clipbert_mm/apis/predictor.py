@@ -96,6 +96,15 @@ class Predictor:
         self.model.requires_grad_(False).to(self.device).eval()
         self.scorer = PairScorer(self.model)
         self.identity = _digest(recipe, self.weights)
+        if not is_config:
+            with damaged_contents(self.source):
+                self._try_out()
+
+    def _try_out(self) -> None:
+        """See that the parts that a checkpoint describes go together: one black frame and two word pieces pass through them."""
+        size = next(step.size for step in reversed(self.media_steps) if hasattr(step, "size"))
+        tokens = self.encode([np.zeros((1, 1, size, size, 3), np.uint8)])
+        self.clip_scores(self.clip_logits(tokens, [np.zeros(2, np.int64)]))
 
     @property
     def task(self) -> str:

@@ -557,6 +557,8 @@ DAMAGES: dict[str, Callable[[dict[str, Any]], Any]] = {
     "unknown setting": lambda saved: saved[KEY]["model"]["encoder"].update(colour="red"),
     "unknown architecture": lambda saved: saved[KEY]["model"]["encoder"].update(architecture="someone/theirs"),
     "another class": lambda saved: saved[KEY].update(model=saved[KEY]["model"]["head"] | dict(encoder={})),
+    "parts of other kinds": lambda saved: saved[KEY]["model"].update(temporal_fusion=dict(type="MeanAggregator")),
+    "a layer as a part": lambda saved: saved[KEY]["model"].update(temporal_fusion=dict(type="Identity")),
     "mean of two": lambda saved: saved[KEY]["model"]["data_preprocessor"].update(mean=[1.0, 2.0]),
     "no pipelines": lambda saved: saved[KEY].update(pipelines={}),
     "pipelines a list": lambda saved: saved[KEY].update(pipelines=[]),
