@@ -80,7 +80,7 @@ class UndecodedResults(dict):
         """Whether nothing has looked at the frames, or put others in their place."""
         return self._reader is not None and not dict.__contains__(self, "frames")
 
-    def stream(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    def stream(self) -> Iterator[tuple[list[int], np.ndarray]]:
         """Decode the frames, each once, and close the reader.
 
         Yields:
@@ -91,15 +91,17 @@ class UndecodedResults(dict):
         """
         reader, self._reader = self._reader, None
         assert reader is not None, "frames are decoded once"
-        frame_inds = np.asarray(self["frame_inds"])
+        places: dict[int, list[int]] = {}
+        for place, i in enumerate(np.asarray(self["frame_inds"]).tolist()):
+            places.setdefault(i, []).append(place)
         first: tuple[int, ...] = ()
         try:
-            for i, picture in reader.read(np.unique(frame_inds).tolist()):
+            for i, picture in reader.read(sorted(places)):
                 first = first or picture.shape
                 if picture.shape != first:
                     sizes = [f"{shape[1]} x {shape[0]}" for shape in (first, picture.shape)]
                     raise ValueError(f"expected pictures of one size, {sizes[0]} pixels, frame {i} has {sizes[1]}")
-                yield np.flatnonzero(frame_inds == i), picture
+                yield places[i], picture
         except BrokenMediaError:
             raise  # it names the frame's own file
         except Exception as error:  # see OpenVideo

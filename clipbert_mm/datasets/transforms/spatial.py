@@ -41,14 +41,16 @@ class ResizePad(BaseTransform):
         else:
             frames = results["frames"]
             shape = frames.shape[:2]
-            pictures = ((np.array([i]), frame) for i, frame in enumerate(frames.reshape(-1, *frames.shape[2:])))
+            pictures = (([i], frame) for i, frame in enumerate(frames.reshape(-1, *frames.shape[2:])))
         padded = np.zeros((shape[0] * shape[1], self.size, self.size, 3), np.uint8)
+        content: tuple[int, int] | None = None
         for places, picture in pictures:
-            height, width = self.fit(*picture.shape[:2])
+            height, width = content = content or self.fit(*picture.shape[:2])
             target = padded[places[0]]
             cv2.resize(picture, (width, height), dst=target[:height, :width], interpolation=cv2.INTER_LINEAR)
-            padded[places[1:]] = target
-        results["frames"], results["content_shape"] = padded.reshape(*shape, *padded.shape[1:]), (height, width)
+            for place in places[1:]:
+                padded[place] = target
+        results["frames"], results["content_shape"] = padded.reshape(*shape, *padded.shape[1:]), content
         return results
 
     def fit(self, height: int, width: int) -> tuple[int, int]:
