@@ -2,7 +2,6 @@
 
 import multiprocessing
 import os
-import resource
 import signal
 import threading
 import time
@@ -11,10 +10,10 @@ from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import BaseContext
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from clipbert_mm.errors import ClipBertError, WorkerError, quoted
+from clipbert_mm.processes import end_with_parent, limit_memory
 
 PRELOADED = ["clipbert_mm.datasets.reading", "clipbert_mm.datasets.scanning", "clipbert_mm.datasets.reencoding"]
 """What the processes need, imported once for all of them."""
@@ -60,24 +59,6 @@ def _serve(connection: Connection, memory: int) -> None:
         except Exception:
             answer = ("defect", traceback.format_exc())
         connection.send(answer)
-
-
-def end_with_parent() -> None:
-    """End this process, whatever it does, when the one that asked is gone, so that none writes on after a kill."""
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        wait([parent.sentinel])
-        os._exit(1)
-
-
-def limit_memory(more: int) -> None:
-    """Let this process take so many bytes of memory more; what asks for more is refused. It does so on Linux alone."""
-    status = Path("/proc/self/status")
-    if status.exists():
-        held = next(line.split()[1] for line in status.read_text().splitlines() if line.startswith("VmData"))  # KiB
-        hard = resource.getrlimit(resource.RLIMIT_DATA)[1]
-        limit = int(held) * 1024 + more
-        resource.setrlimit(resource.RLIMIT_DATA, (limit if hard == resource.RLIM_INFINITY else min(limit, hard), hard))
 
 
 class _Worker:

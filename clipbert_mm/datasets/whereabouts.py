@@ -11,14 +11,11 @@ import torch
 from torch.utils.data import get_worker_info
 
 from clipbert_mm.errors import WorkerError
+from clipbert_mm.processes import SHARED_MEMORY_IS_FULL
 
 WORKERS = 256
 """Workers of one loader that are told apart; of more, two share a row."""
 ROW = np.dtype([("pid", np.int64), ("since", np.float64), ("busy", np.bool_), ("path", "U2048")])
-SHARED_MEMORY_IS_FULL = (
-    "The shared memory (/dev/shm) may be full: lower num_workers, prefetch_factor or batch_size of the dataloader, or give the "
-    "machine's container more of it (docker run --shm-size=8g)."
-)
 
 
 def share(tensor: torch.Tensor) -> torch.Tensor:

@@ -13,9 +13,9 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader, IterableDataset
 
-from clipbert_mm.datasets.whereabouts import SHARED_MEMORY_IS_FULL
 from clipbert_mm.engine.workers import Crew, Duty, RemoteTraceback, Worker
 from clipbert_mm.errors import WorkerError, printable
+from clipbert_mm.processes import SHARED_MEMORY_IS_FULL
 
 HANG_SECONDS = 600
 """How long a file may take; a dataloader's ``timeout`` of the config stands before it."""

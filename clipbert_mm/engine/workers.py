@@ -22,7 +22,7 @@ import torch.multiprocessing  # tensors then go from process to process by share
 from torch.utils.data._utils import worker as torch_worker
 from torch.utils.data._utils.pin_memory import pin_memory
 
-from clipbert_mm.datasets.parallel import end_with_parent, limit_memory
+from clipbert_mm.processes import end_with_parent, limit_memory
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
 """By which a cluster gives notice that it is going to end a job."""
