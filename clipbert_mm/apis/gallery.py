@@ -1,25 +1,23 @@
 """The videos of a gallery: which files they are, how they were encoded, and where their visual tokens lie."""
 
 import fcntl
-import hashlib
 import json
-import math
 import os
 import stat
 import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from clipbert_mm.datasets.transforms.decoding import RULES
+from clipbert_mm.apis.gallery_records import Entry, Unreadable, entry_from, expect, shown, unreadable_from
 from clipbert_mm.engine.retrieval import Gallery
-from clipbert_mm.errors import BusyFolderError, GalleryError, printable, quoted
+from clipbert_mm.errors import BusyFolderError, GalleryError, printable
 from clipbert_mm.structures import written_whole
 from clipbert_mm.version import __version__
 
@@ -33,74 +31,6 @@ LARGEST_MANIFEST, LARGEST_TOKENS = 2**30, 2**28
 """Bytes of the largest manifest, and of the largest file of visual tokens, that are read."""
 STORED = torch.float16
 """Type of the tokens on disk; they are normalised, so half precision holds them."""
-
-
-@dataclass(frozen=True)
-class Entry:
-    """A video of a gallery.
-
-    Args:
-        path: Absolute path of the video.
-        size: Size of the file in bytes, when it was encoded.
-        mtime_ns: When the file was last written to, in nanoseconds.
-        seconds: Length of the video; None for images.
-        clip_times: Start and end of each clip in seconds, K pairs; None for images.
-        content_shape: Height and width of the picture in the model's frame, without padding, in pixels.
-        rules: Version of the rules by which it was read; see :data:`~clipbert_mm.datasets.transforms.decoding.RULES`.
-    """
-
-    path: str
-    size: int
-    mtime_ns: int
-    seconds: float | None
-    clip_times: tuple[tuple[float, float], ...] | None
-    content_shape: tuple[int, int]
-    rules: int = 1
-
-    @property
-    def key(self) -> str:
-        """Its name in the gallery, which tells nothing of its path."""
-        return hashlib.sha256(self.path.encode(errors="surrogateescape")).hexdigest()[:32]
-
-    def is_current(self) -> bool:
-        """Whether the video is still the file that was encoded."""
-        return _stamp(self.path) == (self.size, self.mtime_ns)
-
-    def is_up_to_date(self) -> bool:
-        """Whether indexing it again would change nothing."""
-        return self.rules == RULES and self.is_current()
-
-
-@dataclass(frozen=True)
-class Unreadable:
-    """A file that could not be read, as it was then.
-
-    Args:
-        path: Absolute path of the file.
-        size: Size of the file in bytes.
-        mtime_ns: When the file was last written to, in nanoseconds.
-        reason: What is wrong with it.
-        rules: Version of the rules by which it was read.
-    """
-
-    path: str
-    size: int
-    mtime_ns: int
-    reason: str
-    rules: int = RULES
-
-    def is_current(self) -> bool:
-        """Whether it is still that file, and would be read in the same way."""
-        return self.rules == RULES and _stamp(self.path) == (self.size, self.mtime_ns)
-
-
-def _stamp(path: str) -> tuple[int, int] | None:
-    """Return what tells whether a file has changed: size and time of writing; None if it cannot be seen."""
-    try:
-        found = os.stat(path)
-    except (OSError, ValueError):
-        return None
-    return found.st_size, found.st_mtime_ns
 
 
 def is_gallery(folder: str | os.PathLike) -> bool:
@@ -182,8 +112,8 @@ class VideoGallery:
         """
         if self.manifest["identity"] != identity:
             raise GalleryError(
-                f"The gallery {self.folder} was made with {_shown(self.manifest['weights'])} (digest "
-                f"{_shown(self.manifest['identity'])}), not with {source} (digest {identity}): other weights, clips or frame "
+                f"The gallery {self.folder} was made with {shown(self.manifest['weights'])} (digest "
+                f"{shown(self.manifest['identity'])}), not with {source} (digest {identity}): other weights, clips or frame "
                 "size. Use that one, or index the videos into a new gallery."
             )
 
@@ -326,14 +256,14 @@ class VideoGallery:
             manifest = json.loads(file.read_text(encoding="utf-8"))
             if manifest["format"] != FORMAT:
                 raise GalleryError(
-                    f"The gallery {self.folder} was made by clipbert_mm {_shown(manifest.get('version'))} in format "
-                    f"{_shown(manifest.get('format'))}; this is {__version__}, which reads format {FORMAT}. Index the videos "
+                    f"The gallery {self.folder} was made by clipbert_mm {shown(manifest.get('version'))} in format "
+                    f"{shown(manifest.get('format'))}; this is {__version__}, which reads format {FORMAT}. Index the videos "
                     "into a new gallery."
                 )
-            entries = [_entry(values) for values in manifest.pop("videos")]
-            unreadable = [_unreadable(values) for values in manifest.pop("unreadable", [])]
+            entries = [entry_from(values) for values in manifest.pop("videos")]
+            unreadable = [unreadable_from(values) for values in manifest.pop("unreadable", [])]
             for name in ("version", "identity", "source", "weights"):
-                _expect(manifest[name], str, name)
+                expect(manifest[name], str, name)
             keys = {entry.key for entry in entries}
         except GalleryError:
             raise
@@ -343,7 +273,7 @@ class VideoGallery:
         found = {entry.path: entry for entry in entries}
         for key in on_disk - keys:
             with suppress(KeyError, TypeError, ValueError, OSError, RuntimeError):  # a damaged file is of no video
-                entry = _entry(self.store.record(key))
+                entry = entry_from(self.store.record(key))
                 if entry.key == key:
                     found[entry.path] = entry
         self.manifest = manifest
@@ -357,62 +287,7 @@ def _listed(folder: Path) -> list[str]:
     return os.listdir(folder) if folder.is_dir() else []
 
 
-def _shown(value: Any) -> str:  # noqa: ANN401
-    """Return a value of a manifest for a message."""
-    return printable(value) if isinstance(value, str) and len(value) <= 200 and value.isprintable() else quoted(value)
-
-
 def _why(error: Exception) -> str:
     """Say in a few words what an error was."""
     words = str(error) if isinstance(error, GalleryError) else f"{type(error).__name__}: {error}"
     return words if len(words) <= 200 else f"{words[:200]}..."
-
-
-def _expect(value: Any, kind: Any, name: str) -> Any:  # noqa: ANN401
-    """Return a value of a manifest that has to be of some type.
-
-    Raises:
-        TypeError: If it is of another.
-    """
-    if not isinstance(value, kind) or isinstance(value, bool):
-        raise TypeError(f"{name} is {quoted(value, 60)}")
-    if isinstance(value, float) and not math.isfinite(value):
-        raise TypeError(f"{name} is {value}")
-    return value
-
-
-def _unreadable(values: dict[str, Any]) -> Unreadable:
-    return Unreadable(
-        path=_expect(values["path"], str, "path"),
-        size=_expect(values["size"], int, "size"),
-        mtime_ns=_expect(values["mtime_ns"], int, "mtime_ns"),
-        reason=_expect(values["reason"], str, "reason"),
-        rules=_expect(values["rules"], int, "rules"),
-    )
-
-
-def _entry(values: dict[str, Any]) -> Entry:
-    """Return what a manifest, or a file of tokens, says of a video.
-
-    Raises:
-        KeyError: If something is missing.
-        TypeError: If something is of the wrong type.
-        ValueError: If something is not as long as it should be.
-    """
-    path, number, times = _expect(values["path"], str, "path"), (int, float), values["clip_times"]
-    if not os.path.isabs(path):
-        raise ValueError(f"expected an absolute path, got {quoted(path)}")
-    height, width = _expect(values["content_shape"], list, "content_shape")
-    if times is not None:
-        times = tuple(
-            (_expect(start, number, "clip_times"), _expect(end, number, "clip_times")) for start, end in times
-        )
-    return Entry(
-        path=path,
-        size=_expect(values["size"], int, "size"),
-        mtime_ns=_expect(values["mtime_ns"], int, "mtime_ns"),
-        seconds=_expect(values["seconds"], (int, float, type(None)), "seconds"),
-        clip_times=times,
-        content_shape=(_expect(height, int, "content_shape"), _expect(width, int, "content_shape")),
-        rules=_expect(values.get("rules", 1), int, "rules"),
-    )

@@ -9,7 +9,8 @@ from typing import Any
 
 from torch.utils.data import DataLoader, Dataset
 
-from clipbert_mm.apis.gallery import Entry, Unreadable, VideoGallery, is_gallery
+from clipbert_mm.apis.gallery import VideoGallery, is_gallery
+from clipbert_mm.apis.gallery_records import Entry, Unreadable
 from clipbert_mm.apis.predictor import Media, Predictor, read_media
 from clipbert_mm.apis.results import IndexReport
 from clipbert_mm.datasets.transforms.decoding import RULES

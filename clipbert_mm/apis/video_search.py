@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from clipbert_mm.apis.explanation import Explanation, explain_match
-from clipbert_mm.apis.gallery import Entry, VideoGallery
+from clipbert_mm.apis.gallery import VideoGallery
+from clipbert_mm.apis.gallery_records import Entry
 from clipbert_mm.apis.indexing import Places, Progress, index
 from clipbert_mm.apis.predictor import Predictor
 from clipbert_mm.apis.results import (

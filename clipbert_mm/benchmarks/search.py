@@ -16,7 +16,8 @@ from mmengine.config import Config
 from mmengine.registry import DefaultScope
 
 from clipbert_mm.apis import VideoSearch
-from clipbert_mm.apis.gallery import Entry, VideoGallery
+from clipbert_mm.apis.gallery import VideoGallery
+from clipbert_mm.apis.gallery_records import Entry
 from clipbert_mm.apis.indexing import find_videos
 from clipbert_mm.benchmarks.measuring import Timing, environment, time_in_turn
 from clipbert_mm.errors import ClipBertError

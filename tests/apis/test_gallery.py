@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from clipbert_mm.apis import GalleryError, VideoGallery, VideoSearch
-from clipbert_mm.apis.gallery import Entry
+from clipbert_mm.apis.gallery_records import Entry
 from clipbert_mm.apis.indexing import find_videos
 from clipbert_mm.errors import BusyFolderError
 

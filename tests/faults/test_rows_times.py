@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from video_files import cut_without_encoding, decode_whole, moving_frames, write_file
 
-from clipbert_mm.apis.gallery import Entry
+from clipbert_mm.apis.gallery_records import Entry
 from clipbert_mm.apis.page.media import PlayableMedia
 from clipbert_mm.datasets.reading import read_media
 from clipbert_mm.datasets.reencoding import Encoding, reencode

@@ -5,7 +5,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from clipbert_mm.apis.gallery import Entry, VideoGallery
+from clipbert_mm.apis.gallery import VideoGallery
+from clipbert_mm.apis.gallery_records import Entry
 from clipbert_mm.datasets.reading import describe, run_alone
 from clipbert_mm.datasets.reencoding import Encoding, reencode
 from clipbert_mm.errors import BrokenMediaError, GalleryError, printable

@@ -8,7 +8,7 @@ from typing import Any
 
 import gradio as gr
 
-from clipbert_mm.apis.gallery import Entry
+from clipbert_mm.apis.gallery_records import Entry
 from clipbert_mm.apis.indexing import VIDEOS
 from clipbert_mm.apis.page.events import LONGEST_TEXT, MOST_HITS, Hits, Key, Text
 from clipbert_mm.apis.page.media import PlayableMedia
