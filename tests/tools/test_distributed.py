@@ -87,13 +87,17 @@ def one_process(folder: Path, tool: Callable) -> Path:
 
 
 def assert_same_weights(path: Path, wanted: Path) -> None:
-    """See that two checkpoints agree to rounding; Adam makes a step of it where a gradient is hardly more than rounding."""
+    """See that two checkpoints agree to rounding.
+
+    Where a gradient is hardly more than rounding, Adam makes a step of it, of 5e-4 at most to either side; so a few numbers in
+    10,000 may be apart by that.
+    """
     found, first = (torch.load(each, weights_only=True)["state_dict"] for each in (path, wanted))
     assert found.keys() == first.keys()
     apart = {name: ~torch.isclose(found[name], value, atol=2e-5, rtol=1e-3) for name, value in first.items()}
     assert sum(int(each.sum()) for each in apart.values()) < 1e-4 * sum(each.numel() for each in apart.values())
     for name, value in first.items():
-        torch.testing.assert_close(found[name], value, atol=1e-4, rtol=1e-3)
+        torch.testing.assert_close(found[name], value, atol=1e-3, rtol=1e-3)
 
 
 def test_training_gives_the_same_weights(folder: Path, one_process: Path):

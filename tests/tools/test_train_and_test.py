@@ -295,7 +295,7 @@ def test_a_test_says_what_is_wrong_with_its_checkpoint(
     work_dir = ["--work-dir", str(folder / "never")]
     for arguments, message in (
         ([RETRIEVAL, "none.pth", *work_dir], r"error: There is no checkpoint .*/none\.pth\."),
-        ([RETRIEVAL, str(cut), *work_dir], r"error: .*cut\.pth \(10000 bytes\) is no checkpoint"),
+        ([RETRIEVAL, str(cut), *work_dir], r"error: .*cut\.pth \(10000 bytes\) is damaged: .*cut short"),
         (
             [RETRIEVAL, str(finetuned), *work_dir, *options(model__head__hidden_channels=64)],
             r"error: The checkpoint does not fit the model\. head\.classifier\.0\.weight: checkpoint \(256, 128\), model",
