@@ -51,7 +51,8 @@ def write_file(
                 frame.pts, frame.time_base = milliseconds[i], Fraction(1, 1000)
             container.mux(stream.encode(frame))
         container.mux(stream.encode())
-    if codec == "libsvtav1":  # where root runs it, SVT-AV1 makes its caller a real-time thread, which starves all others
+    # Where root runs it, SVT-AV1 makes its caller a real-time thread, which starves all others.
+    if codec == "libsvtav1":
         os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
     return path
 
