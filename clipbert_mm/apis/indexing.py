@@ -3,6 +3,7 @@
 import os
 import re
 import stat
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -261,12 +262,15 @@ def _encode(
 ) -> Iterator[tuple[str, str | None]]:
     """Encode videos into a gallery; yields each path with the reason where it could not be read."""
     workers = min(workers, len(paths))
+    # A fork from one of several threads, as the page has, may take along a lock that nobody will let go of.
+    in_thread = threading.current_thread() is not threading.main_thread()
     loader: DataLoader = DataLoader(
         _Files(predictor.media_steps, paths),
         batch_size=batch_size,
         num_workers=workers,
         collate_fn=list,
         timeout=timeout if workers else 0,
+        multiprocessing_context="forkserver" if workers and in_thread else None,
     )
     for batch in WatchedLoader(loader, memory_limit=MEMORY):
         readable = [(read, read.media) for read in batch if read.media is not None]
