@@ -15,7 +15,7 @@ from clipbert_mm.errors import CheckpointError, printable, quoted
 from clipbert_mm.registry import MODELS, TRANSFORMS, Registry
 
 LAYERS = ("torch.nn.modules.", "mmcv.cnn.", "mmengine.utils.dl_utils.parrots_wrapper", "mmpretrain.models.utils.norm")
-"""Modules whose registered classes a model's config may name inside of a backbone: norms, activations, convolutions."""
+"""Modules whose registered classes a model's config may name inside of a backbone, such as norms and convolutions."""
 FOR_TRAINING = (
     "init_cfg",
     "pretrained",
@@ -26,7 +26,7 @@ FOR_TRAINING = (
 )
 """Settings that lead to files or addresses of weights to start from; a trained model has its own."""
 DOTTED = ("model_name", "frozen", "checkpointed", "compiled", "architecture")
-"""Settings whose words may have dots and the like: names of timm's models and of modules of the model."""
+"""Settings whose words may have dots and the like, as names of timm's models and of modules of the model."""
 WORD = re.compile(r"[\w+ -]*")
 LONGEST, DEEPEST, MOST_VALUES, LARGEST = 1000, 20, 20_000, 2**20
 """Letters of a word, containers in one another, values of a config, and the largest number in one."""
@@ -68,7 +68,7 @@ def check_model(config: Mapping[str, Any], who: str) -> dict[str, Any]:
         who: Where it comes from, for an error.
 
     Returns:
-        The config without settings of what the training started from, for :data:`~clipbert_mm.registry.MODELS`.
+        The config without settings of what the training started from, for the model registry.
 
     Raises:
         CheckpointError: If it names something else, or is no config.

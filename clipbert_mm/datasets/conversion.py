@@ -21,7 +21,7 @@ from clipbert_mm.structures.json_text import (
 )
 
 Published = int | tuple[int, ...] | None
-"""How many were published: of each version, where the publisher changed the file; None if nobody said."""
+"""How many were published, of each version where the publisher changed the file; None if nobody said."""
 Count = tuple[str, int, Published]
 """What is counted, how many there are, and how many were published."""
 

@@ -31,7 +31,7 @@ from clipbert_mm.errors import BrokenMediaError, OptionError, printable
 from clipbert_mm.structures import made_whole
 
 FINEST = 100_000
-"""Parts of a second: the finest ticks in which times are written, and the largest denominator of a frame rate."""
+"""Ticks in a second, at most, in which times are written, and the largest denominator of a frame rate."""
 BLACK = (16, 128, 128)
 """Values of the planes of a black picture."""
 

@@ -19,7 +19,7 @@ RECALLS = (1, 5, 10)
 """The places k of recall@k."""
 
 Figures = Mapping[str, np.ndarray]
-"""What became of each query: its chance to be counted by each recall, ``R@1`` ..., and its expected ``rank``; (Q,) each."""
+"""The chance of each query to be counted by each recall, ``R@1`` ..., and its expected ``rank``; (Q,) each."""
 
 
 def best_ranks(scores: np.ndarray, relevant: np.ndarray) -> np.ndarray:

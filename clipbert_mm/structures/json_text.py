@@ -42,7 +42,7 @@ def unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 ANY_KEYS, UNIQUE_KEYS = json.JSONDecoder(), json.JSONDecoder(object_pairs_hook=unique_keys)
-"""Made once: to make one takes longer than to parse a line. The second takes twice the time."""
+"""Made once, since making one takes longer than parsing a line. The second takes twice the time."""
 
 
 def parse_json(text: str, where: str, expected: str = "JSON", decoder: json.JSONDecoder = UNIQUE_KEYS) -> Any:  # noqa: ANN401

@@ -66,9 +66,10 @@ class OpenVideo(BaseTransform):
 class UndecodedResults(dict):
     """Results of a pipeline that get their ``frames`` when a step first looks for them.
 
-    To whatever uses it, it is a dict that has ``frames``, an array like any other. :class:`ResizePad` alone takes the pictures
-    one by one instead, so that a video in 4K never lies in memory at full size. What looks at the frames, or at the results as
-    a whole, meets the error of a frame that cannot be decoded.
+    To whatever uses it, it is a dict that has ``frames``, an array like any other.
+    :class:`~clipbert_mm.datasets.transforms.ResizePad` alone takes the pictures one by one instead, so that a video in 4K never
+    lies in memory at full size. What looks at the frames, or at the results as a whole, meets the error of a frame that cannot
+    be decoded.
     """
 
     def __init__(self, results: dict[str, Any]) -> None:
@@ -132,7 +133,7 @@ class UndecodedResults(dict):
 def _decoding_first(method: Callable) -> Callable:
     """Return a method of a dict that finds the frames decoded."""
 
-    @functools.wraps(method)
+    @functools.wraps(method, assigned=("__name__",))
     def decoded(self: UndecodedResults, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
         self._decode()
         return method(self, *args, **kwargs)
@@ -154,8 +155,9 @@ for _name in WHOLE:
 class DecodeClips(BaseTransform):
     """Decode the frames of all clips of a video in one pass, each frame once.
 
-    They are decoded when the next step looks at them; see :class:`UndecodedResults`. Where that is :class:`ResizePad`, it makes
-    each small as it comes: memory goes with what it returns, K·T·size²·3 bytes, and one frame at full size.
+    They are decoded when the next step looks at them; see :class:`UndecodedResults`. Where that is
+    :class:`~clipbert_mm.datasets.transforms.ResizePad`, it makes each small as it comes: memory goes with what it returns,
+    K·T·size²·3 bytes, and one frame at full size.
 
     Required Keys:
         path, video_reader, frame_inds, num_clips, clip_len

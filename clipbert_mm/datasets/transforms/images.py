@@ -16,7 +16,7 @@ from clipbert_mm.errors import BrokenMediaError
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "PPM", "JPEG2000", "AVIF")
 """Formats that are read, beside GIF, by Pillow's names."""
 LARGEST_FILE = 8 * MAX_PIXELS
-"""Bytes of the largest file that is read: of four channels of 16 bits without compression."""
+"""Bytes of the largest file that is read, as four channels of 16 bits without compression."""
 
 
 def name_trouble(error: Exception) -> str:

@@ -23,10 +23,10 @@ HEAD = struct.Struct("<Q2x3H")
 LONG_HEAD = struct.Struct("<Q2xHI")
 """Number of the first page of a long value, kind, how many pages."""
 NODE = struct.Struct("<4H")
-"""Of a leaf: size of the value, low and high half; flags; size of the key. Of a branch: number of a page in three parts."""
+"""A leaf's has the size of the value, low and high half, flags, and the size of the key; a branch's a page in three parts."""
 BRANCH, LEAF, LONG = 1, 2, 4
 LONG_VALUE, OTHER_VALUE = 1, 6
-"""Flags of a leaf's node: its value has pages of its own; its value is a database or several values."""
+"""Flags of a leaf's node. Its value has pages of its own; its value is a database or several values."""
 NO_PAGE = 2**64 - 1
 DEEPEST = 32
 _WHOLE: set[tuple[str, int, int]] = set()  # LMDBs without their last pages that need none of these

@@ -15,7 +15,7 @@ from clipbert_mm.structures.files import told_with
 
 SUFFIX = ".tiles"
 PLACE, CHECKSUM = struct.Struct("<II"), struct.Struct("<I")
-"""What stands before the scores of a tile: its first text and video, and the CRC-32 of these and of its scores."""
+"""What stands before the scores of a tile, which is its first text and video, and the CRC-32 of these and of its scores."""
 
 
 @dataclass(frozen=True)

@@ -84,7 +84,7 @@ class Source:
         """Open it with FFmpeg, as it is, with some options of formats and decoders.
 
         Raises:
-            FFmpegError: If FFmpeg cannot open it.
+            av.error.FFmpegError: If FFmpeg cannot open it.
         """
         # Each container stands at a place of its own in the file; the first may have the one of this file.
         number = self.number if self._first else os.open(self.path, os.O_RDONLY)
@@ -185,7 +185,7 @@ def go_to_start(container: InputContainer, stream: VideoStream, first: int | Non
         first: Decoding time of the first packet, in ticks; None if it is not known.
 
     Raises:
-        FFmpegError: If FFmpeg cannot seek in it.
+        av.error.FFmpegError: If FFmpeg cannot seek in it.
     """
     start = min(time for time in (first, stream.start_time, 0) if time is not None)
     container.seek(start, stream=stream)

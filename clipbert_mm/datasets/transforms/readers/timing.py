@@ -7,7 +7,7 @@ from fractions import Fraction
 import numpy as np
 
 JITTER = 0.001
-"""Seconds by which a frame of a constant rate may stand off its time: containers round to milliseconds."""
+"""Seconds by which a frame of a constant rate may stand off its time, since containers round to milliseconds."""
 UNKNOWN_FPS = 25.0
 """Frames a second of a file that says neither a rate nor a time, as FFmpeg has it for bare streams."""
 
