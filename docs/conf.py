@@ -55,7 +55,7 @@ napoleon_custom_sections = [
 # Names of other libraries lead nowhere: their inventories would have to be fetched.
 nitpick_ignore_regex = [
     (r"py:.*", r"(abc|argparse|av|collections|fastapi|fractions|gradio|logging|matplotlib|mm\w+|multiprocessing)\b.*"),
-    (r"py:.*", r"(numpy|os|pathlib|pickle|torch|transformers)\b.*"),
+    (r"py:.*", r"(numpy|os|pathlib|pickle|pydantic|torch|transformers)\b.*"),
     (r"py:class", r"cv2\..*|json\.JSONDecoder|_?queue\.SimpleQueue"),
     (r"py:class", r"clipbert_mm\..*\.Item"),  # a type variable
     (r"py:class", r"clipbert_mm\..*\._\w+"),  # what two classes share

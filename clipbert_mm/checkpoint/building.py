@@ -15,14 +15,14 @@ from clipbert_mm.errors import CheckpointError, ClipBertError, printable, quoted
 from clipbert_mm.registry import MODELS
 
 SPARE_BYTES = 2**26
-"""What a model may take beside its weights while it is built: buffers, and a try with three words."""
+"""What a model may take beside its weights while it is built, for buffers and a try with three words."""
 TIMES = 3
 """How many times its weights a model may take, whose tensors are made, initialised and moved."""
 USUAL = 4096
 """Largest number in a config of a small model, such as the side of a frame in pixels."""
 SPARE_OPERATIONS = 1500
 OPERATIONS_A_TENSOR = 20
-"""Operations of torch that initialise a tensor, counted freely: a BERT-base with a ResNet-50 takes 5, models of timm 8."""
+"""Operations of torch that initialise a tensor, counted freely. A BERT-base with a ResNet-50 takes 5, models of timm 8."""
 
 
 def build_model(config: Mapping[str, Any], tensors: Mapping[str, Tensor], path: str) -> nn.Module:

@@ -166,8 +166,8 @@ class MediaDataset(BaseDataset):
         """Take a file for broken at which a worker hung or ended.
 
         Returns:
-            Whether to go on without it: in training, and in testing where ``on_broken`` is "skip", as long as such files are
-            few: at most 20, or a twentieth of the items.
+            Whether to go on without it, which is so in training, and in testing where ``on_broken`` is "skip", as long as such
+            files are few, at most 20 or a twentieth of the items.
         """
         self._given_up[path] = reason
         skips = not self.test_mode or self.on_broken == "skip"

@@ -16,7 +16,7 @@ READ = re.compile(
     r"/|/(assets|static)/(?!.*\.\.)[\w./@+-]+|/theme\.css|/favicon\.ico|/manifest\.json|/config|/media/[0-9a-f]{32}"
     r"|/gradio_api/(app_id|queue/data)"
 )
-"""What may be read. Gradio serves more than that: files by their paths, other servers' answers, recordings, an editor."""
+"""What may be read. Gradio serves more than that, such as files by their paths, other servers' answers, recordings, an editor."""
 EVENT, ANSWERS, UPLOAD = "/gradio_api/queue/join", "/gradio_api/queue/data", "/uploads"
 """Where events are sent to, where their answers come from, and where uploads are sent to."""
 ASKED = {ANSWERS, UPLOAD}
@@ -36,7 +36,7 @@ HEADERS = {
     "Content-Security-Policy": "default-src 'self' 'unsafe-inline' 'unsafe-eval' data: blob:; object-src 'none'; "
     "base-uri 'self'; form-action 'self'; frame-ancestors 'none'",
 }
-"""Sent with every answer: no other page may frame it or embed its videos, and it loads nothing from elsewhere."""
+"""Sent with every answer, so that no other page may frame it or embed its videos, and it loads nothing from elsewhere."""
 
 
 class Gate:

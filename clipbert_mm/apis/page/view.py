@@ -27,7 +27,7 @@ WAITING = 32
 SESSIONS = 1000
 """Visitors whose page is remembered at a time."""
 EVENT: dict[str, Any] = dict(preprocess=False, api_visibility="private")
-"""How events are made: with the values that the gate has checked, and not for programs."""
+"""How events are made, with the values that the gate has checked, and not for programs."""
 UPLOAD = """
 async () => {
   const input = document.querySelector('#upload input'), said = document.querySelector('#upload [role=status]');
