@@ -19,7 +19,7 @@ TORCH_MAGIC = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
 LOCAL_HEADER = 30
 """Fewest bytes between a member's name and what lies before it."""
 OLD_PICKLES = 5
-"""The pickles at the start of an old file, which are a magic number, a version, the system, the content, and the storages' keys."""
+"""The pickles at the start of an old file, for a magic number, a version, the system, the content, and the storages' keys."""
 
 
 def load_torch(path: str | os.PathLike, map_location: str | torch.device = "cpu", *, mmap: bool = True) -> Any:  # noqa: ANN401

@@ -19,7 +19,7 @@ EXCLUDED = (
     *(pickle.INST, pickle.OBJ, pickle.NEWOBJ_EX, pickle.EXT1, pickle.EXT2, pickle.EXT4, pickle.PERSID),
     *(pickle.LONG4, pickle.NEXT_BUFFER, pickle.READONLY_BUFFER),
 )
-"""Operations that no file of weights needs, such as other ways to make objects, numbers of more than 255 bytes, outer buffers."""
+"""Operations that no file of weights needs, such as other ways to make objects, numbers beyond 255 bytes, outer buffers."""
 STORAGES = dict(
     ComplexDoubleStorage=16,
     ComplexFloatStorage=8,
@@ -56,7 +56,7 @@ TENSORS = {
     "mmengine.logging.history_buffer.HistoryBuffer",
     *STAND_INS,
 }
-"""What a file of torch.save may name, which are tensors, plain containers, numpy's arrays, and MMEngine's history of scalars."""
+"""What a file of torch.save may name, that is tensors, containers, numpy's arrays, and MMEngine's history of scalars."""
 
 
 class Reader:

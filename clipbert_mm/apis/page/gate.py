@@ -16,7 +16,7 @@ READ = re.compile(
     r"/|/(assets|static)/(?!.*\.\.)[\w./@+-]+|/theme\.css|/favicon\.ico|/manifest\.json|/config|/media/[0-9a-f]{32}"
     r"|/gradio_api/(app_id|queue/data)"
 )
-"""What may be read. Gradio serves more than that, such as files by their paths, other servers' answers, recordings, an editor."""
+"""What may be read. Gradio serves more, such as files by their paths, other servers' answers, recordings, an editor."""
 EVENT, ANSWERS, UPLOAD = "/gradio_api/queue/join", "/gradio_api/queue/data", "/uploads"
 """Where events are sent to, where their answers come from, and where uploads are sent to."""
 ASKED = {ANSWERS, UPLOAD}
