@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from clipbert_mm.errors import GalleryError, OptionError, printable, quoted
+from clipbert_mm.errors import OptionError, VideoIndexError, printable, quoted
 
 if TYPE_CHECKING:  # they take seconds to import, which `clipbert --help` need not
     from clipbert_mm.apis.indexing import Progress
@@ -125,7 +125,7 @@ def main(argv: list[str] | None = None) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
     except Exception as error:
-        from clipbert_mm.engine.errors import format_error
+        from clipbert_mm.engine.run_tool import format_error
 
         message = format_error(error)
         if message is None:
@@ -136,10 +136,10 @@ def main(argv: list[str] | None = None) -> None:
 
 def _index(args: argparse.Namespace) -> int:
     if args.remove:
-        from clipbert_mm.apis.gallery import VideoGallery
+        from clipbert_mm.apis.video_index import VideoIndex
         from clipbert_mm.apis.video_search import remove
 
-        removed = remove(VideoGallery(args.gallery), args.places)
+        removed = remove(VideoIndex(args.gallery), args.places)
         _say({"removed": removed} if args.json else f"removed {len(removed)}")
         return 0
     search = _open(args)
@@ -209,9 +209,9 @@ def _serve(args: argparse.Namespace) -> int:
 
 def _info(args: argparse.Namespace) -> int:
     if args.model:
-        from clipbert_mm.checkpoint import read_contents
+        from clipbert_mm.checkpoint import read_metadata
 
-        contents = read_contents(args.model)
+        contents = read_metadata(args.model)
         steps = {str(step["type"]): step for step in next(filter(None, contents.pipelines.values()), [])}
         facts: dict[str, Any] = dict(
             model=args.model,
@@ -223,11 +223,11 @@ def _info(args: argparse.Namespace) -> int:
             text_length=steps.get("Tokenize", {}).get("max_length"),
         )
     else:
-        from clipbert_mm.apis.gallery import VideoGallery
+        from clipbert_mm.apis.video_index import VideoIndex
 
-        gallery = VideoGallery(args.gallery)
+        gallery = VideoIndex(args.gallery)
         if not gallery.exists:
-            raise GalleryError(
+            raise VideoIndexError(
                 f"There is no gallery {args.gallery}. Make one: clipbert index FOLDER --model CHECKPOINT."
             )
         stale = [path for path, entry in gallery.entries.items() if not entry.is_up_to_date()]
@@ -253,24 +253,24 @@ def _info(args: argparse.Namespace) -> int:
 
 def _open(args: argparse.Namespace) -> "VideoSearch":
     """Open the model that is named, or the one that the gallery was made with."""
-    from clipbert_mm.apis.gallery import VideoGallery
+    from clipbert_mm.apis.video_index import VideoIndex
     from clipbert_mm.apis.video_search import VideoSearch
 
     model, weights = args.model, args.weights
     if model is None:
-        manifest = VideoGallery(args.gallery).manifest
+        manifest = VideoIndex(args.gallery).manifest
         if not manifest:
-            raise GalleryError(
+            raise VideoIndexError(
                 f"There is no gallery {args.gallery}, which would say what model to use. Name one: --model CHECKPOINT."
             )
         model = manifest["source"]
         if model.endswith(".py"):
-            raise GalleryError(
+            raise VideoIndexError(
                 f"The gallery {args.gallery} was made with the config {quoted(model)}. A config is Python, so it runs only if "
                 "you name it: --model CONFIG --weights CHECKPOINT."
             )
         if not os.path.isfile(model):
-            raise GalleryError(
+            raise VideoIndexError(
                 f"The gallery {args.gallery} was made with the checkpoint {quoted(model)}, which is not there. Name it: "
                 "--model CHECKPOINT."
             )

@@ -53,7 +53,7 @@ class CheckpointError(ClipBertError, ValueError):
     """A checkpoint that cannot be read, does not fit, or cannot be written."""
 
 
-class GalleryError(ClipBertError, ValueError):
+class VideoIndexError(ClipBertError, ValueError):
     """An index of videos, or stored results, that cannot be used."""
 
 

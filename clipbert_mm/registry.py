@@ -4,6 +4,7 @@ import difflib
 
 from mmengine import registry as root
 
+from clipbert_mm.deprecation import NAMES_IN_CONFIGS, warn_renamed
 from clipbert_mm.errors import UnknownNameError
 
 
@@ -16,6 +17,10 @@ class Registry(root.Registry):
         Raises:
             UnknownNameError: If nothing is registered under that name.
         """
+        scope, _, name = key.rpartition(".")
+        if scope in ("", "clipbert_mm") and name in NAMES_IN_CONFIGS:
+            warn_renamed(name, NAMES_IN_CONFIGS[name])
+            key = NAMES_IN_CONFIGS[name]
         try:
             found = super().get(key)
         except RuntimeError:  # MMEngine's "Failed to get ..."
@@ -43,7 +48,7 @@ FUNCTIONS = _child("function", root.FUNCTIONS, "datasets.transforms")
 MODELS = _child("model", root.MODELS, "models")
 METRICS = _child("metric", root.METRICS, "evaluation")
 RUNNERS = _child("runner", root.RUNNERS, "engine")
-LOOPS = _child("loop", root.LOOPS, "engine")
+LOOPS = _child("loop", root.LOOPS, "engine", "retrieval")
 HOOKS = _child("hook", root.HOOKS, "engine", "compat.optim")
 OPTIM_WRAPPERS = _child("optimizer wrapper", root.OPTIM_WRAPPERS, "compat.optim")
 # The next ones hold nothing of ours; with them MMEngine finds every look-up in our scope and names what there is.

@@ -25,7 +25,8 @@ from mmengine.logging import MMLogger
 from mmengine.registry import DefaultScope
 from torch import Tensor, nn
 
-from clipbert_mm.datasets.shapes_world import ShapesWorld
+from clipbert_mm.datasets.shapes.scenes import Scene, ShapeObject, write_video
+from clipbert_mm.datasets.shapes.world import ShapesWorld
 from clipbert_mm.datasets.transforms.text import train_wordpiece
 from clipbert_mm.engine.launch import build_runner
 from clipbert_mm.registry import MODELS
@@ -234,7 +235,7 @@ def runner_config(world: Path, tokenizer: str, model_config: dict[str, Any], tmp
                 checkpoint=dict(type="CheckpointHook", interval=-1, save_last=False),
                 epoch_seed=dict(type="EpochSeedHook"),
                 broken_media=dict(type="BrokenMediaHook"),
-                checkpoint_fit=dict(type="CheckpointFitHook"),
+                checkpoint_fit=dict(type="CheckpointCompatibilityHook"),
             ),
             visualizer=dict(type="Visualizer"),
         )
@@ -329,3 +330,13 @@ def break_file() -> Callable[[Path, str], str]:
         return str(path)
 
     return break_it
+
+
+@pytest.fixture
+def video(tmp_path: Path) -> Path:
+    """An H.264 file with several key frames, in which something moves all the time."""
+    first = ShapeObject("star", "red", "large", (0.2, 0.5), (0.3, 0.2))
+    second = ShapeObject("ring", "blue", "small", (0.8, 0.1), (-0.2, 0.3))
+    scenes = (Scene((first,), "black", 4.0), Scene((second,), "white", 3.92))
+    write_video(tmp_path / "a.mp4", scenes, (176, 144), 12.5)
+    return tmp_path / "a.mp4"

@@ -227,7 +227,7 @@ def assert_same(found: Any, wanted: Any, where: str = "checkpoint") -> None:
 
 
 def assert_same_training(found: dict[str, Any], wanted: dict[str, Any]) -> None:
-    """See that two trainings ended alike: weights, optimiser, schedule, random states, hooks and what was logged."""
+    """See that two trainings ended alike: weights, optimizer, schedule, random states, hooks and what was logged."""
     assert found.keys() == wanted.keys()
     for key in ("state_dict", "ema_state_dict", "optimizer", "param_schedulers", "ranks"):
         if key in wanted:

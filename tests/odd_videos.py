@@ -9,8 +9,8 @@ import av
 import numpy as np
 from video_files import moving_frames, write_file
 
-from clipbert_mm.datasets.transforms.readers.orientation import display_matrix, turn_upright, upright_filters
-from clipbert_mm.datasets.transforms.readers.source import best_stream
+from clipbert_mm.media.readers.orientation import display_matrix, turn_upright, upright_filters
+from clipbert_mm.media.readers.video_source import best_stream
 
 ONE = 1 << 16
 MATRICES = {

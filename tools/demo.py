@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 from mmengine.config import Config
 
-from clipbert_mm.datasets.shapes_world import ShapesWorld
+from clipbert_mm.datasets.shapes.world import ShapesWorld
 from clipbert_mm.engine.config import load_config
-from clipbert_mm.engine.errors import run_tool
 from clipbert_mm.engine.launch import build_runner
+from clipbert_mm.engine.run_tool import run_tool
 from clipbert_mm.evaluation import read_rankings, retrieval_metrics
 from clipbert_mm.visualization import draw_curves, draw_retrieval
 

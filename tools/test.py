@@ -8,8 +8,8 @@ from pathlib import Path
 from mmengine.config import DictAction
 
 from clipbert_mm.engine.config import load_config
-from clipbert_mm.engine.errors import run_tool
 from clipbert_mm.engine.launch import build_runner, use_amp_in_test
+from clipbert_mm.engine.run_tool import run_tool
 from clipbert_mm.errors import OptionError
 from clipbert_mm.visualization import draw_retrieval
 

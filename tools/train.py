@@ -6,11 +6,11 @@ import os
 
 from mmengine.config import DictAction
 
-from clipbert_mm.checkpoint import find_newest
+from clipbert_mm.checkpoint import find_latest
 from clipbert_mm.engine.config import load_config
-from clipbert_mm.engine.errors import run_tool
-from clipbert_mm.engine.hooks.saving import checkpoint_folders
+from clipbert_mm.engine.hooks.checkpoint_hook import checkpoint_folders
 from clipbert_mm.engine.launch import build_runner, use_amp
+from clipbert_mm.engine.run_tool import run_tool
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -61,7 +61,7 @@ def main(argv: list[str] | None = None) -> None:
     passed_over: list[str] = []
     if args.resume == "auto":
         # MMEngine would resume from the config's load_from instead; that is where training begins, not where it goes on.
-        newest, passed_over = find_newest(*checkpoint_folders(config.work_dir, config))
+        newest, passed_over = find_latest(*checkpoint_folders(config.work_dir, config))
         config.resume = newest is not None
         config.load_from = newest if config.resume else config.get("load_from")
     elif args.resume is not None:

@@ -10,15 +10,15 @@ from typing import Any
 
 from torch.utils.data import DataLoader, Dataset
 
-from clipbert_mm.apis.gallery import VideoGallery, is_gallery
-from clipbert_mm.apis.gallery_records import Entry, Unreadable
+from clipbert_mm.apis.index_records import Entry, Unreadable
 from clipbert_mm.apis.predictor import Media, Predictor, read_media
 from clipbert_mm.apis.results import IndexReport
+from clipbert_mm.apis.video_index import VideoIndex, is_gallery
 from clipbert_mm.datasets.transforms.decoding import RULES
-from clipbert_mm.datasets.transforms.storage import walk_files
-from clipbert_mm.datasets.whereabouts import Loading, Whereabouts
-from clipbert_mm.engine.loading import WatchedLoader
+from clipbert_mm.engine.watched_loader import WatchedLoader
 from clipbert_mm.errors import QUOTED, BrokenMediaError, OptionError, printable
+from clipbert_mm.media.storage import walk_files
+from clipbert_mm.media.worker_status import Loading, WorkerStatus
 
 VIDEOS = (
     ".mp4",
@@ -119,7 +119,7 @@ class _Files(Dataset):
         self.steps = steps
         self.paths = paths
         self.given_up: dict[str, str] = {}
-        self.whereabouts = Whereabouts()
+        self.whereabouts = WorkerStatus()
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -163,7 +163,7 @@ class _Files(Dataset):
 
 def index(
     predictor: Predictor,
-    gallery: VideoGallery,
+    gallery: VideoIndex,
     places: Places,
     *,
     workers: int = 2,
@@ -197,7 +197,7 @@ def index(
     Raises:
         BusyFolderError: If another process is changing the gallery.
         FileNotFoundError: If a place does not exist.
-        GalleryError: If the gallery is another model's.
+        VideoIndexError: If the gallery is another model's.
         OptionError: If there is no video, or a number is too small.
         StorageError: If a folder cannot be listed; nothing is taken out of the gallery then.
     """
@@ -240,7 +240,7 @@ def index(
     )
 
 
-def _gone(gallery: VideoGallery, places: Places) -> list[str]:
+def _gone(gallery: VideoIndex, places: Places) -> list[str]:
     """Return the videos of the gallery that lay below a folder that is indexed, and are not there any more."""
     folders = tuple(os.path.join(place, "") for place in _absolute(places) if os.path.isdir(place))
     return [path for path in {**gallery.entries, **gallery.missing} if path.startswith(folders) and _is_gone(path)]
@@ -258,7 +258,7 @@ def _is_gone(path: str) -> bool:
 
 
 def _encode(
-    predictor: Predictor, gallery: VideoGallery, paths: Sequence[str], workers: int, batch_size: int, timeout: float
+    predictor: Predictor, gallery: VideoIndex, paths: Sequence[str], workers: int, batch_size: int, timeout: float
 ) -> Iterator[tuple[str, str | None]]:
     """Encode videos into a gallery; yields each path with the reason where it could not be read."""
     workers = min(workers, len(paths))
@@ -275,7 +275,7 @@ def _encode(
     for batch in WatchedLoader(loader, memory_limit=MEMORY):
         readable = [(read, read.media) for read in batch if read.media is not None]
         if readable:
-            tokens = predictor.encode_with_overview([media.frames for _, media in readable])
+            tokens = predictor.encode_with_coarse_tokens([media.frames for _, media in readable])
             for i, (read, media) in enumerate(readable):
                 gallery.add(_entry_of(read, media), {name: value[i] for name, value in tokens.items()})
         for read in batch:

@@ -16,14 +16,15 @@ import torch
 from mmengine.registry import DefaultScope
 from torch import Tensor
 
-from clipbert_mm.checkpoint import Source, build_model, check_fit, damaged_contents, load_weights, read_source
-from clipbert_mm.checkpoint.contents import contents_of
-from clipbert_mm.datasets.reading import Media, read_media, read_media_alone
-from clipbert_mm.engine.retrieval import PairScorer, encode_with_overview
+from clipbert_mm.checkpoint import LoadedCheckpoint, build_model, check_fit, damaged_metadata, load_weights, read_source
+from clipbert_mm.checkpoint.metadata import metadata_of
 from clipbert_mm.errors import CheckpointError, OptionError, quoted
+from clipbert_mm.fileio import temporary_folder
+from clipbert_mm.json_text import is_blank, is_whole
+from clipbert_mm.media.media_file import Media, read_media, read_media_alone
 from clipbert_mm.registry import MODELS, TRANSFORMS
-from clipbert_mm.structures import read_answers, temporary_folder
-from clipbert_mm.structures.json_text import is_blank, is_whole
+from clipbert_mm.retrieval import PairScorer, encode_with_coarse_tokens
+from clipbert_mm.structures import read_answers
 
 if TYPE_CHECKING:
     from clipbert_mm.datasets.transforms import Tokenize
@@ -85,7 +86,7 @@ class Predictor:
             source = read_source(self.weights)
             recipe = _recipe_of_checkpoint(source, text_folder)
             model = build_model(recipe.model, source.tensors, self.source)
-            with damaged_contents(self.source), DefaultScope.overwrite_default_scope("clipbert_mm"):
+            with damaged_metadata(self.source), DefaultScope.overwrite_default_scope("clipbert_mm"):
                 self.media_steps, self.tokenize = _split(recipe.pipeline)
                 _check_agreement(model, self.tokenize, recipe.answers)
         self.model = cast("ClipBert", model)
@@ -97,7 +98,7 @@ class Predictor:
         self.scorer = PairScorer(self.model)
         self.identity = _digest(recipe, self.weights)
         if not is_config:
-            with damaged_contents(self.source):
+            with damaged_metadata(self.source):
                 self._try_out()
 
     def _try_out(self) -> None:
@@ -141,9 +142,9 @@ class Predictor:
         return self.model.encode_video(self._normalized(frames))
 
     @torch.no_grad()
-    def encode_with_overview(self, frames: Sequence[np.ndarray]) -> dict[str, Tensor]:
+    def encode_with_coarse_tokens(self, frames: Sequence[np.ndarray]) -> dict[str, Tensor]:
         """Encode the same as ``clips``, and as ``overview`` (B, 1, S, D), one clip of all frames."""
-        return encode_with_overview(self.model, self._normalized(frames))
+        return encode_with_coarse_tokens(self.model, self._normalized(frames))
 
     def _normalized(self, frames: Sequence[np.ndarray]) -> Tensor:
         batch = torch.from_numpy(np.stack(frames)).to(self.device)
@@ -210,9 +211,9 @@ class Predictor:
         return alone.unflatten(0, clip_logits.shape[:3])
 
 
-def _recipe_of_checkpoint(source: Source, text_folder: str) -> Recipe:
-    contents = contents_of(source.rest, source.path)
-    with damaged_contents(source.path):
+def _recipe_of_checkpoint(source: LoadedCheckpoint, text_folder: str) -> Recipe:
+    contents = metadata_of(source.rest, source.path)
+    with damaged_metadata(source.path):
         contents.write_text_files(text_folder)
         model, pipeline = contents.model_config(text_folder), contents.pipeline(text_folder)
         return Recipe(model, pipeline, contents.answers, contents.model)

@@ -11,7 +11,7 @@ from clipbert_mm.apis.explanation import Explanation, explain
 from clipbert_mm.apis.predictor import Predictor
 from clipbert_mm.apis.results import Answer, AnswerResult, best_of, moments_of
 from clipbert_mm.errors import OptionError, quoted
-from clipbert_mm.structures.json_text import is_blank
+from clipbert_mm.json_text import is_blank
 
 OPEN = ("open-ended questions", "questions with several answers")
 CHOICE, COUNTING = "multiple choice", "counting"

@@ -9,8 +9,7 @@ import torch
 from torch import Tensor
 
 from clipbert_mm.apis.explanation import Explanation, explain_match
-from clipbert_mm.apis.gallery import VideoGallery
-from clipbert_mm.apis.gallery_records import Entry
+from clipbert_mm.apis.index_records import Entry
 from clipbert_mm.apis.indexing import Places, Progress, index
 from clipbert_mm.apis.predictor import Predictor
 from clipbert_mm.apis.results import (
@@ -23,7 +22,8 @@ from clipbert_mm.apis.results import (
     moments_of,
     probability,
 )
-from clipbert_mm.errors import GalleryError, OptionError, printable, quoted
+from clipbert_mm.apis.video_index import VideoIndex
+from clipbert_mm.errors import OptionError, VideoIndexError, printable, quoted
 
 CLIPS_AT_ONCE = 256
 """Clips whose visual tokens are read from the gallery at a time."""
@@ -44,7 +44,7 @@ class VideoSearch:
 
     Raises:
         CheckpointError: If the checkpoint cannot be read or does not fit.
-        GalleryError: If the folder is no gallery, or another model's.
+        VideoIndexError: If the folder is no gallery, or another model's.
         OptionError: If the model was trained for another task.
 
     Example:
@@ -67,7 +67,7 @@ class VideoSearch:
                 f"{config_or_checkpoint} was trained for {self.predictor.task}, and a search needs a model for retrieval. "
                 "Ask questions with VideoQA (clipbert ask)."
             )
-        self.gallery = VideoGallery(gallery)
+        self.gallery = VideoIndex(gallery)
         if self.gallery.exists:
             self.gallery.check_identity(self.predictor.identity, self.predictor.source)
 
@@ -109,7 +109,7 @@ class VideoSearch:
                 for a tenth of a gallery of more than 1,000 videos, and for all of a smaller one.
 
         Raises:
-            GalleryError: If the gallery is empty, or some of it is damaged.
+            VideoIndexError: If the gallery is empty, or some of it is damaged.
             OptionError: If the text is empty or too long, or ``topk`` is below 1.
         """
         if topk < 1 or (shortlist is not None and shortlist != 0 and shortlist < topk):
@@ -121,7 +121,7 @@ class VideoSearch:
             dict.fromkeys(self.gallery.missing, "its visual tokens are missing; index it again"),
         )
         if not entries and not left_out:
-            raise GalleryError(
+            raise VideoIndexError(
                 f"There is nothing in the gallery {self.gallery.folder}. Index videos first: clipbert index FOLDER."
             )
         chosen = list(entries)
@@ -132,7 +132,7 @@ class VideoSearch:
             chosen = sorted(first, key=lambda path: -first[path][0])[:shortlist]
         scored = self._score(chosen, pieces[0], left_out)
         if not scored:
-            raise GalleryError(
+            raise VideoIndexError(
                 f"No video of the gallery {self.gallery.folder} can be searched: {next(iter(left_out.values()))}"
             )
         best = sorted(scored, key=lambda path: -scored[path][0])[:topk]
@@ -207,8 +207,8 @@ class VideoSearch:
             try:
                 tokens = self.gallery.tokens(path, which)
                 if tokens.shape[-1] != width:
-                    raise GalleryError(f"expected visual tokens of width {width}, got {tuple(tokens.shape)}")
-            except GalleryError as error:
+                    raise VideoIndexError(f"expected visual tokens of width {width}, got {tuple(tokens.shape)}")
+            except VideoIndexError as error:
                 left_out[path] = str(error)
                 continue
             if block and (len(block) * len(tokens) >= CLIPS_AT_ONCE or tokens.shape != block[0].shape):
@@ -225,7 +225,7 @@ def _hit(entry: Entry, score: float, clips: np.ndarray) -> Hit:
     return Hit(entry.path, score, probability(score), best_of(moments), moments)
 
 
-def remove(gallery: VideoGallery, places: Places) -> list[str]:
+def remove(gallery: VideoIndex, places: Places) -> list[str]:
     """Take videos, or all that lie below folders, out of a gallery; the files stay where they are.
 
     Returns:
@@ -233,18 +233,18 @@ def remove(gallery: VideoGallery, places: Places) -> list[str]:
 
     Raises:
         BusyFolderError: If another process is changing the gallery.
-        GalleryError: If there is no such video, nor any below such a folder, in the gallery; nothing is taken out then.
+        VideoIndexError: If there is no such video, nor any below such a folder, in the gallery; nothing is taken out then.
     """
     places = [places] if isinstance(places, (str, os.PathLike)) else places
     removed: list[str] = []
     if not gallery.exists:
-        raise GalleryError(f"There is no gallery {gallery.folder}.")
+        raise VideoIndexError(f"There is no gallery {gallery.folder}.")
     with gallery.locked():
         listed = [*gallery.entries, *gallery.missing, *gallery.unreadable]
         for place in map(os.path.abspath, places):
             below = [path for path in listed if path == place or path.startswith(os.path.join(place, ""))]
             if not below:
-                raise GalleryError(
+                raise VideoIndexError(
                     f"{printable(place)} is not in the gallery {gallery.folder}, nor is anything below it; clipbert info lists "
                     "what is."
                 )

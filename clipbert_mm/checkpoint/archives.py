@@ -85,7 +85,7 @@ def _inspect_old(path: str) -> None:
             reader.data.release()
 
 
-def check_whole(path: str | os.PathLike) -> None:
+def verify_checkpoint(path: str | os.PathLike) -> None:
     """See that what lies in a file of torch.save is what was written, by the checksum of each of its members.
 
     A file is read once for this, and again only after it changed. Files of before torch 1.6 have no checksums.

@@ -17,12 +17,12 @@ from clipbert_mm.registry import MODELS
 SPARE_BYTES = 2**26
 """What a model may take beside its weights while it is built, for buffers and a try with three words."""
 TIMES = 3
-"""How many times its weights a model may take, whose tensors are made, initialised and moved."""
+"""How many times its weights a model may take, whose tensors are made, initialized and moved."""
 USUAL = 4096
 """Largest number in a config of a small model, such as the side of a frame in pixels."""
 SPARE_OPERATIONS = 1500
 OPERATIONS_A_TENSOR = 20
-"""Operations of torch that initialise a tensor, counted freely. A BERT-base with a ResNet-50 takes 5, models of timm 8."""
+"""Operations of torch that initialize a tensor, counted freely. A BERT-base with a ResNet-50 takes 5, models of timm 8."""
 
 
 def build_model(config: Mapping[str, Any], tensors: Mapping[str, Tensor], path: str) -> nn.Module:
@@ -38,7 +38,7 @@ def build_model(config: Mapping[str, Any], tensors: Mapping[str, Tensor], path: 
     """
     size = sum(tensor.numel() * tensor.itemsize for tensor in tensors.values())
     bounded = Bounded(TIMES * size + SPARE_BYTES, OPERATIONS_A_TENSOR * len(tensors) + SPARE_OPERATIONS)
-    with damaged_contents(path):
+    with damaged_metadata(path):
         _check_numbers(config, max((side for tensor in tensors.values() for side in tensor.shape), default=0))
         try:
             with bounded, DefaultScope.overwrite_default_scope("clipbert_mm"):
@@ -60,7 +60,7 @@ def _check_numbers(config: Any, largest: int) -> None:  # noqa: ANN401
 
 
 @contextmanager
-def damaged_contents(path: str) -> Iterator[None]:
+def damaged_metadata(path: str) -> Iterator[None]:
     """Take what fails within for a fault of a checkpoint's contents.
 
     Raises:

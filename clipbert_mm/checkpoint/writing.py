@@ -9,9 +9,9 @@ from typing import IO, Any, cast
 import torch
 from torch import Tensor
 
-from clipbert_mm.checkpoint.wholeness import LAST
+from clipbert_mm.checkpoint.integrity import LAST
 from clipbert_mm.errors import CheckpointError
-from clipbert_mm.structures.files import scratch, sweep, written_whole
+from clipbert_mm.fileio import atomic_write, scratch, sweep
 
 
 def write_checkpoint(content: dict[str, Any], path: str | os.PathLike) -> int:
@@ -34,7 +34,7 @@ def write_checkpoint(content: dict[str, Any], path: str | os.PathLike) -> int:
         target.parent.mkdir(parents=True, exist_ok=True)
         if shutil.disk_usage(target.parent).free < needed:  # before the disk is filled for nothing
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        with written_whole(target, "wb") as file:
+        with atomic_write(target, "wb") as file:
             sink = _Sink(file)
             try:
                 torch.save(content, cast(IO[bytes], sink))
@@ -53,7 +53,7 @@ def write_checkpoint(content: dict[str, Any], path: str | os.PathLike) -> int:
 
 def note_last(work_dir: str | os.PathLike, name: str) -> None:
     """Note in a work folder the name of the checkpoint that was written last; so a copy of the folder has its own."""
-    with written_whole(Path(work_dir) / LAST) as file:
+    with atomic_write(Path(work_dir) / LAST) as file:
         file.write(name)
 
 

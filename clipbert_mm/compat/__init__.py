@@ -1,6 +1,6 @@
 """Every work-around for an upstream release, each with the releases it is for. Nowhere else.
 
-A part of this can go as soon as its releases are out of our bounds (requirements/runtime.txt). Hooks and optimiser wrappers
+A part of this can go as soon as its releases are out of our bounds (requirements/runtime.txt). Hooks and optimizer wrappers
 have a file of their own, for what they inherit from takes seconds to import.
 """
 

@@ -1,4 +1,4 @@
-"""Work-arounds for hooks and optimiser wrappers of upstream releases."""
+"""Work-arounds for hooks and optimizer wrappers of upstream releases."""
 
 from typing import Any
 
@@ -14,14 +14,14 @@ from clipbert_mm.registry import HOOKS, OPTIM_WRAPPERS
 
 
 class _CountsOneStep:
-    """Counts the batches of one step of the optimiser at a time.
+    """Counts the batches of one step of the optimizer at a time.
 
     For MMEngine 0.10.7, whose wrappers count the batches of a whole training, so that a step may begin in one epoch and end in
     the next; and which warn where a training is resumed or has frozen batch norms, though nothing is lost.
     """
 
     def begin_step(self, batches: int) -> None:
-        """Say of how many batches the next step is; their gradients are averaged, and synchronised once."""
+        """Say of how many batches the next step is; their gradients are averaged, and synchronized once."""
         self.initialize_count_status(None, 0, batches)
 
     def initialize_count_status(self, model: torch.nn.Module | None, init_counts: int, max_counts: int) -> None:
@@ -69,10 +69,10 @@ class AmpOptimWrapper(_CountsOneStep, mmengine.optim.AmpOptimWrapper):
     """Mixed precision, on a GPU as MMEngine's of this name, and on the CPU.
 
     For MMEngine 0.10.7, whose AmpOptimWrapper refuses CPUs, scales losses in bfloat16 too, and learns only in the first step
-    that a GPU has no bfloat16. Weights and optimiser stay in float32.
+    that a GPU has no bfloat16. Weights and optimizer stay in float32.
 
     Args:
-        optimizer: The optimiser.
+        optimizer: The optimizer.
         dtype: "float16" or "bfloat16"; "auto" for float16 on a GPU and bfloat16 on a CPU.
         loss_scale: In float16, as of MMEngine's: "dynamic", a fixed scale, or GradScaler's arguments. bfloat16 has float32's
             range and needs none.

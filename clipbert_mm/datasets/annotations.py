@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from clipbert_mm.errors import AnnotationError, quoted
-from clipbert_mm.structures.json_text import BOM, decode, is_blank, parse_json, refuse_half_characters
+from clipbert_mm.json_text import BOM, decode, is_blank, parse_json, refuse_half_characters
 
 MEDIA_KEYS = ("video", "image", "clip_name", "gif_name", "video_id", "image_id", "coco_id", "vg_id")
 """Where a record names its file, by our key, then by those of the paper's release. The first that is there counts."""

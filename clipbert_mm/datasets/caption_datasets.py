@@ -93,7 +93,7 @@ class RetrievalDataset(CaptionDataset):
 
 @DATASETS.register_module()
 class PretrainingDataset(CaptionDataset):
-    """Images with captions for masked language modelling and image-text matching.
+    """Images with captions for masked language modeling and image-text matching.
 
     Args:
         negative_probability: How often a caption is replaced by one of another image; 0.5 in the paper (Section 3).

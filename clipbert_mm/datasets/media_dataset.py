@@ -14,10 +14,10 @@ from mmengine.dataset import BaseDataset
 from mmengine.logging import print_log
 
 from clipbert_mm.datasets.annotations import read_records
-from clipbert_mm.datasets.scanning import absolute, left_out
-from clipbert_mm.datasets.transforms.storage import is_address, missing_media
-from clipbert_mm.datasets.whereabouts import Loading, Whereabouts, share
+from clipbert_mm.datasets.ledger import absolute, left_out
 from clipbert_mm.errors import AnnotationError, BrokenMediaError, ClipBertError, OptionError, quoted
+from clipbert_mm.media.storage import is_address, missing_media
+from clipbert_mm.media.worker_status import Loading, WorkerStatus, share
 from clipbert_mm.structures import VideoTextSample
 
 Item = TypeVar("Item")
@@ -78,7 +78,7 @@ class MediaDataset(BaseDataset):
         # Seed and epoch, in shared memory, so that workers that live on see the epoch move.
         self._draw = share(torch.zeros(2, dtype=torch.int64))
         self._shared: torch.Tensor | None = None  # what data_bytes is a view of, once a process needs it
-        self._whereabouts = Whereabouts()
+        self._whereabouts = WorkerStatus()
         self._given_up: dict[str, str] = {}
         super().__init__(
             ann_file=ann_file,

@@ -4,7 +4,7 @@ from typing import Any
 
 from mmengine.dataset import ConcatDataset
 
-from clipbert_mm.datasets.whereabouts import Loading
+from clipbert_mm.media.worker_status import Loading
 from clipbert_mm.registry import DATASETS
 
 

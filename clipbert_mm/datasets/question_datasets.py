@@ -14,9 +14,9 @@ from mmengine.logging import print_log
 from clipbert_mm.datasets.media_dataset import MediaDataset
 from clipbert_mm.datasets.text_check import check_texts
 from clipbert_mm.errors import AnnotationError, quoted
+from clipbert_mm.json_text import is_blank
 from clipbert_mm.registry import DATASETS
 from clipbert_mm.structures import IGNORED, read_answers
-from clipbert_mm.structures.json_text import is_blank
 
 MOST = 1_000_000_000
 """Largest count that a question may have."""

@@ -15,7 +15,7 @@ LOOKED_AT = 200_000
 
 
 class WordTokens:
-    """The tokens of texts by those of their words, which is some 20 times faster than to tokenise each text.
+    """The tokens of texts by those of their words, which is some 20 times faster than to tokenize each text.
 
     Exact for tokenizers that split at white space first, as BERT's does.
 

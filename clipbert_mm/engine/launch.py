@@ -9,9 +9,9 @@ from mmengine.config import Config
 from mmengine.runner import Runner
 
 from clipbert_mm import compat
-from clipbert_mm.checkpoint import Convention, find_newest, read_source
+from clipbert_mm.checkpoint import InputSpec, find_latest, read_source
 from clipbert_mm.engine.config import foreign_model
-from clipbert_mm.engine.hooks.saving import checkpoint_folders
+from clipbert_mm.engine.hooks.checkpoint_hook import checkpoint_folders
 from clipbert_mm.engine.runner import ClipBertRunner
 from clipbert_mm.engine.signals import end_with_launcher
 from clipbert_mm.errors import OptionError
@@ -40,7 +40,7 @@ def build_runner(config: Config) -> Runner:
         distribute(config)
     paths = config.get("load_from")
     if paths is None and config.get("resume"):
-        paths, _ = find_newest(*checkpoint_folders(config.work_dir, config))
+        paths, _ = find_latest(*checkpoint_folders(config.work_dir, config))
     changes, is_foreign = {}, foreign_model(config) is not None
     for path in [paths] if isinstance(paths, str) else paths or ():
         convention = read_source(path).convention
@@ -91,7 +91,7 @@ def check_backends(visualizer: dict[str, Any]) -> None:
             )
 
 
-def follow(model: dict[str, Any], convention: Convention) -> list[str]:
+def follow(model: dict[str, Any], convention: InputSpec) -> list[str]:
     """Let the input and the strides of a model's config follow from the weights that it starts from.
 
     Args:
@@ -104,11 +104,11 @@ def follow(model: dict[str, Any], convention: Convention) -> list[str]:
     frames, backbone = model["data_preprocessor"], model["backbone"]
     wanted = convention.to_dict()
     style = wanted.pop("style")
-    frames_now = Convention(tuple(frames["mean"]), tuple(frames["std"]), frames.get("to_bgr", False), None)
+    frames_now = InputSpec(tuple(frames["mean"]), tuple(frames["std"]), frames.get("to_bgr", False), None)
     changes = []
     if not frames_now.agrees(convention):
         frames.update({key: list(value) if isinstance(value, tuple) else value for key, value in wanted.items()})
-        changes.append(f"input from {frames_now} to {Convention(**wanted, style=None)}")
+        changes.append(f"input from {frames_now} to {InputSpec(**wanted, style=None)}")
     if style is not None and backbone["type"] == "mmpretrain.ResNet" and backbone.get("style", "pytorch") != style:
         changes.append(f"strides of the ResNet from {backbone.get('style', 'pytorch')}'s style to {style}'s")
         backbone["style"] = style
@@ -119,11 +119,11 @@ def use_amp(config: Config, dtype: str = "auto") -> None:
     """Let a config train in mixed precision.
 
     Args:
-        config: The config; its optimiser wrapper is changed.
+        config: The config; its optimizer wrapper is changed.
         dtype: "fp16" (with loss scaling), "bf16", or "auto": what the config says, else fp16 on a GPU and bf16 on a CPU.
 
     Raises:
-        OptionError: If the config has an optimiser wrapper of its own kind, or this machine cannot compute in ``dtype``.
+        OptionError: If the config has an optimizer wrapper of its own kind, or this machine cannot compute in ``dtype``.
     """
     wrapper = config.optim_wrapper.get("type", "OptimWrapper")
     if wrapper not in ("OptimWrapper", "AmpOptimWrapper"):

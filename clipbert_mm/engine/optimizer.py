@@ -1,4 +1,4 @@
-"""From a model to the groups of its optimiser."""
+"""From a model to the groups of its optimizer."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -15,16 +15,16 @@ from clipbert_mm.registry import OPTIM_WRAPPER_CONSTRUCTORS, OPTIM_WRAPPERS, OPT
 class GroupedOptimWrapperConstructor:
     """Few groups of parameters: biases and norm scales without weight decay, modules with rates of their own.
 
-    MMEngine's own constructor makes a group of each parameter, which a fused optimiser steps through one by one, and where a
+    MMEngine's own constructor makes a group of each parameter, which a fused optimizer steps through one by one, and where a
     module has a rate of its own, decays its biases and norms. What is frozen is in no group.
 
     Args:
-        optim_wrapper_cfg: Config of the optimiser wrapper with that of the ``optimizer``.
+        optim_wrapper_cfg: Config of the optimizer wrapper with that of the ``optimizer``.
         paramwise_cfg: ``lr_mult``, a dict of factors of the rate by module, such as ``{"backbone": 0.1, "encoder": 0.5}``;
             of several that hold a parameter, the longest name counts.
 
     Raises:
-        OptionError: If ``paramwise_cfg`` has something else, or the optimiser no ``lr``.
+        OptionError: If ``paramwise_cfg`` has something else, or the optimizer no ``lr``.
     """
 
     def __init__(self, optim_wrapper_cfg: dict[str, Any], paramwise_cfg: Mapping[str, Any] | None = None) -> None:
@@ -41,7 +41,7 @@ class GroupedOptimWrapperConstructor:
         self.lr_mult = dict((paramwise_cfg or {}).get("lr_mult", {}))
 
     def __call__(self, model: nn.Module) -> OptimWrapper:
-        """Build optimiser and wrapper.
+        """Build optimizer and wrapper.
 
         Raises:
             OptionError: If the model has no module of a name in ``lr_mult``, or nothing to train.
@@ -78,7 +78,7 @@ def scale_learning_rate(runner: Runner, wrapper: OptimWrapper, auto_scale_lr: Ma
 
     Args:
         runner: The runner, whose training loop is built.
-        wrapper: The optimiser wrapper; its rates are changed.
+        wrapper: The optimizer wrapper; its rates are changed.
         auto_scale_lr: ``enable``, and ``base_batch_size``: the items of a step that the config's rate is for.
 
     Raises:

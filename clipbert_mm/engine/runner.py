@@ -18,16 +18,16 @@ from mmengine.runner.checkpoint import weights_to_cpu
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from clipbert_mm.checkpoint import find_newest, load_weights, read_source, write_checkpoint
+from clipbert_mm.checkpoint import find_latest, load_weights, read_source, write_checkpoint
 from clipbert_mm.checkpoint.archives import first_line
-from clipbert_mm.checkpoint.fit import not_finite
+from clipbert_mm.checkpoint.compatibility import not_finite
 from clipbert_mm.checkpoint.training_state import training_state
-from clipbert_mm.engine.folders import locked_for_all, raise_together, told_by_first
-from clipbert_mm.engine.hooks.saving import checkpoint_folders
-from clipbert_mm.engine.loading import WatchedLoader
-from clipbert_mm.engine.memory import explaining_out_of_memory
+from clipbert_mm.engine.hooks.checkpoint_hook import checkpoint_folders
 from clipbert_mm.engine.optimizer import scale_learning_rate
+from clipbert_mm.engine.out_of_memory import explaining_out_of_memory
 from clipbert_mm.engine.random_state import random_state, set_random_state
+from clipbert_mm.engine.rank_sync import locked_for_all, raise_together, told_by_first
+from clipbert_mm.engine.watched_loader import WatchedLoader
 from clipbert_mm.errors import CheckpointError, ClipBertError, printable
 from clipbert_mm.registry import RUNNERS
 
@@ -36,8 +36,8 @@ from clipbert_mm.registry import RUNNERS
 class ClipBertRunner(Runner):
     """Runner whose ``load_from`` takes checkpoints of every kind that is known, alone or several in a list.
 
-    They are recognised by their content and opened without running code from them; see :mod:`clipbert_mm.checkpoint`.
-    :class:`~clipbert_mm.engine.CheckpointFitHook` sees that they fit. Where memory ends, it says what would fit.
+    They are recognized by their content and opened without running code from them; see :mod:`clipbert_mm.checkpoint`.
+    :class:`~clipbert_mm.engine.CheckpointCompatibilityHook` sees that they fit. Where memory ends, it says what would fit.
 
     Its own checkpoints have the state of each process too: its random generators and what its hooks count. A hook takes
     part that has ``state_dict`` and ``load_state_dict``.
@@ -103,7 +103,7 @@ class ClipBertRunner(Runner):
             CheckpointError: If there are checkpoints in the work folder, but none is whole.
         """
         if self._resume and self._load_from is None and not self._has_loaded:
-            self._load_from, passed_over = find_newest(*checkpoint_folders(self.work_dir, self.cfg))
+            self._load_from, passed_over = find_latest(*checkpoint_folders(self.work_dir, self.cfg))
             for each in passed_over:
                 self.logger.warning(f"passed over: {each}")
             self._resume = self._load_from is not None

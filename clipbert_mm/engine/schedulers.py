@@ -11,14 +11,14 @@ from clipbert_mm.registry import PARAM_SCHEDULERS
 
 @PARAM_SCHEDULERS.register_module()
 class WarmupLinearLR(LRSchedulerMixin, _ParamScheduler):
-    """Warm-up over a share of the optimiser's steps, then linear to 0 (Section 3 of the paper, Implementation Details).
+    """Warm-up over a share of the optimizer's steps, then linear to 0 (Section 3 of the paper, Implementation Details).
 
     Use it with ``convert_to_iter_based=True``; ``end`` is then the training's last epoch unless given. It holds for any
-    number of steps, also where the warm-up is a fraction of an epoch. Steps are the optimiser's under gradient accumulation
+    number of steps, also where the warm-up is a fraction of an epoch. Steps are the optimizer's under gradient accumulation
     too, since they are the iterations of :class:`~clipbert_mm.engine.EpochBasedTrainLoop`.
 
     Args:
-        optimizer: Optimiser or its wrapper.
+        optimizer: Optimizer or its wrapper.
         warmup_share: Share of the steps over which the rate rises; 0.1 in the paper.
         end: Number of steps.
         **schedule: ``begin``, ``last_step``, ``by_epoch`` and ``verbose`` of MMEngine's schedulers.
@@ -55,7 +55,7 @@ class WarmupLinearLR(LRSchedulerMixin, _ParamScheduler):
             super().step()
 
     def factor(self, step: int) -> float:
-        """Return the share of the full rate at a step of the optimiser, from 0; each step of the training has more than 0."""
+        """Return the share of the full rate at a step of the optimizer, from 0; each step of the training has more than 0."""
         if step + 1 < self.warmup:
             return (step + 1) / self.warmup
         return min(1.0, max(0.0, (self.total - step) / max(1.0, self.total - self.warmup)))

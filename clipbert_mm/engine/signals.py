@@ -14,7 +14,7 @@ import torch
 from mmengine.dist import get_world_size
 from mmengine.logging import print_log
 
-from clipbert_mm.engine.workers import STOP_SIGNALS
+from clipbert_mm.engine.loader_workers import STOP_SIGNALS
 
 EXIT_AGAIN = os.EX_TEMPFAIL
 """With what a training leaves that was told to stop and saved its state, 75, "try again later" of sysexits.h."""
@@ -29,7 +29,7 @@ class StoppedBySignal(SystemExit):
         super().__init__(EXIT_AGAIN)
 
 
-class Notice:
+class StopSignal:
     """Whether a signal to stop came.
 
     Args:
@@ -73,7 +73,7 @@ def _watch(launcher: int) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-class Agreement:
+class RankMax:
     """Lets all processes of a training know the largest of a number that each has; on the CPU, so that no GPU waits."""
 
     def __init__(self) -> None:

@@ -1,4 +1,4 @@
-"""Training by epochs, counted in steps of the optimiser, that goes on from the very step where a run was cut."""
+"""Training by epochs, counted in steps of the optimizer, that goes on from the very step where a run was cut."""
 
 import math
 import random
@@ -13,15 +13,15 @@ from mmengine.runner import EpochBasedTrainLoop as _EpochBasedTrainLoop
 from mmengine.runner import Runner
 from torch import nn
 
-from clipbert_mm.engine.loading import WatchedLoader
 from clipbert_mm.engine.random_state import unchanged_random_state
-from clipbert_mm.engine.signals import Notice
+from clipbert_mm.engine.signals import StopSignal
+from clipbert_mm.engine.watched_loader import WatchedLoader
 from clipbert_mm.errors import CheckpointError, OptionError
 from clipbert_mm.registry import LOOPS
 
 
-class Steps:
-    """A dataloader by steps of the optimiser: each gives a list of batches. All else is the dataloader's.
+class AccumulatedLoader:
+    """A dataloader by steps of the optimizer: each gives a list of batches. All else is the dataloader's.
 
     The last step of an epoch may be of fewer batches, so that each epoch ends with a step.
 
@@ -52,9 +52,9 @@ class Steps:
 
 @LOOPS.register_module()
 class EpochBasedTrainLoop(_EpochBasedTrainLoop):
-    """MMEngine's loop, whose iterations are steps of the optimiser, and which can begin in the middle of an epoch.
+    """MMEngine's loop, whose iterations are steps of the optimizer, and which can begin in the middle of an epoch.
 
-    With ``accumulative_counts=N`` in the optimiser wrapper a step averages the gradients of N batches. Schedules, logs,
+    With ``accumulative_counts=N`` in the optimizer wrapper a step averages the gradients of N batches. Schedules, logs,
     checkpoints, EMA and whatever else counts iterations then count steps, and none of them falls in the middle of one. Hooks
     see a step's samples as one batch, and its losses averaged.
 
@@ -62,7 +62,7 @@ class EpochBasedTrainLoop(_EpochBasedTrainLoop):
     as they were; where a run was cut before or in a validation, it is done first. Arguments are those of MMEngine's.
     """
 
-    notice: Notice
+    notice: StopSignal
     steps_done = 0
     """Steps of the first epoch that a run before this one had made."""
 
@@ -90,7 +90,7 @@ class EpochBasedTrainLoop(_EpochBasedTrainLoop):
             else getattr(wrapper, "_accumulative_counts", 1)
         )
         if self.accumulation > 1:
-            self.dataloader = Steps(self.dataloader, self.accumulation)
+            self.dataloader = AccumulatedLoader(self.dataloader, self.accumulation)
             self._max_iters = self._max_epochs * len(self.dataloader)
 
     @property
@@ -103,7 +103,7 @@ class EpochBasedTrainLoop(_EpochBasedTrainLoop):
 
         Raises:
             CheckpointError: If a run is to go on in the middle of an epoch with steps of other items.
-            OptionError: If the optimiser wrapper cannot be told of how many batches a step is.
+            OptionError: If the optimizer wrapper cannot be told of how many batches a step is.
         """
         self._describe_steps()
         if self.runner.rank > 0:
@@ -111,7 +111,7 @@ class EpochBasedTrainLoop(_EpochBasedTrainLoop):
             random.seed(own)
             np.random.seed(own)
             torch.manual_seed(own)
-        self.notice = Notice()
+        self.notice = StopSignal()
         with self.notice.watching():
             resumed = self.runner.resumed
             self.runner.call_hook("before_train")

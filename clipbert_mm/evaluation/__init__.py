@@ -1,8 +1,8 @@
 """Metrics: pure functions and thin classes around them."""
 
-from clipbert_mm.evaluation.answers import AnswerAccuracy, CountError, accuracy_by_type, right_answers
-from clipbert_mm.evaluation.pretraining import PretrainingAccuracy
-from clipbert_mm.evaluation.retrieval import (
+from clipbert_mm.evaluation.answer_accuracy import AnswerAccuracy, CountError, accuracy_by_type, right_answers
+from clipbert_mm.evaluation.pretraining_accuracy import PretrainingAccuracy
+from clipbert_mm.evaluation.retrieval_metric import (
     RetrievalMetric,
     best_ranks,
     bootstrap_intervals,
@@ -11,7 +11,7 @@ from clipbert_mm.evaluation.retrieval import (
     shortlist_recall,
     write_rankings,
 )
-from clipbert_mm.evaluation.vqa import VQAAccuracy
+from clipbert_mm.evaluation.vqa_accuracy import VQAAccuracy
 
 __all__ = [
     "AnswerAccuracy",

@@ -12,7 +12,7 @@ from mmengine.model import BaseModel
 from torch import Tensor, nn
 
 from clipbert_mm.errors import OptionError
-from clipbert_mm.models import execution
+from clipbert_mm.models import memory_saving
 from clipbert_mm.models.backbones import build_backbone
 from clipbert_mm.models.encoders import PairEncoder
 from clipbert_mm.registry import MODELS
@@ -42,12 +42,12 @@ class ClipBert(BaseModel):
         mlm_head: Config of the masked-language head; in pre-training only.
         data_preprocessor: Config of the data preprocessor.
         frozen: What keeps the weights it starts from (Table 6), any of "visual_encoder", "text_encoder" (embeddings of words)
-            and "fusion_encoder" (the transformer): it stays in eval mode, gets no gradient and takes no optimiser state.
+            and "fusion_encoder" (the transformer): it stays in eval mode, gets no gradient and takes no optimizer state.
         clip_sequential: Whether training holds one clip at a time, for memory that hardly depends on K.
         checkpointed: Modules, or lists of them, that compute activations again instead of keeping them: "backbone.layer3".
         compiled: Modules that torch compiles, such as "backbone" and "encoder.bert.encoder".
         channels_last: Whether the convolutions' weights lie in memory with the channels last, as the frames do.
-        init_cfg: MMEngine's initialisation config.
+        init_cfg: MMEngine's initialization config.
 
     Raises:
         OptionError: If ``frozen``, ``checkpointed`` or ``compiled`` name something else.
@@ -87,8 +87,8 @@ class ClipBert(BaseModel):
         for module in (self.backbone, self.projection) if channels_last else ():
             module.to(memory_format=torch.channels_last)
         self.clip_sequential = clip_sequential
-        execution.checkpoint_activations(self, checkpointed)
-        execution.compile_modules(self, compiled)
+        memory_saving.checkpoint_activations(self, checkpointed)
+        memory_saving.compile_modules(self, compiled)
 
     def frozen_modules(self) -> list[nn.Module]:
         """Return the modules that keep the weights they start from."""
@@ -103,7 +103,7 @@ class ClipBert(BaseModel):
         return self
 
     def encode_video(self, frames: Tensor) -> Tensor:
-        """Encode the clips of videos, normalised frames (B, K, T, 3, H, W), as visual tokens (B, K, S, D); once a video."""
+        """Encode the clips of videos, normalized frames (B, K, T, 3, H, W), as visual tokens (B, K, S, D); once a video."""
         return self.fuse_frames(self.encode_frames(frames))
 
     def encode_frames(self, frames: Tensor) -> Tensor:
@@ -171,7 +171,7 @@ class ClipBert(BaseModel):
 
     def loss(self, inputs: dict[str, Tensor], data_samples: list[VideoTextSample]) -> dict[str, Tensor]:
         """Compute the losses of a batch (Eq. 4): clips are pooled before the loss is taken."""
-        predict = partial(execution.predict_clip_by_clip, self) if self.clip_sequential else self.predict_clips
+        predict = partial(memory_saving.clipwise_forward, self) if self.clip_sequential else self.predict_clips
         states, clip_logits = predict(inputs["frames"], *self._texts(inputs))  # (M, K, L, D) and (M, K, C)
         losses = self.head.loss(self.aggregator(clip_logits), data_samples)
         if self.mlm_head is not None:
@@ -192,7 +192,7 @@ class ClipBert(BaseModel):
             sample.clip_logits, sample.scores = clip_logits[own], scores[own]
             if self.mlm_head is not None and "mlm_labels" in inputs:
                 words = self.encoder.word_embeddings
-                sample.words_right = self.mlm_head.right(states[own], words, inputs["mlm_labels"][own])
+                sample.mlm_correct = self.mlm_head.right(states[own], words, inputs["mlm_labels"][own])
         return data_samples
 
     @staticmethod

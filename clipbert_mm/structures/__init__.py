@@ -1,20 +1,21 @@
 """What a model predicts for and is scored on."""
 
-from clipbert_mm.structures.answers import AnnotationError, read_answers
-from clipbert_mm.structures.files import locked, made_whole, scratch, sweep, temporary_folder, written_whole
-from clipbert_mm.structures.sizes import parse_bytes
+from clipbert_mm.deprecation import renamed
+from clipbert_mm.structures.answer_vocabulary import read_answers
 from clipbert_mm.structures.video_text_sample import IGNORED, VideoTextSample
 
-__all__ = [
-    "IGNORED",
-    "AnnotationError",
-    "VideoTextSample",
-    "locked",
-    "made_whole",
-    "parse_bytes",
-    "read_answers",
-    "scratch",
-    "sweep",
-    "temporary_folder",
-    "written_whole",
-]
+__all__ = ["IGNORED", "VideoTextSample", "read_answers"]
+
+__getattr__ = renamed(
+    __name__,
+    {
+        "AnnotationError": "clipbert_mm.errors.AnnotationError",
+        "locked": "clipbert_mm.fileio.locked",
+        "made_whole": "clipbert_mm.fileio.atomic_path",
+        "parse_bytes": "clipbert_mm.fileio.parse_bytes",
+        "scratch": "clipbert_mm.fileio.scratch",
+        "sweep": "clipbert_mm.fileio.sweep",
+        "temporary_folder": "clipbert_mm.fileio.temporary_folder",
+        "written_whole": "clipbert_mm.fileio.atomic_write",
+    },
+)

@@ -25,7 +25,7 @@ class VideoTextSample(BaseDataElement):
         answer_scores (np.ndarray): How right each answer of the vocabulary is, 0 to 1; float32, (m, C).
         counts (np.ndarray): The count that each question asks for; float32, (m,).
         clip_logits (Tensor): What the model said of each clip, (m, K, C).
-        words_right (Tensor): Which masked word pieces were predicted right; bool, one a piece and clip.
+        mlm_correct (Tensor): Which masked word pieces were predicted right; bool, one a piece and clip.
         scores (Tensor): What the head makes of the logits pooled over the clips: one score a text, (m,), or one for each
             answer, (m, C).
     """

@@ -13,7 +13,7 @@ default_hooks = dict(
     sampler_seed=dict(type="DistSamplerSeedHook"),
     epoch_seed=dict(type="EpochSeedHook"),
     broken_media=dict(type="BrokenMediaHook", max_share=0.05),
-    checkpoint_fit=dict(type="CheckpointFitHook"),
+    checkpoint_fit=dict(type="CheckpointCompatibilityHook"),
 )
 env_cfg = dict(cudnn_benchmark=True, mp_cfg=dict(mp_start_method="fork", opencv_num_threads=0))
 log_processor = dict(window_size=20)

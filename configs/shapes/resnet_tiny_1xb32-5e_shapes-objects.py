@@ -80,5 +80,5 @@ default_hooks = dict(
     checkpoint=dict(type="CheckpointHook", interval=1, minutes=15, max_keep_ckpts=2),
     finite_loss=dict(type="FiniteLossHook"),
     sampler_seed=dict(type="DistSamplerSeedHook"),
-    checkpoint_fit=dict(type="CheckpointFitHook"),
+    checkpoint_fit=dict(type="CheckpointCompatibilityHook"),
 )

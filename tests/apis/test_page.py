@@ -19,9 +19,9 @@ from ports import free_port
 
 from clipbert_mm.apis import VideoQA, VideoSearch
 from clipbert_mm.apis.page import build_app, serve
-from clipbert_mm.apis.page.media import PlayableMedia
+from clipbert_mm.apis.page.playback import PlayableMedia
 from clipbert_mm.apis.page.uploads import UploadError, Uploads
-from clipbert_mm.datasets.shapes_questions import ANSWERS
+from clipbert_mm.datasets.shapes.questions import ANSWERS
 
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome") or shutil.which("chromium-browser")
 FLAGS = [

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from clipbert_mm.apis import VideoQA, VideoSearch
-from clipbert_mm.datasets.shapes_questions import ANSWERS
+from clipbert_mm.datasets.shapes.questions import ANSWERS
 
 OPEN = dict(type="OpenEndedHead", in_channels=16, num_answers=len(ANSWERS), hidden_channels=None)
 CHOICE = dict(type="MultipleChoiceHead", in_channels=16, hidden_channels=None)

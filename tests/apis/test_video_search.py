@@ -10,7 +10,7 @@ import torch
 from mmengine.config import Config
 from mmengine.runner import Runner
 
-from clipbert_mm.apis import GalleryError, VideoSearch
+from clipbert_mm.apis import VideoIndexError, VideoSearch
 from clipbert_mm.apis.results import Moment, clock
 from clipbert_mm.engine.launch import build_runner
 from clipbert_mm.evaluation import read_rankings
@@ -144,5 +144,5 @@ def test_what_cannot_be_asked(search: VideoSearch, ask: Callable, message: str):
 
 
 def test_nothing_to_search(checkpoint: Path, tmp_path: Path):
-    with pytest.raises(GalleryError, match=r"There is nothing in the gallery .*none. Index videos first"):
+    with pytest.raises(VideoIndexError, match=r"There is nothing in the gallery .*none. Index videos first"):
         VideoSearch(checkpoint, gallery=tmp_path / "none").search("a red circle")

@@ -1,4 +1,4 @@
-"""Checkpoints are whole under their names or not there, whatever ends the writing; damage is recognised."""
+"""Checkpoints are whole under their names or not there, whatever ends the writing; damage is recognized."""
 
 import os
 import subprocess
@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from clipbert_mm.checkpoint import CheckpointError, check_whole, find_newest, read_checkpoint, write_checkpoint
+from clipbert_mm.checkpoint import CheckpointError, find_latest, read_checkpoint, verify_checkpoint, write_checkpoint
 from clipbert_mm.checkpoint.writing import prepare_folder, size_of
 
 
@@ -106,9 +106,9 @@ def flip(path: Path, place: int) -> None:
 def test_one_bit_is_noticed(tmp_path: Path):
     path = tmp_path / "a.pth"
     write_checkpoint(training(1, 5), path)
-    check_whole(path)
+    verify_checkpoint(path)
     flip(path, path.read_bytes().index(bytes(20_000)) + 10_000)  # in the zeros of a tensor
-    for read in (check_whole, lambda path: read_checkpoint(str(path))):
+    for read in (verify_checkpoint, lambda path: read_checkpoint(str(path))):
         with pytest.raises(
             CheckpointError, match=r"a\.pth \(\d+ bytes\) is damaged: Bad CRC-32 for file 'archive/data/0'"
         ):
@@ -122,7 +122,7 @@ def test_files_that_torch_wrote_without_checksums_are_read(tmp_path: Path):
         torch.save({"a": torch.ones(3)}, path)
     finally:
         torch.serialization.set_crc32_options(True)
-    check_whole(path)
+    verify_checkpoint(path)
     assert read_checkpoint(str(path))["state_dict"]["a"].eq(1).all()
 
 
@@ -139,29 +139,29 @@ def work_dir(tmp_path: Path) -> Path:
 
 
 def test_the_last_one_is_the_newest(work_dir: Path):
-    assert find_newest(work_dir) == (str(work_dir / "epoch_10.pth"), [])
+    assert find_latest(work_dir) == (str(work_dir / "epoch_10.pth"), [])
     # A run that was led back to an earlier one goes on from there.
     (work_dir / "last_checkpoint").write_text(str(work_dir / "epoch_9.pth"))
-    assert find_newest(work_dir)[0] == str(work_dir / "epoch_9.pth")
+    assert find_latest(work_dir)[0] == str(work_dir / "epoch_9.pth")
     (work_dir / "last_checkpoint").unlink()
-    assert find_newest(work_dir)[0] == str(work_dir / "epoch_10.pth"), "a kill may come before its name is noted"
+    assert find_latest(work_dir)[0] == str(work_dir / "epoch_10.pth"), "a kill may come before its name is noted"
 
 
 def test_a_folder_that_was_moved(work_dir: Path, tmp_path_factory: pytest.TempPathFactory):
     moved = tmp_path_factory.mktemp("moved") / "work"
     work_dir.rename(moved)
-    assert find_newest(moved)[0] == str(moved / "epoch_10.pth")
+    assert find_latest(moved)[0] == str(moved / "epoch_10.pth")
 
 
 def test_the_newest_whole_one_is_found_and_the_others_named(work_dir: Path):
     cut = work_dir / "epoch_10.pth"
     cut.write_bytes(cut.read_bytes()[:20_000])
-    found, passed_over = find_newest(work_dir)
+    found, passed_over = find_latest(work_dir)
     assert found == str(work_dir / "iter_95.pth")
     (said,) = passed_over
     assert said.startswith(f"{cut} (20000 bytes) is damaged: ")
     flip(work_dir / "iter_95.pth", 10_000)
-    found, passed_over = find_newest(work_dir)
+    found, passed_over = find_latest(work_dir)
     assert found == str(work_dir / "epoch_9.pth")
     assert len(passed_over) == 2
     assert "iter_95.pth" in passed_over[1]
@@ -174,12 +174,12 @@ def test_where_none_is_whole_training_does_not_begin_anew_in_silence(work_dir: P
     with pytest.raises(
         CheckpointError, match=rf"None of the checkpoints in {work_dir} is whole(.|\n)*Remove them to begin"
     ):
-        find_newest(work_dir)
+        find_latest(work_dir)
 
 
 def test_an_empty_folder_has_none(tmp_path: Path):
-    assert find_newest(tmp_path) == (None, [])
-    assert find_newest(tmp_path / "none") == (None, [])
+    assert find_latest(tmp_path) == (None, [])
+    assert find_latest(tmp_path / "none") == (None, [])
 
 
 @pytest.mark.parametrize(
@@ -202,7 +202,7 @@ def test_l6_a_damaged_pointer_is_passed_over_for_the_newest_of_this_folder(work_
         path.rename(work / path.name)
     write_checkpoint(training(99, 990), work_dir / "epoch_99.pth")  # another run's, in the folder above
     (work / "last_checkpoint").write_bytes(pointer)
-    found, passed_over = find_newest(work)
+    found, passed_over = find_latest(work)
     assert found == str(work / "epoch_10.pth")
     assert len(passed_over) == 1
     assert said in passed_over[0]
@@ -214,7 +214,7 @@ def test_l6_odd_files_are_passed_over(work_dir: Path):
     (work_dir / "zero.pth").touch()
     for i, meta in enumerate(({}, {"epoch": "x", "iter": None}, {"epoch": 10**6, "iter": "3"}, 3)):
         torch.save({"optimizer": {}, "meta": meta}, work_dir / f"meta{i}.pth")
-    found, passed_over = find_newest(work_dir)
+    found, passed_over = find_latest(work_dir)
     assert found == str(work_dir / "epoch_10.pth")
     assert len(passed_over) == 6
     assert f"{work_dir}/dangling.pth (a link to nothing) is damaged: " in passed_over[0]
@@ -229,5 +229,5 @@ def test_l6_checkpoints_that_went_to_another_folder_are_not_forgotten_in_silence
     with pytest.raises(
         CheckpointError, match=r"last_checkpoint names 'epoch_10\.pth', which cannot be gone on from here"
     ):
-        find_newest(work_dir)
-    assert find_newest(work_dir, moved) == (str(moved / "epoch_10.pth"), [])
+        find_latest(work_dir)
+    assert find_latest(work_dir, moved) == (str(moved / "epoch_10.pth"), [])

@@ -375,7 +375,7 @@ def use(path: Path) -> None:
 
 
 def _read_all(name: str, path: Path, test_mode: bool) -> None:
-    """Make every item of a dataset, tokenise it, and measure made-up predictions."""
+    """Make every item of a dataset, tokenize it, and measure made-up predictions."""
     kind, _ = DATASETS[name]
     steps = [dict(type="Tokenize", tokenizer=str(path / "tokenizer"), max_length=12)]
     options = dict(answer_file=str(path / "answers.json")) if name in ("open", "soft") else {}

@@ -22,8 +22,8 @@ from transformers import BertConfig
 
 from clipbert_mm import compat
 from clipbert_mm.apis.predictor import Predictor
-from clipbert_mm.checkpoint import Contents, read_source
-from clipbert_mm.checkpoint.contents import KEY
+from clipbert_mm.checkpoint import CheckpointMetadata, read_source
+from clipbert_mm.checkpoint.metadata import KEY
 from clipbert_mm.checkpoint.training_state import training_state
 from clipbert_mm.datasets.transforms.text import get_tokenizer, train_wordpiece
 from clipbert_mm.models import JointEncoder
@@ -64,7 +64,7 @@ def prepare(folder: Path) -> None:
     tokenizer = train_wordpiece(TEXTS, folder / "hf", VOCAB)
     with DefaultScope.overwrite_default_scope("clipbert_mm"):
         model = MODELS.build(copy.deepcopy(MODEL))
-    contents = Contents(
+    contents = CheckpointMetadata(
         version="1",
         task="retrieval",
         model=MODEL,

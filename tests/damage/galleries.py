@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from benchmarks.bench_search import random_weights
 from mmengine.config import Config
 from safetensors.torch import load, save
 
-from clipbert_mm.apis import VideoGallery, VideoSearch
-from clipbert_mm.benchmarks.search import random_weights
-from clipbert_mm.datasets.shapes_world import ShapesWorld
+from clipbert_mm.apis import VideoIndex, VideoSearch
+from clipbert_mm.datasets.shapes.world import ShapesWorld
 from clipbert_mm.datasets.transforms.text import train_wordpiece
 
 PRECIOUS = "precious.txt"
@@ -69,7 +69,7 @@ def use(path: Path) -> None:
     """Open a gallery, search it, index the videos into it, take them out."""
     search = copy.copy(_searches[-1])
     videos = search.gallery.folder.parent / "world" / "videos"
-    search.gallery = VideoGallery(path)
+    search.gallery = VideoIndex(path)
     if search.gallery.exists:
         search.gallery.check_identity(search.predictor.identity, search.predictor.source)
         str(search.search("a red circle", 3))

@@ -43,7 +43,7 @@ def prepare(folder: Path) -> None:
     exif[0x0112] = 6
     for name, image, options in (
         ("rgb.png", picture, {}),
-        ("grey.png", picture.convert("L"), {}),
+        ("gray.png", picture.convert("L"), {}),
         ("bits.png", picture.convert("1"), {}),
         ("palette.png", picture.quantize(200), {}),
         ("palette4.png", picture.quantize(12), dict(bits=4)),
@@ -54,7 +54,7 @@ def prepare(folder: Path) -> None:
         ("rgb.jpg", picture, dict(quality=90)),
         ("progressive.jpg", picture, dict(progressive=True)),
         ("cmyk.jpg", picture.convert("CMYK"), {}),
-        ("grey.jpg", picture.convert("L"), {}),
+        ("gray.jpg", picture.convert("L"), {}),
         ("exif.jpg", picture, dict(exif=exif)),
         ("still.gif", picture, {}),
         (
@@ -177,11 +177,11 @@ def _sum_again(data: bytearray) -> bytearray:
     return data
 
 
-def _interlaced(grey: np.ndarray) -> bytes:
+def _interlaced(gray: np.ndarray) -> bytes:
     """Return a PNG of Adam7's seven passes, which Pillow does not write."""
     passes = ((0, 0, 8, 8), (0, 4, 8, 8), (4, 0, 8, 4), (0, 2, 4, 4), (2, 0, 4, 2), (0, 1, 2, 2), (1, 0, 2, 1))
-    rows = [b"\0" + row.tobytes() for y, x, down, right in passes for row in grey[y::down, x::right]]
-    height, width = grey.shape
+    rows = [b"\0" + row.tobytes() for y, x, down, right in passes for row in gray[y::down, x::right]]
+    height, width = gray.shape
 
     def part(kind: bytes, body: bytes) -> bytes:
         return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))

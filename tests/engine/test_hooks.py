@@ -10,7 +10,7 @@ from mmengine.config import Config
 from mmengine.hooks import Hook
 
 from clipbert_mm.checkpoint import CheckpointError
-from clipbert_mm.engine import BrokenMediaHook, CheckpointFitHook
+from clipbert_mm.engine import BrokenMediaHook, CheckpointCompatibilityHook
 from clipbert_mm.engine.launch import build_runner
 from clipbert_mm.errors import ClipBertError
 from clipbert_mm.structures import VideoTextSample
@@ -166,7 +166,7 @@ def test_a_fresh_head_lets_other_answers_be_trained_but_not_tested(runner_config
     torch.save(other, tmp_path / "a.pth")
     runner_config.load_from = str(tmp_path / "a.pth")
     use = "answers of the head: checkpoint 9, model 2; .* Use the config"
-    message = r"answers of the head: checkpoint 9, model 2; .* Set fresh=\['head'\] of CheckpointFitHook"
+    message = r"answers of the head: checkpoint 9, model 2; .* Set fresh=\['head'\] of CheckpointCompatibilityHook"
     for fresh, task, words in (
         ((), "train", message),
         (("head",), "train", None),
@@ -210,7 +210,7 @@ def test_the_share_of_weights_that_a_part_needs(runner_config: Config, tmp_path:
 )
 def test_what_the_fit_hook_takes(options: dict, got: str):
     with pytest.raises(ValueError, match=rf"expects min_share in \[0, 1\] and fresh a list, got {got}"):
-        CheckpointFitHook(**options)
+        CheckpointCompatibilityHook(**options)
 
 
 @pytest.mark.parametrize("task", ["test", "resume"])

@@ -9,8 +9,8 @@ import pytest
 import torch
 from mmengine.config import Config
 
-from clipbert_mm.checkpoint import Convention
-from clipbert_mm.checkpoint.convention import CAFFE, PYTORCH
+from clipbert_mm.checkpoint import InputSpec
+from clipbert_mm.checkpoint.preprocessing import CAFFE, PYTORCH
 from clipbert_mm.compat.optim import AmpOptimWrapper
 from clipbert_mm.engine.launch import build_runner, distribute, follow, use_amp, use_amp_in_test
 from clipbert_mm.errors import OptionError
@@ -116,7 +116,7 @@ def test_a_writer_that_is_not_installed(runner_config: Config, monkeypatch: pyte
         build_runner(runner_config)
 
 
-def frames_of(convention: Convention) -> dict[str, Any]:
+def frames_of(convention: InputSpec) -> dict[str, Any]:
     """What the config of a data preprocessor says of a convention."""
     return dict(mean=list(convention.mean), std=list(convention.std), to_bgr=convention.to_bgr)
 
@@ -163,7 +163,7 @@ INPUT = (
 def test_frames_and_strides_follow_the_weights(
     frames: dict,
     backbone: dict,
-    weights: Convention,
+    weights: InputSpec,
     new_frames: dict,
     new_style: str | None,
     said: list[str],

@@ -30,7 +30,7 @@ def build(model_config: dict[str, Any]) -> Callable[..., ClipBert]:
 
 
 def wrap(model: nn.Module, paramwise_cfg: dict[str, Any] | None = None, **optimizer: Any) -> OptimWrapper:
-    """Build the optimiser wrapper as the Runner does."""
+    """Build the optimizer wrapper as the Runner does."""
     config = dict(constructor="GroupedOptimWrapperConstructor", paramwise_cfg=paramwise_cfg, optimizer=optimizer)
     return build_optim_wrapper(model, config)
 

@@ -12,8 +12,8 @@ from torch import Tensor
 from transformers import BertConfig, BertModel
 
 from clipbert_mm import compat
-from clipbert_mm.checkpoint import CheckpointError, Convention
-from clipbert_mm.checkpoint.convention import CAFFE, PYTORCH
+from clipbert_mm.checkpoint import CheckpointError, InputSpec
+from clipbert_mm.checkpoint.preprocessing import CAFFE, PYTORCH
 from clipbert_mm.engine import ClipBertRunner
 from clipbert_mm.engine.launch import build_runner
 from clipbert_mm.registry import MODELS
@@ -29,7 +29,7 @@ BERT = dict(
 )
 
 
-def frames_of(convention: Convention) -> dict[str, Any]:
+def frames_of(convention: InputSpec) -> dict[str, Any]:
     """What the config of a data preprocessor says of a convention."""
     return dict(mean=list(convention.mean), std=list(convention.std), to_bgr=convention.to_bgr)
 
@@ -152,7 +152,7 @@ def test_our_checkpoints_say_how_they_were_trained(runner_config: Config, tmp_pa
     runner.train()
     own = tmp_path / "work" / "epoch_1.pth"
     saved = torch.load(own, weights_only=True)
-    assert Convention.from_dict(saved["convention"]) == Convention.of_model(runner.model)
+    assert InputSpec.from_dict(saved["convention"]) == InputSpec.of_model(runner.model)
     assert saved["convention"]["mean"] == (120.0, 110.0, 100.0)
     vocabulary = saved["vocabulary"]
     assert len(vocabulary) == 16

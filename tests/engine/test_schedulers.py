@@ -1,4 +1,4 @@
-"""The learning rate at each of the optimiser's steps, in trainings by our Runner."""
+"""The learning rate at each of the optimizer's steps, in trainings by our Runner."""
 
 import math
 from collections.abc import Callable
@@ -14,7 +14,7 @@ from clipbert_mm.engine import ClipBertRunner, WarmupLinearLR
 
 
 def rates(steps: int, **options: object) -> list[float]:
-    """Run a schedule as the Runner does: a step of the optimiser, then one of the schedule."""
+    """Run a schedule as the Runner does: a step of the optimizer, then one of the schedule."""
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=2.0)
     schedule = WarmupLinearLR.build_iter_from_epoch(optimizer, end=steps, epoch_length=1, **options)
     seen = []
@@ -60,7 +60,7 @@ class OneWeight(BaseModel):
 
 @pytest.fixture
 def train(tmp_path: Path) -> Callable[..., tuple[list[float], list[float]]]:
-    """Train by our Runner; gives the rate at each iteration and at each of the optimiser's steps."""
+    """Train by our Runner; gives the rate at each iteration and at each of the optimizer's steps."""
 
     def run(epochs: int, epoch_length: int, accumulation: int) -> tuple[list[float], list[float]]:
         model, at_steps = OneWeight(), []

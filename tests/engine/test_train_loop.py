@@ -1,4 +1,4 @@
-"""Iterations are steps of the optimiser: what counts them, what each is made of, and what is said of them."""
+"""Iterations are steps of the optimizer: what counts them, what each is made of, and what is said of them."""
 
 import json
 from pathlib import Path
@@ -10,13 +10,13 @@ from mmengine.config import Config
 from mmengine.hooks import Hook
 
 from clipbert_mm.engine.launch import build_runner
-from clipbert_mm.engine.train_loop import Steps
+from clipbert_mm.engine.train_loop import AccumulatedLoader
 from clipbert_mm.errors import OptionError
 
 
 def test_a_dataloader_by_steps():
     loader = torch.utils.data.DataLoader(range(14), batch_size=2)
-    steps = Steps(loader, 3)
+    steps = AccumulatedLoader(loader, 3)
     assert len(steps) == 3
     assert [[batch.tolist() for batch in step] for step in steps] == [
         [[0, 1], [2, 3], [4, 5]],
@@ -24,7 +24,7 @@ def test_a_dataloader_by_steps():
         [[12, 13]],
     ]
     assert steps.dataset is loader.dataset, "all else is the dataloader's"
-    assert len(Steps(loader, 7)) == 1
+    assert len(AccumulatedLoader(loader, 7)) == 1
 
 
 class CatchSteps(Hook):

@@ -57,7 +57,7 @@ def predictions(kind: str) -> list[Any]:
             made.append(sample(i, scores=scores[:, 0] * 9, counts=rng.integers(1, 11, m).astype(np.float32)))
         else:
             words = torch.from_numpy(rng.random(2 * m) < 0.5)
-            made.append(sample(i, scores=scores[:, 0] - 1 / 3, match_labels=rng.integers(0, 2, m), words_right=words))
+            made.append(sample(i, scores=scores[:, 0] - 1 / 3, match_labels=rng.integers(0, 2, m), mlm_correct=words))
     return made
 
 

@@ -21,15 +21,15 @@ from safetensors.torch import save_file
 from clipbert_mm.apis.predictor import Predictor
 from clipbert_mm.checkpoint import (
     CheckpointError,
-    Contents,
+    CheckpointMetadata,
     check_fit,
     load_weights,
     read_checkpoint,
-    read_contents,
+    read_metadata,
     read_source,
 )
 from clipbert_mm.checkpoint.building import build_model
-from clipbert_mm.checkpoint.contents import KEY
+from clipbert_mm.checkpoint.metadata import KEY
 from clipbert_mm.checkpoint.training_state import training_state
 from clipbert_mm.engine.launch import build_runner
 from clipbert_mm.registry import MODELS, TRANSFORMS
@@ -73,7 +73,7 @@ def checkpoint(model_settings: dict[str, Any], tokenizer: str) -> dict[str, Any]
         dict(type="PackInputs"),
     ]
     files = {path.name: path.read_text() for path in sorted(Path(tokenizer).iterdir())}
-    contents = Contents("1", "retrieval", copy.deepcopy(model_settings), {"test": pipeline}, files, None)
+    contents = CheckpointMetadata("1", "retrieval", copy.deepcopy(model_settings), {"test": pipeline}, files, None)
     return {"state_dict": MODELS.build(copy.deepcopy(model_settings)).state_dict(), KEY: contents.to_dict()}
 
 
@@ -91,7 +91,7 @@ def save(tmp_path: Path) -> Callable[..., str]:
 # --- S3 --------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("where", ["pipeline", "model", "preprocessor", "inside", "initialisation"])
+@pytest.mark.parametrize("where", ["pipeline", "model", "preprocessor", "inside", "initialization"])
 def test_s3_a_type_runs_no_command(checkpoint: dict[str, Any], save: Callable, tmp_path: Path, where: str):
     marker = tmp_path / "it-ran"
     evil = dict(type="os.system", command=f"touch {marker}")
@@ -100,12 +100,12 @@ def test_s3_a_type_runs_no_command(checkpoint: dict[str, Any], save: Callable, t
         contents["pipelines"]["test"].insert(0, evil)
     elif where == "inside":
         contents["model"]["backbone"] = dict(type="mmpretrain.ResNet", depth=18, norm_cfg=evil)
-    elif where == "initialisation":
+    elif where == "initialization":
         contents["model"]["backbone"]["init_cfg"] = evil
     else:
         contents["model"][{"model": "backbone", "preprocessor": "data_preprocessor"}[where]] = evil
     path = save(checkpoint)
-    if where == "initialisation":  # nobody reads where a trained model started from
+    if where == "initialization":  # nobody reads where a trained model started from
         Predictor(path)
     else:
         with pytest.raises(
@@ -554,7 +554,7 @@ DAMAGES: dict[str, Callable[[dict[str, Any]], Any]] = {
     "encoder of words": lambda saved: saved[KEY]["model"]["encoder"].update(hidden_size="wide"),
     "encoder of 3 heads": lambda saved: saved[KEY]["model"]["encoder"].update(num_heads=3),
     "negative size": lambda saved: saved[KEY]["model"]["encoder"].update(hidden_size=-16),
-    "unknown setting": lambda saved: saved[KEY]["model"]["encoder"].update(colour="red"),
+    "unknown setting": lambda saved: saved[KEY]["model"]["encoder"].update(color="red"),
     "unknown architecture": lambda saved: saved[KEY]["model"]["encoder"].update(architecture="someone/theirs"),
     "another class": lambda saved: saved[KEY].update(model=saved[KEY]["model"]["head"] | dict(encoder={})),
     "parts of other kinds": lambda saved: saved[KEY]["model"].update(temporal_fusion=dict(type="MeanAggregator")),
@@ -605,5 +605,5 @@ def test_e_old_checkpoints_open(checkpoint: dict[str, Any], tmp_path: Path):
             _use_new_zipfile_serialization=new,
         )
         predictor = Predictor(tmp_path / "a.pth")
-        assert read_contents(tmp_path / "a.pth").task == predictor.task == "retrieval"
+        assert read_metadata(tmp_path / "a.pth").task == predictor.task == "retrieval"
         assert os.path.isabs(predictor.weights)

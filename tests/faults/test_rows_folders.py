@@ -24,8 +24,8 @@ from clipbert_mm.engine.config import load_config
 from clipbert_mm.engine.launch import build_runner
 from clipbert_mm.errors import CheckpointError, OptionError
 from clipbert_mm.evaluation import read_rankings
+from clipbert_mm.fileio import locked
 from clipbert_mm.registry import METRICS, MODELS
-from clipbert_mm.structures import locked
 
 
 def test_l5_a_second_training_in_a_folder_is_refused_and_a_killed_one_lets_go_of_it(

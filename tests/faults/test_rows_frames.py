@@ -25,8 +25,8 @@ from odd_videos import (
 from video_files import cut_without_encoding, decode, write_file
 
 from clipbert_mm.datasets.transforms import BackendError, BrokenMediaError, OpenVideo
-from clipbert_mm.datasets.transforms.readers import BACKENDS, check_backend
-from clipbert_mm.datasets.transforms.readers.base import MAX_PIXELS
+from clipbert_mm.media.readers import BACKENDS, check_backend
+from clipbert_mm.media.readers.base import MAX_PIXELS
 
 FRAME = 512
 """Ticks of a frame in the MP4 files here."""
@@ -57,7 +57,7 @@ def assert_as_decoded(path: Path | str, *, count: int | None = None, refusing: t
                 assert backend in refusing, found
                 assert "use OpenVideo(backend='pyav')" in found
                 break
-            # Others than PyAV convert colours by releases of FFmpeg of their own.
+            # Others than PyAV convert colors by releases of FFmpeg of their own.
             difference = np.abs(found.astype(int) - wanted[inds]).mean(axis=(1, 2, 3))
             assert difference.max() <= (0 if backend == "pyav" else 2), (backend, inds, difference)
         else:

@@ -13,18 +13,18 @@ from typing import Any
 
 import pytest
 import torch
+from benchmarks.bench_search import random_weights
 from mmcv.transforms import BaseTransform
 from mmengine.config import Config
 from mmengine.runner import Runner
 
 from clipbert_mm.__main__ import main
-from clipbert_mm.apis import VideoGallery, VideoSearch, indexing
+from clipbert_mm.apis import VideoIndex, VideoSearch, indexing
 from clipbert_mm.apis.indexing import find_videos
-from clipbert_mm.benchmarks.search import random_weights
-from clipbert_mm.datasets.transforms import storage
 from clipbert_mm.engine.launch import build_runner
-from clipbert_mm.engine.loading import WatchedLoader
-from clipbert_mm.errors import BrokenMediaError, GalleryError, OptionError, StorageError, WorkerError
+from clipbert_mm.engine.watched_loader import WatchedLoader
+from clipbert_mm.errors import BrokenMediaError, OptionError, StorageError, VideoIndexError, WorkerError
+from clipbert_mm.media import storage
 from clipbert_mm.registry import TRANSFORMS
 
 
@@ -80,7 +80,7 @@ def test_l1_what_crashes_hangs_or_fills_a_process_costs_that_video_alone(
     assert report.added == (str(videos / "d.mp4"),)
     for name in "abc":
         fate_of(f"{name}.mp4", lambda: pytest.fail("it is not met again"))
-    again = VideoGallery(search.gallery.folder)
+    again = VideoIndex(search.gallery.folder)
     search.gallery = again
     report = search.index(videos, timeout=1)
     assert (report.unreadable, set(report.not_tried)) == (reasons, set(reasons))
@@ -155,7 +155,7 @@ def test_l3_removal_is_an_act(search: VideoSearch, videos: Path):
     assert len(search.gallery.entries) == 4
     report = search.index(videos, prune=True)
     assert (report.removed, report.gone) == ((str(videos / "a.mp4"),), ())
-    assert len(VideoGallery(search.gallery.folder).entries) == 3
+    assert len(VideoIndex(search.gallery.folder).entries) == 3
 
 
 @pytest.mark.parametrize("fault", ["not mounted", "gone", "cannot be listed", "part of it cannot be listed"])
@@ -182,13 +182,13 @@ def test_l3_a_folder_that_cannot_be_listed_loses_nothing(
     kind = {"not mounted": OptionError, "gone": FileNotFoundError}.get(fault, StorageError)
     with pytest.raises(kind, match=str(closed or videos)):
         search.index(videos, prune=True)
-    assert len(VideoGallery(search.gallery.folder).entries) == 4
+    assert len(VideoIndex(search.gallery.folder).entries) == 4
     assert sorted(search.gallery.store.names()) == before
 
 
 def test_l7_a_search_sees_what_another_process_changed(search: VideoSearch, videos: Path):
     search.index(videos)
-    other = VideoGallery(search.gallery.folder)
+    other = VideoIndex(search.gallery.folder)
     with other.locked():
         other.remove([str(videos / "a.mp4")])
         other.save()
@@ -226,7 +226,7 @@ def test_l7_searches_go_on_while_another_thread_indexes(search: VideoSearch, vid
 
 def test_l8_a_gallery_is_no_folder_of_videos(search: VideoSearch, videos: Path):
     inside = VideoSearch.__new__(VideoSearch)
-    inside.predictor, inside.gallery = search.predictor, VideoGallery(videos / "clipbert_gallery")
+    inside.predictor, inside.gallery = search.predictor, VideoIndex(videos / "clipbert_gallery")
     inside.index(videos)
     for name in ("uploads", "previews"):
         (inside.gallery.folder / name).mkdir()
@@ -254,7 +254,7 @@ def test_w3_damaged_visual_tokens_are_named_and_left_out(search: VideoSearch, vi
         shutil.copy(store.path_of(search.gallery.entries[other].key), file)
     else:
         file.write_bytes(data if fault == "a bit" else data[:-500])
-    search.gallery = VideoGallery(search.gallery.folder)
+    search.gallery = VideoIndex(search.gallery.folder)
     result = search.search("a red circle", topk=9)
     assert list(result.left_out) == [path]
     assert path in str(result)
@@ -268,7 +268,7 @@ def test_w3_missing_visual_tokens_are_said_and_made_anew(search: VideoSearch, vi
     search.index(videos)
     path = str(videos / "b.mp4")
     search.gallery.store.path_of(search.gallery.entries[path].key).unlink()
-    search.gallery = VideoGallery(search.gallery.folder)
+    search.gallery = VideoIndex(search.gallery.folder)
     result = search.search("a red circle", topk=9)
     assert (result.searched, dict(result.left_out)) == (3, {path: "its visual tokens are missing; index it again"})
     assert search.index(videos).changed == (path,)
@@ -305,10 +305,10 @@ def test_s6_nothing_is_written_through_a_link(search: VideoSearch, videos: Path,
     shutil.move(search.gallery.folder / name, outside)
     (search.gallery.folder / name).symlink_to(outside)
     before = {path: path.stat().st_mtime_ns for path in [outside, *outside.rglob("*")]}
-    search.gallery = VideoGallery(search.gallery.folder)
+    search.gallery = VideoIndex(search.gallery.folder)
     (videos / "a.mp4").write_bytes((videos / "b.mp4").read_bytes())
     for change in (lambda: search.index(videos), lambda: search.remove(videos)):
-        with pytest.raises(GalleryError, match=rf"{name} is a link, and nothing is written out of a gallery"):
+        with pytest.raises(VideoIndexError, match=rf"{name} is a link, and nothing is written out of a gallery"):
             change()
     assert {path: path.stat().st_mtime_ns for path in [outside, *outside.rglob("*")]} == before
 
@@ -321,7 +321,7 @@ def test_s6_whatever_a_manifest_lists_only_its_own_files_are_removed(search: Vid
     precious.touch()
     foreign = [listed["videos"][0] | dict(path=path) for path in (str(precious), f"{tmp_path}/gallery/../precious")]
     manifest.write_text(json.dumps(listed | dict(videos=listed["videos"] + foreign)))
-    search.gallery = VideoGallery(search.gallery.folder)
+    search.gallery = VideoIndex(search.gallery.folder)
     search.remove(tmp_path)
     assert search.gallery.entries == search.gallery.missing == {}
     assert precious.exists()
@@ -402,7 +402,7 @@ def test_a_gallery_of_before_opens(search: VideoSearch, videos: Path):
     for each in listed["videos"]:
         del each["rules"]
     manifest.write_text(json.dumps(listed))
-    search.gallery = VideoGallery(search.gallery.folder)
+    search.gallery = VideoIndex(search.gallery.folder)
     assert len(search.search("a red circle").hits) == 4
     with pytest.raises(BrokenMediaError):
         search.rank(videos / "gone.mp4", ["a"])

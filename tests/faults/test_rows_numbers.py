@@ -21,8 +21,8 @@ from clipbert_mm.apis.page.rendering import render_hits
 from clipbert_mm.datasets import CountDataset, MultipleChoiceDataset, OpenEndedDataset, RetrievalDataset, text_check
 from clipbert_mm.datasets.transforms import Tokenize
 from clipbert_mm.errors import AnnotationError, OptionError
-from clipbert_mm.evaluation import AnswerAccuracy, CountError, answers, retrieval_metrics
-from clipbert_mm.evaluation.vqa import normalise_answer, vqa_accuracy
+from clipbert_mm.evaluation import AnswerAccuracy, CountError, answer_accuracy, retrieval_metrics
+from clipbert_mm.evaluation.vqa_accuracy import normalize_answer, vqa_accuracy
 from clipbert_mm.structures import read_answers
 
 
@@ -104,7 +104,7 @@ def test_w6_answers_of_no_times_count_as_one(
 
 def test_w6_counts_that_rounding_cannot_give_are_said(monkeypatch: pytest.MonkeyPatch):
     said: list[str] = []
-    monkeypatch.setattr(answers, "print_log", lambda text, **options: said.append(text))
+    monkeypatch.setattr(answer_accuracy, "print_log", lambda text, **options: said.append(text))
     metric = CountError(low=1, high=10)
     metric.process(
         {}, [dict(path="a.gif", broken=None, scores=torch.tensor([0.2, 3.4, 9.9]), counts=np.array([0, 3, 12]))]
@@ -155,7 +155,7 @@ def server_s_accuracy(predicted: str, answers: Sequence[str]) -> float:
 
     predicted, said = plain(predicted), [plain(answer) for answer in answers]
     if len(set(said)) > 1:
-        predicted, said = normalise_answer(predicted), [normalise_answer(answer) for answer in said]
+        predicted, said = normalize_answer(predicted), [normalize_answer(answer) for answer in said]
     scores = []
     for left_out in range(len(said)):
         others = [answer for i, answer in enumerate(said) if i != left_out]

@@ -19,9 +19,9 @@ from pages import Page, open_page_world, served, write_page_world
 from clipbert_mm.__main__ import main
 from clipbert_mm.apis import VideoQA, VideoSearch
 from clipbert_mm.apis.indexing import find_videos
-from clipbert_mm.apis.page import build_app, media, serve, uploads
-from clipbert_mm.apis.page.media import PlayableMedia
-from clipbert_mm.errors import GalleryError, OptionError
+from clipbert_mm.apis.page import build_app, playback, serve, uploads
+from clipbert_mm.apis.page.playback import PlayableMedia
+from clipbert_mm.errors import OptionError, VideoIndexError
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning", "ignore::ResourceWarning")
 SECRET = "the secret of this machine"
@@ -214,7 +214,7 @@ def test_s2_a_gallery_from_elsewhere_cannot_serve_other_files(search: VideoSearc
     hostile = replace(
         entry, path=str(folder / "private.mp4")
     )  # whoever wrote it knows neither size nor time of the file
-    gallery = type("Gallery", (), dict(entries={hostile.path: hostile}, folder=folder / "gallery"))
+    gallery = type("FeatureStore", (), dict(entries={hostile.path: hostile}, folder=folder / "gallery"))
     with pytest.raises(FileNotFoundError):
         PlayableMedia(gallery).find(hostile.key)
 
@@ -234,7 +234,7 @@ def test_s2_a_link_for_a_preview_is_not_followed(models: tuple[VideoSearch, Vide
         shutil.rmtree(tmp_path / "gallery" / name, ignore_errors=True)
         (tmp_path / "gallery" / name).symlink_to(folder / "videos")
         with pytest.raises(
-            GalleryError, match=f"{name} is a link, and the page writes to the gallery's own folder alone"
+            VideoIndexError, match=f"{name} is a link, and the page writes to the gallery's own folder alone"
         ):
             build_app(search)
         (tmp_path / "gallery" / name).unlink()
@@ -316,7 +316,7 @@ def test_l8_previews_and_uploads_never_become_videos(page: Page, search: VideoSe
 
 def test_l11_a_video_is_looked_up_by_its_key_while_others_are_added(search: VideoSearch):
     entry = next(iter(search.gallery.entries.values()))
-    gallery = type("Gallery", (), dict(entries={entry.path: entry}, folder=search.gallery.folder))
+    gallery = type("FeatureStore", (), dict(entries={entry.path: entry}, folder=search.gallery.folder))
     found, errors, done = PlayableMedia(gallery), [], threading.Event()
 
     def ask() -> None:
@@ -470,8 +470,8 @@ def test_uploads_that_never_end_are_cut_off(
 def test_l1_a_decoder_that_crashes_or_hangs_costs_its_upload_alone(
     page: Page, folder: Path, monkeypatch: pytest.MonkeyPatch, decoder: Callable, seconds: float, said: str
 ):
-    monkeypatch.setattr(media, "describe", decoder)
-    monkeypatch.setattr(media, "PROBE_SECONDS", seconds)
+    monkeypatch.setattr(playback, "describe", decoder)
+    monkeypatch.setattr(playback, "PROBE_SECONDS", seconds)
     status, answer = page.request("/uploads?name=bad.mp4", (folder / "videos" / "0.mp4").read_bytes())
     assert (status, answer) == (400, f'{{"detail":"bad.mp4 cannot be read: {said}."}}')
     assert page.request("/")[0] == 200

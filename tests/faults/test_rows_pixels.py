@@ -16,12 +16,12 @@ import lmdb
 import numpy as np
 import pytest
 from PIL import Image
+from scanning import folder_files
 
-from clipbert_mm.datasets.scanning import folder_files
 from clipbert_mm.datasets.transforms import DecodeClips, LoadImage, OpenFrames, OpenVideo, ResizePad
-from clipbert_mm.datasets.transforms.readers import BACKENDS, check_backend
-from clipbert_mm.datasets.transforms.storage import list_names, missing_media, read_bytes
 from clipbert_mm.errors import BackendError, BrokenMediaError, StorageError
+from clipbert_mm.media.readers import BACKENDS, check_backend
+from clipbert_mm.media.storage import list_names, missing_media, read_bytes
 
 NAMES = (
     "12:30 talk.mp4",
@@ -219,15 +219,15 @@ def test_m10_gifs_of_too_many_frames_for_their_size_are_refused(tmp_path: Path):
     assert OpenVideo().transform(dict(path=str(bomb(tmp_path / "b.gif", 64, frames=600))))["total_frames"] == 600
 
 
-@pytest.mark.parametrize(("colours", "channels"), [(3, 1), (2, 3)])
-def test_m12_no_flipped_bit_in_a_png_ends_the_process(tmp_path: Path, colours: int, channels: int):
+@pytest.mark.parametrize(("colors", "channels"), [(3, 1), (2, 3)])
+def test_m12_no_flipped_bit_in_a_png_ends_the_process(tmp_path: Path, colors: int, channels: int):
     """The checksum is right, so that the damage reaches the decoder; OpenCV's was seen to end the process at such files."""
 
     def part(kind: bytes, body: bytes) -> bytes:
         return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
 
-    head = b"\x89PNG\r\n\x1a\n" + part(b"IHDR", struct.pack(">IIBBBBB", 64, 64, 8, colours, 0, 0, 0))
-    head += part(b"PLTE", bytes(768)) if colours == 3 else b""
+    head = b"\x89PNG\r\n\x1a\n" + part(b"IHDR", struct.pack(">IIBBBBB", 64, 64, 8, colors, 0, 0, 0))
+    head += part(b"PLTE", bytes(768)) if colors == 3 else b""
     data = zlib.compress((b"\0" + bytes(64 * channels)) * 64)
     named = 0
     for bit in range(8 * len(data)):

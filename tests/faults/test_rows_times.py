@@ -12,15 +12,16 @@ from types import SimpleNamespace
 import av
 import numpy as np
 import pytest
+from scanning import probe
 from video_files import cut_without_encoding, decode_whole, moving_frames, write_file
 
-from clipbert_mm.apis.gallery_records import Entry
-from clipbert_mm.apis.page.media import PlayableMedia
-from clipbert_mm.datasets.reading import read_media
-from clipbert_mm.datasets.reencoding import Encoding, reencode
-from clipbert_mm.datasets.scanning import absolute, left_out, probe
+from clipbert_mm.apis.index_records import Entry
+from clipbert_mm.apis.page.playback import PlayableMedia
+from clipbert_mm.datasets.ledger import absolute, left_out
 from clipbert_mm.datasets.transforms import DecodeClips, OpenVideo, ResizePad, SampleClips
 from clipbert_mm.errors import StorageError
+from clipbert_mm.media.media_file import read_media
+from clipbert_mm.media.reencoding import Encoding, reencode
 
 TOOLS = {
     "scan": ("analysis_tools/scan_videos.py", "--out"),

@@ -89,9 +89,9 @@ def build_twins() -> Callable[..., tuple[nn.Module, nn.Module]]:
 def norm_calls(monkeypatch: pytest.MonkeyPatch) -> list[Tensor]:
     """The maps that pass through a batch norm."""
     calls = []
-    normalise = F.batch_norm
+    normalize = F.batch_norm
     monkeypatch.setattr(
-        F, "batch_norm", lambda maps, *rest, **options: calls.append(maps) or normalise(maps, *rest, **options)
+        F, "batch_norm", lambda maps, *rest, **options: calls.append(maps) or normalize(maps, *rest, **options)
     )
     return calls
 

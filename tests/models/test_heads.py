@@ -77,9 +77,9 @@ def test_matching_score_is_the_log_odds_and_keeps_its_order_where_probabilities_
 
 
 def test_matching_without_labels_is_an_error(matching: MatchingHead):
-    unlabelled = VideoTextSample(metainfo=dict(path="b.mp4"))
+    unlabeled = VideoTextSample(metainfo=dict(path="b.mp4"))
     with pytest.raises(ValueError, match=r"MatchingHead needs match_labels to train on, got none for b\.mp4\."):
-        matching.loss(torch.zeros(2, 2), [*samples_of([1]), unlabelled])
+        matching.loss(torch.zeros(2, 2), [*samples_of([1]), unlabeled])
 
 
 def test_heads_start_as_bert_s_do():
@@ -291,9 +291,9 @@ def test_one_output_is_the_score(kind: type):
 )
 def test_training_without_labels_is_an_error(kind: type, options: dict, field: str):
     head = kind(in_channels=6, hidden_channels=10, **options)
-    unlabelled = VideoTextSample(metainfo=dict(path="b.mp4", texts=["a"]))
+    unlabeled = VideoTextSample(metainfo=dict(path="b.mp4", texts=["a"]))
     with pytest.raises(ValueError, match=rf"{kind.__name__} needs {field} to train on, got none for b\.mp4\."):
-        head.loss(torch.zeros(1, 4), [unlabelled])
+        head.loss(torch.zeros(1, 4), [unlabeled])
 
 
 @pytest.mark.parametrize("hidden_channels", [10, None])

@@ -15,7 +15,7 @@ def build(**options) -> VideoTextPreprocessor:
 
 
 @pytest.mark.parametrize("to_bgr", [False, True])
-def test_pixels_are_normalised_in_rgb_and_handed_over_as_the_backbone_wants(make_batch: Callable, to_bgr: bool):
+def test_pixels_are_normalized_in_rgb_and_handed_over_as_the_backbone_wants(make_batch: Callable, to_bgr: bool):
     data = make_batch(size=8)
     pixels = data["inputs"]["frames"].numpy().astype(float)
     frames = build(to_bgr=to_bgr)(data)["inputs"]["frames"]

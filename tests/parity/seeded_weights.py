@@ -25,7 +25,7 @@ def seeded_weight(name: str, shape: tuple) -> np.ndarray:
         return 0.1 * noise
     if name.endswith("bias"):
         return 0.05 * noise
-    if len(shape) == 1:  # the scale of a normalisation layer
+    if len(shape) == 1:  # the scale of a normalization layer
         return 1 + 0.1 * noise
     if "embeddings" in name:
         return 0.1 * noise
@@ -40,7 +40,7 @@ def seeded_weight(name: str, shape: tuple) -> np.ndarray:
 def golden_inputs(n_videos, n_clips, n_frames, size, n_texts, text_len, seed=0, vocab_size=30522):
     """Return (frames, ids, mask).
 
-    frames: float32 in [0, 255], RGB, (n_videos, n_clips, n_frames, 3, size, size), not yet normalised.
+    frames: float32 in [0, 255], RGB, (n_videos, n_clips, n_frames, 3, size, size), not yet normalized.
     ids, mask: int64, (n_texts, text_len); [CLS]=101 first, [SEP]=102 last, 0 is padding.
     """
     rs = np.random.RandomState(seed)

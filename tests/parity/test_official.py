@@ -19,7 +19,7 @@ from mmengine.config import Config
 from mmengine.registry import DefaultScope
 from torch import Tensor
 
-from clipbert_mm.checkpoint import Source, check_fit, convert_official_state_dict
+from clipbert_mm.checkpoint import LoadedCheckpoint, check_fit, convert_official_state_dict
 from clipbert_mm.models import LogSumExpAggregator, MaxAggregator, MeanAggregator
 from clipbert_mm.registry import MODELS
 from clipbert_mm.structures import IGNORED, VideoTextSample
@@ -79,7 +79,7 @@ def build() -> Callable[[str], Any]:
         with DefaultScope.overwrite_default_scope("clipbert_mm"):
             model = MODELS.build(config).eval()
         weights = convert_official_state_dict(official_state_dict(name, outputs))
-        check_fit(model, [Source("seeded", "the release's", (), None, weights)], whole=True)
+        check_fit(model, [LoadedCheckpoint("seeded", "the release's", (), None, weights)], whole=True)
         model.load_state_dict(weights, strict=True)
         return model
 

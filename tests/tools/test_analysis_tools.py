@@ -12,7 +12,7 @@ import torch
 from mmengine.config import Config
 from torch import nn
 
-from clipbert_mm.datasets.shapes_world import ShapesWorld
+from clipbert_mm.datasets.shapes.world import ShapesWorld
 from clipbert_mm.engine.config import load_config
 from clipbert_mm.registry import DATASETS, MODELS
 

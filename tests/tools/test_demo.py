@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from mmengine.config import Config
 
-from clipbert_mm.datasets.shapes_world import ShapesWorld
+from clipbert_mm.datasets.shapes.world import ShapesWorld
 from clipbert_mm.evaluation import read_rankings, retrieval_metrics, write_rankings
 
 

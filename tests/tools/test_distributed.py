@@ -198,11 +198,11 @@ class Notes(Hook):
         self.syncs, self.losses, self.items, self.dropped = 0, [], [], []
 
     def before_train(self, runner):
-        runner.model.register_comm_hook(self, Notes.synchronise)
+        runner.model.register_comm_hook(self, Notes.synchronize)
         runner.model.module.head.dropout.register_forward_hook(lambda m, i, o: self.dropped.append((o == 0).tolist()))
 
     @staticmethod
-    def synchronise(notes, bucket):
+    def synchronize(notes, bucket):
         notes.syncs += bucket.is_last()
         return torch.distributed.all_reduce(bucket.buffer().div_(2), async_op=True).get_future().then(lambda f: f.value()[0])
 
@@ -231,7 +231,7 @@ with open(f"rank{os.environ['RANK']}.json", "w") as file:
 """
 
 
-def test_two_processes_synchronise_once_a_step_and_train_alike_twice(folder: Path):
+def test_two_processes_synchronize_once_a_step_and_train_alike_twice(folder: Path):
     (folder / "experiment.py").write_text(EXPERIMENT)
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "experiment.py"]
     done = subprocess.run(

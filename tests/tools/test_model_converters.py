@@ -11,7 +11,7 @@ from mmengine.registry import MODELS
 
 from clipbert_mm import compat
 from clipbert_mm.checkpoint import CheckpointError, read_source
-from clipbert_mm.checkpoint.convention import PYTORCH
+from clipbert_mm.checkpoint.preprocessing import PYTORCH
 
 
 @pytest.fixture

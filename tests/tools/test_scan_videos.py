@@ -10,14 +10,15 @@ from typing import Any
 
 import av
 import cv2
+import length_figures
 import numpy as np
 import pytest
+import scanning
+from scanning import Limits, classify, config_files, probe, scan
 
-from clipbert_mm.datasets import scanning
-from clipbert_mm.datasets.parallel import Outcome
-from clipbert_mm.datasets.scanning import Limits, absolute, classify, config_files, left_out, probe, scan
+from clipbert_mm.datasets.ledger import absolute, left_out
 from clipbert_mm.errors import AnnotationError
-from clipbert_mm.visualization import lengths
+from clipbert_mm.media.isolation import Outcome
 
 OPEN = dict(type="OpenVideo")
 
@@ -279,8 +280,10 @@ def test_datasets_are_found_within_others(own_world: Path, tmp_path: Path):
 @pytest.fixture
 def figures(monkeypatch: pytest.MonkeyPatch) -> list:
     drawn: list = []
-    save = lengths.save_figure
-    monkeypatch.setattr(lengths, "save_figure", lambda figure, picture: drawn.append(figure) or save(figure, picture))
+    save = length_figures.save_figure
+    monkeypatch.setattr(
+        length_figures, "save_figure", lambda figure, picture: drawn.append(figure) or save(figure, picture)
+    )
     return drawn
 
 

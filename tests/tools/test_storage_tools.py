@@ -19,8 +19,8 @@ import numpy as np
 import pytest
 from video_files import decode, turn
 
-from clipbert_mm.datasets.reencoding import Encoding, reencode
 from clipbert_mm.errors import BusyFolderError, OptionError, StorageError
+from clipbert_mm.media.reencoding import Encoding, reencode
 
 forks = pytest.mark.skipif("fork" not in multiprocessing.get_all_start_methods(), reason="the killed process is a fork")
 
@@ -263,7 +263,7 @@ def test_a_turned_video_becomes_upright(world: Path, tmp_path: Path, decode_with
 
 
 @pytest.mark.parametrize(("standard", "full"), [("ITU709", False), ("ITU709", True), ("ITU601", False)])
-def test_colours_stay_what_they_are(tmp_path: Path, standard: str, full: bool):
+def test_colors_stay_what_they_are(tmp_path: Path, standard: str, full: bool):
     colors = np.array([(220, 30, 40), (30, 200, 60), (40, 60, 230), (240, 230, 200)], np.uint8)
     pixels = np.broadcast_to(colors.repeat(100, axis=0), (300, 400, 3))
     with av.open(str(tmp_path / "a.mp4"), "w") as container:

@@ -17,7 +17,7 @@ from mmengine.optim import build_optim_wrapper
 from mmengine.registry import init_default_scope
 from mmengine.runner.checkpoint import save_checkpoint
 
-from clipbert_mm.checkpoint import check_whole, write_checkpoint
+from clipbert_mm.checkpoint import verify_checkpoint, write_checkpoint
 from clipbert_mm.engine.config import load_config
 from clipbert_mm.registry import MODELS
 
@@ -59,7 +59,7 @@ def main() -> None:
             written += seconds(lambda: write_checkpoint(content, ours), 1)
             mmengine += seconds(lambda: save_checkpoint(content, theirs), 1)
             os.utime(ours)  # else it is known to be whole
-            checked += seconds(lambda: check_whole(ours), 1)
+            checked += seconds(lambda: verify_checkpoint(ours), 1)
     stall = statistics.median(written)
     print(f"checkpoint: {size:.0f} MB")
     span = f"{min(written):.2f} to {max(written):.2f}"

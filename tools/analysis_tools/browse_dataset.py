@@ -10,7 +10,7 @@ from mmengine.config import DictAction
 from mmengine.registry import DefaultScope
 
 from clipbert_mm.engine.config import expect_clipbert, load_config
-from clipbert_mm.engine.errors import run_tool
+from clipbert_mm.engine.run_tool import run_tool
 from clipbert_mm.registry import DATASETS
 from clipbert_mm.visualization import draw_items
 

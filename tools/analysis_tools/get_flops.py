@@ -3,12 +3,12 @@
 
 import argparse
 
+from benchmarks.flops import ModuleFlops
+from benchmarks.workload import build_model, read_setting
 from mmengine.config import DictAction
 
-from clipbert_mm.benchmarks.flops import ModuleFlops
-from clipbert_mm.benchmarks.work import build_model, read_setting
 from clipbert_mm.engine.config import expect_clipbert, load_config
-from clipbert_mm.engine.errors import run_tool
+from clipbert_mm.engine.run_tool import run_tool
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -31,8 +31,8 @@ def main(argv: list[str] | None = None) -> None:
     print(flops.table(args.depth))
     print(
         f"{flops.total / 1e9:.3f} G multiply-adds for {own.clips} x {own.frames} frames of {own.size} x {own.size} "
-        f"pixels and {own.length} word pieces (convolutions, matrix products, attention, normalisations; a multiply-add counts "
-        f"once)\n{flops.by_torch() / 1e9:.3f} G by torch's own counter, which leaves out normalisations"
+        f"pixels and {own.length} word pieces (convolutions, matrix products, attention, normalizations; a multiply-add counts "
+        f"once)\n{flops.by_torch() / 1e9:.3f} G by torch's own counter, which leaves out normalizations"
     )
 
 

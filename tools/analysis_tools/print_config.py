@@ -8,7 +8,7 @@ import sys
 from mmengine.config import DictAction
 
 from clipbert_mm.engine.config import load_config
-from clipbert_mm.engine.errors import run_tool
+from clipbert_mm.engine.run_tool import run_tool
 
 
 def main(argv: list[str] | None = None) -> None:

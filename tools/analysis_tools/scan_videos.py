@@ -9,20 +9,20 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from clipbert_mm.datasets.scanning import (
-    STATUSES,
+from length_figures import draw_average_lengths, draw_durations
+from scanning import (
     Limits,
-    absolute,
     config_files,
     describe_lengths,
     folder_files,
     scan,
 )
+
+from clipbert_mm.datasets.ledger import STATUSES, absolute
 from clipbert_mm.engine.config import expect_clipbert, load_config
-from clipbert_mm.engine.errors import run_tool
+from clipbert_mm.engine.run_tool import run_tool
 from clipbert_mm.errors import printable
-from clipbert_mm.structures import locked
-from clipbert_mm.visualization.lengths import draw_average_lengths, draw_durations
+from clipbert_mm.fileio import locked
 
 SHOWN = 10
 """How many files of a status are named on the screen."""
@@ -58,7 +58,7 @@ def reporter() -> Callable[[int, int], None]:
     return report
 
 
-def summarise(entries: list[dict[str, Any]]) -> None:
+def summarize(entries: list[dict[str, Any]]) -> None:
     """Print how many files have which status, and the first of those that are not as usual."""
     counts = Counter(entry["status"] for entry in entries)
     print("  ".join(f"{status}: {counts[status]:,}" for status in STATUSES))
@@ -104,7 +104,7 @@ def main(argv: list[str] | None = None) -> None:
         entries = scan(
             files, out / "ledger.jsonl", workers=args.workers, timeout=args.timeout, limits=limits, report=reporter()
         )
-    summarise(entries)
+    summarize(entries)
     known = {entry["path"]: entry["seconds"] for entry in entries if entry["fps"] is not None}
     seconds = {
         name: [known[path] for path in map(absolute, own) if path in known] for name, own in sorted(datasets.items())

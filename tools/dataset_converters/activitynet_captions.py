@@ -14,16 +14,17 @@ import os
 from pathlib import Path
 from typing import Any
 
-from clipbert_mm.datasets.conversion import (
+from conversion import (
     check_suffix,
     compare_counts,
     expect,
     read_json_by_id,
     warn_of_shared,
-    write_records,
 )
-from clipbert_mm.engine.errors import run_tool
+
+from clipbert_mm.engine.run_tool import run_tool
 from clipbert_mm.errors import AnnotationError, quoted
+from clipbert_mm.json_text import write_records
 
 VIDEOS = {"train": 10_009, "val1": 4_917}
 ENDINGS = (".mp4", ".mkv", ".webm", ".avi", ".mov", ".flv", ".m4v", ".3gp")

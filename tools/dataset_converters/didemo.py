@@ -16,7 +16,7 @@ import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from clipbert_mm.datasets.conversion import (
+from conversion import (
     check_suffix,
     compare_counts,
     expect,
@@ -25,10 +25,11 @@ from clipbert_mm.datasets.conversion import (
     text_in,
     warn_of_shared,
     whole_number_in,
-    write_records,
 )
-from clipbert_mm.engine.errors import run_tool
+
+from clipbert_mm.engine.run_tool import run_tool
 from clipbert_mm.errors import quoted
+from clipbert_mm.json_text import write_records
 
 # The sentences add up to the 41,206 of the publisher's paper, the videos to its 10,464.
 SENTENCES = {"train": 33_005, "val": 4_180, "test": 4_021}

@@ -29,7 +29,7 @@ import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from clipbert_mm.datasets.conversion import (
+from conversion import (
     Count,
     compare_counts,
     expect,
@@ -42,9 +42,10 @@ from clipbert_mm.datasets.conversion import (
     read_text,
     text_in,
     whole_number_in,
-    write_records,
 )
-from clipbert_mm.engine.errors import run_tool
+
+from clipbert_mm.engine.run_tool import run_tool
+from clipbert_mm.json_text import write_records
 
 COCO = {"train2014": (82_783, 414_113), "val2014": (40_504, 202_654)}
 """Images and captions of the publisher's files."""

@@ -26,7 +26,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from clipbert_mm.datasets.conversion import (
+from conversion import (
     check_suffix,
     compare_counts,
     expect,
@@ -40,10 +40,11 @@ from clipbert_mm.datasets.conversion import (
     read_text,
     text_in,
     whole_number_in,
-    write_records,
-    written_whole,
 )
-from clipbert_mm.engine.errors import run_tool
+
+from clipbert_mm.engine.run_tool import run_tool
+from clipbert_mm.fileio import atomic_write
+from clipbert_mm.json_text import write_records
 
 SPLITS = {"train": range(6513), "val": range(6513, 7010), "test": range(7010, 10_000)}
 """Numbers of the publisher's videos."""
@@ -225,7 +226,7 @@ def convert_questions(args: argparse.Namespace) -> None:
     folder = Path(args.out) / "annotations"
     for split, own in records.items():
         write_records(own, folder / f"qa_{split}.jsonl")
-    with written_whole(folder / "qa_answers.json") as file:
+    with atomic_write(folder / "qa_answers.json") as file:
         json.dump(answers, file, ensure_ascii=False, indent=0)
     print(*report, f"written to {folder}", sep="\n")
 

@@ -12,11 +12,11 @@ from pathlib import Path
 
 import lmdb
 
-from clipbert_mm.datasets.transforms.lmdb_reader import LmdbReader
-from clipbert_mm.datasets.transforms.storage import LONGEST_KEY, list_names
-from clipbert_mm.engine.errors import run_tool
+from clipbert_mm.engine.run_tool import run_tool
 from clipbert_mm.errors import OptionError, StorageError, printable
-from clipbert_mm.structures import locked
+from clipbert_mm.fileio import locked
+from clipbert_mm.media.lmdb_reader import LmdbReader
+from clipbert_mm.media.storage import LONGEST_KEY, list_names
 
 PAGE = 4096
 BATCH = 64 << 20

@@ -8,12 +8,12 @@ from collections import defaultdict
 from dataclasses import asdict
 from pathlib import Path
 
-from clipbert_mm.datasets.parallel import run_each
-from clipbert_mm.datasets.reencoding import Encoding, reencode
-from clipbert_mm.datasets.transforms.storage import list_names, stamp_media
-from clipbert_mm.engine.errors import run_tool
+from clipbert_mm.engine.run_tool import run_tool
 from clipbert_mm.errors import OptionError, printable
-from clipbert_mm.structures import locked, written_whole
+from clipbert_mm.fileio import atomic_write, locked
+from clipbert_mm.media.isolation import run_each
+from clipbert_mm.media.reencoding import Encoding, reencode
+from clipbert_mm.media.storage import list_names, stamp_media
 
 SETTINGS = ".reencoded.json"
 
@@ -48,7 +48,7 @@ def remember(out: Path, encoding: Encoding) -> None:
                 f"{out} holds videos written with {found}, expected {asdict(encoding)}. Give another folder."
             )
         return
-    with written_whole(settings) as file:
+    with atomic_write(settings) as file:
         json.dump(asdict(encoding), file)
 
 

@@ -4,8 +4,8 @@
 import argparse
 from dataclasses import fields
 
-from clipbert_mm.datasets.shapes_world import ShapesWorld
-from clipbert_mm.engine.errors import run_tool
+from clipbert_mm.datasets.shapes.world import ShapesWorld
+from clipbert_mm.engine.run_tool import run_tool
 
 
 def main(argv: list[str] | None = None) -> None:

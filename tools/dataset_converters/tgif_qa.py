@@ -30,7 +30,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from clipbert_mm.datasets.conversion import (
+from conversion import (
     Count,
     Published,
     check_suffix,
@@ -39,10 +39,11 @@ from clipbert_mm.datasets.conversion import (
     expect_once,
     most_common_answers,
     read_table,
-    write_records,
-    written_whole,
 )
-from clipbert_mm.engine.errors import run_tool
+
+from clipbert_mm.engine.run_tool import run_tool
+from clipbert_mm.fileio import atomic_write
+from clipbert_mm.json_text import write_records
 
 QUESTIONS: dict[str, dict[str, Published]] = {
     "action": {"train": (20_475, 20_471), "test": 2_274},
@@ -184,7 +185,7 @@ def main(argv: list[str] | None = None) -> None:
         videos = len({record["video"] for record in records})
         report.append(f"{name}: {write_records(records, folder / name):,} questions on {videos:,} videos")
     if answers:
-        with written_whole(folder / "frameqa_answers.json") as file:
+        with atomic_write(folder / "frameqa_answers.json") as file:
             json.dump(answers, file, ensure_ascii=False, indent=0)
     print(*report, f"written to {folder}", sep="\n")
 

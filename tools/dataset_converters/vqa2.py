@@ -11,14 +11,14 @@ v2_mscoco_{train2014,val2014}_annotations.json. ``--no-test`` does without the t
 Images are named as in COCO's folders, ``train2014/COCO_train2014_000000000009.jpg``; test2015 has those of both test splits.
 
 The vocabulary holds the answers that are the most common one (the publisher's multiple_choice_answer) of more than 8 questions
-of train and val together, after the test server's normalisation: 3,129, as in the preprocessing for bottom-up attention that
+of train and val together, after the test server's normalization: 3,129, as in the preprocessing for bottom-up attention that
 later work took over. The empty answer, which is what is left of "a" or "the", may be one of them. ``--min-count`` sets another
 limit. A label is an answer of the vocabulary with the server's soft score: 0.3, 0.6, 0.9 and 1 for 1, 2, 3 and 4 or more of
-the 10 annotators. Their answers are normalised before they are counted, but where all 10 say the very same, which the server
+the 10 annotators. Their answers are normalized before they are counted, but where all 10 say the very same, which the server
 compares as it is. A question without any of the vocabulary has no label.
 
 ``--genome FOLDER`` adds Visual Genome's questions (question_answers.json, image_data.json) to vqa_train.jsonl, with score 1 for
-their answers. Left out are those whose normalised answer is not in the vocabulary or empty, and those on images that VQA
+their answers. Left out are those whose normalized answer is not in the vocabulary or empty, and those on images that VQA
 validates or tests on, by the coco_id of image_data.json. They have no answer_type, ids such as "vg986768", and images named as
 in Visual Genome's folders, ``VG_100K/1.jpg``, which go beside train2014.
 """
@@ -32,7 +32,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from clipbert_mm.datasets.conversion import (
+from conversion import (
     Count,
     compare_counts,
     expect,
@@ -45,11 +45,12 @@ from clipbert_mm.datasets.conversion import (
     read_json,
     text_in,
     whole_number_in,
-    write_records,
-    written_whole,
 )
-from clipbert_mm.engine.errors import run_tool
-from clipbert_mm.evaluation.vqa import normalise_answer, soft_scores
+
+from clipbert_mm.engine.run_tool import run_tool
+from clipbert_mm.evaluation.vqa_accuracy import normalize_answer, soft_scores
+from clipbert_mm.fileio import atomic_write
+from clipbert_mm.json_text import write_records
 
 SUBSETS = {"train": "train2014", "val": "val2014", "test": "test2015", "test-dev": "test-dev2015"}
 """What the publisher calls the splits."""
@@ -141,7 +142,7 @@ def read_truths(path: str, split: str, questions: dict[int, Question], asked: st
         expect(image_id == wanted, where, f"the image_id of question {question_id} in {asked}, {wanted}", image_id)
         kind = text_in(entry, "answer_type", where)
         expect(kind in ANSWER_TYPES, where, f"an answer_type of {', '.join(ANSWER_TYPES)}", kind)
-        common = normalise_answer(text_in(entry, "multiple_choice_answer", where, may_be_blank=True))
+        common = normalize_answer(text_in(entry, "multiple_choice_answer", where, may_be_blank=True))
         truths[question_id] = Truth(kind, common, soft_scores(read_said(entry, where)))
     missing = next((question_id for question_id in questions if question_id not in truths), None)
     expect(missing is None, path, f"an annotation for each question of {asked}", f"none for question {missing}")
@@ -192,7 +193,7 @@ def read_genome(folder: str, answers: dict[str, int], tested: set[int]) -> tuple
             qa_id = whole_number_in(pair, "qa_id", where)
             expect_once(qa_id, seen, where, "qa_id")
             question, answer = text_in(pair, "question", where, may_be_blank=True), text_in(pair, "answer", where, True)
-            answer = normalise_answer(answer)
+            answer = normalize_answer(answer)
             if about["coco_id"] in tested:
                 on_tested += 1
             elif not (question and answer and answer in answers):
@@ -256,7 +257,7 @@ def main(argv: list[str] | None = None) -> None:
     for split, own in questions.items():
         records = make_records(split, own, truths.get(split), answers)
         write_records(chain(records, added) if split == "train" else records, folder / f"vqa_{split}.jsonl")
-    with written_whole(folder / "vqa_answers.json") as file:
+    with atomic_write(folder / "vqa_answers.json") as file:
         json.dump(answers, file, ensure_ascii=False, indent=0)
     print(*report, f"written to {folder}", sep="\n")
 

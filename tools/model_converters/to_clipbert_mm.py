@@ -6,7 +6,7 @@ import os
 
 from clipbert_mm import __version__
 from clipbert_mm.checkpoint import read_source, write_checkpoint
-from clipbert_mm.engine.errors import run_tool
+from clipbert_mm.engine.run_tool import run_tool
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:

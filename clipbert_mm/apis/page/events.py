@@ -16,7 +16,7 @@ MOST_HITS = 20
 Text: TypeAlias = Annotated[str, StringConstraints(max_length=LONGEST_TEXT)]
 Hits: TypeAlias = Annotated[int, Field(ge=1, le=MOST_HITS)]
 Key: TypeAlias = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{32}$")]
-"""Key of a video; see :attr:`~clipbert_mm.apis.gallery_records.Entry.key`."""
+"""Key of a video; see :attr:`~clipbert_mm.apis.index_records.Entry.key`."""
 
 
 class EventError(OptionError):

@@ -4,7 +4,7 @@ import html
 import os
 from collections.abc import Mapping, Sequence
 
-from clipbert_mm.apis.gallery_records import Entry
+from clipbert_mm.apis.index_records import Entry
 from clipbert_mm.apis.results import AnswerResult, Hit, Moment, SearchResult, say_unknown
 from clipbert_mm.errors import printable
 

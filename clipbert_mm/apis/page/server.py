@@ -16,7 +16,7 @@ from starlette.requests import ClientDisconnect
 
 from clipbert_mm.apis.page.events import Events
 from clipbert_mm.apis.page.gate import Gate
-from clipbert_mm.apis.page.media import PlayableMedia
+from clipbert_mm.apis.page.playback import PlayableMedia
 from clipbert_mm.apis.page.rendering import STYLE
 from clipbert_mm.apis.page.uploads import UploadError, Uploads
 from clipbert_mm.apis.page.view import build_view
@@ -48,7 +48,7 @@ def build_app(
         hosts: What the page is called in the address; requests for any other host are refused.
 
     Raises:
-        GalleryError: If what the page keeps in the gallery is damaged, or a link that may lead out of it.
+        VideoIndexError: If what the page keeps in the gallery is damaged, or a link that may lead out of it.
         OptionError: If a bound makes no sense, or a name is none of a host.
     """
     if max_upload < 1 or max_uploads < 0:

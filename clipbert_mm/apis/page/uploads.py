@@ -13,10 +13,10 @@ import anyio
 import anyio.to_thread
 
 from clipbert_mm.apis.indexing import VIDEOS
-from clipbert_mm.apis.page.media import check_upload, own_folder
+from clipbert_mm.apis.page.playback import check_upload, own_folder
 from clipbert_mm.apis.video_search import VideoSearch
-from clipbert_mm.errors import BrokenMediaError, BusyFolderError, ClipBertError, GalleryError
-from clipbert_mm.structures import scratch, sweep, written_whole
+from clipbert_mm.errors import BrokenMediaError, BusyFolderError, ClipBertError, VideoIndexError
+from clipbert_mm.fileio import atomic_write, scratch, sweep
 
 LONGEST_NAME = 80
 """Letters of an upload's name that are shown."""
@@ -50,7 +50,7 @@ class Uploads:
         max_files: Most uploads that are kept; so they take at most ``max_bytes * max_files`` of the disk.
 
     Raises:
-        GalleryError: If the list of their names is damaged.
+        VideoIndexError: If the list of their names is damaged.
     """
 
     def __init__(self, search: VideoSearch, max_bytes: int, max_files: int = 100) -> None:
@@ -127,7 +127,7 @@ class Uploads:
                     raise
             if str(target) not in self.names:  # who was first says what it is called
                 self.names = {**self.names, str(target): shown}
-                with written_whole(self.list) as file:
+                with atomic_write(self.list) as file:
                     json.dump({os.path.basename(path): name for path, name in self.names.items()}, file, indent=1)
             return self.names[str(target)]
 
@@ -145,7 +145,7 @@ class Uploads:
         except BusyFolderError as error:
             raise UploadError(f"{shown}: the videos are being changed. Try again in a minute.", 503) from error
         if reason is not None:
-            with suppress(GalleryError, BusyFolderError):
+            with suppress(VideoIndexError, BusyFolderError):
                 self.search.remove(target)  # the gallery need not remember what does not stay
             raise UploadError(f"{shown} cannot be read: {reason.replace(str(target), shown)}.")
 
@@ -153,7 +153,7 @@ class Uploads:
         """Return what uploads are called, by path.
 
         Raises:
-            GalleryError: If the list of the names is damaged.
+            VideoIndexError: If the list of the names is damaged.
         """
         if not self.list.is_file():
             return {}
@@ -162,7 +162,7 @@ class Uploads:
         except (ValueError, RecursionError):
             names = None
         if not isinstance(names, dict) or not all(isinstance(name, str) for name in names.values()):
-            raise GalleryError(f"{self.list} is no list of names. Delete it; only the names are lost.")
+            raise VideoIndexError(f"{self.list} is no list of names. Delete it; only the names are lost.")
         return {str(self.folder / os.path.basename(path)): _printed(name) for path, name in names.items()}
 
 

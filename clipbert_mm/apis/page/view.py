@@ -8,10 +8,10 @@ from typing import Any
 
 import gradio as gr
 
-from clipbert_mm.apis.gallery_records import Entry
+from clipbert_mm.apis.index_records import Entry
 from clipbert_mm.apis.indexing import VIDEOS
 from clipbert_mm.apis.page.events import LONGEST_TEXT, MOST_HITS, Hits, Key, Text
-from clipbert_mm.apis.page.media import PlayableMedia
+from clipbert_mm.apis.page.playback import PlayableMedia
 from clipbert_mm.apis.page.rendering import escaped, render_answers, render_hits, shown_name
 from clipbert_mm.apis.page.uploads import DECODE_SECONDS, Uploads
 from clipbert_mm.apis.video_qa import CHOICE, VideoQA

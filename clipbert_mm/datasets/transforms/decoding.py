@@ -7,10 +7,11 @@ from typing import Any
 import numpy as np
 from mmcv.transforms import BaseTransform
 
-from clipbert_mm.datasets.transforms.images import decode_image, name_trouble
-from clipbert_mm.datasets.transforms.readers import VideoReader, check_backend, open_reader
-from clipbert_mm.datasets.transforms.storage import as_file
 from clipbert_mm.errors import BrokenMediaError, OptionError
+from clipbert_mm.media.frame_folders import open_frame_folder
+from clipbert_mm.media.images import decode_image, describe_decode_error
+from clipbert_mm.media.readers import VideoReader, check_backend, open_reader
+from clipbert_mm.media.storage import as_file
 from clipbert_mm.registry import TRANSFORMS
 
 RULES = 2
@@ -22,10 +23,10 @@ class OpenVideo(BaseTransform):
     """Open a video or animated GIF without decoding it.
 
     Required Keys:
-        path (see :mod:`~clipbert_mm.datasets.transforms.storage` for where it may lead)
+        path (see :mod:`~clipbert_mm.media.storage` for where it may lead)
 
     Added Keys:
-        video_reader (see :class:`~clipbert_mm.datasets.transforms.readers.VideoReader`), and what it says of the video:
+        video_reader (see :class:`~clipbert_mm.media.readers.VideoReader`), and what it says of the video:
         total_frames, avg_fps, duration, frame_times
 
     Args:
@@ -55,7 +56,7 @@ class OpenVideo(BaseTransform):
             try:
                 reader = open_reader(name, self.backend, self.num_threads)
             except Exception as error:  # each reader has exceptions of its own, which share no base class
-                raise BrokenMediaError(path, name_trouble(error)) from error
+                raise BrokenMediaError(path, describe_decode_error(error)) from error
         if reader.total_frames < 1 or not reader.avg_fps > 0:
             reader.close()
             found = f"{reader.total_frames} frames at {reader.avg_fps} frames a second"
@@ -106,7 +107,7 @@ class UndecodedResults(dict):
         except BrokenMediaError:
             raise  # it names the frame's own file
         except Exception as error:  # see OpenVideo
-            raise BrokenMediaError(self["path"], name_trouble(error)) from error
+            raise BrokenMediaError(self["path"], describe_decode_error(error)) from error
         finally:
             reader.close()
 
@@ -172,11 +173,46 @@ class DecodeClips(BaseTransform):
 
 
 @TRANSFORMS.register_module()
+class OpenFrames(BaseTransform):
+    """Open a video that lies as a folder of its frames: ``000001.jpg``, ``000002.jpg``, ...
+
+    The names are a number that counts up without a gap, from any start, perhaps behind the same word in all of them. The
+    folder may hold a ``fps.txt`` with the frames a second, such as ``25`` or ``30000/1001``.
+
+    Required Keys:
+        path (of the folder; see :mod:`~clipbert_mm.media.storage` for where it may lead)
+
+    Added Keys:
+        video_reader, total_frames, avg_fps, duration, frame_times
+
+    Args:
+        fps: Frames a second in folders without a ``fps.txt``; None if all have one.
+
+    Raises:
+        OptionError: If ``fps`` is not above 0.
+    """
+
+    def __init__(self, *, fps: float | None = None) -> None:
+        if fps is not None and not fps > 0:
+            raise OptionError(f"OpenFrames expects fps > 0, got {fps}.")
+        self.fps = fps
+
+    def transform(self, results: dict[str, Any]) -> dict[str, Any]:
+        """Add the reader.
+
+        Raises:
+            BrokenMediaError: If there is no such folder, it has no frames or lacks some, or no frame rate is known.
+        """
+        reader = open_frame_folder(results["path"].rstrip("/"), self.fps)
+        return results | dict(video_reader=reader) | reader.describe()
+
+
+@TRANSFORMS.register_module()
 class LoadImage(BaseTransform):
     """Read an image: a video of one clip of one frame.
 
     Required Keys:
-        path (see :mod:`~clipbert_mm.datasets.transforms.storage` for where it may lead)
+        path (see :mod:`~clipbert_mm.media.storage` for where it may lead)
 
     Added Keys:
         frames (uint8 RGB, (1, 1, H, W, 3)), upright; see :func:`decode_image`

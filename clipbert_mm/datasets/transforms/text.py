@@ -13,8 +13,9 @@ from mmengine.logging import print_log
 from clipbert_mm import compat
 from clipbert_mm.datasets.annotations import read_records
 from clipbert_mm.errors import AnnotationError, OptionError, quoted
+from clipbert_mm.fileio import atomic_path
 from clipbert_mm.registry import TRANSFORMS
-from clipbert_mm.structures import IGNORED, made_whole
+from clipbert_mm.structures import IGNORED
 
 CAPTION = '{"video": "a.mp4", "caption": "what happens in it"}'
 
@@ -38,7 +39,7 @@ def train_wordpiece(texts: Iterable[str], folder: str | os.PathLike, vocab_size:
     trained = BertWordPieceTokenizer(lowercase=True)
     trained.train_from_iterator(texts, vocab_size=vocab_size, min_frequency=1, show_progress=False)
     try:
-        with made_whole(folder, folder=True) as part:
+        with atomic_path(folder, folder=True) as part:
             trained.save_model(str(part))
             tokenizer = BertTokenizerFast(str(part / "vocab.txt"))
             (part / "vocab.txt").unlink()  # what is saved says it all
@@ -145,7 +146,7 @@ class Tokenize(BaseTransform):
 
 @TRANSFORMS.register_module()
 class MaskTokens(BaseTransform):
-    """Mask word pieces for masked language modelling, BERT's way: 80 % [MASK], 10 % any piece, 10 % as they were.
+    """Mask word pieces for masked language modeling, BERT's way: 80 % [MASK], 10 % any piece, 10 % as they were.
 
     Texts that do not match their image are masked like the others: [MASK] in matching ones alone would give the label of
     image-text matching away.

@@ -66,7 +66,7 @@ class MaxAggregator(ClipAggregator):
 class LogSumExpAggregator(ClipAggregator):
     """The logarithm of the mean over the clips of the exponential of the logits (Eq. 5 of the paper).
 
-    Eq. 5 normalises over the classes afterwards, which a softmax of these logits does; so the loss of Eq. 6 is plain
+    Eq. 5 normalizes over the classes afterwards, which a softmax of these logits does; so the loss of Eq. 6 is plain
     cross entropy of what this returns. The mean instead of Eq. 5's sum shifts all classes alike, changes no
     probability, and makes one clip the identity.
 

@@ -15,7 +15,7 @@ class FoldedConv2d(nn.Conv2d):
     """The batch norm, in a tuple, so that it is not registered a second time."""
 
     def forward(self, maps: Tensor) -> Tensor:
-        """Convolve and normalise maps (N, C, H, W)."""
+        """Convolve and normalize maps (N, C, H, W)."""
         (norm,) = self.frozen_norm
         scale = norm.weight * torch.rsqrt(norm.running_var + norm.eps)  # (C',)
         shift = norm.bias - norm.running_mean * scale

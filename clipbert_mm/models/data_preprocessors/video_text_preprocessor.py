@@ -1,4 +1,4 @@
-"""To the device, normalised, padded to the batch, with the map from texts to videos."""
+"""To the device, normalized, padded to the batch, with the map from texts to videos."""
 
 from collections.abc import Sequence
 
@@ -15,7 +15,7 @@ from clipbert_mm.structures import IGNORED
 
 @MODELS.register_module()
 class VideoTextPreprocessor(BaseDataPreprocessor):
-    """Stack, move, normalise and pad a batch. Frames stay uint8 until they are on the device.
+    """Stack, move, normalize and pad a batch. Frames stay uint8 until they are on the device.
 
     Args:
         mean: Mean of each channel in RGB order, in 0 to 255.
@@ -97,7 +97,7 @@ class VideoTextPreprocessor(BaseDataPreprocessor):
             )
 
     def normalize(self, frames: Tensor) -> Tensor:
-        """Turn uint8 RGB frames (B, K, T, H, W, 3) into normalised ones (B, K, T, 3, H, W), channels-last in memory."""
+        """Turn uint8 RGB frames (B, K, T, H, W, 3) into normalized ones (B, K, T, 3, H, W), channels-last in memory."""
         if self.to_bgr:
             frames = frames.flip(-1)
         # Whole rows at a time: one pass over long runs of memory, one copy in floating point.

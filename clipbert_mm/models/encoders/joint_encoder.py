@@ -130,10 +130,10 @@ def build_text_model(architecture: str, sizes: dict[str, Any]) -> Any:  # noqa: 
 
 
 def _from_config(config: Any) -> Any:  # noqa: ANN401
-    """Build a whole model of transformers, since an encoder built alone is not initialised as BERT's is."""
+    """Build a whole model of transformers, since an encoder built alone is not initialized as BERT's is."""
     for attention in ("sdpa", "eager"):  # not every model has the faster one
         try:
-            # A config may ask for half precision; mixed precision is the optimiser wrapper's to choose.
+            # A config may ask for half precision; mixed precision is the optimizer wrapper's to choose.
             return AutoModel.from_config(config, attn_implementation=attention).float()
         except Exception as error:  # settings may come from a file, and each architecture fails in a way of its own
             reason = error

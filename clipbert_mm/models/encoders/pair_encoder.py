@@ -44,7 +44,7 @@ class Side:
 
 
 @dataclass(frozen=True)
-class Packed:
+class PackedTokens:
     """Sequences of several lengths, one after the other without padding: what is done token by token is done for all at once.
 
     Args:
@@ -58,7 +58,7 @@ class Packed:
     projections: tuple[Tensor, ...]
 
     @classmethod
-    def of(cls, parts: Sequence[tuple[Tensor, ...]]) -> "Packed":
+    def of(cls, parts: Sequence[tuple[Tensor, ...]]) -> "PackedTokens":
         """Pack what :meth:`Side.beside` returned, for each length."""
         sizes = tuple((part[0].shape[0], part[0].shape[1]) for part in parts)
         states, *projections = (torch.cat([each.flatten(0, 1) for each in kind]) for kind in zip(*parts, strict=True))
@@ -152,7 +152,7 @@ class PairEncoder:
                 texts.groups[length].beside(videos, texts.places[text_of[own]].to(device), clip_of[own].to(device))
                 for length, own in ((int(length), places[lengths == length]) for length in lengths.unique())
             ]
-            cls[places.to(device)] = self._cls_states(Packed.of(parts)).to(own_dtype)
+            cls[places.to(device)] = self._cls_states(PackedTokens.of(parts)).to(own_dtype)
         return self.encoder.pool(cls.unflatten(0, (-1, clips))[:, :, None])  # (P, K, D)
 
     def _passes(self, lengths: Tensor) -> list[Tensor]:
@@ -169,7 +169,7 @@ class PairEncoder:
         attention = self.layers.layer[0].attention.self
         return Side(states, (attention.query(states), attention.key(states), attention.value(states)))
 
-    def _cls_states(self, packed: Packed) -> Tensor:
+    def _cls_states(self, packed: PackedTokens) -> Tensor:
         """Return the last [CLS] states (P, D) of packed sequences."""
         if not self.shares_layers:
             parts = packed.unpack(packed.states)
@@ -188,7 +188,7 @@ class PairEncoder:
         return last_cls(self.layers.layer[-1], packed, states)
 
 
-def attend(attention: Any, packed: Packed, projections: Sequence[Tensor]) -> Tensor:  # noqa: ANN401
+def attend(attention: Any, packed: PackedTokens, projections: Sequence[Tensor]) -> Tensor:  # noqa: ANN401
     """Let the tokens of each sequence look at one another.
 
     Args:
@@ -213,7 +213,7 @@ def feed_forward(layer: Any, context: Tensor, states: Tensor) -> Tensor:  # noqa
     return layer.output(layer.intermediate(states), states)
 
 
-def last_cls(layer: Any, packed: Packed, states: Tensor) -> Tensor:  # noqa: ANN401
+def last_cls(layer: Any, packed: PackedTokens, states: Tensor) -> Tensor:  # noqa: ANN401
     """Run a BERT layer for the first token of each sequence alone, without keys and values of the others.
 
     A score q·(W x + b) is (Wᵀ q)·x plus what all tokens have in common, which the softmax drops; and a mean of values is the

@@ -1,4 +1,4 @@
-"""Masked language modelling, the second objective of pre-training (Section 3 of the paper)."""
+"""Masked language modeling, the second objective of pre-training (Section 3 of the paper)."""
 
 import torch.nn.functional as F
 from mmengine.model import BaseModule
@@ -17,7 +17,7 @@ class MaskedLanguageHead(BaseModule):
         in_channels: Width D of the encoder.
         vocab_size: Number of word pieces.
         layer_norm_eps: Epsilon of the LayerNorm.
-        init_cfg: MMEngine's initialisation config.
+        init_cfg: MMEngine's initialization config.
     """
 
     def __init__(

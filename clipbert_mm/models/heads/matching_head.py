@@ -22,7 +22,7 @@ class MatchingHead(TaskHead):
         hidden_channels: Width of the hidden layer, 2·D in the paper's release for retrieval; None for one linear layer, as in
             its pre-training.
         dropout: Dropout probability before the classifier.
-        init_cfg: MMEngine's initialisation config.
+        init_cfg: MMEngine's initialization config.
     """
 
     task = "retrieval"
@@ -74,7 +74,7 @@ class MarginRankingHead(TaskHead):
         hidden_channels: Width of the hidden layer; None for one linear layer.
         margin: The margin between two probabilities; 0.2 in the paper's release.
         dropout: Dropout probability before the classifier.
-        init_cfg: MMEngine's initialisation config.
+        init_cfg: MMEngine's initialization config.
     """
 
     task = "retrieval"

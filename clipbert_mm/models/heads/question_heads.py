@@ -18,7 +18,7 @@ class AnswerHead(TaskHead):
         num_answers: Answers C of the vocabulary.
         hidden_channels: Width of the hidden layer, 2·D in the paper's release; None for one linear layer.
         dropout: Dropout probability before the classifier.
-        init_cfg: MMEngine's initialisation config.
+        init_cfg: MMEngine's initialization config.
     """
 
     def __init__(
@@ -114,7 +114,7 @@ class SingleOutputHead(TaskHead):
         in_channels: Width D of the encoder.
         hidden_channels: Width of the hidden layer, 2·D in the paper's release; None for one linear layer.
         dropout: Dropout probability before the classifier.
-        init_cfg: MMEngine's initialisation config.
+        init_cfg: MMEngine's initialization config.
     """
 
     def __init__(

@@ -20,7 +20,7 @@ class TaskHead(BaseModule):
         hidden_channels: Width of the hidden layer of a two-layer MLP, 2·D in the paper's release; None for one linear layer,
             as in its pre-training.
         dropout: Dropout probability before the classifier.
-        init_cfg: MMEngine's initialisation config.
+        init_cfg: MMEngine's initialization config.
     """
 
     task: str

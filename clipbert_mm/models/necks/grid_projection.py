@@ -16,7 +16,7 @@ class GridProjection(BaseModule):
     Args:
         in_channels: Channels of the backbone's last map.
         out_channels: Width D of the encoder.
-        init_cfg: MMEngine's initialisation config.
+        init_cfg: MMEngine's initialization config.
     """
 
     def __init__(self, *, in_channels: int, out_channels: int, init_cfg: dict | list | None = None) -> None:

@@ -47,7 +47,7 @@ class Conv3DFusion(ConvolutionalFusion):
 
     Args:
         channels: Width D of the encoder.
-        init_cfg: MMEngine's initialisation config.
+        init_cfg: MMEngine's initialization config.
     """
 
     def __init__(self, *, channels: int, init_cfg: dict | list | None = None) -> None:
@@ -64,7 +64,7 @@ class Conv2Plus1DFusion(ConvolutionalFusion):
 
     Args:
         channels: Width D of the encoder.
-        init_cfg: MMEngine's initialisation config.
+        init_cfg: MMEngine's initialization config.
     """
 
     def __init__(self, *, channels: int, init_cfg: dict | list | None = None) -> None:

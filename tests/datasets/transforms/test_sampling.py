@@ -120,7 +120,7 @@ def test_the_item_s_generator_decides():
 
 @pytest.mark.parametrize(
     "wrong",
-    [dict(num_clips=0), dict(num_frames=0), dict(clip_seconds=0.0), dict(mode="centre")],
+    [dict(num_clips=0), dict(num_frames=0), dict(clip_seconds=0.0), dict(mode="center")],
     ids=lambda w: next(iter(w)),
 )
 def test_wrong_options_are_refused(wrong: dict):

@@ -34,7 +34,7 @@ def test_content_is_opencv_s_and_the_rest_is_zero(height: int, width: int, size:
 
 
 def test_a_ramp_stays_a_ramp():
-    # Independent of OpenCV: halving a linear ramp gives the means of neighbours.
+    # Independent of OpenCV: halving a linear ramp gives the means of neighbors.
     ramp = np.tile(np.arange(0, 240, 2, np.uint8)[None, :, None], (120, 1, 3))
     halved = ResizePad(size=60).transform(dict(frames=ramp[None, None]))["frames"][0, 0]
     assert np.abs(halved[:, :, 0] - (np.arange(60) * 4 + 1.0)).max() <= 1

@@ -25,7 +25,7 @@ def vocab_only(tmp_path: Path) -> str:
 
 
 def ids_of(tokenizer: str, texts: list[str], max_length: int = 20) -> list[list[int]]:
-    """Tokenise."""
+    """Tokenize."""
     results = Tokenize(tokenizer=tokenizer, max_length=max_length).transform(dict(texts=texts))
     return [ids.tolist() for ids in results["text_ids"]]
 

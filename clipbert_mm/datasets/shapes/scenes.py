@@ -1,0 +1,191 @@
+"""The embedded captioned-video world: H.264 files of colored shapes, made by seed.
+
+A video is a sequence of scenes, a scene is one or two moving shapes on a plain background; so which clip of a video is
+looked at matters. Captions and image-caption pairs are derived from the same description that is drawn.
+"""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+
+import av
+import cv2
+import numpy as np
+
+COLORS = {
+    "red": (225, 30, 35),
+    "green": (30, 160, 60),
+    "blue": (40, 80, 230),
+    "yellow": (245, 220, 40),
+    "cyan": (60, 215, 225),
+    "pink": (245, 125, 190),
+    "orange": (245, 135, 25),
+    "purple": (125, 45, 175),
+}
+BACKGROUNDS = {"black": (8, 8, 8), "gray": (112, 112, 112), "white": (245, 245, 245)}
+SHAPES = ("circle", "square", "triangle", "star", "cross", "ring")
+SIZES = {"small": 0.2, "large": 0.3}
+"""Radius of a shape as a share of the frame's shorter side."""
+FRAME_SIZES = ((160, 120), (176, 144), (144, 144), (120, 160), (192, 108))
+"""(width, height) in pixels."""
+FRAME_RATES = (8, 10, 12.5, 15)
+VIDEO_TEMPLATES = ("{first}, then {rest}", "first {first}, then {rest}", "the video shows {first}, then {rest}")
+IMAGE_TEMPLATES = ("{first}", "there is {first}", "a picture of {first}")
+SCENES = (2, 3)
+"""Scenes a video may have."""
+
+
+@dataclass(frozen=True)
+class ShapeObject:
+    """One shape. Positions are shares of the frame's (width, height), the velocity is in shares a second."""
+
+    shape: str
+    color: str
+    size: str
+    start: tuple[float, float]
+    velocity: tuple[float, float]
+
+    def describe(self) -> str:
+        """Return the noun phrase of this shape.
+
+        >>> ShapeObject("star", "red", "large", (0.5, 0.5), (0.0, 0.0)).describe()
+        'a red star'
+        """
+        return f"{'an' if self.color[0] in 'aeiou' else 'a'} {self.color} {self.shape}"
+
+
+@dataclass(frozen=True)
+class Scene:
+    """Shapes on a background for some seconds."""
+
+    objects: tuple[ShapeObject, ...]
+    background: str
+    seconds: float
+
+    def describe(self, order: Sequence[int]) -> str:
+        """Return the phrase that names every shape of this scene, in the given order."""
+        return " and ".join(self.objects[i].describe() for i in order)
+
+
+def draw_scene(scene: Scene, seconds: float, width: int, height: int) -> np.ndarray:
+    """Draw a scene as it is some time after its start.
+
+    Args:
+        scene: What to draw.
+        seconds: Time since the scene began.
+        width: Width of the frame in pixels.
+        height: Height of the frame in pixels.
+
+    Returns:
+        The frame, (H, W, 3) uint8 RGB.
+    """
+    frame = np.empty((height, width, 3), np.uint8)
+    frame[:] = BACKGROUNDS[scene.background]
+    side = min(width, height)
+    for item in scene.objects:
+        radius = SIZES[item.size] * side
+        center = []
+        for start, velocity, extent in zip(item.start, item.velocity, (width, height), strict=True):
+            low, high = radius, extent - radius
+            # A shape that reaches an edge comes back: its path is folded into [low, high].
+            path = (low + start * (high - low) + velocity * seconds * extent - low) % (2 * (high - low))
+            center.append(low + min(path, 2 * (high - low) - path))
+        _draw_shape(frame, item.shape, COLORS[item.color], np.array(center), radius)
+    return frame
+
+
+def _draw_shape(frame: np.ndarray, shape: str, color: tuple, center: np.ndarray, radius: float) -> None:
+    """Draw one shape of the given radius in pixels onto a frame, in place."""
+    fixed = 4  # cv2 takes positions in 1/16 of a pixel
+    if shape in ("circle", "ring"):
+        thick = -1 if shape == "circle" else max(2, round(radius * 0.35))
+        r = radius if shape == "circle" else radius - thick / 2
+        x, y = (round(v * 2**fixed) for v in center)
+        cv2.circle(frame, (x, y), round(r * 2**fixed), color, thick, cv2.LINE_AA, fixed)
+        return
+    if shape == "square":
+        points = np.array([(-1, -1), (1, -1), (1, 1), (-1, 1)]) * 0.88
+    elif shape == "triangle":
+        points = np.array([(0, -1), (0.95, 0.8), (-0.95, 0.8)])
+    elif shape == "star":
+        angles = np.arange(10) * np.pi / 5 - np.pi / 2
+        points = np.stack([np.cos(angles), np.sin(angles)], 1) * np.where(np.arange(10) % 2, 0.42, 1.0)[:, None]
+    else:
+        a = 0.33
+        points = np.array(
+            [(-a, -1), (a, -1), (a, -a), (1, -a), (1, a), (a, a), (a, 1), (-a, 1), (-a, a), (-1, a), (-1, -a), (-a, -a)]
+        )
+    pixels = np.round((center + points * radius) * 2**fixed).astype(np.int32)
+    cv2.fillPoly(frame, [pixels], color, cv2.LINE_AA, fixed)
+
+
+def random_scene(rng: np.random.Generator) -> Scene:
+    """Draw the description of one scene: one or two shapes that differ in color and in kind."""
+    count = int(rng.integers(1, 3))
+    colors = rng.choice(list(COLORS), count, replace=False)
+    shapes = rng.choice(SHAPES, count, replace=False)
+    objects = []
+    for i in range(count):
+        # Two shapes share the frame: both are small, and each starts and stays in its own half.
+        x = rng.uniform(0, 1) if count == 1 else rng.uniform(0, 0.15) + 0.85 * i
+        speed = rng.uniform(0.02, 0.25)
+        velocity = [(0, 0), (0, 1), (0, -1), (1, 0), (-1, 0)][rng.integers(5 if count == 1 else 3)]
+        objects.append(
+            ShapeObject(
+                shape=str(shapes[i]),
+                color=str(colors[i]),
+                size="small" if count > 1 else str(rng.choice(list(SIZES))),
+                start=(float(x), float(rng.uniform(0, 1))),
+                velocity=(velocity[0] * float(speed), velocity[1] * float(speed)),
+            )
+        )
+    return Scene(tuple(objects), str(rng.choice(list(BACKGROUNDS))), float(rng.uniform(1.5, 3.0)))
+
+
+def write_captions(scenes: Sequence[Scene], count: int, rng: np.random.Generator) -> list[str]:
+    """Write distinct captions that tell all scenes in their order; at most as many as there are templates.
+
+    Args:
+        scenes: The scenes of a video, or the one of an image.
+        count: Number of captions.
+        rng: Chooses the wording, and the order of the shapes within a scene.
+    """
+    texts = []
+    for template in rng.permutation(VIDEO_TEMPLATES if len(scenes) > 1 else IMAGE_TEMPLATES)[:count]:
+        first, *rest = [scene.describe(rng.permutation(len(scene.objects)).tolist()) for scene in scenes]
+        texts.append(str(template).format(first=first, rest=", then ".join(rest)))
+    return texts
+
+
+def random_story(rng: np.random.Generator) -> tuple[Scene, ...]:
+    """Draw the description of one video: two or three scenes, no two with the same shapes."""
+    scenes: dict[frozenset[str], Scene] = {}
+    count = int(rng.choice(SCENES))
+    while len(scenes) < count:
+        scene = random_scene(rng)
+        scenes.setdefault(frozenset(item.describe() for item in scene.objects), scene)
+    return tuple(scenes.values())
+
+
+def write_video(path: str | os.PathLike, scenes: tuple[Scene, ...], size: tuple[int, int], fps: float) -> None:
+    """Draw scenes one after another into an H.264 file.
+
+    Args:
+        path: Where the file goes.
+        scenes: What to draw.
+        size: Width and height in pixels, both even.
+        fps: Frames a second.
+    """
+    with av.open(str(path), "w") as container:
+        # One thread: the same seed gives the same pictures. Key frames every 30 frames, as web video is often encoded.
+        options = {"crf": "23", "preset": "veryfast", "threads": "1"}
+        stream = container.add_stream("libx264", rate=Fraction(fps).limit_denominator(1001), options=options)
+        stream.width, stream.height = size
+        stream.pix_fmt = "yuv420p"
+        stream.gop_size = 30
+        for scene in scenes:
+            for i in range(round(scene.seconds * fps)):
+                frame = av.VideoFrame.from_ndarray(draw_scene(scene, i / fps, *size), format="rgb24")
+                container.mux(stream.encode(frame))
+        container.mux(stream.encode())

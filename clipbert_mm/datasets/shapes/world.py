@@ -1,0 +1,134 @@
+"""The folder of the Shapes world: images, videos, captions, questions and labels of objects."""
+
+import json
+import logging
+import os
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from mmengine.logging import print_log
+
+from clipbert_mm.datasets.shapes.questions import write_image_questions, write_object_labels, write_video_questions
+from clipbert_mm.datasets.shapes.scenes import (
+    FRAME_RATES,
+    FRAME_SIZES,
+    Scene,
+    draw_scene,
+    random_scene,
+    random_story,
+    write_captions,
+    write_video,
+)
+from clipbert_mm.fileio import atomic_path
+
+VERSION = 4
+"""Raised when the generator writes other files for the same seed."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShapesWorld:
+    """How much of the Shapes world to write.
+
+    Args:
+        seed: The same seed and sizes give the same pictures and captions.
+        images: Images for pre-training.
+        test_images: Held-out images.
+        train_videos: Videos for training.
+        test_videos: Held-out videos.
+        image_captions: Captions an image.
+        train_captions: Captions a training video.
+        test_captions: Captions a held-out video.
+    """
+
+    seed: int = 0
+    images: int = 4000
+    test_images: int = 200
+    train_videos: int = 400
+    test_videos: int = 100
+    image_captions: int = 2
+    train_captions: int = 3
+    test_captions: int = 1
+
+    def write(self, folder: str | os.PathLike) -> bool:
+        """Write the world, whole or not at all; a folder that holds this very world already is left as it is.
+
+        The folder gets ``images/``, ``videos/``, the captions ``pretrain.jsonl``, ``pretrain_test.jsonl``, ``train.jsonl`` and
+        ``test.jsonl``, the questions and object labels of :mod:`~clipbert_mm.datasets.shapes.questions`, and ``world.json``
+        with these settings and the description of every video's scenes.
+
+        Args:
+            folder: Where the world goes.
+
+        Returns:
+            Whether anything was written.
+
+        Raises:
+            FileExistsError: If the folder is there and holds something else.
+        """
+        folder = Path(folder)
+        settings = asdict(self) | {"version": VERSION}
+        if folder.exists():
+            manifest = folder / "world.json"
+            if manifest.is_file() and json.loads(manifest.read_text())["settings"] == settings:
+                return False
+            raise FileExistsError(
+                f"{folder} holds something else than the Shapes world {settings}. Move it away or choose another folder."
+            )
+        with atomic_path(folder, folder=True) as part:
+            self._write_all(part, settings)
+        print_log(
+            f"Wrote {self.images + self.test_images} images and {self.train_videos + self.test_videos} videos to {folder}.",
+            "current",
+        )
+        return True
+
+    def _write_all(self, folder: Path, settings: dict[str, Any]) -> None:
+        # Questions draw from streams of their own, so that pictures and captions do not depend on them.
+        images = self._write_images(folder, "pretrain", self.images, "", np.random.default_rng((self.seed, 0)))
+        write_image_questions(folder, images, np.random.default_rng((self.seed, 3)))
+        rng = np.random.default_rng((self.seed, 6))
+        held_out = self._write_images(folder, "pretrain_test", self.test_images, "test_", rng)
+        for split, scenes in (("train", images), ("test", held_out)):
+            write_object_labels(folder, split, scenes)
+        described = {}
+        for number, split in enumerate(("train", "test"), start=4):
+            count, captions = getattr(self, f"{split}_videos"), getattr(self, f"{split}_captions")
+            stories = self._write_videos(folder, split, count, captions)
+            write_video_questions(folder, split, stories, np.random.default_rng((self.seed, number)))
+            described[split] = {name: [asdict(scene) for scene in scenes] for name, scenes in stories.items()}
+        (folder / "world.json").write_text(json.dumps({"settings": settings, "videos": described}))
+
+    def _write_images(
+        self, folder: Path, split: str, count: int, prefix: str, rng: np.random.Generator
+    ) -> dict[str, Scene]:
+        (folder / "images").mkdir(exist_ok=True)
+        scenes = {}
+        with open(folder / f"{split}.jsonl", "w", encoding="utf-8") as lines:
+            for i in range(count):
+                scene, size = random_scene(rng), FRAME_SIZES[rng.integers(len(FRAME_SIZES))]
+                frame = draw_scene(scene, rng.uniform(0, scene.seconds), *size)
+                name = f"{prefix}{i:05d}.jpg"
+                scenes[name] = scene
+                cv2.imwrite(str(folder / "images" / name), frame[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 90])
+                for text in write_captions((scene,), self.image_captions, rng):
+                    lines.write(json.dumps({"image": name, "caption": text}) + "\n")
+        return scenes
+
+    def _write_videos(self, folder: Path, split: str, count: int, captions: int) -> dict[str, tuple[Scene, ...]]:
+        (folder / "videos").mkdir(exist_ok=True)
+        rng = np.random.default_rng((self.seed, 1 if split == "train" else 2))
+        stories = {}
+        with open(folder / f"{split}.jsonl", "w", encoding="utf-8") as lines:
+            for i in range(count):
+                scenes, size = random_story(rng), FRAME_SIZES[rng.integers(len(FRAME_SIZES))]
+                name = f"{split}_{i:05d}.mp4"
+                write_video(folder / "videos" / name, scenes, size, float(rng.choice(FRAME_RATES)))
+                stories[name] = scenes
+                for text in write_captions(scenes, captions, rng):
+                    lines.write(json.dumps({"video": name, "caption": text}) + "\n")
+                if (i + 1) % 100 == 0:
+                    print_log(f"{split}: {i + 1}/{count} videos", "current", logging.INFO)
+        return stories

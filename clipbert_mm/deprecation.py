@@ -1,0 +1,55 @@
+"""Old names of the last release: each works for one more, with one warning that names the new one."""
+
+import importlib
+import sys
+import warnings
+from collections.abc import Callable, Mapping
+
+NAMES_IN_CONFIGS: dict[str, str] = {
+    "CheckpointFitHook": "CheckpointCompatibilityHook",
+}
+"""What a config may still call by its old name, and the new one."""
+
+
+def warn_renamed(old: str, new: str, stacklevel: int = 2) -> None:
+    """Warn that a name is deprecated.
+
+    Args:
+        old: The old name.
+        new: The new name.
+        stacklevel: How many calls up the code is that used it.
+    """
+    message = f"{old} is deprecated and will go with the next release. Use {new}."
+    warnings.warn(message, FutureWarning, stacklevel=stacklevel + 1)
+
+
+def renamed(module: str, names: Mapping[str, str]) -> Callable[[str], object]:
+    """Make the ``__getattr__`` of a module that still gives what was renamed or moved.
+
+    Args:
+        module: The module's ``__name__``.
+        names: The new full name, as in ``clipbert_mm.fileio.atomic_write``, of each old one.
+
+    Returns:
+        A function that gives the attribute of an old name, with a warning.
+    """
+
+    def find(name: str) -> object:
+        if name not in names:
+            raise AttributeError(f"module {module!r} has no attribute {name!r}")
+        owner, _, new = names[name].rpartition(".")
+        warn_renamed(f"{module}.{name}", names[name])
+        return getattr(importlib.import_module(owner), new)
+
+    return find
+
+
+def moved(old: str, new: str) -> None:
+    """Let a module that was moved be imported by its old name; called by the module that stands in its old place.
+
+    Args:
+        old: The ``__name__`` of the old place.
+        new: The module's name now.
+    """
+    warn_renamed(old, new, stacklevel=3)
+    sys.modules[old] = importlib.import_module(new)

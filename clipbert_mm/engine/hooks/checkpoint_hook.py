@@ -1,0 +1,230 @@
+"""When checkpoints are written, which are kept, and what becomes of a training that is told to stop."""
+
+import os
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+from mmengine.config import Config
+from mmengine.hooks import CheckpointHook as _CheckpointHook
+from mmengine.runner import Runner
+
+from clipbert_mm.checkpoint.writing import note_last, prepare_folder
+from clipbert_mm.engine.signals import EXIT_AGAIN, RankMax, StoppedBySignal
+from clipbert_mm.errors import OptionError
+from clipbert_mm.registry import HOOKS
+
+NOTHING, SAVE, STOP = range(3)
+INTERIM_KEPT = 2
+"""How many of the checkpoints between the regular ones are kept."""
+
+
+def checkpoint_folders(work_dir: str, config: Config) -> list[str]:
+    """Return the folders in which a training keeps what it goes on from: the work folder, then that of its checkpoints."""
+    hooks = config.get("default_hooks") or {}
+    return _folders(work_dir, (hooks.get("checkpoint") or {}).get("out_dir"))
+
+
+def _folders(work_dir: str, out_dir: str | None) -> list[str]:
+    named = [] if out_dir is None else [os.path.join(out_dir, os.path.basename(os.path.abspath(work_dir)))]
+    return [work_dir, *named]
+
+
+def file_names(values: object) -> list[str]:
+    """Return names of a checkpoint's message hub as names of files, whatever folder or nonsense an old or foreign one has."""
+    named = [os.path.basename(value) for value in values if isinstance(value, str)] if isinstance(values, list) else []
+    return [name for name in named if name.endswith(".pth") and name.isprintable()]
+
+
+@HOOKS.register_module()
+class CheckpointHook(_CheckpointHook):
+    """MMEngine's hook, so that a kill at any moment costs minutes: also by the clock, and when a signal tells it to stop.
+
+    Older ones are removed once the new one is whole. On SIGTERM or SIGUSR1 the training saves at the next step of the optimizer
+    and ends with the exit status 75, on all processes together.
+
+    Args:
+        interval: Epochs between regular checkpoints, or steps of the optimizer if not ``by_epoch``; -1 for none.
+        by_epoch: Whether ``interval`` counts epochs.
+        minutes: Time after which a checkpoint is written in between, ``iter_N.pth`` for N iterations; the two newest are kept
+            until training ends. None for none.
+        save_begin: Epochs (steps) before the first regular one.
+        save_last: Whether the end of training has a regular one in any case.
+        max_keep_ckpts: Most regular ones; -1 keeps all.
+        save_best: Metrics by which the best weights are kept, ``best_METRIC_epoch_N.pth``; "auto" takes the first.
+        rule: "greater" or "less" for each metric; None goes by its name.
+        greater_keys: Parts of the names of metrics that are better when greater; None for the usual.
+        less_keys: Parts of the names of metrics that are better when less; None for the usual.
+        out_dir: Folder for checkpoints other than the work folder; a folder of the work folder's name is made in it.
+        filename_tmpl: Name of a regular one, with "{}" for the epoch or iteration.
+        save_optimizer: Whether regular ones can be resumed from.
+        save_param_scheduler: Whether regular ones have the state of the schedule.
+
+    Raises:
+        OptionError: If ``minutes`` is not positive.
+    """
+
+    out_dir: Any
+    _default_greater_keys: ClassVar = [*_CheckpointHook._default_greater_keys, "R@", "recall"]
+    _default_less_keys: ClassVar = [*_CheckpointHook._default_less_keys, "MdR", "MnR", "error"]
+
+    def __init__(
+        self,
+        *,
+        interval: int = -1,
+        by_epoch: bool = True,
+        minutes: float | None = None,
+        save_begin: int = 0,
+        save_last: bool = True,
+        max_keep_ckpts: int = -1,
+        save_best: str | list[str] | None = None,
+        rule: str | list[str] | None = None,
+        greater_keys: Sequence[str] | None = None,
+        less_keys: Sequence[str] | None = None,
+        out_dir: str | None = None,
+        filename_tmpl: str | None = None,
+        save_optimizer: bool = True,
+        save_param_scheduler: bool = True,
+    ) -> None:
+        if minutes is not None and minutes <= 0:
+            raise OptionError(f"CheckpointHook expects minutes > 0, got {minutes}. Leave it out for none by the clock.")
+        super().__init__(
+            interval=interval,
+            by_epoch=by_epoch,
+            save_begin=save_begin,
+            save_last=save_last,
+            max_keep_ckpts=max_keep_ckpts,
+            save_best=save_best,
+            rule=rule,
+            greater_keys=greater_keys,
+            less_keys=less_keys,
+            out_dir=out_dir,
+            filename_tmpl=filename_tmpl,
+            save_optimizer=save_optimizer,
+            save_param_scheduler=save_param_scheduler,
+        )
+        self.minutes = minutes
+        self.kept: dict[str, list[str]] = {}
+
+    def before_train(self, runner: Runner) -> None:
+        """See that checkpoints can be written, and take over what a run before wrote.
+
+        Raises:
+            CheckpointError: If the folder cannot be made or written to.
+        """
+        folders = _folders(runner.work_dir, self.out_dir)
+        self.out_dir = folders[-1]
+        if runner.rank == 0:
+            for folder in folders:
+                prepare_folder(folder)
+        runner.logger.info(f"Checkpoints will be saved to {self.out_dir}.")
+        self.agreement = RankMax()
+        self.kept = {
+            group: file_names(runner.message_hub.get_info(f"{group}_checkpoints")) for group in ("regular", "passing")
+        }
+        self.saved_iter = runner.iter if runner.resumed is not None else -1
+        self.saved_time = time.monotonic()
+        self._remove_outdated(runner)
+
+    def after_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:  # noqa: ANN401
+        """Save what is due after a step of the optimizer; the last of an epoch is left to :meth:`after_train_epoch`."""
+        if batch_idx + 1 < len(runner.train_dataloader):
+            self._after_step(runner, epoch=runner.epoch, done=runner.iter + 1)
+
+    def after_train_epoch(self, runner: Runner) -> None:
+        """Save what is due at the end of an epoch."""
+        last = self.save_last and runner.epoch + 1 == runner.max_epochs
+        if self.by_epoch and (last or self.every_n_epochs(runner, self.interval, self.save_begin)):
+            name = self.filename_tmpl.format(runner.epoch + 1)
+            self._save(runner, name, "regular", epoch=runner.epoch + 1, done=runner.iter)
+        self._after_step(runner, epoch=runner.epoch + 1, done=runner.iter)
+
+    def after_train(self, runner: Runner) -> None:
+        """Remove what was written between regular checkpoints, if the end has one."""
+        if self.kept["regular"] and self.save_last:
+            for name in self.kept["passing"]:
+                self._remove(runner, name)
+
+    def after_val_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
+        """Keep the best weights.
+
+        Raises:
+            OptionError: If a metric of ``save_best`` is not among the metrics.
+        """
+        if not self.save_best or not metrics or not self.kept:  # it may be no training that validates
+            return
+        if "auto" in self.key_indicators:
+            self._init_rule(self.rules, [next(iter(metrics))])
+        for name, rule in zip(self.key_indicators, self.rules, strict=True):
+            if name not in metrics:
+                raise OptionError(f"save_best of CheckpointHook names {name!r}; the metrics are {', '.join(metrics)}.")
+            suffix = "" if len(self.key_indicators) == 1 else f"_{name}"
+            best = runner.message_hub.get_info(f"best_score{suffix}", self.init_value_map[rule])
+            if not self.is_better_than[name](metrics[name], best):
+                continue
+            number = runner.epoch if self.by_epoch else runner.iter
+            file = f"best_{name}_{self.filename_tmpl.format(number)}".replace("/", "_")
+            old = file_names([runner.message_hub.get_info(f"best_ckpt{suffix}")])
+            runner.message_hub.update_info(f"best_score{suffix}", metrics[name])
+            runner.message_hub.update_info(f"best_ckpt{suffix}", file)
+            meta = dict(epoch=runner.epoch, iter=runner.iter)
+            runner.save_checkpoint(self.out_dir, file, save_optimizer=False, save_param_scheduler=False, meta=meta)
+            runner.logger.info(f"The best {name} so far, {metrics[name]:.4f}, is that of {file}.")
+            if old and old != [file]:
+                self._remove(runner, old[0])
+
+    def _after_step(self, runner: Runner, epoch: int, done: int) -> None:
+        """Save what is due after a step of the optimizer, ``done`` iterations into the training."""
+        wanted = NOTHING
+        if runner.train_loop.notice.received is not None:
+            wanted = STOP
+        elif runner.rank == 0 and self.minutes and time.monotonic() - self.saved_time > 60 * self.minutes:
+            wanted = SAVE
+        wanted = self.agreement.largest(wanted)
+        if not self.by_epoch and self._step_is_due(runner, done):
+            self._save(runner, self.filename_tmpl.format(done), "regular", epoch, done)
+        if wanted != NOTHING and self.saved_iter != done:
+            self._save(runner, f"iter_{done}.pth", "passing", epoch, done)
+        if wanted == STOP:
+            received = runner.train_loop.notice.received
+            cause = "Another process was told to stop" if received is None else f"{received.name} says to stop"
+            runner.logger.warning(
+                f"{cause}: saved after iteration {done}, ending with status {EXIT_AGAIN}. Go on with --resume."
+            )
+            raise StoppedBySignal
+
+    def _step_is_due(self, runner: Runner, done: int) -> bool:
+        regular = self.interval > 0 and done >= self.save_begin and (done - self.save_begin) % self.interval == 0
+        return regular or (self.save_last and done == runner.max_iters)
+
+    def _save(self, runner: Runner, name: str, group: str, epoch: int, done: int) -> None:
+        """Write a checkpoint, say that it is the last, and remove those that are outdated by it."""
+        began = time.monotonic()
+        path = os.path.join(self.out_dir, name)
+        self.kept[group] = [*(other for other in self.kept[group] if other != name), name]
+        runner.message_hub.update_info(f"{group}_checkpoints", list(self.kept[group]))
+        runner.message_hub.update_info("last_ckpt", name)
+        runner.save_checkpoint(
+            self.out_dir,
+            name,
+            save_optimizer=self.save_optimizer,
+            save_param_scheduler=self.save_param_scheduler,
+            meta=dict(epoch=epoch, iter=done),
+        )
+        if runner.rank == 0:
+            note_last(runner.work_dir, name)
+        self.saved_iter, self.saved_time = done, time.monotonic()
+        self._remove_outdated(runner)
+        runner.logger.info(f"Saved {path} after iteration {done} in {time.monotonic() - began:.2f} s")
+
+    def _remove_outdated(self, runner: Runner) -> None:
+        for group, most in (("regular", self.max_keep_ckpts), ("passing", INTERIM_KEPT)):
+            if most > 0:
+                for name in self.kept[group][:-most]:
+                    self._remove(runner, name)
+                self.kept[group] = self.kept[group][-most:]
+
+    def _remove(self, runner: Runner, name: str) -> None:
+        if runner.rank == 0:
+            (Path(self.out_dir) / name).unlink(missing_ok=True)

@@ -1,0 +1,166 @@
+"""Do checkpoints and the run fit each other?"""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from mmengine.hooks import Hook
+from mmengine.model import is_model_wrapper
+from mmengine.runner import BaseLoop, Runner
+
+from clipbert_mm.checkpoint import CheckpointMetadata, InputSpec, LoadedCheckpoint, check_fit
+from clipbert_mm.checkpoint.compatibility import within
+from clipbert_mm.checkpoint.metadata import KEY, differences, metadata_of, plain
+from clipbert_mm.engine.config import foreign_model
+from clipbert_mm.errors import CheckpointError, OptionError
+from clipbert_mm.fileio import temporary_folder
+from clipbert_mm.registry import HOOKS
+from clipbert_mm.version import __version__
+
+
+def datasets_of(runner: Runner) -> list[Any]:
+    """Return the datasets that the run has built, training's first."""
+    loops = (runner._train_loop, runner._val_loop, runner._test_loop)  # configs until they begin
+    return [loop.dataloader.dataset for loop in loops if isinstance(loop, BaseLoop)]
+
+
+def tokenizer_of(runner: Runner) -> Any:  # noqa: ANN401
+    """Return the tokenizer of the run's data; None if it is not tokenized."""
+    return next((dataset.tokenizer for dataset in datasets_of(runner) if hasattr(dataset, "tokenizer")), None)
+
+
+def vocabulary_digest(runner: Runner) -> str | None:
+    """Return a digest of the word pieces that the run's data is tokenized with; None if it is not tokenized."""
+    tokenizer = tokenizer_of(runner)
+    if tokenizer is None:
+        return None
+    return hashlib.sha256(json.dumps(sorted(tokenizer.get_vocab().items())).encode()).hexdigest()[:16]
+
+
+def run_contents(runner: Runner) -> CheckpointMetadata:
+    """Return what a checkpoint of the run carries beside weights."""
+    model, datasets = _bare(runner.model), datasets_of(runner)
+    answers = next((dataset.answers for dataset in datasets if getattr(dataset, "answers", None) is not None), None)
+    pipelines = {}
+    for split in ("train", "val", "test"):
+        dataset = (runner.cfg.get(f"{split}_dataloader") or {}).get("dataset")
+        if isinstance(dataset, Mapping):
+            pipelines[split] = plain(dataset.get("pipeline") or dataset.get("datasets", [{}])[0].get("pipeline", []))
+    return CheckpointMetadata(
+        version=__version__,
+        task=getattr(model.head, "task", type(model.head).__name__),
+        model=plain(runner.cfg.model),
+        pipelines=pipelines,
+        text_files=_text_files(runner),
+        answers=None if answers is None else sorted(answers, key=answers.__getitem__),
+    )
+
+
+def _text_files(runner: Runner) -> dict[str, str]:
+    """Return the tokenizer's files, and the config of an encoder whose architecture is read from a folder or a name."""
+    from transformers import CONFIG_MAPPING
+
+    tokenizer = tokenizer_of(runner)
+    if tokenizer is None:
+        return {}
+    with temporary_folder() as folder:
+        tokenizer.save_pretrained(folder)
+        files = {path.name: path.read_text(encoding="utf-8") for path in sorted(folder.iterdir())}
+    if runner.cfg.model.encoder.get("architecture", "bert") not in CONFIG_MAPPING:
+        files["config.json"] = _bare(runner.model).encoder.bert.config.to_json_string(use_diff=False)
+    return files
+
+
+@HOOKS.register_module()
+class CheckpointCompatibilityHook(Hook):
+    """See that checkpoints fit the model before their weights are taken over, and report what is taken.
+
+    Testing and resuming need every weight. Training from ``load_from`` may leave parts new; the report says which. Checkpoints
+    of ours carry a digest of the vocabulary that they were trained with, since other word pieces make their weights
+    meaningless, how they want their frames, and all else that it takes to test them
+    (:class:`~clipbert_mm.checkpoint.CheckpointMetadata`); a test says where its config disagrees. A model of another library,
+    such as mmpretrain's ImageClassifier, is compared by its tensors alone.
+
+    Args:
+        min_share: Smallest share of the tensors of each module that a checkpoint of ``load_from`` is for, 0 to 1.
+        fresh: Modules that take nothing from ``load_from``, such as "head" to train on other answers.
+    """
+
+    def __init__(self, *, min_share: float = 0.95, fresh: Sequence[str] = ()) -> None:
+        if isinstance(fresh, str) or not 0 <= min_share <= 1:
+            raise OptionError(
+                f"CheckpointCompatibilityHook expects min_share in [0, 1] and fresh a list, got {min_share} and {fresh!r}."
+            )
+        self.min_share = min_share
+        self.fresh = tuple(fresh)
+        self._contents: dict[str, Any] | None = None
+
+    def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        """Note the vocabulary, how frames come in, and what else a test of the checkpoint takes; of a ClipBert alone."""
+        if foreign_model(runner.cfg) is not None:
+            return
+        if self._contents is None:  # it stays the same over a run
+            self._contents = run_contents(runner).to_dict()
+        checkpoint[KEY] = self._contents
+        checkpoint["vocabulary"] = vocabulary_digest(runner)
+        checkpoint["convention"] = InputSpec.of_model(_bare(runner.model)).to_dict()
+        checkpoint["attention_heads"] = _bare(runner.model).encoder.bert.config.num_attention_heads
+
+    def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        """Compare, log the report, and take out what is to be trained afresh.
+
+        Raises:
+            CheckpointError: If a checkpoint does not fit, or was trained with other word pieces or other frames.
+        """
+        model, now = _bare(runner.model), vocabulary_digest(runner)
+        sources = checkpoint["sources"]
+        for source in sources:
+            trained_with = source.rest.get("vocabulary")
+            if None not in (trained_with, now) and trained_with != now:
+                raise CheckpointError(
+                    f"The checkpoint {source.path} was trained with another vocabulary (digest {str(trained_with)[:60]}) than "
+                    f"the data's tokenizer has ({now}). Set `tokenizer` of Tokenize to the folder of the training."
+                )
+            wanted = source.convention if foreign_model(runner.cfg) is None else None
+            if wanted is not None and not wanted.agrees(InputSpec.of_model(model)):
+                raise CheckpointError(
+                    f"{source.path} ({source.title}) wants its frames as {wanted}, the model has "
+                    f"{InputSpec.of_model(model)}. Set mean, std and to_bgr of the data_preprocessor and style of "
+                    "the backbone."
+                )
+        trains = isinstance(runner._train_loop, BaseLoop)  # a config until training begins
+        needs_all = not trains or runner._resume
+        if needs_all:
+            self._compare(runner, sources)
+        fresh = () if needs_all else self.fresh
+        report = check_fit(model, sources, whole=needs_all, min_share=self.min_share, fresh=fresh)
+        runner.logger.info(str(report))
+        for name in list(checkpoint["state_dict"]):
+            if within(name, fresh):
+                del checkpoint["state_dict"][name]
+
+    @staticmethod
+    def _compare(runner: Runner, sources: Sequence[LoadedCheckpoint]) -> None:
+        """Say where the config and checkpoints that are tested or resumed disagree.
+
+        Raises:
+            CheckpointError: If the results would mean nothing: another task, or other answers.
+        """
+        for source in sources:
+            if KEY not in source.rest:
+                continue
+            wrong, doubtful = differences(metadata_of(source.rest, source.path), run_contents(runner))
+            if wrong:
+                raise CheckpointError(
+                    f"The checkpoint {source.path} was trained for something else than the config is for. {'; '.join(wrong)}. "
+                    "Use the config that it was trained with, or the answer_file of the training."
+                )
+            if doubtful:
+                listed = "".join(f"\n  {each}" for each in doubtful)
+                runner.logger.warning(f"The config differs from that of the checkpoint {source.path}:{listed}")
+
+
+def _bare(model: Any) -> Any:  # noqa: ANN401
+    """Return a model without the wrapper of several processes."""
+    return model.module if is_model_wrapper(model) else model

@@ -1,0 +1,200 @@
+"""A batch that does not fit into memory: what of it does, found by trying."""
+
+import gc
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import torch
+from mmengine.model import is_model_wrapper
+from mmengine.runner import Runner
+
+from clipbert_mm.engine.config import foreign_model
+from clipbert_mm.errors import ClipBertError
+
+if TYPE_CHECKING:
+    from clipbert_mm.models import ClipBert
+
+ADAM_STATES = 2
+"""Numbers that the optimizer is going to hold for each one that is trained."""
+
+
+ALLOCATION_FAILED = (
+    "DefaultCPUAllocator: can't allocate memory",
+    "std::bad_alloc",
+    "could not create a primitive",  # oneDNN's word for it
+    "could not create a memory",
+)
+"""What the errors of CPUs say, which have no class of their own."""
+
+
+class OutOfMemoryError(ClipBertError, RuntimeError):
+    """A batch does not fit into memory; the message says what of it does, and what else would help."""
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Say whether an error means that a GPU's or the machine's memory ended."""
+    return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or (
+        isinstance(error, RuntimeError) and any(words in str(error) for words in ALLOCATION_FAILED)
+    )
+
+
+@contextmanager
+def explaining_out_of_memory(runner: Runner) -> Iterator[None]:
+    """Turn the end of memory into a message that says what to lower and by how much.
+
+    Args:
+        runner: A runner whose ``batch_at_work`` is the stage and the batch that it works on, or None between batches.
+
+    Raises:
+        OutOfMemoryError: If memory ended while a batch was worked on, or a gallery scored.
+    """
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        traceback.clear_frames(error.__traceback__)  # they hold the graph of the batch
+        error.__traceback__ = None
+        found = runner.batch_at_work
+        if found is None:
+            raise OutOfMemoryError(f"{describe_settings(runner)} ({reason})") from None
+        raise OutOfMemoryError(f"{advise(runner, *found)} ({reason})") from None
+
+
+def describe_settings(runner: Runner) -> str:
+    """Name what bounds the memory where no batch is known: of a gallery that is encoded and scored."""
+    settings = {
+        f"{part}.{key}": value
+        for part in ("test_cfg", "test_dataloader")
+        for key, value in (runner.cfg.get(part) or {}).items()
+        if key in ("clips_per_tile", "batch_size")
+    }
+    named = " or ".join(f"{name} (now {value}, try {max(1, value // 2)})" for name, value in settings.items())
+    return f"Memory ended. Lower {named or 'the batch size'}, or the size of ResizePad."
+
+
+def advise(runner: Runner, stage: str, batch: dict[str, Any]) -> str:
+    """Try smaller batches, and the same batch with less held, and say what fits.
+
+    Args:
+        runner: The runner, with its model on the device.
+        stage: "train", "val" or "test".
+        batch: The collated batch that did not fit; of several that make a step, the first is tried.
+    """
+    if foreign_model(runner.cfg) is not None:
+        return f"A batch of {len(batch['inputs'])} does not fit into memory. Lower {stage}_dataloader.batch_size"
+    model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+    inputs, samples = batch["inputs"], [sample for sample in batch["data_samples"] if sample.get("broken") is None]
+    inputs = inputs[0] if isinstance(inputs, list) else inputs
+    items, clips, frames, height, width, _ = inputs["frames"].shape
+    training = stage == "train"
+    attempt = TrialStep(runner, model, inputs, samples, training=training)
+    count = items // 2
+    while count and not attempt(count):
+        count //= 2
+    texts = [len(ids) for item in inputs["text_ids"] for ids in item]
+    said = (
+        f"A batch of {items} x {clips} clips x {frames} frames of {width} x {height} pixels with {len(texts)} texts of up to "
+        f"{max(texts)} word pieces does not fit into memory. By trying: "
+    )
+    if count:
+        said += f"{count} of {items} fit. Set {stage}_dataloader.batch_size={count}"
+        if training:
+            steps = -(-items // count) * runner.optim_wrapper._accumulative_counts
+            said += f" and optim_wrapper.accumulative_counts={steps} for a step of as many items"
+    else:
+        said += f"not even 1 of {items} fits"
+    if training:
+        said += "".join(f"; or keep {items} with {option}" for option in attempt.helpful(clips))
+    fewer = "num_clips of SampleClips and " if clips > 1 else ""
+    return f"{said}. Lowering {fewer}the size of ResizePad helps too."
+
+
+class TrialStep:
+    """A step without its end, for the first items of a batch: weights and statistics stay as they are.
+
+    Args:
+        runner: The runner.
+        model: The model.
+        inputs: What was collated.
+        samples: The samples.
+        training: Whether there is a backward pass.
+    """
+
+    def __init__(
+        self, runner: Runner, model: "ClipBert", inputs: dict[str, Any], samples: list[Any], *, training: bool
+    ) -> None:
+        self.runner, self.model, self.inputs, self.samples, self.training = runner, model, inputs, samples, training
+
+    def __call__(self, count: int) -> bool:
+        """Say whether the first ``count`` items fit."""
+        self.free()
+        buffers = [(buffer, buffer.clone()) for buffer in self.model.buffers()]
+        try:
+            self.run(count)
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            return False
+        finally:
+            self.free()
+            for buffer, before in buffers:
+                buffer.copy_(before)
+        return True
+
+    def run(self, count: int) -> None:
+        """Do what takes memory."""
+        data = {
+            "inputs": {key: value[:count] for key, value in self.inputs.items()},
+            "data_samples": self.samples[:count],
+        }
+        if not self.training:
+            with torch.no_grad():
+                self.model(**self.model.data_preprocessor(data), mode="predict")
+            return
+        wrapper = self.runner.optim_wrapper
+        waiting = sum(
+            parameter.numel() * parameter.element_size()
+            for group in wrapper.param_groups
+            for parameter in group["params"]
+            if parameter not in wrapper.optimizer.state
+        )
+        device = next(self.model.parameters()).device
+        reserved = torch.empty(ADAM_STATES * waiting, dtype=torch.uint8, device=device)
+        with wrapper.optim_context(self.model):
+            losses = self.model(**self.model.data_preprocessor(data, True), mode="loss")
+        self.model.parse_losses(losses)[0].backward()
+        del reserved
+
+    def free(self) -> None:
+        """Let go of what an attempt left."""
+        self.model.zero_grad()
+        gc.collect()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
+    def helpful(self, clips: int) -> Iterator[str]:
+        """Name the options that let the whole batch fit; each is tried on top of those before it."""
+        # The models take seconds to import, and the engine does without them until it has one.
+        from clipbert_mm.models.memory_saving import checkpoint_activations
+
+        layers = "encoder.bert.encoder.layer"
+        options = {
+            "model.clip_sequential=True": lambda: setattr(self.model, "clip_sequential", True),
+            f"model.checkpointed=['{layers}']": lambda: checkpoint_activations(self.model, [layers]),
+        }
+        if clips == 1 or self.model.clip_sequential:
+            del options["model.clip_sequential=True"]
+        said = []
+        for option, switch_on in options.items():
+            try:
+                switch_on()
+                said.append(option)
+                if self(len(self.samples)):
+                    yield " and ".join(said)
+                    return
+            except ValueError:  # batch norms follow the batch, or another architecture calls its layers otherwise
+                return

@@ -1,0 +1,46 @@
+"""The two objectives of pre-training on images that were not trained on."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from mmengine.evaluator import BaseMetric
+
+from clipbert_mm.evaluation.coverage import readable
+from clipbert_mm.registry import METRICS
+
+
+@METRICS.register_module()
+class PretrainingAccuracy(BaseMetric):
+    """Accuracy of image-text matching and of masked language modeling in percent.
+
+    A text is taken to match where the score, the log-odds of a match, is above 0; exactly 0 counts half.
+
+    Args:
+        collect_device: Device that collects results of several processes, "cpu" or "gpu".
+    """
+
+    default_prefix = ""
+
+    def __init__(self, *, collect_device: str = "cpu") -> None:
+        super().__init__(collect_device=collect_device)
+
+    def process(self, data_batch: Any, data_samples: Sequence[dict]) -> None:  # noqa: ANN401
+        """Take the predictions of some items."""
+        for sample in data_samples:
+            entry = dict(path=sample["path"], broken=sample["broken"])
+            if sample["broken"] is None:
+                scores, labels = sample["scores"].double().cpu().numpy(), np.asarray(sample["match_labels"])
+                matching = np.where(scores == 0, 0.5, (scores > 0) == (labels == 1))
+                entry |= dict(matching=matching, words=sample["mlm_correct"].cpu().numpy())
+            self.results.append(entry)
+
+    def compute_metrics(self, results: list[dict]) -> dict[str, float]:
+        """Join the items."""
+        read, coverage = readable(results)
+        matching, words = (np.concatenate([entry[key] for entry in read]) for key in ("matching", "words"))
+        return {
+            "matching_accuracy": float(matching.mean() * 100),
+            "mlm_accuracy": float(words.mean() * 100),
+            "coverage": coverage,
+        }

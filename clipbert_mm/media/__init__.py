@@ -1,0 +1,1 @@
+"""Pictures and videos: opening, decoding and re-encoding them, wherever they lie."""

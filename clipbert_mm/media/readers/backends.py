@@ -1,0 +1,73 @@
+"""Which libraries can read videos, and how they are installed."""
+
+import importlib
+import sys
+from collections.abc import Callable
+from importlib.util import find_spec
+
+from clipbert_mm.errors import BackendError, OptionError
+from clipbert_mm.media.readers.base import VideoReader
+from clipbert_mm.media.readers.decord_reader import DecordReader
+from clipbert_mm.media.readers.gif_reader import LARGEST_FILE, GifReader, is_gif
+from clipbert_mm.media.readers.opencv_reader import OpenCVReader
+from clipbert_mm.media.readers.pyav_reader import PyAVReader
+from clipbert_mm.media.readers.torchcodec_reader import TorchCodecReader
+
+BACKENDS: dict[str, Callable[[str, int], VideoReader]] = {
+    "pyav": PyAVReader,
+    "decord": DecordReader,
+    "opencv": OpenCVReader,
+    "torchcodec": TorchCodecReader,
+}
+"""Reader of each library."""
+MODULES = {
+    "pyav": ("av", "pip install av"),
+    "decord": ("decord", "pip install decord"),
+    "opencv": ("cv2", "pip install opencv-python-headless"),
+    "torchcodec": ("torchcodec.decoders", "pip install torchcodec"),
+}
+"""What is imported, and the command that installs it."""
+
+
+def check_backend(backend: str) -> None:
+    """See that a library can be used.
+
+    Raises:
+        OptionError: If there is none of this name.
+        BackendError: If it is not installed, or does not find what it needs.
+    """
+    if backend not in BACKENDS:
+        raise OptionError(f"OpenVideo expects backend {', '.join(BACKENDS)}, got {backend!r}.")
+    module, command = MODULES[backend]
+    package = module.partition(".")[0]
+    if find_spec(package) is None:
+        raise BackendError(f"OpenVideo(backend={backend!r}) needs {package}, which is not installed: {command}")
+    try:
+        importlib.import_module(module)
+        if getattr(sys.modules[package], "ffmpeg_major_version", "") is None:  # torchcodec 0.17 fails at the first file
+            raise ImportError("FFmpeg was not found")
+    except Exception as error:  # torchcodec raises RuntimeError, others ImportError or OSError
+        needs = (
+            "the system's FFmpeg, and a release that goes with the installed torch: apt-get install ffmpeg"
+            if backend == "torchcodec"
+            else f"to be installed anew: {command}"
+        )
+        first = str(error).strip().partition("\n")[0]
+        raise BackendError(
+            f"OpenVideo(backend={backend!r}): {package} cannot be used and needs {needs} ({first})"
+        ) from error
+
+
+def open_reader(name: str, backend: str, num_threads: int) -> VideoReader:
+    """Open a file with the reader that is for it; animated GIFs have their own.
+
+    Args:
+        name: The file.
+        backend: Name of the library.
+        num_threads: Threads of the decoder.
+    """
+    with open(name, "rb") as file:
+        if is_gif(file.read(6)):
+            file.seek(0)
+            return GifReader(file.read(LARGEST_FILE + 1))
+    return BACKENDS[backend](name, num_threads)

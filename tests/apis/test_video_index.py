@@ -1,0 +1,219 @@
+"""Galleries: what is added, changed, removed, killed, damaged, or another model's."""
+
+import json
+import multiprocessing
+import os
+import shutil
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from clipbert_mm.apis import VideoIndex, VideoIndexError, VideoSearch
+from clipbert_mm.apis.index_records import Entry
+from clipbert_mm.apis.indexing import find_videos
+from clipbert_mm.errors import BusyFolderError
+
+VIDEOS = [f"test_{i:05}.mp4" for i in range(4)]
+
+
+@pytest.fixture
+def videos(world: Path, tmp_path: Path) -> Path:
+    """A folder of four videos, one of them below another folder."""
+    folder = tmp_path / "videos"
+    (folder / "below").mkdir(parents=True)
+    for name in VIDEOS:
+        shutil.copy(world / "videos" / name, folder / ("below" if name == VIDEOS[3] else "") / name)
+    return folder
+
+
+@pytest.fixture
+def search(checkpoint: Path, tmp_path: Path) -> VideoSearch:
+    return VideoSearch(checkpoint, gallery=tmp_path / "gallery")
+
+
+def names(paths: tuple[str, ...]) -> list[str]:
+    return [os.path.basename(path) for path in paths]
+
+
+def test_only_what_is_new_or_changed_is_encoded(search: VideoSearch, videos: Path, checkpoint: Path):
+    assert names(search.index(videos, workers=0).added) == [VIDEOS[3], *VIDEOS[:3]]
+    before = {path: search.gallery.tokens(path) for path in search.gallery.entries}
+    shutil.copy(videos / VIDEOS[1], videos / "new.mp4")
+    shutil.copy(videos / VIDEOS[2], videos / VIDEOS[0])
+    (videos / VIDEOS[1]).unlink()
+    encoded = []
+    encode = search.predictor.encode_with_coarse_tokens
+    search.predictor.encode_with_coarse_tokens = lambda frames: encoded.extend(frames) or encode(frames)
+    again = VideoSearch(checkpoint, gallery=search.gallery.folder)
+    again.predictor = search.predictor
+    report = again.index(videos, workers=0, prune=True)
+    assert [names(own) for own in (report.added, report.changed, report.unchanged, report.removed)] == [
+        ["new.mp4"],
+        [VIDEOS[0]],
+        [VIDEOS[2], VIDEOS[3]],
+        [VIDEOS[1]],
+    ]
+    assert len(encoded) == 2
+    same, other = (again.gallery.tokens(str(videos / name)) for name in (VIDEOS[2], VIDEOS[0]))
+    assert torch.equal(same, before[str(videos / VIDEOS[2])])
+    assert torch.equal(other, same)  # it is a copy of it now
+    assert len(search.gallery.store.names()) == 4
+
+
+def test_what_was_read_by_older_rules_is_read_again(search: VideoSearch, videos: Path, checkpoint: Path):
+    search.index(videos, workers=0)
+    file = search.gallery.folder / "manifest.json"
+    manifest = json.loads(file.read_text())
+    for entry in manifest["videos"][1:]:
+        del entry["rules"]  # as releases before time stamps wrote it
+    file.write_text(json.dumps(manifest))
+    again = VideoSearch(checkpoint, gallery=search.gallery.folder)
+    assert len(again.search("a red circle").hits) == 4, "it can be searched"
+    report = again.index(videos, workers=0)
+    assert (len(report.changed), len(report.unchanged)) == (3, 1)
+    assert len(again.index(videos, workers=0).unchanged) == 4
+
+
+def test_the_tokens_are_those_of_the_model(search: VideoSearch, videos: Path):
+    search.index(videos, workers=1, batch_size=3)
+    for path, entry in search.gallery.entries.items():
+        media = search.predictor.read(path)
+        one_clip = media.frames.reshape(1, -1, *media.frames.shape[2:])
+        for which, frames in (("clips", media.frames), ("overview", one_clip)):
+            expected = search.predictor.encode([frames])[0]
+            assert torch.allclose(search.gallery.tokens(path, which), expected, atol=2e-3, rtol=1e-3)
+        assert np.allclose(entry.clip_times, media.clip_times)
+        assert entry.seconds == pytest.approx(media.seconds)
+
+
+def test_a_video_is_taken_out(search: VideoSearch, videos: Path):
+    search.index(videos, workers=0)
+    search.remove(videos / VIDEOS[0])
+    assert str(videos / VIDEOS[0]) not in VideoIndex(search.gallery.folder).entries
+    assert len(search.gallery.store.names()) == 3
+    assert (videos / VIDEOS[0]).is_file()
+    with pytest.raises(VideoIndexError, match=r"test_00000.mp4 is not in the gallery .*; clipbert info lists"):
+        search.remove(videos / VIDEOS[0])
+
+
+def test_unreadable_videos_are_named_and_left_out(search: VideoSearch, videos: Path, break_file: Callable):
+    break_file(videos / VIDEOS[0], "empty")
+    break_file(videos / VIDEOS[1], "text")
+    report = search.index([videos], workers=0)
+    assert names(tuple(report.unreadable)) == VIDEOS[:2]
+    assert report.unreadable[str(videos / VIDEOS[0])] == "the file is empty (0 bytes)"
+    assert len(search.gallery.entries) == 2
+    assert f"2 unreadable\n  {videos / VIDEOS[0]}: the file is empty (0 bytes)\n" in str(report)
+    # A video that was fine and is broken now is no longer what the gallery shows.
+    break_file(videos / VIDEOS[2], "empty")
+    search.index(videos, workers=0)
+    assert names(tuple(search.gallery.entries)) == [VIDEOS[3]]
+
+
+def test_a_killed_indexing_goes_on(checkpoint: Path, world: Path, tmp_path: Path):
+    folder = tmp_path / "gallery"
+    indexing = multiprocessing.get_context("fork").Process(  # which knows the tests' backbone
+        target=lambda: VideoSearch(checkpoint, gallery=folder).index(world / "videos", workers=0, batch_size=1)
+    )
+    indexing.start()
+    while len(list(folder.glob("tokens/*.safetensors"))) < 3:
+        assert indexing.is_alive()
+        time.sleep(0.001)
+    os.kill(indexing.pid, signal.SIGKILL)
+    indexing.join()
+    assert indexing.exitcode == -signal.SIGKILL
+    left = {file.name: file.stat().st_mtime_ns for file in folder.glob("tokens/*.safetensors")}
+    assert len(left) < len(list((world / "videos").iterdir())), "it was too quick to be killed half-way"
+    search = VideoSearch(checkpoint, gallery=folder)
+    assert len(search.gallery.entries) == len(left)
+    report = search.index(world / "videos", workers=0)
+    assert len(report.unchanged) == len(left)
+    assert {name: (folder / "tokens" / name).stat().st_mtime_ns for name in left} == left
+    assert set(search.gallery.entries) == set(find_videos(world / "videos"))
+    whole = VideoSearch(checkpoint, gallery=tmp_path / "whole")
+    whole.index(world / "videos", workers=0, batch_size=1)
+    assert all(torch.equal(whole.gallery.tokens(path), search.gallery.tokens(path)) for path in whole.gallery.entries)
+
+
+def test_another_model_is_refused(search: VideoSearch, videos: Path, checkpoint: Path, tmp_path: Path):
+    search.index(videos, workers=0)
+    other = torch.load(checkpoint, weights_only=True)
+    other["state_dict"]["projection.conv.weight"] += 1
+    torch.save(other, tmp_path / "other.pth")
+    with pytest.raises(
+        VideoIndexError, match=rf"was made with {checkpoint} \(digest \w+\), not with .*other.pth \(digest"
+    ):
+        VideoSearch(tmp_path / "other.pth", gallery=search.gallery.folder)
+    other["contents"]["pipelines"]["test"][1]["num_clips"] = 5
+    other["state_dict"]["projection.conv.weight"] -= 1
+    torch.save(other, tmp_path / "other.pth")
+    with pytest.raises(VideoIndexError, match="other weights, clips or frame size"):
+        VideoSearch(tmp_path / "other.pth", gallery=search.gallery.folder)
+
+
+def test_another_format_is_refused(search: VideoSearch, videos: Path):
+    search.index(videos, workers=0)
+    manifest = search.gallery.folder / "manifest.json"
+    found = json.loads(manifest.read_text())
+    manifest.write_text(json.dumps(found | dict(format=99, version="9.9")))
+    with pytest.raises(
+        VideoIndexError, match=r"was made by clipbert_mm 9.9 in format 99; this is .*, which reads format 1"
+    ):
+        VideoIndex(search.gallery.folder)
+    manifest.write_text('{"videos": [{"path": "a"}]}')
+    with pytest.raises(VideoIndexError, match=r"manifest.json is no manifest of a gallery: KeyError"):
+        VideoIndex(search.gallery.folder)
+
+
+def test_damaged_tokens_are_named(search: VideoSearch, videos: Path):
+    search.index(videos, workers=0)
+    path = str(videos / VIDEOS[0])
+    file = search.gallery.store.path_of(search.gallery.entries[path].key)
+    file.write_bytes(file.read_bytes()[:100])
+    with pytest.raises(VideoIndexError, match=rf"The visual tokens of {path} cannot be read: .*index the video again"):
+        search.gallery.tokens(path)
+    file.unlink()
+    again = VideoIndex(search.gallery.folder)
+    assert path not in again.entries
+    assert path in again.missing
+
+
+def test_another_folder_is_not_touched(tmp_path: Path):
+    (tmp_path / "letters").mkdir()
+    (tmp_path / "letters" / "a.txt").write_text("dear")
+    with pytest.raises(VideoIndexError, match=r"letters is no gallery and is not empty"):
+        VideoIndex(tmp_path / "letters").start("id", "a.pth", "a.pth")
+
+
+def test_one_process_at_a_time(tmp_path: Path):
+    gallery = VideoIndex(tmp_path / "g")
+    with (
+        gallery.locked(),
+        pytest.raises(BusyFolderError, match="Another process is changing the gallery"),
+        gallery.locked(),
+    ):
+        pass
+
+
+def test_videos_are_found_by_their_endings(videos: Path, tmp_path: Path):
+    (videos / ".hidden.mp4").touch()
+    (videos / "notes.txt").touch()
+    (videos / "LOUD.MP4").touch()
+    found = find_videos([videos, videos / VIDEOS[0]])
+    assert names(tuple(found)) == ["LOUD.MP4", *VIDEOS]
+    (tmp_path / "none").mkdir()
+    with pytest.raises(ValueError, match=r"There is no video in .*none. Looked for .mp4 "):
+        find_videos(tmp_path / "none")
+    with pytest.raises(FileNotFoundError, match=r"There is no file or folder .*gone"):
+        find_videos(tmp_path / "gone")
+
+
+def test_an_entry_has_one_file(tmp_path: Path):
+    one, two = (Entry(path, 1, 1, None, None, (2, 2)) for path in ("/a.mp4", "/b.mp4"))
+    assert one.key != two.key
+    assert one.key == Entry("/a.mp4", 9, 9, 1.0, None, (1, 1)).key

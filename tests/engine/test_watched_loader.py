@@ -1,0 +1,243 @@
+"""The dataloader of a run: it begins in the middle of an epoch, and a worker that hangs or dies is named."""
+
+import gc
+import os
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from mmengine.config import Config
+
+from clipbert_mm.engine import loader_workers
+from clipbert_mm.engine.runner import ClipBertRunner
+from clipbert_mm.engine.watched_loader import WatchedLoader, WorkerError
+from clipbert_mm.media.worker_status import WorkerStatus
+
+
+class Marked(torch.utils.data.Dataset):
+    """Items that say who loaded them; some make their worker hang or die."""
+
+    def __init__(self, folder: Path, **fates: int) -> None:
+        self.folder, self.fates = folder, fates
+
+    def __len__(self) -> int:
+        return 20
+
+    def __getitem__(self, idx: int) -> int:
+        (self.folder / str(idx)).touch()
+        for name, victim in self.fates.items():
+            if victim == idx:
+                os.kill(os.getpid(), getattr(signal, name))
+        return idx
+
+
+class Slow(Marked):
+    """Items that take a tenth of a second each and say so."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        self.whereabouts = WorkerStatus()
+
+    def __getitem__(self, idx: int) -> int:
+        with self.whereabouts.at(str(idx)):
+            time.sleep(0.1)
+        return idx
+
+    def loading(self) -> dict[int, Any]:
+        return self.whereabouts.loading()
+
+
+def loader(dataset: Any, **options: Any) -> WatchedLoader:
+    return WatchedLoader(torch.utils.data.DataLoader(dataset, batch_size=2, **options))
+
+
+@pytest.mark.parametrize("number", [0, 2])
+def test_what_is_skipped_is_not_loaded(tmp_path: Path, number: int):
+    batches = loader(Marked(tmp_path), num_workers=number, persistent_workers=number > 0)
+    assert len(batches) == 10
+    batches.skip(7)
+    assert [batch.tolist() for batch in batches] == [[14, 15], [16, 17], [18, 19]]
+    assert sorted(map(int, os.listdir(tmp_path))) == list(range(14, 20))
+    assert len(list(batches)) == 10, "the next pass is a whole one"
+    batches.skip(10)
+    assert list(batches) == []
+
+
+def test_batches_are_put_into_the_pinned_memory_of_the_process_s_accelerator(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    chosen = []
+    monkeypatch.setattr(torch.accelerator, "is_available", lambda: True)
+    monkeypatch.setattr(torch.accelerator, "current_device_index", lambda: 3)
+    monkeypatch.setattr(torch.accelerator, "set_device_index", chosen.append)
+    monkeypatch.setattr(loader_workers, "pin_memory", lambda batch: (batch, "pinned"))
+    batches = list(loader(Marked(tmp_path), num_workers=2, pin_memory=True))
+    assert [batch.tolist() for batch, _ in batches] == [[i, i + 1] for i in range(0, 20, 2)]
+    assert chosen == [3, 3], "in the thread of each worker"
+
+
+def test_nothing_is_drawn_from_the_process_s_generator(tmp_path: Path):
+    before = torch.get_rng_state()
+    list(loader(Marked(tmp_path)))
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.fixture
+def train_loader(runner_config: Config) -> Config:
+    """A training's loader with two workers."""
+    runner_config.train_dataloader.num_workers = 2
+    return runner_config.train_dataloader
+
+
+@pytest.fixture
+def test_loader(runner_config: Config) -> Config:
+    """A test's loader with two workers."""
+    runner_config.test_dataloader.num_workers = 2
+    return runner_config.test_dataloader
+
+
+def with_fate(config: Config, fate: signal.Signals, **options: Any) -> WatchedLoader:
+    """A loader whose workers send themselves a signal at a video."""
+    built = ClipBertRunner.build_dataloader(dict(config, **options), seed=0)
+    pipeline = built.dataset.pipeline
+
+    def hit(info: dict) -> dict:
+        if info["path"].endswith("_00003.mp4"):
+            os.kill(os.getpid(), fate)
+        return pipeline(info)
+
+    built.dataset.pipeline = hit
+    return built
+
+
+def replaced(batches: WatchedLoader) -> dict[str, str]:
+    """Load all; returns the files that others were put in the place of, with the reasons."""
+    samples = [sample for batch in batches for sample in batch["data_samples"]]
+    assert len(samples) == 24, "no item is lost"
+    return {Path(path).name: reason for sample in samples for path, reason in sample.replaced}
+
+
+@pytest.mark.parametrize(
+    ("fate", "reason"),
+    [
+        (signal.SIGSEGV, "the decoder ended its process (SIGSEGV)"),
+        (signal.SIGKILL, "it was killed (SIGKILL), as the kernel does when memory ends"),
+        (signal.SIGSTOP, "it took longer than 1 s"),
+    ],
+)
+@pytest.mark.parametrize("persistent", [False, True])
+def test_in_training_a_file_that_ends_or_hangs_a_worker_is_replaced(
+    train_loader: Config, fate: signal.Signals, reason: str, persistent: bool
+):
+    batches = with_fate(train_loader, fate, timeout=1, persistent_workers=persistent)
+    assert replaced(batches) == {"train_00003.mp4": reason}
+    assert replaced(batches) == {"train_00003.mp4": reason}, "it is not met again"
+    del batches
+    gc.collect()
+    assert not torch.multiprocessing.active_children()
+
+
+@pytest.mark.parametrize(
+    ("fate", "message"),
+    [
+        (
+            signal.SIGKILL,
+            r"died at .*test_00003\.mp4: it was killed \(SIGKILL\), .*The job may be out of memory: lower num_workers",
+        ),
+        (signal.SIGSEGV, r"died at .*test_00003\.mp4: the decoder ended its process \(SIGSEGV\)\. Take the file out"),
+        (signal.SIGSTOP, r"hangs at .*test_00003\.mp4: it took longer than 1 s\. Take the file out .*raise `timeout`"),
+    ],
+)
+def test_in_testing_the_file_is_named(test_loader: Config, fate: signal.Signals, message: str):
+    with pytest.raises(WorkerError, match=rf"^A worker of the dataloader \(process \d+\) {message}"):
+        list(with_fate(test_loader, fate, timeout=1))
+    assert not torch.multiprocessing.active_children(), "none is left that this process would wait for"
+
+
+def test_in_testing_the_file_is_left_out_where_that_is_asked_for(test_loader: Config):
+    test_loader.dataset.on_broken = "skip"
+    samples = [sample for batch in with_fate(test_loader, signal.SIGSEGV) for sample in batch["data_samples"]]
+    assert [sample.broken for sample in samples] == [
+        "the decoder ended its process (SIGSEGV)" if i == 3 else None for i in range(7)
+    ]
+
+
+def test_a_worker_killed_once_begins_its_work_again(train_loader: Config, tmp_path: Path):
+    """Nobody says that it was the file's fault; the items are those of a run that was left alone."""
+    built = ClipBertRunner.build_dataloader(dict(train_loader), seed=0)
+    whole = [batch["inputs"]["frames"] for batch in built]
+    pipeline = built.dataset.pipeline
+
+    def hit(info: dict) -> dict:
+        if info["path"].endswith("train_00003.mp4") and not (tmp_path / "hit").exists():
+            (tmp_path / "hit").touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return pipeline(info)
+
+    built.dataset.pipeline = hit
+    again = list(built)
+    assert (tmp_path / "hit").exists()
+    assert all(torch.equal(batch["inputs"]["frames"], own) for batch, own in zip(again, whole, strict=True))
+    assert not any(sample.replaced for batch in again for sample in batch["data_samples"])
+
+
+def test_a_file_after_which_a_worker_crashes_is_named_the_second_time(train_loader: Config):
+    """As where a decoder has ruined the memory of its process."""
+    built = ClipBertRunner.build_dataloader(dict(train_loader, num_workers=1), seed=0)
+    pipeline, collate = built.dataset.pipeline, built.collate_fn
+
+    def ruin(info: dict) -> dict:
+        ruined.append(info["path"].endswith("_00003.mp4"))
+        return pipeline(info)
+
+    def crash(items: list) -> Any:
+        if ruined and ruined[-1]:
+            os.kill(os.getpid(), signal.SIGSEGV)
+        return collate(items)
+
+    ruined: list[bool] = []
+    built.dataset.pipeline, built.collate_fn = ruin, crash
+    samples = [sample for batch in built for sample in batch["data_samples"]]
+    assert len(samples) == 24
+    names = {Path(path).name for sample in samples for path, _ in sample.replaced}
+    assert names <= {"train_00003.mp4"}
+
+
+def test_a_dataset_without_a_policy_stops(tmp_path: Path):
+    with pytest.raises(WorkerError, match=r"died at no file: the decoder ended its process \(SIGSEGV\)"):
+        list(loader(Marked(tmp_path, SIGSEGV=7), num_workers=2))
+
+
+def test_slow_batches_of_quick_files_do_not_hang(tmp_path: Path):
+    """The time counts for a file, not for a batch."""
+    batches = WatchedLoader(torch.utils.data.DataLoader(Slow(tmp_path), batch_size=10, num_workers=1, timeout=0.5))
+    assert len(list(batches)) == 2
+
+
+@pytest.mark.parametrize("notice", [signal.SIGTERM, signal.SIGUSR1])
+def test_workers_are_deaf_to_a_cluster_s_notice(train_loader: Config, notice: signal.Signals):
+    assert len(list(with_fate(train_loader, notice))) == 6
+
+
+def test_workers_end_with_the_process_that_reads_from_them(train_loader: Config):
+    batches = iter(with_fate(train_loader, signal.SIGCONT, persistent_workers=True))
+    next(batches)
+    workers = torch.multiprocessing.active_children()
+    assert len(workers) == 2
+    for worker in workers:
+        worker.terminate()  # as Python does at its exit
+        worker.join(20)
+        assert worker.exitcode == 0
+
+
+def test_other_errors_pass_as_they_are(tmp_path: Path):
+    class Failing(Marked):
+        def __getitem__(self, idx: int) -> int:
+            raise RuntimeError("of the dataset")
+
+    with pytest.raises(RuntimeError, match="of the dataset") as caught:
+        list(loader(Failing(tmp_path)))
+    assert type(caught.value) is RuntimeError

@@ -1,0 +1,116 @@
+"""Visual tokens on disk: there whole or not at all, and in memory only as many as may be."""
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from clipbert_mm.errors import VideoIndexError
+from clipbert_mm.retrieval import FeatureStore
+
+
+@pytest.fixture
+def filled(tmp_path: Path) -> tuple[Path, dict[str, torch.Tensor]]:
+    """A gallery of three videos of four clips."""
+    tokens = {name: torch.randn(4, 5, 16) for name in ("b", "a", "c")}
+    gallery = FeatureStore(tmp_path / "gallery")
+    for name, value in tokens.items():
+        gallery.add(name, {"clips": value, "overview": value[:1]}, {"path": f"{name}.mp4", "broken": None})
+    return tmp_path / "gallery", tokens
+
+
+def test_what_is_added_is_read_by_another_process_gallery(filled: tuple):
+    folder, tokens = filled
+    gallery = FeatureStore(folder)
+    assert gallery.names() == ["a", "b", "c"]
+    assert gallery.record("c") == {"path": "c.mp4", "broken": None}
+    assert torch.equal(gallery.read(["c", "a"]), torch.stack([tokens["c"], tokens["a"]]))
+    assert torch.equal(gallery.read(["b"], "overview"), tokens["b"][None, :1])
+    gallery.add("b", {"clips": tokens["a"].bfloat16()}, {})
+    assert torch.equal(gallery.read(["b"])[0], tokens["a"].bfloat16())
+    gallery.remove("a")
+    assert "a" not in gallery
+    assert FeatureStore(folder).names() == ["b", "c"]
+
+
+def test_a_video_that_could_not_be_read_is_a_record_alone(filled: tuple):
+    gallery = FeatureStore(filled[0])
+    gallery.add("d", {}, {"broken": "the file is empty"})
+    assert "d" in gallery
+    assert gallery.record("d") == {"broken": "the file is empty"}
+
+
+@pytest.mark.parametrize(("budget", "held"), [(0, 0), (2 * 4 * 5 * 16 * 4, 2), (None, 3)])
+def test_memory_holds_what_the_budget_allows(filled: tuple, budget: int | None, held: int):
+    folder, tokens = filled
+    gallery = FeatureStore(folder, budget=budget)
+    wanted = torch.stack([tokens[name] for name in "abc"])
+    assert torch.equal(gallery.read("abc"), wanted)
+    for name in "abc":  # what is held is not read again
+        written = gallery.path_of(name).stat().st_mtime_ns
+        gallery.path_of(name).write_bytes(b"not safetensors")
+        os.utime(gallery.path_of(name), ns=(written, written))
+    assert torch.equal(torch.cat([gallery.read([name]) for name in "abc"[:held]] or [wanted[:0]]), wanted[:held])
+    for name in "abc"[held:]:
+        with pytest.raises(VideoIndexError, match=rf"{name}\.safetensors is damaged, or no file of a gallery"):
+            gallery.read([name])
+
+
+def test_what_another_process_puts_in_its_place_is_read(filled: tuple):
+    folder, tokens = filled
+    gallery = FeatureStore(folder)
+    gallery.read("abc")
+    FeatureStore(folder).add("b", {"clips": tokens["c"]}, {})
+    assert torch.equal(gallery.read(["b"])[0], tokens["c"])
+    FeatureStore(folder).remove("c")
+    with pytest.raises(VideoIndexError, match=r"c\.safetensors of the gallery is missing\. Index the video again"):
+        gallery.read(["c"])
+    with pytest.raises(VideoIndexError, match=r"c\.safetensors of the gallery is missing"):
+        gallery.record("c")
+
+
+def test_a_file_of_another_kind_is_named(filled: tuple):
+    gallery = FeatureStore(filled[0])
+    gallery.path_of("b").write_bytes(b"not safetensors")
+    with pytest.raises(
+        VideoIndexError,
+        match=r"b\.safetensors is damaged, or no file of a gallery: .* Remove it, and it will be made anew\.",
+    ):
+        gallery.record("b")
+
+
+def test_w3_any_changed_byte_of_the_tokens_or_the_record_is_noticed(filled: tuple):
+    folder, _ = filled
+    path = FeatureStore(folder).path_of("b")
+    whole = path.read_bytes()
+    header = int.from_bytes(whole[:8], "little")
+    for place in [*range(8 + header, len(whole), 97), len(whole) - 1, whole.index(b"b.mp4")]:
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 4]) + whole[place + 1 :])
+        gallery = FeatureStore(folder)
+        with pytest.raises(
+            VideoIndexError, match=r"b\.safetensors is damaged, .*: the checksum of its \w+ does not agree"
+        ):
+            gallery.record("b"), gallery.read("b", "clips"), gallery.read("b", "overview")
+    path.write_bytes(whole[:-7])
+    with pytest.raises(VideoIndexError, match=r"b\.safetensors is damaged"):
+        FeatureStore(folder).read("b")
+
+
+def test_w3_tokens_that_changed_their_type_are_noticed(filled: tuple):
+    folder, _ = filled
+    gallery = FeatureStore(folder)
+    gallery.add("b", {"clips": torch.ones(2, 3, 4, dtype=torch.float16)}, {})
+    data = gallery.path_of("b").read_bytes()
+    gallery.path_of("b").write_bytes(data.replace(b'"dtype":"F16"', b'"dtype":"I16"'))
+    with pytest.raises(VideoIndexError, match="the checksum of its clips does not agree"):
+        gallery.read("b")
+
+
+def test_files_of_before_have_no_checksums_and_are_read(filled: tuple):
+    folder, tokens = filled
+    save_file({"clips": tokens["a"]}, folder / "b.safetensors", {"record": '{"path": "b.mp4"}'})
+    gallery = FeatureStore(folder)
+    assert gallery.record("b") == {"path": "b.mp4"}
+    assert torch.equal(gallery.read("b")[0], tokens["a"])

@@ -1,0 +1,36 @@
+"""The shortlist and the order in which it ranks, against loops over queries."""
+
+import numpy as np
+import pytest
+
+from clipbert_mm.retrieval.rerank import candidates, merge, shortlist
+
+
+def test_the_shortlist_is_the_best_of_each_query():
+    scores = np.random.default_rng(0).normal(size=(9, 6))
+    chosen = shortlist(scores, videos=2, texts=3)
+    for text in range(9):
+        for video in range(6):
+            near = (scores[text] > scores[text, video]).sum() < 2 or (scores[:, video] > scores[text, video]).sum() < 3
+            assert chosen[text, video] == near
+    assert (shortlist(scores, videos=2, texts=0).sum(axis=1) == 2).all()
+    assert shortlist(scores, videos=6, texts=0).all()
+    assert shortlist(np.zeros((2, 3)), videos=1, texts=0).tolist() == [[True, False, False]] * 2
+
+
+def test_what_is_not_chosen_ranks_below_in_its_first_order():
+    rng = np.random.default_rng(0)
+    first = rng.normal(size=(9, 6)).astype(np.float32) + 50  # far above the second scores
+    chosen = shortlist(first, videos=2, texts=1)
+    second = np.where(chosen, rng.normal(size=(9, 6)), np.nan).astype(np.float32)
+    merged = merge(first, second, chosen)
+    assert np.array_equal(merged[chosen], second[chosen])
+    assert merged[~chosen].max() < merged[chosen].min()
+    assert np.array_equal(np.argsort(merged[~chosen]), np.argsort(first[~chosen]))
+    assert np.array_equal(merge(first, first, np.ones_like(chosen)), first)
+
+
+@pytest.mark.parametrize("keep", [0, -1, 2.5])
+def test_a_shortlist_is_a_share_or_a_number(keep: float):
+    with pytest.raises(ValueError, match=f"a share between 0 and 1 or a whole number of candidates, got {keep}"):
+        candidates(keep, 10)

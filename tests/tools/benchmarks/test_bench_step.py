@@ -1,0 +1,123 @@
+"""benchmark.py's sub-commands on a training step: reports that say what they should, and figures."""
+
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import cv2
+import pytest
+from benchmarks import bench_start
+
+from clipbert_mm.engine.config import load_config
+from clipbert_mm.errors import ClipBertError
+
+CONFIGS = Path(__file__).resolve().parents[3] / "configs"
+RETRIEVAL = str(CONFIGS / "shapes/clipbert_tiny_1xb16-2x2-4e_shapes-retrieval.py")
+PRETRAIN = str(CONFIGS / "shapes/clipbert_tiny_1xb32-6e_shapes-pretrain.py")
+QUICK = ["model.encoder.num_layers=1", "model.backbone.norm_eval=True"]
+
+
+@pytest.fixture
+def report_of(
+    tool: Callable, own_world: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> Callable[..., dict[str, Any]]:
+    """Run a sub-command on a config; gives the report that it wrote."""
+    monkeypatch.setenv("SHAPES_ROOT", str(own_world))
+
+    def run(command: str, config: str, *arguments: str) -> dict[str, Any]:
+        tool("analysis_tools/benchmark.py").main([command, config, "--out", str(tmp_path), *arguments])
+        (path,) = tmp_path.glob(f"{command}_*.json")
+        assert cv2.imread(str(path.with_suffix(".png"))).std() > 5
+        report = json.loads(path.read_text())
+        assert report["environment"]["packages"]["torch"]
+        return report
+
+    return run
+
+
+def test_steps_are_timed_along_clips_and_frames(report_of: Callable):
+    report = report_of(
+        "step", RETRIEVAL, "--sweep-clips", "1", "4", "--sweep-frames", "1", "2", "--repeats", "2", "--batch", "2",
+        "--cpu-time", "--cfg-options", *QUICK,
+    )  # fmt: skip
+    assert [row["clips"] for row in report["clips"]] == [1, 4]
+    assert [row["frames"] for row in report["frames"]] == [1, 2]
+    assert report["setting"] == dict(batch=2, texts=3, size=64, length=20)
+    one, four = report["clips"]
+    assert four["flop_forward"] == pytest.approx(4 * one["flop_forward"], rel=0.02)
+    for row in report["clips"] + report["frames"]:
+        assert row["flop_backward"] > 2 * row["flop_forward"]
+        assert row["flop_rate"] == row["flop_backward"] / row["seconds"]["backward"]["median_s"]
+        assert 0 < row["share_of_matrix_rate"] == row["flop_rate"] / report["matrix_rate"]
+        assert row["seconds"]["forward"]["median_s"] < row["seconds"]["step"]["median_s"]
+    assert report["modules"]["torch"] == pytest.approx(report["modules"]["fvcore_multiplications"], rel=0.01)
+
+
+def test_images_and_masked_words_are_counted(report_of: Callable):
+    report = report_of(
+        "memory", PRETRAIN, "--sweep-clips", "1", "--sweep-frames", "1", "--batch", "4", "--memory-limit", "100MiB",
+        "--cfg-options", *QUICK,
+    )  # fmt: skip
+    (row,) = report["clips"]
+    assert (row["clips"], row["frames"], report["setting"]["texts"]) == (1, 1, 2)
+    assert report["fixed_bytes"] < row["peak_bytes"]["plain"] == row["peak_bytes"]["clip_sequential"]
+    assert row["largest_batch"]["plain"] >= 4
+
+
+def test_the_count_of_memory_is_near_what_the_system_says(report_of: Callable):
+    report = report_of(
+        "memory", RETRIEVAL, "--sweep-clips", "2", "--sweep-frames", "1", "--batch", "24", "--size", "128", "--check",
+        "--cfg-options", *QUICK,
+    )  # fmt: skip
+    check = report["check"]
+    assert check["setting"]["batch"] == 24
+    # The system counts what libraries take for themselves too.
+    assert 0.9 * check["counted_bytes"] < check["resident_bytes"] < 1.7 * check["counted_bytes"] + 50e6
+    (row,) = report["clips"]
+    assert row["largest_batch"]["clip_sequential"] > 1.3 * row["largest_batch"]["plain"]
+
+
+def test_ways_of_computing_are_compared(report_of: Callable):
+    ways = [
+        "folded batch norms",
+        "fused attention",
+        "texts padded to the batch",
+        "clip-sequential",
+        "encoder checkpointed",
+        "bf16",
+    ]
+    report = report_of(
+        "gains", RETRIEVAL, "--only", *ways, "--repeats", "1", "--batch", "8", "--cfg-options", QUICK[1]
+    )  # fmt: skip
+    assert set(report["ways"]) == set(ways)
+    for way in report["ways"].values():
+        assert way["speedup"] == way["without"]["seconds"]["median_s"] / way["with"]["seconds"]["median_s"]
+        assert math.isfinite(way["memory"])
+    assert report["ways"]["clip-sequential"]["memory"] < 0.8
+    assert report["ways"]["encoder checkpointed"]["memory"] < 1
+
+
+def test_a_start_is_told_by_phase(report_of: Callable):
+    report = report_of("start", RETRIEVAL, "--repeats", "1", "--warmup", "0", "--cfg-options", *QUICK)
+    assert list(report["phases"]) == list(bench_start.PHASES)
+    assert all(phase["median_s"] >= 0 for phase in report["phases"].values())
+    assert report["total"]["median_s"] == pytest.approx(
+        sum(phase["median_s"] for phase in report["phases"].values()), rel=1e-6
+    )
+    assert {"torch", "mmengine", "transformers"} <= set(report["packages"])
+    assert {"timm", "torchcodec", "fvcore", "pandas", "tensorboard"}.isdisjoint(report["packages"])
+
+
+def test_a_training_that_cannot_begin_is_told(own_world: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    monkeypatch.setenv("SHAPES_ROOT", str(own_world))
+    config = load_config(RETRIEVAL, {"load_from": None, "work_dir": str(tmp_path)})
+    config.train_dataloader.dataset.ann_file = "none.jsonl"
+    with pytest.raises(ClipBertError, match=r"The training ended before its first step:\n(.|\n)*none\.jsonl"):
+        bench_start.begin(config, tmp_path)
+
+
+def test_the_processor_s_time_is_for_one_thread(report_of: Callable):
+    with pytest.raises(ValueError, match="--cpu-time is for one thread on a CPU, got --threads 2 --device cpu"):
+        report_of("step", RETRIEVAL, "--cpu-time", "--threads", "2")
