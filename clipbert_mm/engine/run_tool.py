@@ -11,6 +11,7 @@ from mmengine.dist import get_rank, get_world_size
 
 from clipbert_mm import registry
 from clipbert_mm.errors import ClipBertError
+from clipbert_mm.log import show_in_run_log
 
 LOST_PEER = re.compile(
     r"Connection (closed|reset) by peer|Connection refused|Broken pipe|remote process exited|Socket closed|heartbeat"
@@ -23,6 +24,7 @@ def run_tool(main: Callable[[], object]) -> NoReturn:
 
     An error that a user can act on ends it with one message and exit status 1.
     """
+    show_in_run_log()
     try:
         result = main()
     except Exception as error:

@@ -1,7 +1,6 @@
 """MMEngine's Runner: it loads checkpoints of any kind, and writes its own so that a run can go on from them exactly."""
 
 import functools
-import logging
 import os
 import time
 from collections.abc import Sequence
@@ -10,7 +9,7 @@ from typing import Any
 import mmengine
 import torch
 from mmengine.dist import all_gather_object, barrier, get_world_size
-from mmengine.logging import print_log
+from mmengine.logging import MMLogger
 from mmengine.model import is_model_wrapper
 from mmengine.optim import OptimWrapper
 from mmengine.runner import Runner
@@ -29,6 +28,7 @@ from clipbert_mm.engine.random_state import random_state, set_random_state
 from clipbert_mm.engine.rank_sync import locked_for_all, raise_together, told_by_first
 from clipbert_mm.engine.watched_loader import WatchedLoader
 from clipbert_mm.errors import CheckpointError, ClipBertError, printable
+from clipbert_mm.log import logger, show_in_run_log
 from clipbert_mm.registry import RUNNERS
 
 
@@ -57,8 +57,12 @@ class ClipBertRunner(Runner):
     ) -> WatchedLoader:
         """Build a dataloader, as MMEngine's Runner does, whose workers are watched."""
         built = Runner.build_dataloader(dataloader, seed=seed, diff_rank_seed=diff_rank_seed)
-        warn = functools.partial(print_log, logger="current", level=logging.WARNING)
-        return built if isinstance(built, WatchedLoader) else WatchedLoader(built, warn=warn)
+        return built if isinstance(built, WatchedLoader) else WatchedLoader(built, warn=logger.warning)
+
+    def build_logger(self, *arguments: Any, **options: Any) -> MMLogger:  # noqa: ANN401
+        """Build the log of the run, which also shows what the package says; see MMEngine's Runner."""
+        show_in_run_log()
+        return super().build_logger(*arguments, **options)
 
     def train(self) -> nn.Module:
         """Train, as the only run in its folders; returns the model.

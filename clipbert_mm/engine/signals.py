@@ -1,6 +1,5 @@
 """A cluster's notice that it is going to end a job, and how a training answers it."""
 
-import logging
 import os
 import signal
 import threading
@@ -12,9 +11,9 @@ from typing import Any
 
 import torch
 from mmengine.dist import get_world_size
-from mmengine.logging import print_log
 
 from clipbert_mm.engine.loader_workers import STOP_SIGNALS
+from clipbert_mm.log import logger
 
 EXIT_AGAIN = os.EX_TEMPFAIL
 """With what a training leaves that was told to stop and saved its state, 75, "try again later" of sysexits.h."""
@@ -67,7 +66,7 @@ def end_with_launcher() -> None:
 def _watch(launcher: int) -> None:
     while os.getppid() == launcher:
         time.sleep(1)
-    print_log(f"Process {launcher}, which launched this one, is gone.", "current", logging.WARNING)
+    logger.warning(f"Process {launcher}, which launched this one, is gone.")
     os.kill(os.getpid(), signal.SIGTERM)
     time.sleep(GRACE_SECONDS)
     os.kill(os.getpid(), signal.SIGKILL)

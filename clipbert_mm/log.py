@@ -1,0 +1,25 @@
+"""The package's logger: ``clipbert_mm``, which a program that uses the package configures as any other.
+
+Training, testing and the tools show what it says with MMEngine's current logger, so that it stands in the log of the run.
+"""
+
+import logging
+
+logger = logging.getLogger("clipbert_mm")
+
+
+class _RunLog(logging.Handler):
+    """Passes messages on to MMEngine's current logger: on the console and, while a run goes on, in its log file."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        from mmengine.logging import MMLogger
+
+        MMLogger.get_current_instance().handle(record)
+
+
+def show_in_run_log() -> None:
+    """Show what the package says, from now on, with MMEngine's current logger; called by each run and by the tools."""
+    if not any(isinstance(handler, _RunLog) for handler in logger.handlers):
+        logger.addHandler(_RunLog())
+    if logger.level == logging.NOTSET:
+        logger.setLevel(logging.INFO)
