@@ -25,9 +25,9 @@ from mmengine.logging import MMLogger
 from mmengine.registry import DefaultScope
 from torch import Tensor, nn
 
+from clipbert_mm.datasets import train_vocabulary
 from clipbert_mm.datasets.shapes.scenes import Scene, ShapeObject, write_video
 from clipbert_mm.datasets.shapes.world import ShapesWorld
-from clipbert_mm.datasets.transforms.text import train_wordpiece
 from clipbert_mm.engine.launch import build_runner
 from clipbert_mm.registry import MODELS
 from clipbert_mm.structures import VideoTextSample
@@ -135,7 +135,7 @@ def captions(world: Path) -> list[str]:
 @pytest.fixture(scope="session")
 def tokenizer(tmp_path_factory: pytest.TempPathFactory, captions: list[str]) -> str:
     """Folder of a tokenizer trained on the world's captions."""
-    return str(train_wordpiece(captions, tmp_path_factory.mktemp("tokenizer") / "trained", VOCAB_SIZE))
+    return str(train_vocabulary(captions, tmp_path_factory.mktemp("tokenizer") / "trained", VOCAB_SIZE))
 
 
 @pytest.fixture

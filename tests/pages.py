@@ -21,7 +21,7 @@ from video_files import write_file
 
 from clipbert_mm.apis import VideoQA, VideoSearch
 from clipbert_mm.apis.page import build_app
-from clipbert_mm.datasets.transforms.text import train_wordpiece
+from clipbert_mm.datasets import train_vocabulary
 from clipbert_mm.registry import MODELS
 
 CAPTIONS = [f"a {color} {shape}" for color in ("red", "blue", "green") for shape in ("circle", "square", "triangle")]
@@ -51,7 +51,7 @@ def write_page_world(folder: Path) -> None:
     (folder / "videos").mkdir(parents=True)
     for i, ending in enumerate(("mp4", "mp4", "avi")):
         write_file(folder / "videos" / f"{i}.{ending}", "libx264" if ending == "mp4" else "mpeg4", count=25 + i)
-    tokenizer = str(train_wordpiece(CAPTIONS, folder / "tokenizer", 60))
+    tokenizer = str(train_vocabulary(CAPTIONS, folder / "tokenizer", 60))
     (folder / "answers.json").write_text(json.dumps(ANSWERS))
     heads = dict(
         search=dict(type="MatchingHead", in_channels=16, hidden_channels=16, dropout=0.0),

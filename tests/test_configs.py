@@ -13,6 +13,7 @@ from mmengine.optim import build_optim_wrapper
 from mmengine.runner import Runner
 from torch import nn
 
+from clipbert_mm.datasets import train_vocabularies
 from clipbert_mm.engine.config import load_config
 from clipbert_mm.models.backbones.folding import FoldedNorm
 from clipbert_mm.registry import MODELS
@@ -42,7 +43,13 @@ def read(own_world: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[Path], C
         monkeypatch.setenv(variable, str(own_world))
     for variable in ("CLIPBERT_BERT", "CLIPBERT_WEIGHTS"):
         monkeypatch.delenv(variable, raising=False)
-    return lambda path: load_config(str(path))
+
+    def load(path: Path) -> Config:
+        config = load_config(str(path))
+        train_vocabularies(config)
+        return config
+
+    return load
 
 
 def loaders(config: Config) -> dict[str, dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""Annotations to items."""
+"""Datasets: they read annotation files and give items of a video or image, texts and labels."""
 
 from clipbert_mm.datasets.caption_datasets import PretrainingDataset, RetrievalDataset
 from clipbert_mm.datasets.mixed_dataset import MixedDataset
@@ -8,6 +8,7 @@ from clipbert_mm.datasets.question_datasets import (
     OpenEndedDataset,
     SoftAnswerDataset,
 )
+from clipbert_mm.datasets.vocabulary import train_vocabularies, train_vocabulary
 
 __all__ = [
     "CountDataset",
@@ -17,4 +18,6 @@ __all__ = [
     "PretrainingDataset",
     "RetrievalDataset",
     "SoftAnswerDataset",
+    "train_vocabularies",
+    "train_vocabulary",
 ]

@@ -10,6 +10,7 @@ from mmengine.runner import Runner
 
 from clipbert_mm import compat
 from clipbert_mm.checkpoint import InputSpec, find_latest, read_source
+from clipbert_mm.datasets import train_vocabularies
 from clipbert_mm.engine.config import foreign_model
 from clipbert_mm.engine.hooks.checkpoint_hook import checkpoint_folders
 from clipbert_mm.engine.runner import ClipBertRunner
@@ -19,6 +20,8 @@ from clipbert_mm.errors import OptionError
 
 def build_runner(config: Config) -> Runner:
     """Build the Runner; on the CPU, start the process group that several processes need.
+
+    Vocabularies that the config asks for are trained; see :func:`~clipbert_mm.datasets.train_vocabularies`.
 
     Args:
         config: A whole config, with ``launcher``. What of the model follows from the weights it starts from is changed.
@@ -46,6 +49,7 @@ def build_runner(config: Config) -> Runner:
         convention = read_source(path).convention
         changes[path] = [] if convention is None or is_foreign else follow(config.model, convention)
     runner = ClipBertRunner.from_cfg(config)
+    train_vocabularies(config)
     for path, changed in changes.items():
         if changed:
             runner.logger.warning(f"{path} changes the {' and the '.join(changed)}.")

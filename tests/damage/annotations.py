@@ -28,9 +28,9 @@ from clipbert_mm.datasets import (
     PretrainingDataset,
     RetrievalDataset,
     SoftAnswerDataset,
+    train_vocabulary,
 )
-from clipbert_mm.datasets.transforms import Tokenize
-from clipbert_mm.datasets.transforms.text import train_wordpiece
+from clipbert_mm.datasets.vocabulary import read_texts
 from clipbert_mm.evaluation import AnswerAccuracy, CountError, VQAAccuracy
 from clipbert_mm.structures import read_answers
 
@@ -106,7 +106,7 @@ def prepare(folder: Path) -> None:
         for file, content in files.items():
             text = content if isinstance(content, str) else json.dumps(content)
             (folder / name / file).write_text(text)
-    train_wordpiece(["a red circle what is how often", string.ascii_lowercase], folder / "tokenizer", 100)
+    train_vocabulary(["a red circle what is how often", string.ascii_lowercase], folder / "tokenizer", 100)
 
 
 def _published() -> dict[str, dict[str, Any]]:
@@ -371,7 +371,7 @@ def use(path: Path) -> None:
     with DefaultScope.overwrite_default_scope("clipbert_mm"):
         for test_mode in (False, True):
             _read_all(name, path, test_mode)
-    Tokenize(tokenizer=str(path / "new"), max_length=9, train_on=[str(path / "a.jsonl")], vocab_size=100)
+    train_vocabulary(read_texts([str(path / "a.jsonl")]), path / "new", 100)
 
 
 def _read_all(name: str, path: Path, test_mode: bool) -> None:

@@ -25,7 +25,8 @@ from clipbert_mm.apis.predictor import Predictor
 from clipbert_mm.checkpoint import CheckpointMetadata, read_source
 from clipbert_mm.checkpoint.metadata import KEY
 from clipbert_mm.checkpoint.training_state import training_state
-from clipbert_mm.datasets.transforms.text import get_tokenizer, train_wordpiece
+from clipbert_mm.datasets import train_vocabulary
+from clipbert_mm.datasets.transforms.text import get_tokenizer
 from clipbert_mm.models import JointEncoder
 from clipbert_mm.registry import MODELS
 
@@ -61,7 +62,7 @@ def prepare(folder: Path) -> None:
     """Write a checkpoint of a tiny model in each format, and a folder of Hugging Face's."""
     compat.allow_mmengine_checkpoints()
     torch.manual_seed(0)
-    tokenizer = train_wordpiece(TEXTS, folder / "hf", VOCAB)
+    tokenizer = train_vocabulary(TEXTS, folder / "hf", VOCAB)
     with DefaultScope.overwrite_default_scope("clipbert_mm"):
         model = MODELS.build(copy.deepcopy(MODEL))
     contents = CheckpointMetadata(

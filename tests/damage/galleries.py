@@ -15,8 +15,8 @@ from mmengine.config import Config
 from safetensors.torch import load, save
 
 from clipbert_mm.apis import VideoIndex, VideoSearch
+from clipbert_mm.datasets import train_vocabulary
 from clipbert_mm.datasets.shapes.world import ShapesWorld
-from clipbert_mm.datasets.transforms.text import train_wordpiece
 
 PRECIOUS = "precious.txt"
 """A file beside the gallery that nothing may touch."""
@@ -47,7 +47,7 @@ def prepare(folder: Path) -> None:
     """Write three videos, and a gallery of them by a tiny model."""
     torch.set_num_threads(1)
     ShapesWorld(seed=1, images=2, test_images=1, train_videos=2, test_videos=1).write(folder / "world")
-    tokenizer = train_wordpiece(["a red circle", "a blue square"], folder / "tokenizer", 40)
+    tokenizer = train_vocabulary(["a red circle", "a blue square"], folder / "tokenizer", 40)
     (folder / PRECIOUS).write_text("precious")
     config = _config(str(tokenizer))
     config.dump(folder / "config.py")

@@ -16,7 +16,7 @@ import torch
 from mmengine.fileio import load
 
 from clipbert_mm.checkpoint import CheckpointError
-from clipbert_mm.datasets.transforms.text import train_wordpiece
+from clipbert_mm.datasets import train_vocabulary
 from clipbert_mm.evaluation import read_rankings, retrieval_metrics
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -338,7 +338,7 @@ def test_a_dump_needs_the_name_of_a_pickle_file(capsys, monkeypatch: pytest.Monk
 def test_a_checkpoint_refuses_another_vocabulary(
     folder: Path, finetuned: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ):
-    other = train_wordpiece(["quite other words"], tmp_path / "tokenizer", vocab_size=60)
+    other = train_vocabulary(["quite other words"], tmp_path / "tokenizer", vocab_size=60)
     swap = f"test_dataloader.dataset.pipeline.4.tokenizer={other}"
     found = said(
         capsys, monkeypatch, "test.py", RETRIEVAL, str(finetuned), "--work-dir", str(folder / "n"), *options(), swap

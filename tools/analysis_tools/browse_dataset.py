@@ -9,6 +9,7 @@ from typing import Any
 from mmengine.config import DictAction
 from mmengine.registry import DefaultScope
 
+from clipbert_mm.datasets import train_vocabularies
 from clipbert_mm.engine.config import expect_clipbert, load_config
 from clipbert_mm.engine.run_tool import run_tool
 from clipbert_mm.registry import DATASETS
@@ -44,6 +45,7 @@ def main(argv: list[str] | None = None) -> None:
     args = parser.parse_args(argv)
     config = load_config(args.config, args.cfg_options, needs=(f"{args.split}_dataloader",))
     expect_clipbert(config, "browse_dataset.py")
+    train_vocabularies(config)
     with DefaultScope.overwrite_default_scope("clipbert_mm"):
         dataset = DATASETS.build(config[f"{args.split}_dataloader"]["dataset"])
     dataset.set_draw(config.get("randomness", {}).get("seed") or 0, args.epoch)

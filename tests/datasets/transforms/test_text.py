@@ -1,6 +1,5 @@
-"""Word pieces and masks."""
+"""Tokens and masks."""
 
-import json
 from pathlib import Path
 
 import numpy as np
@@ -8,8 +7,6 @@ import pytest
 from transformers import AutoTokenizer
 
 from clipbert_mm.datasets.transforms import MaskTokens, Tokenize
-from clipbert_mm.datasets.transforms.text import train_wordpiece
-from clipbert_mm.errors import AnnotationError
 from clipbert_mm.structures import IGNORED
 
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "red", "star", "##s", "circle", "then", ","]
@@ -59,29 +56,8 @@ def test_a_saved_folder_and_its_vocabulary_alone_agree(tokenizer: str, captions:
     assert ids_of(str(tmp_path), captions[:20]) == ids_of(tokenizer, captions[:20])
 
 
-def test_a_missing_folder_is_trained_on_the_files_named_and_kept(tmp_path: Path):
-    lines = [json.dumps(dict(video="a.mp4", caption=text)) for text in ("two cats", "two dogs")]
-    (tmp_path / "train.jsonl").write_text("\n".join(lines))
-    folder = tmp_path / "deep" / "tokenizer"
-    step = Tokenize(tokenizer=str(folder), max_length=9, train_on=[str(tmp_path / "train.jsonl")], vocab_size=60)
-    ids = step.transform(dict(texts=["two dogs"]))["text_ids"][0]
-    assert step.tokenizer.decode(ids) == "[CLS] two dogs [SEP]"
-    assert [path.name for path in folder.parent.iterdir()] == ["tokenizer"], "no scratch folder is left"
-    # A folder that is there is taken as it is, whatever the texts.
-    before = {path.name: path.read_bytes() for path in folder.iterdir()}
-    assert train_wordpiece(["other words"], folder) == folder
-    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
-
-
-def test_a_tokenizer_that_is_nowhere_is_an_error(tmp_path: Path):
-    with pytest.raises(ValueError, match=rf"There is no tokenizer at '{tmp_path}/none': no such folder.*`train_on`"):
-        Tokenize(tokenizer=str(tmp_path / "none"), max_length=9)
-    with pytest.raises(AnnotationError, match=r"no annotation file .*none\.jsonl"):
-        Tokenize(tokenizer=str(tmp_path / "none"), max_length=9, train_on=[str(tmp_path / "none.jsonl")])
-
-
 def masked_many_times(tokenizer: str, **options) -> tuple[np.ndarray, np.ndarray, np.ndarray, MaskTokens]:
-    """Mask one text of 60 word pieces 500 times: what it was, what it became, and the labels, each (500, 60)."""
+    """Mask one text of 60 tokens 500 times: what it was, what it became, and the labels, each (500, 60)."""
     step = MaskTokens(tokenizer=tokenizer, **options)
     rng = np.random.default_rng(0)
     vocabulary = [i for i in range(len(step.tokenizer)) if i not in step.tokenizer.all_special_ids]
@@ -104,7 +80,7 @@ def test_masks_come_at_bert_s_rates(tokenizer: str):
     assert close(chosen[:, 1:-1].mean(), 0.15, 500 * 58)
     assert (labels[chosen] == text[chosen]).all()
     assert (masked[~chosen] == text[~chosen]).all()
-    # A piece drawn at random may be [MASK], or the one that was there.
+    # A token drawn at random may be [MASK], or the one that was there.
     assert close((masked[chosen] == step.tokenizer.mask_token_id).mean(), 0.8 + 0.1 / words, count)
     assert close((masked[chosen] == text[chosen]).mean(), 0.1 + 0.1 / words, count)
     drawn = masked[chosen & (masked != text) & (masked != step.tokenizer.mask_token_id)]
@@ -112,7 +88,7 @@ def test_masks_come_at_bert_s_rates(tokenizer: str):
     assert len(set(drawn.tolist())) > 0.7 * words
 
 
-def test_special_pieces_are_never_masked(tokenizer: str):
+def test_special_tokens_are_never_masked(tokenizer: str):
     text, masked, labels, _ = masked_many_times(tokenizer, probability=1.0)
     assert (masked[:, [0, -1]] == text[:, [0, -1]]).all()
     assert (labels[:, [0, -1]] == IGNORED).all()
@@ -130,7 +106,7 @@ def test_texts_that_do_not_match_are_masked_as_often(tokenizer: str, predict_unm
     found = np.array(results["text_ids"]) == step.tokenizer.mask_token_id
     predicted = np.array(results["mlm_labels"]) != IGNORED
     for label in (0, 1):
-        # A piece is [MASK] in 0.3 x 0.8 of cases, and now and then by a random draw.
+        # A token is [MASK] in 0.3 x 0.8 of cases, and now and then by a random draw.
         assert close(found[matches == label][:, 1:-1].mean(), 0.24, 300 * 20)
     assert close(predicted[matches == 1][:, 1:-1].mean(), 0.3, 300 * 20)
     if predict_unmatched:
@@ -144,4 +120,4 @@ def test_the_item_s_generator_decides_the_masks(tokenizer: str):
     text = np.arange(5, 45)
     first, again, other = (step.mask(text, np.random.default_rng(seed))[0].tolist() for seed in (1, 1, 2))
     assert first == again != other
-    assert text.tolist() == list(range(5, 45)), "the item's own word pieces are left alone"
+    assert text.tolist() == list(range(5, 45)), "the item's own token ids are left alone"

@@ -1,0 +1,114 @@
+"""Training of WordPiece vocabularies: the one step of a data set-up that writes, called before datasets are built."""
+
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from mmengine.config import Config
+from mmengine.logging import print_log
+
+from clipbert_mm.datasets.annotations import read_records
+from clipbert_mm.errors import AnnotationError, quoted
+from clipbert_mm.fileio import atomic_path
+
+VOCAB_SIZE = 30522
+"""Tokens of a vocabulary, at most, where nothing else is asked for; as many as BERT's has."""
+SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+EXAMPLE = '{"video": "a.mp4", "caption": "what happens in it"}'
+
+
+def train_vocabularies(config: Config | Mapping[str, Any]) -> None:
+    """Train the vocabularies that the dataloaders of a config need and that do not exist yet.
+
+    A :class:`~clipbert_mm.datasets.transforms.Tokenize` whose ``train_on`` is set needs one in its folder ``tokenizer``.
+    ``tools/train.py`` and ``tools/test.py`` do this first. Folders that exist are left as they are.
+
+    Args:
+        config: A config with ``train_dataloader``, ``val_dataloader`` or ``test_dataloader``.
+
+    Raises:
+        AnnotationError: If a file of ``train_on`` cannot be used.
+    """
+    for split in ("train", "val", "test"):
+        for step in _find_steps(config.get(f"{split}_dataloader")):
+            if not os.path.isdir(step["tokenizer"]):
+                train_vocabulary(read_texts(step["train_on"]), step["tokenizer"], step.get("vocab_size", VOCAB_SIZE))
+
+
+def train_vocabulary(texts: Iterable[str], folder: str | os.PathLike, vocab_size: int = VOCAB_SIZE) -> Path:
+    """Train an uncased WordPiece vocabulary on texts and save it as a Hugging Face tokenizer folder.
+
+    The same texts in the same order make the same files. The folder appears whole or not at all; a folder
+    that exists, or that another process finishes first, is kept.
+
+    Args:
+        texts: The texts.
+        folder: The folder to write.
+        vocab_size: Tokens of the vocabulary, at most.
+
+    Returns:
+        The folder.
+    """
+    from tokenizers import BertWordPieceTokenizer
+    from transformers import BertTokenizerFast
+
+    folder = Path(folder)
+    if folder.is_dir():
+        return folder
+    texts = list(texts)
+    trained = BertWordPieceTokenizer(lowercase=True)
+    # The trainer meets words in an order of chance. Letters within words are given to it in order, with BERT's own tokens, so
+    # that the same texts always make the same vocabulary.
+    words = {word for text in texts for word, _ in trained.pre_tokenizer.pre_tokenize_str(trained.normalize(text))}
+    first_tokens = [*SPECIAL_TOKENS, *sorted({f"##{letter}" for word in words for letter in word[1:]})]
+    trained.train_from_iterator(
+        texts, vocab_size=vocab_size, min_frequency=1, show_progress=False, special_tokens=first_tokens
+    )
+    try:
+        with atomic_path(folder, folder=True) as part:
+            trained.save_model(str(part))
+            tokenizer = BertTokenizerFast(str(part / "vocab.txt"))
+            (part / "vocab.txt").unlink()  # tokenizer.json holds the words, too
+            tokenizer.save_pretrained(part)
+    except OSError:
+        if not folder.is_dir():
+            raise
+    print_log(f"Trained a vocabulary of {trained.get_vocab_size()} tokens and saved it in {folder}.", logger="current")
+    return folder
+
+
+def read_texts(paths: Sequence[str]) -> Iterator[str]:
+    """Read the captions, questions and answer options of JSON-lines annotation files.
+
+    Args:
+        paths: The files.
+
+    Yields:
+        The texts, in the order of the files.
+
+    Raises:
+        AnnotationError: If a file cannot be used, or a line has neither a caption nor a question nor options.
+    """
+    for path in paths:
+        for record in read_records(path, {}, EXAMPLE):
+            texts = [record[key] for key in ("caption", "question") if isinstance(record.get(key), str)]
+            if isinstance(options := record.get("options"), list):
+                texts += [option for option in options if isinstance(option, str)]
+            if not texts:
+                raise AnnotationError(
+                    f"{path}: a vocabulary is trained on lines with a caption or a question, got a line with "
+                    f"{quoted(sorted(record))}."
+                )
+            yield from texts
+
+
+def _find_steps(config: object) -> Iterator[Mapping[str, Any]]:
+    """Find the configs of transforms with a vocabulary to train, at any depth of a dataloader's config."""
+    if isinstance(config, Mapping):
+        if config.get("train_on") and "tokenizer" in config:
+            yield config
+        config = list(config.values())
+    if isinstance(config, (list, tuple)):
+        for each in config:
+            yield from _find_steps(each)
