@@ -6,7 +6,13 @@ import warnings
 from collections.abc import Callable, Mapping
 
 NAMES_IN_CONFIGS: dict[str, str] = {
+    "AmpOptimWrapper": "AmpAccumulatingOptimWrapper",
     "CheckpointFitHook": "CheckpointCompatibilityHook",
+    "CheckpointHook": "FaultTolerantCheckpointHook",
+    "EarlyStoppingHook": "ResumableEarlyStoppingHook",
+    "EpochBasedTrainLoop": "ResumableEpochTrainLoop",
+    "LoggerHook": "MainProcessLoggerHook",
+    "OptimWrapper": "AccumulatingOptimWrapper",
 }
 """What a config may still call by its old name, and the new one."""
 

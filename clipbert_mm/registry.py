@@ -19,8 +19,9 @@ class Registry(root.Registry):
         """
         scope, _, name = key.rpartition(".")
         if scope in ("", "clipbert_mm") and name in NAMES_IN_CONFIGS:
-            warn_renamed(name, NAMES_IN_CONFIGS[name])
             key = NAMES_IN_CONFIGS[name]
+            inherited = self.parent is not None and name in self.parent.module_dict
+            warn_renamed(name, f"{key}, or mmengine.{name} for MMEngine's own" if inherited else key)
         try:
             found = super().get(key)
         except RuntimeError:  # MMEngine's "Failed to get ..."

@@ -227,12 +227,12 @@ def runner_config(world: Path, tokenizer: str, model_config: dict[str, Any], tmp
             model=model_config,
             train_dataloader=dataloader("train", dict(num_clips=2, mode="random")),
             test_dataloader=dataloader("test", dict(num_clips=3, mode="uniform"), test_mode=True),
-            train_cfg=dict(type="EpochBasedTrainLoop", max_epochs=1),
+            train_cfg=dict(type="ResumableEpochTrainLoop", max_epochs=1),
             test_cfg=dict(type="RetrievalTestLoop"),
             test_evaluator=dict(type="RetrievalMetric"),
-            optim_wrapper=dict(type="OptimWrapper", optimizer=dict(type="AdamW", lr=1e-3)),
+            optim_wrapper=dict(type="AccumulatingOptimWrapper", optimizer=dict(type="AdamW", lr=1e-3)),
             default_hooks=dict(
-                checkpoint=dict(type="CheckpointHook", interval=-1, save_last=False),
+                checkpoint=dict(type="FaultTolerantCheckpointHook", interval=-1, save_last=False),
                 epoch_seed=dict(type="EpochSeedHook"),
                 broken_media=dict(type="BrokenMediaHook"),
                 checkpoint_fit=dict(type="CheckpointCompatibilityHook"),
@@ -258,7 +258,7 @@ def write_checkpoint(runner_config: Config, world: Path, tmp_path: Path) -> Call
                 if "ann_file" in dataset:
                     own.ann_file = f"{dataset['ann_file']}_{split}.jsonl"
             config.test_cfg, config.test_evaluator = dict(type="TestLoop"), dict(type="AnswerAccuracy")
-        config.default_hooks.checkpoint = dict(type="CheckpointHook", interval=1)
+        config.default_hooks.checkpoint = dict(type="FaultTolerantCheckpointHook", interval=1)
         config.train_cfg.max_epochs = 1
         torch.manual_seed(0)
         with DefaultScope.overwrite_default_scope("clipbert_mm"):

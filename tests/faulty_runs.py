@@ -64,7 +64,7 @@ val_dataloader = dict(
     ),
 )
 test_dataloader = val_dataloader
-train_cfg = dict(type="EpochBasedTrainLoop", max_epochs=5, val_interval=2)
+train_cfg = dict(type="ResumableEpochTrainLoop", max_epochs=5, val_interval=2)
 val_cfg = dict(type="RetrievalValLoop")
 test_cfg = dict(type="RetrievalTestLoop")
 val_evaluator = dict(type="RetrievalMetric")

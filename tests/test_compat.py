@@ -159,7 +159,7 @@ def test_mixed_precision_on_the_cpu_computes_in_bfloat16_and_updates_in_float32(
         wrapper.update_params(outputs.float().pow(2).mean())
         return layer, outputs.dtype
 
-    mixed, mixed_dtype = step(OPTIM_WRAPPERS.get("clipbert_mm.AmpOptimWrapper"))
+    mixed, mixed_dtype = step(OPTIM_WRAPPERS.get("clipbert_mm.AmpAccumulatingOptimWrapper"))
     plain, plain_dtype = step(OptimWrapper)
     assert (mixed_dtype, plain_dtype) == (torch.bfloat16, torch.float32)
     assert mixed.weight.dtype == torch.float32
@@ -174,7 +174,7 @@ def test_early_stopping_goes_on_counting():
             hook.after_val_epoch(runner, {"accuracy": score})
         return runner.train_loop.stop_training
 
-    settings = dict(type="EarlyStoppingHook", monitor="accuracy", patience=3, min_delta=1.0)
+    settings = dict(type="ResumableEarlyStoppingHook", monitor="accuracy", patience=3, min_delta=1.0)
     first = HOOKS.build(settings)
     assert not validate(first, [50.0, 50.5, 50.2])
     resumed, anew = HOOKS.build(settings), HOOKS.build(settings)
@@ -187,13 +187,13 @@ def test_one_process_writes_the_metrics_of_a_test(monkeypatch: pytest.MonkeyPatc
     log = SimpleNamespace(get_log_after_epoch=lambda *given, **more: ({"accuracy": 50.0}, "accuracy: 50"))
     logger = logging.getLogger("metrics")
     runner = SimpleNamespace(log_processor=log, test_dataloader=[], logger=logger, log_dir=str(tmp_path), timestamp="t")
-    for rank, hook in enumerate((HOOKS.build(dict(type="LoggerHook")), LoggerHook())):
+    for rank, hook in enumerate((HOOKS.build(dict(type="MainProcessLoggerHook")), LoggerHook())):
         hook.json_log_path = f"{rank}.json"
         monkeypatch.setattr(optim, "is_main_process", lambda: False)
         hook.after_test_epoch(runner, {})
     assert [path.name for path in tmp_path.iterdir()] == ["1.json"], "MMEngine's writes in each process"
     monkeypatch.setattr(optim, "is_main_process", lambda: True)
-    hook = HOOKS.build(dict(type="LoggerHook"))
+    hook = HOOKS.build(dict(type="MainProcessLoggerHook"))
     hook.json_log_path = "0.json"
     hook.after_test_epoch(runner, {})
     assert json.loads((tmp_path / "0.json").read_text()) == {"accuracy": 50.0}
@@ -213,7 +213,7 @@ def test_mixed_precision_is_of_a_type_that_the_machine_has(monkeypatch: pytest.M
     with pytest.raises(ValueError, match=r"is float16 \(fp16\) or bfloat16 \(bf16\), got 'float32'\."):
         compat.half_precision("float32")
     with pytest.raises(ValueError, match=r"in float16 needs a GPU, and there is none\. Use bfloat16"):
-        optim.AmpOptimWrapper(torch.optim.SGD(nn.Linear(2, 2).parameters(), lr=0.1), dtype="float16")
+        optim.AmpAccumulatingOptimWrapper(torch.optim.SGD(nn.Linear(2, 2).parameters(), lr=0.1), dtype="float16")
     Gpu(monkeypatch, bfloat16=True)
     assert compat.half_precision("auto") == compat.half_precision("float16") == torch.float16
     assert compat.half_precision("bfloat16") == torch.bfloat16
@@ -227,7 +227,7 @@ def test_losses_are_scaled_in_float16_alone(monkeypatch: pytest.MonkeyPatch):
 
     def scaler(**options: object) -> object:
         optimizer = torch.optim.SGD(nn.Linear(2, 2).parameters(), lr=0.1)
-        return optim.AmpOptimWrapper(optimizer, **options).loss_scaler
+        return optim.AmpAccumulatingOptimWrapper(optimizer, **options).loss_scaler
 
     monkeypatch.setattr(torch.cuda.amp.common, "amp_definitely_not_available", lambda: False)
     assert scaler().get_scale() == 2.0**16

@@ -45,8 +45,8 @@ def write_checkpoint(content: dict[str, Any], path: str | os.PathLike) -> int:
     except OSError as error:
         raise CheckpointError(
             f"The checkpoint {target} cannot be written: {error.strerror}. {_room(target.parent, needed)} Older checkpoints "
-            "are as they were. Make room or choose another folder (--work-dir, or out_dir of CheckpointHook) and go on with "
-            "--resume."
+            "are as they were. Make room or choose another folder (--work-dir, or default_hooks.checkpoint.out_dir) and resume "
+            "with --resume."
         ) from error
     return target.stat().st_size
 
@@ -109,8 +109,8 @@ def prepare_folder(folder: str | os.PathLike) -> None:
             part.unlink(missing_ok=True)
     except OSError as error:
         raise CheckpointError(
-            f"Checkpoints cannot be written to {path}: {error.strerror}. Choose another folder (--work-dir, or out_dir of "
-            "CheckpointHook)."
+            f"Checkpoints cannot be written to {path}: {error.strerror}. Choose another folder (--work-dir, or "
+            "default_hooks.checkpoint.out_dir)."
         ) from error
 
 

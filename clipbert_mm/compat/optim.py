@@ -1,15 +1,15 @@
-"""Work-arounds for hooks and optimizer wrappers of upstream releases."""
+"""Work-arounds for hooks and optimizer wrappers of MMEngine 0.10.7, under names of their own."""
 
 from typing import Any
 
+import mmengine.hooks
 import mmengine.optim
 import torch
 from mmengine.dist import is_main_process
-from mmengine.hooks import EarlyStoppingHook as _EarlyStoppingHook
-from mmengine.hooks import LoggerHook as _LoggerHook
 from mmengine.runner import Runner
 
 from clipbert_mm.compat import half_precision
+from clipbert_mm.deprecation import renamed
 from clipbert_mm.registry import HOOKS, OPTIM_WRAPPERS
 
 
@@ -31,10 +31,10 @@ class _CountsOneStep:
 
 
 @HOOKS.register_module()
-class EarlyStoppingHook(_EarlyStoppingHook):
-    """MMEngine's hook, which goes on counting where a run was cut.
+class ResumableEarlyStoppingHook(mmengine.hooks.EarlyStoppingHook):
+    """MMEngine's EarlyStoppingHook that keeps its count when a run is resumed.
 
-    For MMEngine 0.10.7, whose hook begins to wait anew after each resume.
+    For MMEngine 0.10.7, whose hook counts from zero after each resume.
     """
 
     def state_dict(self) -> dict[str, Any]:
@@ -47,10 +47,10 @@ class EarlyStoppingHook(_EarlyStoppingHook):
 
 
 @HOOKS.register_module()
-class LoggerHook(_LoggerHook):
-    """MMEngine's hook, of which the first process alone writes the metrics of a test.
+class MainProcessLoggerHook(mmengine.hooks.LoggerHook):
+    """MMEngine's LoggerHook that logs and writes the metrics of a test in the main process only.
 
-    For MMEngine 0.10.7, whose hook writes them in each process, into one file at the same time.
+    For MMEngine 0.10.7, whose hook writes them in each process, all to the same file at the same time.
     """
 
     def after_test_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
@@ -60,13 +60,13 @@ class LoggerHook(_LoggerHook):
 
 
 @OPTIM_WRAPPERS.register_module()
-class OptimWrapper(_CountsOneStep, mmengine.optim.OptimWrapper):
-    """MMEngine's, counting by step."""
+class AccumulatingOptimWrapper(_CountsOneStep, mmengine.optim.OptimWrapper):
+    """MMEngine's OptimWrapper that accumulates gradients step by step; the last step of an epoch may have fewer batches."""
 
 
 @OPTIM_WRAPPERS.register_module()
-class AmpOptimWrapper(_CountsOneStep, mmengine.optim.AmpOptimWrapper):
-    """Mixed precision, on a GPU as MMEngine's of this name, and on the CPU.
+class AmpAccumulatingOptimWrapper(_CountsOneStep, mmengine.optim.AmpOptimWrapper):
+    """:class:`AccumulatingOptimWrapper` in mixed precision, on a GPU as MMEngine's AmpOptimWrapper, and on the CPU.
 
     For MMEngine 0.10.7, whose AmpOptimWrapper refuses CPUs, scales losses in bfloat16 too, and learns only in the first step
     that a GPU has no bfloat16. Weights and optimizer stay in float32.
@@ -102,3 +102,14 @@ class AmpOptimWrapper(_CountsOneStep, mmengine.optim.AmpOptimWrapper):
             mmengine.optim.OptimWrapper.__init__(self, **common)
             self.loss_scaler = torch.amp.GradScaler("cpu", enabled=False)
             self._scale_update_param = None
+
+
+__getattr__ = renamed(
+    __name__,
+    {
+        "AmpOptimWrapper": "clipbert_mm.compat.optim.AmpAccumulatingOptimWrapper",
+        "EarlyStoppingHook": "clipbert_mm.compat.optim.ResumableEarlyStoppingHook",
+        "LoggerHook": "clipbert_mm.compat.optim.MainProcessLoggerHook",
+        "OptimWrapper": "clipbert_mm.compat.optim.AccumulatingOptimWrapper",
+    },
+)

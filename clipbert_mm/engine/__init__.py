@@ -4,26 +4,26 @@ from clipbert_mm.deprecation import renamed
 from clipbert_mm.engine.hooks import (
     BrokenMediaHook,
     CheckpointCompatibilityHook,
-    CheckpointHook,
     EpochSeedHook,
+    FaultTolerantCheckpointHook,
     FiniteLossHook,
 )
 from clipbert_mm.engine.optimizer import GroupedOptimWrapperConstructor
 from clipbert_mm.engine.runner import ClipBertRunner
 from clipbert_mm.engine.schedulers import WarmupLinearLR
 from clipbert_mm.engine.signals import EXIT_AGAIN, StoppedBySignal
-from clipbert_mm.engine.train_loop import EpochBasedTrainLoop
+from clipbert_mm.engine.train_loop import ResumableEpochTrainLoop
 
 __all__ = [
     "EXIT_AGAIN",
     "BrokenMediaHook",
     "CheckpointCompatibilityHook",
-    "CheckpointHook",
     "ClipBertRunner",
-    "EpochBasedTrainLoop",
     "EpochSeedHook",
+    "FaultTolerantCheckpointHook",
     "FiniteLossHook",
     "GroupedOptimWrapperConstructor",
+    "ResumableEpochTrainLoop",
     "StoppedBySignal",
     "WarmupLinearLR",
 ]
@@ -32,6 +32,8 @@ __getattr__ = renamed(
     __name__,
     {
         "CheckpointFitHook": "clipbert_mm.engine.CheckpointCompatibilityHook",
+        "CheckpointHook": "clipbert_mm.engine.FaultTolerantCheckpointHook",
+        "EpochBasedTrainLoop": "clipbert_mm.engine.ResumableEpochTrainLoop",
         "RetrievalTestLoop": "clipbert_mm.retrieval.RetrievalTestLoop",
         "RetrievalValLoop": "clipbert_mm.retrieval.RetrievalValLoop",
     },

@@ -66,6 +66,19 @@ def expect_clipbert(config: Mapping[str, Any], who: str) -> None:
         )
 
 
+def without_folders(value: Any) -> Any:  # noqa: ANN401
+    """Return a config's value with the last part alone of each absolute path, for a checkpoint that may go anywhere.
+
+    >>> without_folders({"data_root": "/home/someone/data/msrvtt", "load_from": ["weights/bert.pth"]})
+    {'data_root': 'msrvtt', 'load_from': ['weights/bert.pth']}
+    """
+    if isinstance(value, Mapping):
+        return {key: without_folders(each) for key, each in value.items()}
+    if isinstance(value, (list, tuple)):
+        return type(value)(without_folders(each) for each in value)
+    return os.path.basename(value.rstrip("/")) if isinstance(value, str) and os.path.isabs(value) else value
+
+
 def check_option(config: Config, key: str) -> None:
     """See that a dotted key names something that is there, or that is checked where it is used.
 

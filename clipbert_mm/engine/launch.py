@@ -11,6 +11,7 @@ from mmengine.runner import Runner
 from clipbert_mm import compat
 from clipbert_mm.checkpoint import InputSpec, find_latest, read_source
 from clipbert_mm.datasets import train_vocabularies
+from clipbert_mm.deprecation import NAMES_IN_CONFIGS
 from clipbert_mm.engine.config import foreign_model
 from clipbert_mm.engine.hooks.checkpoint_hook import checkpoint_folders
 from clipbert_mm.engine.runner import ClipBertRunner
@@ -32,8 +33,6 @@ def build_runner(config: Config) -> Runner:
     for name, loader in config.items():
         if name.endswith("_dataloader") and isinstance(loader, dict) and not loader.get("num_workers"):
             loader.pop("persistent_workers", None)  # torch refuses it where there is no worker
-    if isinstance(config.get("train_cfg"), dict) and config.train_cfg.pop("by_epoch", False):
-        config.train_cfg.type = "EpochBasedTrainLoop"  # MMEngine's short form, of which it would take its own
     if str(config.get("model", {}).get("type", "")).startswith("mmpretrain."):
         compat.import_mmpretrain()
     check_backends(config.get("visualizer") or {})
@@ -129,12 +128,14 @@ def use_amp(config: Config, dtype: str = "auto") -> None:
     Raises:
         OptionError: If the config has an optimizer wrapper of its own kind, or this machine cannot compute in ``dtype``.
     """
-    wrapper = config.optim_wrapper.get("type", "OptimWrapper")
-    if wrapper not in ("OptimWrapper", "AmpOptimWrapper"):
+    mixed = "AmpAccumulatingOptimWrapper"
+    wrapper = config.optim_wrapper.get("type", mixed)
+    if NAMES_IN_CONFIGS.get(wrapper, wrapper) not in ("AccumulatingOptimWrapper", mixed):
         raise OptionError(
-            f"--amp replaces OptimWrapper, but the config has {wrapper}. Set mixed precision in the config."
+            f"--amp replaces AccumulatingOptimWrapper by {mixed}, but optim_wrapper.type of the config is {wrapper}. Set mixed "
+            "precision in the config."
         )
-    config.optim_wrapper.type = "AmpOptimWrapper"
+    config.optim_wrapper.type = mixed
     chosen = compat.half_precision(config.optim_wrapper.get("dtype", dtype) if dtype == "auto" else dtype)
     config.optim_wrapper.dtype = str(chosen).removeprefix("torch.")
 

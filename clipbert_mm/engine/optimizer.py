@@ -67,7 +67,7 @@ class GroupedOptimWrapperConstructor:
             dict(params=parameters, lr=self.optimizer["lr"] * factor) | ({} if decays else dict(weight_decay=0.0))
             for (factor, decays), parameters in sorted(groups.items(), key=lambda group: group[0][0] != 1.0)
         ]
-        wrapper = {"type": "OptimWrapper", **self.wrapper, "optimizer": OPTIMIZERS.build(self.optimizer)}
+        wrapper = {"type": "AccumulatingOptimWrapper", **self.wrapper, "optimizer": OPTIMIZERS.build(self.optimizer)}
         return OPTIM_WRAPPERS.build(wrapper)
 
 
@@ -93,7 +93,7 @@ def scale_learning_rate(runner: Runner, wrapper: OptimWrapper, auto_scale_lr: Ma
             f"auto_scale_lr={dict(auto_scale_lr or {})}. Set auto_scale_lr=dict(base_batch_size=...): processes x batch_size x "
             "accumulative_counts."
         )
-    items = runner.train_loop.items_per_step
+    items = runner.items_per_step
     for group in wrapper.param_groups:
         group["lr"] *= items / base
     runner.logger.info(f"Learning rate times {items / base:g}: {items} items a step, the config's is for {base}.")

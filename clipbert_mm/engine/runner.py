@@ -3,16 +3,18 @@
 import functools
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from typing import Any
 
 import mmengine
 import torch
+from mmengine.config import Config
 from mmengine.dist import all_gather_object, barrier, get_world_size
 from mmengine.logging import MMLogger
 from mmengine.model import is_model_wrapper
-from mmengine.optim import OptimWrapper
-from mmengine.runner import Runner
+from mmengine.optim import AmpOptimWrapper, OptimWrapper
+from mmengine.runner import BaseLoop, Runner
 from mmengine.runner.checkpoint import weights_to_cpu
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
@@ -21,13 +23,16 @@ from clipbert_mm.checkpoint import find_latest, load_weights, read_source, write
 from clipbert_mm.checkpoint.archives import first_line
 from clipbert_mm.checkpoint.compatibility import not_finite
 from clipbert_mm.checkpoint.training_state import training_state
-from clipbert_mm.engine.hooks.checkpoint_hook import checkpoint_folders
+from clipbert_mm.deprecation import NAMES_IN_CONFIGS
+from clipbert_mm.engine.config import without_folders
+from clipbert_mm.engine.hooks.checkpoint_hook import checkpoint_folders, file_names
 from clipbert_mm.engine.optimizer import scale_learning_rate
 from clipbert_mm.engine.out_of_memory import explaining_out_of_memory
 from clipbert_mm.engine.random_state import random_state, set_random_state
 from clipbert_mm.engine.rank_sync import locked_for_all, raise_together, told_by_first
+from clipbert_mm.engine.train_loop import ResumableEpochTrainLoop
 from clipbert_mm.engine.watched_loader import WatchedLoader
-from clipbert_mm.errors import CheckpointError, ClipBertError, printable
+from clipbert_mm.errors import CheckpointError, ClipBertError, OptionError, printable
 from clipbert_mm.log import logger, show_in_run_log
 from clipbert_mm.registry import RUNNERS
 
@@ -48,6 +53,8 @@ class ClipBertRunner(Runner):
     _has_loaded: bool
     resumed: dict[str, Any] | None = None
     """Of a checkpoint that the run goes on from, ``meta`` and, by process, ``ranks``; None if it goes on from none."""
+    while_training: ExitStack
+    """What hooks begin before a training, such as watching for signals; it ends with the training, however that ends."""
     batch_at_work: tuple[str, dict[str, Any]] | None = None
     """The stage ("train", "val" or "test") and the batch that is worked on; None between batches."""
 
@@ -71,7 +78,9 @@ class ClipBertRunner(Runner):
             BusyFolderError: If another training writes to the work folder.
             WorkerError: If a worker of a dataloader hung or died: at which file it was.
         """
-        with locked_for_all(*checkpoint_folders(self.work_dir, self.cfg)), explaining_out_of_memory(self):
+        self.while_training = ExitStack()
+        folders = checkpoint_folders(self.work_dir, self.cfg)
+        with locked_for_all(*folders), explaining_out_of_memory(self), self.while_training:
             super().dump_config()
             return super().train()
 
@@ -88,6 +97,47 @@ class ClipBertRunner(Runner):
 
     def dump_config(self) -> None:
         """Leave the config of the work folder as it is until this runner trains or tests there."""
+
+    def register_default_hooks(self, hooks: dict[str, Any] | None = None) -> None:
+        """Register the default hooks; ours, where a config names none, in the place of MMEngine's of that purpose."""
+        ours = dict(
+            logger=dict(type="MainProcessLoggerHook"), checkpoint=dict(type="FaultTolerantCheckpointHook", interval=1)
+        )
+        super().register_default_hooks({**ours, **(hooks or {})})
+
+    def build_train_loop(self, loop: BaseLoop | dict[str, Any]) -> BaseLoop:
+        """Build the loop of training; MMEngine's short form, ``by_epoch=True``, gives :class:`ResumableEpochTrainLoop`."""
+        if isinstance(loop, dict) and loop.get("by_epoch"):
+            loop = {"type": "ResumableEpochTrainLoop", **{key: loop[key] for key in loop if key != "by_epoch"}}
+        return super().build_train_loop(loop)
+
+    def build_optim_wrapper(self, optim_wrapper: OptimWrapper | dict[str, Any]) -> OptimWrapper:
+        """Build the optimizer wrapper, an AccumulatingOptimWrapper where a config names none.
+
+        Raises:
+            OptionError: If it is MMEngine's AmpOptimWrapper, and there is no GPU.
+        """
+        if isinstance(optim_wrapper, dict) and "optimizer" in optim_wrapper:
+            optim_wrapper = {"type": "AccumulatingOptimWrapper", **optim_wrapper}
+            if optim_wrapper["type"] in (AmpOptimWrapper, "mmengine.AmpOptimWrapper") and not torch.cuda.is_available():
+                raise OptionError(
+                    "mmengine.AmpOptimWrapper needs a GPU, and there is none. Set optim_wrapper.type to "
+                    "AmpAccumulatingOptimWrapper, which computes in bfloat16 on a CPU."
+                )
+        return super().build_optim_wrapper(optim_wrapper)
+
+    @property
+    def accumulation(self) -> int:
+        """Batches of which a step of the optimizer accumulates the gradients."""
+        wrapper = self.optim_wrapper  # a config until training begins
+        if isinstance(wrapper, dict):
+            return wrapper.get("accumulative_counts", 1)
+        return getattr(wrapper, "_accumulative_counts", 1)
+
+    @property
+    def items_per_step(self) -> int:
+        """Items of one step of the optimizer over all processes (the global batch)."""
+        return self.world_size * self.train_dataloader.batch_sampler.batch_size * self.accumulation
 
     def call_hook(self, fn_name: str, **kwargs: Any) -> None:  # noqa: ANN401
         """Call the hooks, and note which batch is worked on."""
@@ -136,9 +186,19 @@ class ClipBertRunner(Runner):
                 f"({type(error).__name__}: {first_line(error)}). Use the config that it was trained with, another copy, or "
                 "train from its weights with load_from."
             ) from error
+        folder = checkpoint_folders(self.work_dir, self.cfg)[-1]
+        for key, path in self._checkpoint_paths(self.message_hub.runtime_info).items():
+            # MMEngine's CheckpointHook takes them for paths, and removes the file.
+            names = file_names([path])
+            self.message_hub.update_info(key, os.path.join(folder, names[0]) if names else None)
         sampler = self.train_dataloader.sampler
         if getattr(sampler, "seed", None) is not None and not self._randomness_cfg.get("diff_rank_seed"):
             sampler.seed = self.seed  # it was built before the seed of the run before was known
+        if not isinstance(self.train_loop, ResumableEpochTrainLoop):
+            self.logger.warning(
+                f"{type(self.train_loop).__name__} resumes at the beginning of an epoch, with other random numbers. Use "
+                "ResumableEpochTrainLoop to resume exactly."
+            )
 
     def load_checkpoint(
         self,
@@ -180,25 +240,34 @@ class ClipBertRunner(Runner):
         self,
         out_dir: str,
         filename: str,
-        *,
+        file_client_args: dict[str, Any] | None = None,
         save_optimizer: bool = True,
         save_param_scheduler: bool = True,
         meta: dict[str, Any] | None = None,
         by_epoch: bool = True,
+        backend_args: dict[str, Any] | None = None,
     ) -> None:
         """Write a checkpoint; every process has to call it, the first one writes.
 
         Args:
             out_dir: Folder.
             filename: Name of the file.
+            file_client_args: Must be None, as ``backend_args``: checkpoints are files.
             save_optimizer: Whether a training can go on from it.
             save_param_scheduler: Whether it has the state of the schedule.
             meta: ``epoch`` (epochs done) and ``iter`` (iterations done), and what else is to be noted.
             by_epoch: Where ``meta`` has none: whether it is called at the end of an epoch or after an iteration.
+            backend_args: Must be None.
 
         Raises:
             CheckpointError: If it cannot be written, or weights are not finite. Older ones stay.
+            OptionError: If it should go to a storage that is no file system.
         """
+        if file_client_args or backend_args or "://" in out_dir:
+            raise OptionError(
+                f"Checkpoints are written to a folder of a file system, got {out_dir} with {file_client_args or backend_args}. "
+                "Mount the storage, and leave file_client_args and backend_args out."
+            )
         done = dict(epoch=self.epoch + 1, iter=self.iter) if by_epoch else dict(epoch=self.epoch, iter=self.iter + 1)
         ranks = all_gather_object(dict(random=random_state(), hooks=self._hook_states()))
         if self.rank == 0:
@@ -221,9 +290,12 @@ class ClipBertRunner(Runner):
             **self.epoch_shape(),
         )
         model = self.model.module if is_model_wrapper(self.model) else self.model
-        checkpoint = dict(
-            meta=meta, state_dict=weights_to_cpu(model.state_dict()), message_hub=self.message_hub.state_dict()
-        )
+        hub = self.message_hub.state_dict()
+        infos = hub["runtime_info"]
+        infos |= {key: os.path.basename(path) for key, path in self._checkpoint_paths(infos).items()}
+        if "cfg" in infos:
+            infos["cfg"] = self._config_text
+        checkpoint = dict(meta=meta, state_dict=weights_to_cpu(model.state_dict()), message_hub=hub)
         if save_optimizer:
             checkpoint["optimizer"] = self.optim_wrapper.state_dict()
         if save_param_scheduler and self.param_schedulers is not None:
@@ -236,7 +308,18 @@ class ClipBertRunner(Runner):
 
     @functools.cached_property
     def _config_text(self) -> str:
-        return self.cfg.pretty_text  # laying it out takes longer than writing a small model
+        return Config(
+            without_folders(self.cfg.to_dict())
+        ).pretty_text  # formatting takes longer than a small model's writing
+
+    @staticmethod
+    def _checkpoint_paths(infos: Mapping[str, Any]) -> dict[str, str]:
+        """Return the paths of checkpoints among the entries of the message hub: last_ckpt, best_ckpt and best_ckpt_METRIC."""
+        return {
+            key: value
+            for key, value in infos.items()
+            if key.startswith(("last_ckpt", "best_ckpt")) and isinstance(value, str)
+        }
 
     def _check_finite(self, tensors: dict[str, Tensor], filename: str) -> None:
         """See that weights are worth keeping: a gradient without a number ruins them a step before the loss shows it."""
@@ -249,8 +332,13 @@ class ClipBertRunner(Runner):
             )
 
     def epoch_shape(self) -> dict[str, int]:
-        """Return how many steps an epoch of training has, and how many items a step over all processes."""
-        return dict(steps_per_epoch=len(self.train_dataloader), items_per_step=self.train_loop.items_per_step)
+        """Return how many iterations an epoch of training has, and how many items an iteration over all processes.
+
+        An iteration is a step of the optimizer in our loop, a batch in MMEngine's.
+        """
+        batches = getattr(self.train_loop, "accumulation", 1)
+        items = self.items_per_step // self.accumulation * batches
+        return dict(steps_per_epoch=len(self.train_dataloader), items_per_step=items)
 
     def _hook_states(self) -> dict[str, Any]:
         return {type(hook).__name__: hook.state_dict() for hook in self.hooks if hasattr(hook, "state_dict")}
@@ -264,12 +352,12 @@ class ClipBertRunner(Runner):
                 "from its weights and place, with random numbers of its own."
             )
             return
-        own = ranks[self.rank]
         try:
+            states = {NAMES_IN_CONFIGS.get(name, name): state for name, state in ranks[self.rank]["hooks"].items()}
             for hook in self.hooks:
-                if type(hook).__name__ in own["hooks"] and hasattr(hook, "load_state_dict"):
-                    hook.load_state_dict(own["hooks"][type(hook).__name__])
-            set_random_state(own["random"])
+                if type(hook).__name__ in states and hasattr(hook, "load_state_dict"):
+                    hook.load_state_dict(states[type(hook).__name__])
+            set_random_state(ranks[self.rank]["random"])
         except (AttributeError, LookupError, OverflowError, RuntimeError, TypeError, ValueError) as error:
             raise CheckpointError(
                 f"The checkpoint holds no state of process {self.rank} that can be resumed: {first_line(error)}. Take another "

@@ -15,7 +15,7 @@ class WarmupLinearLR(LRSchedulerMixin, _ParamScheduler):
 
     Use it with ``convert_to_iter_based=True``; ``end`` is then the training's last epoch unless given. It holds for any
     number of steps, also where the warm-up is a fraction of an epoch. Steps are the optimizer's under gradient accumulation
-    too, since they are the iterations of :class:`~clipbert_mm.engine.EpochBasedTrainLoop`.
+    too, since they are the iterations of :class:`~clipbert_mm.engine.ResumableEpochTrainLoop`.
 
     Args:
         optimizer: Optimizer or its wrapper.

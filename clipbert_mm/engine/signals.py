@@ -42,14 +42,14 @@ class StopSignal:
         self.received = self.received or signal.Signals(number)
 
     @contextmanager
-    def watching(self) -> Iterator[None]:
+    def watching(self) -> Iterator["StopSignal"]:
         """Note the signals instead of ending at them, until the block ends; only a program's main thread can."""
         if threading.current_thread() is not threading.main_thread():
-            yield
+            yield self
             return
         before = {number: signal.signal(number, self._note) for number in STOP_SIGNALS}
         try:
-            yield
+            yield self
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)

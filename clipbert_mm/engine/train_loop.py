@@ -6,15 +6,14 @@ from collections.abc import Iterator
 from itertools import chain, islice
 from typing import Any
 
+import mmengine.runner
 import numpy as np
 import torch
 from mmengine.dist import broadcast, get_world_size
-from mmengine.runner import EpochBasedTrainLoop as _EpochBasedTrainLoop
 from mmengine.runner import Runner
 from torch import nn
 
 from clipbert_mm.engine.random_state import unchanged_random_state
-from clipbert_mm.engine.signals import StopSignal
 from clipbert_mm.engine.watched_loader import WatchedLoader
 from clipbert_mm.errors import CheckpointError, OptionError
 from clipbert_mm.registry import LOOPS
@@ -51,20 +50,20 @@ class AccumulatedLoader:
 
 
 @LOOPS.register_module()
-class EpochBasedTrainLoop(_EpochBasedTrainLoop):
-    """MMEngine's loop, whose iterations are steps of the optimizer, and which can begin in the middle of an epoch.
+class ResumableEpochTrainLoop(mmengine.runner.EpochBasedTrainLoop):
+    """MMEngine's EpochBasedTrainLoop that counts steps of the optimizer and resumes at the very step where a run was cut.
 
     With ``accumulative_counts=N`` in the optimizer wrapper a step averages the gradients of N batches. Schedules, logs,
     checkpoints, EMA and whatever else counts iterations then count steps, and none of them falls in the middle of one. Hooks
     see a step's samples as one batch, and its losses averaged.
 
-    What a run that was cut had seen is skipped at the sampler, so nothing is decoded for it. Validation leaves the generators
-    as they were; where a run was cut before or in a validation, it is done first. Arguments are those of MMEngine's.
+    A resumed run skips at the sampler what the run before had seen, so nothing is decoded for it. Validation does not change
+    the state of the random generators; a run that was cut before or during a validation begins with it. Arguments are those of
+    MMEngine's loop.
     """
 
-    notice: StopSignal
     steps_done = 0
-    """Steps of the first epoch that a run before this one had made."""
+    """Steps of the first epoch that the resumed run had made."""
 
     def __init__(
         self,
@@ -83,20 +82,10 @@ class EpochBasedTrainLoop(_EpochBasedTrainLoop):
                 f"{self.dataloader.batch_size} in each of {runner.world_size} processes, and drop_last leaves such a batch "
                 "out: no step would be made. Lower batch_size of train_dataloader, or set its drop_last to False."
             )
-        wrapper = runner.optim_wrapper  # a config until training begins
-        self.accumulation: int = (
-            wrapper.get("accumulative_counts", 1)
-            if isinstance(wrapper, dict)
-            else getattr(wrapper, "_accumulative_counts", 1)
-        )
+        self.accumulation = runner.accumulation
         if self.accumulation > 1:
             self.dataloader = AccumulatedLoader(self.dataloader, self.accumulation)
             self._max_iters = self._max_epochs * len(self.dataloader)
-
-    @property
-    def items_per_step(self) -> int:
-        """Items of one step over all processes (the global batch)."""
-        return self.runner.world_size * self.dataloader.batch_sampler.batch_size * self.accumulation
 
     def run(self) -> nn.Module:
         """Say what a step is, and train; returns the model.
@@ -111,19 +100,17 @@ class EpochBasedTrainLoop(_EpochBasedTrainLoop):
             random.seed(own)
             np.random.seed(own)
             torch.manual_seed(own)
-        self.notice = StopSignal()
-        with self.notice.watching():
-            resumed = self.runner.resumed
-            self.runner.call_hook("before_train")
-            if resumed is not None:
-                self.steps_done = self._steps_done(resumed["meta"])
-                self.runner.restore_rank()
-                if self._epoch and not self.steps_done:
-                    self._validate_if_due()
-            while self._epoch < self._max_epochs and not self.stop_training:
-                self.run_epoch()
+        resumed = self.runner.resumed
+        self.runner.call_hook("before_train")
+        if resumed is not None:
+            self.steps_done = self._steps_done(resumed["meta"])
+            self.runner.restore_rank()
+            if self._epoch and not self.steps_done:
                 self._validate_if_due()
-            self.runner.call_hook("after_train")
+        while self._epoch < self._max_epochs and not self.stop_training:
+            self.run_epoch()
+            self._validate_if_due()
+        self.runner.call_hook("after_train")
         return self.runner.model
 
     def run_epoch(self) -> None:
@@ -160,9 +147,11 @@ class EpochBasedTrainLoop(_EpochBasedTrainLoop):
         wrapper = self.runner.optim_wrapper
         if self.accumulation > 1 and not hasattr(wrapper, "begin_step"):
             raise OptionError(
-                f"accumulative_counts works with OptimWrapper and AmpOptimWrapper, got {type(wrapper).__name__}."
+                f"accumulative_counts={self.accumulation} of {type(self).__name__} needs AccumulatingOptimWrapper or "
+                f"AmpAccumulatingOptimWrapper as optim_wrapper.type, got {type(wrapper).__module__.partition('.')[0]}'s "
+                f"{type(wrapper).__name__}."
             )
-        items, processes = self.items_per_step, self.runner.world_size
+        items, processes = self.runner.items_per_step, self.runner.world_size
         rate = wrapper.param_groups[0].get("initial_lr", wrapper.param_groups[0]["lr"])  # where schedules begin from
         self.runner.logger.info(
             f"{items} items a step = {processes} processes x {items // processes // self.accumulation} items x "

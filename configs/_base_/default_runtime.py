@@ -4,11 +4,11 @@ custom_imports = dict(imports=["clipbert_mm"], allow_failed_imports=False)
 
 default_hooks = dict(
     timer=dict(type="IterTimerHook"),
-    logger=dict(type="LoggerHook", interval=20),
+    logger=dict(type="MainProcessLoggerHook", interval=20),
     param_scheduler=dict(type="ParamSchedulerHook"),
     # Also every 15 minutes between epochs; by the step instead of the epoch: by_epoch=False, interval=1000. The best weights
     # by a metric of validation: save_best="t2v/R@1".
-    checkpoint=dict(type="CheckpointHook", interval=1, minutes=15, max_keep_ckpts=2),
+    checkpoint=dict(type="FaultTolerantCheckpointHook", interval=1, minutes=15, max_keep_ckpts=2),
     finite_loss=dict(type="FiniteLossHook"),
     sampler_seed=dict(type="DistSamplerSeedHook"),
     epoch_seed=dict(type="EpochSeedHook"),

@@ -50,14 +50,14 @@ def config(runner_config: Config) -> Config:
     """Three epochs of six iterations with dropout."""
     runner_config.train_cfg.max_epochs = 3
     runner_config.model.encoder.dropout = runner_config.model.head.dropout = 0.1
-    runner_config.default_hooks.logger = dict(type="LoggerHook", interval=1)
+    runner_config.default_hooks.logger = dict(type="MainProcessLoggerHook", interval=1)
     return runner_config
 
 
 def begin(config: Config, *hooks: Hook, **settings: Any) -> Any:
     """Build a runner of a name of its own whose checkpoint hook has some settings."""
     config.experiment_name += "-next"
-    config.default_hooks.checkpoint = dict(type="CheckpointHook", **settings)
+    config.default_hooks.checkpoint = dict(type="FaultTolerantCheckpointHook", **settings)
     runner = build_runner(config)
     for hook in hooks:
         runner.register_hook(hook, "LOWEST" if isinstance(hook, Saved) else "NORMAL")
@@ -200,7 +200,7 @@ def with_validation(config: Config, metric: str = "t2v/MnR") -> None:
     config.val_dataloader, config.val_evaluator = config.test_dataloader, config.test_evaluator
     config.val_cfg = dict(type="RetrievalValLoop")
     config.default_hooks.early_stopping = dict(
-        type="EarlyStoppingHook", monitor=metric, rule="less", patience=2, min_delta=1000.0
+        type="ResumableEarlyStoppingHook", monitor=metric, rule="less", patience=2, min_delta=1000.0
     )
 
 
@@ -245,19 +245,21 @@ def test_the_best_replaces_the_one_before_once_it_is_whole(config: Config):
 
 def test_a_metric_that_there_is_not_is_answered_with_those_that_there_are(config: Config):
     with_validation(config)
-    with pytest.raises(OptionError, match=r"save_best of CheckpointHook names 'acc'; the metrics are .*t2v/R@1"):
+    with pytest.raises(
+        OptionError, match=r"save_best of FaultTolerantCheckpointHook names 'acc'; the metrics are .*t2v/R@1"
+    ):
         begin(config, interval=1, save_best="acc").train()
 
 
 @pytest.mark.parametrize("wrong", ["intervall", "file_client_args", "max_keep"])
 def test_a_misspelt_setting_is_refused_at_the_start(config: Config, wrong: str):
     with pytest.raises(TypeError, match=rf"unexpected keyword argument '{wrong}'"):
-        HOOKS.build(dict(type="CheckpointHook", interval=1, **{wrong: 1}))
+        HOOKS.build(dict(type="FaultTolerantCheckpointHook", interval=1, **{wrong: 1}))
 
 
 def test_minutes_are_positive():
     with pytest.raises(ValueError, match="expects minutes > 0, got 0"):
-        HOOKS.build(dict(type="CheckpointHook", minutes=0))
+        HOOKS.build(dict(type="FaultTolerantCheckpointHook", minutes=0))
 
 
 def test_weights_that_are_no_numbers_do_not_take_the_place_of_good_ones(config: Config):

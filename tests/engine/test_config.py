@@ -15,7 +15,7 @@ train_dataloader = dict(
     batch_size=4,
     dataset=dict(type="RetrievalDataset", pipeline=[dict(type="OpenVideo"), dict(type="ResizePad", size=64)]),
 )
-train_cfg = dict(type="EpochBasedTrainLoop", max_epochs=max_epochs)
+train_cfg = dict(type="ResumableEpochTrainLoop", max_epochs=max_epochs)
 """
 
 

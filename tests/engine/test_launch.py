@@ -11,7 +11,7 @@ from mmengine.config import Config
 
 from clipbert_mm.checkpoint import InputSpec
 from clipbert_mm.checkpoint.preprocessing import CAFFE, PYTORCH
-from clipbert_mm.compat.optim import AmpOptimWrapper
+from clipbert_mm.compat.optim import AmpAccumulatingOptimWrapper
 from clipbert_mm.engine.launch import build_runner, distribute, follow, use_amp, use_amp_in_test
 from clipbert_mm.errors import OptionError
 from clipbert_mm.models.encoders import pair_encoder
@@ -22,14 +22,17 @@ from clipbert_mm.models.encoders import pair_encoder
     [
         ("auto", {}, "bfloat16"),
         ("bf16", {}, "bfloat16"),
-        ("auto", dict(type="AmpOptimWrapper", dtype="bfloat16"), "bfloat16"),
-        ("bf16", dict(type="AmpOptimWrapper", dtype="float16"), "bfloat16"),
+        ("auto", dict(type="AmpAccumulatingOptimWrapper", dtype="bfloat16"), "bfloat16"),
+        ("bf16", dict(type="AmpAccumulatingOptimWrapper", dtype="float16"), "bfloat16"),
     ],
 )
 def test_amp_chooses_by_the_option_the_config_and_the_machine(runner_config: Config, asked, config, dtype):
     runner_config.optim_wrapper.update(config)
     use_amp(runner_config, asked)
-    assert (runner_config.optim_wrapper.type, runner_config.optim_wrapper.dtype) == ("AmpOptimWrapper", dtype)
+    assert (runner_config.optim_wrapper.type, runner_config.optim_wrapper.dtype) == (
+        "AmpAccumulatingOptimWrapper",
+        dtype,
+    )
     assert runner_config.optim_wrapper.optimizer.lr == 1e-3
 
 
@@ -47,14 +50,16 @@ def test_amp_on_the_cpu_trains(runner_config: Config, by: str):
     if by == "option":
         use_amp(runner_config)
     else:
-        runner_config.optim_wrapper.update(type="AmpOptimWrapper", constructor="GroupedOptimWrapperConstructor")
+        runner_config.optim_wrapper.update(
+            type="AmpAccumulatingOptimWrapper", constructor="GroupedOptimWrapperConstructor"
+        )
     runner = build_runner(runner_config)
     seen = set()
     runner.model.encoder.register_forward_hook(lambda module, inputs, states: seen.add(states.dtype))
     runner.model.head.register_forward_hook(lambda module, inputs, logits: seen.add(logits.dtype))
     runner.model.aggregator.register_forward_hook(lambda module, inputs, logits: seen.add((logits.dtype,)))
     runner.train()
-    assert isinstance(runner.optim_wrapper, AmpOptimWrapper)
+    assert isinstance(runner.optim_wrapper, AmpAccumulatingOptimWrapper)
     assert torch.bfloat16 in seen, "the model computes in it"
     assert (torch.float32,) in seen, "clips are pooled and losses taken in single precision"
     assert (torch.bfloat16,) not in seen
@@ -88,7 +93,9 @@ def test_testing_in_mixed_precision(runner_config: Config, monkeypatch: pytest.M
 
 def test_amp_keeps_its_hands_off_other_wrappers(runner_config: Config):
     runner_config.optim_wrapper.type = "ApexOptimWrapper"
-    with pytest.raises(ValueError, match="--amp replaces OptimWrapper, but the config has ApexOptimWrapper"):
+    with pytest.raises(
+        ValueError, match=r"--amp replaces AccumulatingOptimWrapper .*, but optim_wrapper.type of the config is Apex"
+    ):
         use_amp(runner_config)
 
 

@@ -47,7 +47,7 @@ def test_a_name_that_is_not_registered_is_said_without_quotes_around():
         ("MODELS", dict(type="MatchingHead", in_channels=4), "hidden_chanels", "hidden_channels"),
         ("DATASETS", dict(type="RetrievalDataset", ann_file="a", pipeline=[]), "media_foldr", "media_folder"),
         ("DATASETS", dict(type="RetrievalDataset", ann_file="a", pipeline=[]), "num_negative", "num_negatives"),
-        ("HOOKS", dict(type="LoggerHook"), "intervall", "interval"),
+        ("HOOKS", dict(type="MainProcessLoggerHook"), "intervall", "interval"),
         ("OPTIMIZERS", dict(type="AdamW", params=[torch.nn.Parameter(torch.zeros(1))]), "weight_decy", "weight_decay"),
     ],
     ids=["head", "inherited", "of the class that inherits", "mmengine", "torch"],

@@ -1,5 +1,8 @@
 """The Runner starts from checkpoints of every kind, alone or together, and goes on from its own as if never stopped."""
 
+import re
+import zipfile
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -189,7 +192,7 @@ class OverwriteWhenTraining(Hook):
 def test_a_run_goes_on_exactly_even_if_its_checkpoint_is_overwritten(runner_config: Config, tmp_path: Path):
     runner_config.train_cfg.max_epochs = 2
     runner_config.default_hooks.checkpoint.interval = 1
-    runner_config.default_hooks.logger = dict(type="LoggerHook", interval=1)
+    runner_config.default_hooks.logger = dict(type="MainProcessLoggerHook", interval=1)
     build_runner(runner_config).train()
     first, last = (tmp_path / "work" / f"epoch_{epoch}.pth" for epoch in (1, 2))
     wanted = torch.load(last, weights_only=True)
@@ -217,3 +220,41 @@ def test_weights_alone_are_nothing_to_resume_from(runner_config: Config, tmp_pat
     runner_config.update(load_from=path, resume=True, experiment_name=tmp_path.name + "-on")
     with pytest.raises(CheckpointError, match=path):
         build_runner(runner_config).train()
+
+
+def strings_of(value: object) -> Iterator[str]:
+    """Yield all strings in a checkpoint."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping):
+        for key, each in value.items():
+            yield from strings_of(key)
+            yield from strings_of(each)
+    elif isinstance(value, (list, tuple)):
+        for each in value:
+            yield from strings_of(each)
+
+
+@pytest.mark.parametrize("hook", ["FaultTolerantCheckpointHook", "mmengine.CheckpointHook"])
+def test_a_checkpoint_has_no_path_of_the_machine_that_wrote_it(runner_config: Config, tmp_path: Path, hook: str):
+    for name in ("dataloader", "evaluator"):
+        runner_config[f"val_{name}"] = runner_config[f"test_{name}"].copy()
+    runner_config.val_cfg = dict(type="RetrievalValLoop")
+    runner_config.default_hooks.checkpoint = dict(type=hook, interval=1, save_best="t2v/MnR", rule="less")
+    runner_config.train_cfg.max_epochs = 2
+    assert str(tmp_path) in runner_config.pretty_text
+    build_runner(runner_config).train()
+    paths = sorted((tmp_path / "work").glob("*.pth"))
+    assert {path.name for path in paths} >= {"epoch_1.pth", "epoch_2.pth"}
+    assert len(paths) == 3
+    for path in paths:
+        content = torch.load(path, weights_only=False)
+        absolute = [text for text in strings_of(content) if re.search(r"""(^|[\s'"=(])/\w""", text)]
+        assert absolute == []
+        with zipfile.ZipFile(path) as archive:
+            for member in archive.namelist():
+                data = archive.read(member)
+                assert str(tmp_path).encode() not in data
+                assert str(Path(runner_config.train_dataloader.dataset.data_root).parent).encode() not in data
+        assert content["meta"]["cfg"] == content["message_hub"]["runtime_info"]["cfg"]
+        assert "work_dir='work'" in content["meta"]["cfg"].replace(" ", "")

@@ -9,7 +9,7 @@ import torch
 from mmengine.model import BaseModel
 from torch import Tensor, nn
 
-from clipbert_mm.compat.optim import OptimWrapper
+from clipbert_mm.compat.optim import AccumulatingOptimWrapper
 from clipbert_mm.engine import ClipBertRunner, WarmupLinearLR
 
 
@@ -72,8 +72,8 @@ def train(tmp_path: Path) -> Callable[..., tuple[list[float], list[float]]]:
             work_dir=str(tmp_path),
             experiment_name=f"{tmp_path.name}-{epochs}-{epoch_length}-{accumulation}",
             train_dataloader=torch.utils.data.DataLoader([{"inputs": torch.ones(1), "data_samples": 0}] * epoch_length),
-            train_cfg=dict(type="EpochBasedTrainLoop", max_epochs=epochs),
-            optim_wrapper=OptimWrapper(optimizer, accumulative_counts=accumulation),
+            train_cfg=dict(type="ResumableEpochTrainLoop", max_epochs=epochs),
+            optim_wrapper=AccumulatingOptimWrapper(optimizer, accumulative_counts=accumulation),
             param_scheduler=dict(type="WarmupLinearLR", warmup_share=0.1, convert_to_iter_based=True),
             default_hooks=dict(logger=None, checkpoint=None),
             log_level="ERROR",

@@ -150,7 +150,7 @@ def test_a_signal_to_all_processes_of_a_job(config: Path, tmp_path: Path, notice
     os.killpg(process.pid, notice)  # the workers too, as a cluster does
     process.join(60)
     assert process.exitcode == 75
-    assert f"{notice.name} says to stop: saved after iteration" in said(run)
+    assert f"with exit status 75, since this process got {notice.name}. Its state is saved" in said(run)
 
 
 def test_a_signal_to_one_of_two_processes(config: Path, tmp_path: Path):
@@ -161,7 +161,7 @@ def test_a_signal_to_one_of_two_processes(config: Path, tmp_path: Path):
     for process in (first, second):
         process.join(60)
     assert [first.exitcode, second.exitcode] == [75, 75]
-    assert "Another process was told to stop: saved after iteration" in said(run)
+    assert "since another process got a signal to stop. Its state is saved" in said(run)
 
 
 def test_the_error_of_one_of_two_processes(config: Path, tmp_path: Path):

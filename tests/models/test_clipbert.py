@@ -231,7 +231,7 @@ def test_what_is_frozen_stays_as_it_was_and_all_else_learns(
     before = copy.deepcopy(model.state_dict())
     # Weight decay would move what has a gradient of zero.
     adam = dict(type="AdamW", lr=0.01, weight_decay=0.1)
-    wrapper = build_optim_wrapper(model, dict(type="OptimWrapper", optimizer=adam))
+    wrapper = build_optim_wrapper(model, dict(type="AccumulatingOptimWrapper", optimizer=adam))
     loss, _ = model.parse_losses(model(**model.data_preprocessor(make_batch(size=64)), mode="loss"))
     wrapper.backward(loss)
     assert without_gradient(model) == []

@@ -174,7 +174,9 @@ def test_clip_by_clip_in_mixed_precision(build: Callable, make_batch: Callable):
 def test_clip_by_clip_accumulates(build: Callable, make_batch: Callable):
     def train(model: nn.Module) -> dict[str, torch.Tensor]:
         optimizer = dict(type="SGD", lr=0.1)
-        wrapper = build_optim_wrapper(model, dict(type="OptimWrapper", optimizer=optimizer, accumulative_counts=2))
+        wrapper = build_optim_wrapper(
+            model, dict(type="AccumulatingOptimWrapper", optimizer=optimizer, accumulative_counts=2)
+        )
         for seed in range(4):
             model.train_step(make_batch(clips=3, seed=seed), wrapper)
         return model.state_dict()
@@ -367,7 +369,7 @@ def test_clip_by_clip_is_synchronized_once(build: Callable, make_batch: Callable
 
         wrapped.register_comm_hook(reductions, note)
         optimizer = dict(type="SGD", lr=0.1)
-        wrapper = build_optim_wrapper(model, dict(type="OptimWrapper", optimizer=optimizer))
+        wrapper = build_optim_wrapper(model, dict(type="AccumulatingOptimWrapper", optimizer=optimizer))
         for seed in range(3):
             wrapped.train_step(make_batch(clips=3, seed=seed), wrapper)
         found[sequential] = (model.state_dict(), reductions)

@@ -1,4 +1,4 @@
-"""When checkpoints are written, which are kept, and what becomes of a training that is told to stop."""
+"""When a training writes checkpoints, which of them are kept, and how it stops on a signal."""
 
 import os
 import time
@@ -6,68 +6,69 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
+import mmengine.hooks
 from mmengine.config import Config
-from mmengine.hooks import CheckpointHook as _CheckpointHook
 from mmengine.runner import Runner
 
 from clipbert_mm.checkpoint.writing import note_last, prepare_folder
-from clipbert_mm.engine.signals import EXIT_AGAIN, RankMax, StoppedBySignal
+from clipbert_mm.engine.signals import EXIT_AGAIN, RankMax, StoppedBySignal, StopSignal
 from clipbert_mm.errors import OptionError
 from clipbert_mm.registry import HOOKS
 
 NOTHING, SAVE, STOP = range(3)
 INTERIM_KEPT = 2
-"""How many of the checkpoints between the regular ones are kept."""
+"""How many of the interim checkpoints, between the regular ones, are kept."""
 
 
 def checkpoint_folders(work_dir: str, config: Config) -> list[str]:
-    """Return the folders in which a training keeps what it goes on from: the work folder, then that of its checkpoints."""
+    """Return the folders that a training resumes from: the work folder and, if ``out_dir`` is set, that of its checkpoints."""
     hooks = config.get("default_hooks") or {}
     return _folders(work_dir, (hooks.get("checkpoint") or {}).get("out_dir"))
 
 
 def _folders(work_dir: str, out_dir: str | None) -> list[str]:
-    named = [] if out_dir is None else [os.path.join(out_dir, os.path.basename(os.path.abspath(work_dir)))]
-    return [work_dir, *named]
+    if out_dir is None:
+        return [work_dir]
+    return [work_dir, os.path.join(out_dir, os.path.basename(os.path.abspath(work_dir)))]
 
 
 def file_names(values: object) -> list[str]:
-    """Return names of a checkpoint's message hub as names of files, whatever folder or nonsense an old or foreign one has."""
+    """Return paths of a checkpoint's message hub as file names; what is no path of a checkpoint is left out."""
     named = [os.path.basename(value) for value in values if isinstance(value, str)] if isinstance(values, list) else []
     return [name for name in named if name.endswith(".pth") and name.isprintable()]
 
 
 @HOOKS.register_module()
-class CheckpointHook(_CheckpointHook):
-    """MMEngine's hook, so that a kill at any moment costs minutes: also by the clock, and when a signal tells it to stop.
+class FaultTolerantCheckpointHook(mmengine.hooks.CheckpointHook):
+    """MMEngine's CheckpointHook that also saves by the clock and on a signal to stop, so that a kill costs minutes.
 
-    Older ones are removed once the new one is whole. On SIGTERM or SIGUSR1 the training saves at the next step of the optimizer
-    and ends with the exit status 75, on all processes together.
+    Old checkpoints are removed once the new one is complete. On SIGTERM or SIGUSR1 the training saves after the current step of
+    the optimizer, and all its processes end with exit status 75.
 
     Args:
         interval: Epochs between regular checkpoints, or steps of the optimizer if not ``by_epoch``; -1 for none.
         by_epoch: Whether ``interval`` counts epochs.
-        minutes: Time after which a checkpoint is written in between, ``iter_N.pth`` for N iterations; the two newest are kept
-            until training ends. None for none.
-        save_begin: Epochs (steps) before the first regular one.
-        save_last: Whether the end of training has a regular one in any case.
-        max_keep_ckpts: Most regular ones; -1 keeps all.
+        minutes: Minutes after which an interim checkpoint is written, ``iter_N.pth`` after N iterations; the two newest are
+            kept until training ends. None for none.
+        save_begin: Epochs (steps) before the first regular checkpoint.
+        save_last: Whether a regular checkpoint is written at the end of training in any case.
+        max_keep_ckpts: Most regular checkpoints; -1 keeps all.
         save_best: Metrics by which the best weights are kept, ``best_METRIC_epoch_N.pth``; "auto" takes the first.
-        rule: "greater" or "less" for each metric; None goes by its name.
+        rule: "greater" or "less" for each metric; None decides by the metric's name.
         greater_keys: Parts of the names of metrics that are better when greater; None for the usual.
         less_keys: Parts of the names of metrics that are better when less; None for the usual.
         out_dir: Folder for checkpoints other than the work folder; a folder of the work folder's name is made in it.
-        filename_tmpl: Name of a regular one, with "{}" for the epoch or iteration.
-        save_optimizer: Whether regular ones can be resumed from.
-        save_param_scheduler: Whether regular ones have the state of the schedule.
+        filename_tmpl: File name of a regular checkpoint, with "{}" for the epoch or iteration.
+        save_optimizer: Whether regular checkpoints can be resumed from.
+        save_param_scheduler: Whether regular checkpoints have the state of the schedule.
 
     Raises:
         OptionError: If ``minutes`` is not positive.
     """
 
     out_dir: Any
-    _default_greater_keys: ClassVar = [*_CheckpointHook._default_greater_keys, "R@", "recall"]
-    _default_less_keys: ClassVar = [*_CheckpointHook._default_less_keys, "MdR", "MnR", "error"]
+    _default_greater_keys: ClassVar = [*mmengine.hooks.CheckpointHook._default_greater_keys, "R@", "recall"]
+    _default_less_keys: ClassVar = [*mmengine.hooks.CheckpointHook._default_less_keys, "MdR", "MnR", "error"]
 
     def __init__(
         self,
@@ -88,7 +89,9 @@ class CheckpointHook(_CheckpointHook):
         save_param_scheduler: bool = True,
     ) -> None:
         if minutes is not None and minutes <= 0:
-            raise OptionError(f"CheckpointHook expects minutes > 0, got {minutes}. Leave it out for none by the clock.")
+            raise OptionError(
+                f"FaultTolerantCheckpointHook expects minutes > 0, got {minutes}. Leave minutes out to save none by the clock."
+            )
         super().__init__(
             interval=interval,
             by_epoch=by_epoch,
@@ -108,27 +111,30 @@ class CheckpointHook(_CheckpointHook):
         self.kept: dict[str, list[str]] = {}
 
     def before_train(self, runner: Runner) -> None:
-        """See that checkpoints can be written, and take over what a run before wrote.
+        """Watch for signals, check that checkpoints can be written, and take over those of the resumed run.
 
         Raises:
             CheckpointError: If the folder cannot be made or written to.
         """
+        self.stop_signal = runner.while_training.enter_context(StopSignal().watching())
         folders = _folders(runner.work_dir, self.out_dir)
         self.out_dir = folders[-1]
         if runner.rank == 0:
             for folder in folders:
                 prepare_folder(folder)
         runner.logger.info(f"Checkpoints will be saved to {self.out_dir}.")
-        self.agreement = RankMax()
-        self.kept = {
-            group: file_names(runner.message_hub.get_info(f"{group}_checkpoints")) for group in ("regular", "passing")
-        }
+        self.rank_max = RankMax()
+        hub = runner.message_hub
+        interim = hub.get_info(
+            "interim_checkpoints", hub.get_info("passing_checkpoints")
+        )  # its name in older checkpoints
+        self.kept = {"regular": file_names(hub.get_info("regular_checkpoints")), "interim": file_names(interim)}
         self.saved_iter = runner.iter if runner.resumed is not None else -1
         self.saved_time = time.monotonic()
         self._remove_outdated(runner)
 
     def after_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:  # noqa: ANN401
-        """Save what is due after a step of the optimizer; the last of an epoch is left to :meth:`after_train_epoch`."""
+        """Save what is due after a step; after the last step of an epoch, :meth:`after_train_epoch` does it."""
         if batch_idx + 1 < len(runner.train_dataloader):
             self._after_step(runner, epoch=runner.epoch, done=runner.iter + 1)
 
@@ -141,9 +147,9 @@ class CheckpointHook(_CheckpointHook):
         self._after_step(runner, epoch=runner.epoch + 1, done=runner.iter)
 
     def after_train(self, runner: Runner) -> None:
-        """Remove what was written between regular checkpoints, if the end has one."""
+        """Remove the interim checkpoints if the end of training has a regular one."""
         if self.kept["regular"] and self.save_last:
-            for name in self.kept["passing"]:
+            for name in self.kept["interim"]:
                 self._remove(runner, name)
 
     def after_val_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
@@ -152,13 +158,15 @@ class CheckpointHook(_CheckpointHook):
         Raises:
             OptionError: If a metric of ``save_best`` is not among the metrics.
         """
-        if not self.save_best or not metrics or not self.kept:  # it may be no training that validates
+        if not self.save_best or not metrics or not self.kept:  # without `kept`, validation runs outside of a training
             return
         if "auto" in self.key_indicators:
             self._init_rule(self.rules, [next(iter(metrics))])
         for name, rule in zip(self.key_indicators, self.rules, strict=True):
             if name not in metrics:
-                raise OptionError(f"save_best of CheckpointHook names {name!r}; the metrics are {', '.join(metrics)}.")
+                raise OptionError(
+                    f"save_best of FaultTolerantCheckpointHook names {name!r}; the metrics are {', '.join(metrics)}."
+                )
             suffix = "" if len(self.key_indicators) == 1 else f"_{name}"
             best = runner.message_hub.get_info(f"best_score{suffix}", self.init_value_map[rule])
             if not self.is_better_than[name](metrics[name], best):
@@ -170,27 +178,28 @@ class CheckpointHook(_CheckpointHook):
             runner.message_hub.update_info(f"best_ckpt{suffix}", file)
             meta = dict(epoch=runner.epoch, iter=runner.iter)
             runner.save_checkpoint(self.out_dir, file, save_optimizer=False, save_param_scheduler=False, meta=meta)
-            runner.logger.info(f"The best {name} so far, {metrics[name]:.4f}, is that of {file}.")
+            runner.logger.info(f"{file} has the best {name} so far, {metrics[name]:.4f}.")
             if old and old != [file]:
                 self._remove(runner, old[0])
 
     def _after_step(self, runner: Runner, epoch: int, done: int) -> None:
         """Save what is due after a step of the optimizer, ``done`` iterations into the training."""
-        wanted = NOTHING
-        if runner.train_loop.notice.received is not None:
-            wanted = STOP
+        action = NOTHING
+        if self.stop_signal.received is not None:
+            action = STOP
         elif runner.rank == 0 and self.minutes and time.monotonic() - self.saved_time > 60 * self.minutes:
-            wanted = SAVE
-        wanted = self.agreement.largest(wanted)
+            action = SAVE
+        action = self.rank_max.largest(action)
         if not self.by_epoch and self._step_is_due(runner, done):
             self._save(runner, self.filename_tmpl.format(done), "regular", epoch, done)
-        if wanted != NOTHING and self.saved_iter != done:
-            self._save(runner, f"iter_{done}.pth", "passing", epoch, done)
-        if wanted == STOP:
-            received = runner.train_loop.notice.received
-            cause = "Another process was told to stop" if received is None else f"{received.name} says to stop"
+        if action != NOTHING and self.saved_iter != done:
+            self._save(runner, f"iter_{done}.pth", "interim", epoch, done)
+        if action == STOP:
+            received = self.stop_signal.received
+            cause = "another process got a signal to stop" if received is None else f"this process got {received.name}"
             runner.logger.warning(
-                f"{cause}: saved after iteration {done}, ending with status {EXIT_AGAIN}. Go on with --resume."
+                f"Training stops after iteration {done} with exit status {EXIT_AGAIN}, since {cause}. Its state is saved: "
+                "resume it with --resume."
             )
             raise StoppedBySignal
 
@@ -199,7 +208,7 @@ class CheckpointHook(_CheckpointHook):
         return regular or (self.save_last and done == runner.max_iters)
 
     def _save(self, runner: Runner, name: str, group: str, epoch: int, done: int) -> None:
-        """Write a checkpoint, say that it is the last, and remove those that are outdated by it."""
+        """Write a checkpoint, note it as the last, and remove the outdated ones."""
         began = time.monotonic()
         path = os.path.join(self.out_dir, name)
         self.kept[group] = [*(other for other in self.kept[group] if other != name), name]
@@ -216,10 +225,10 @@ class CheckpointHook(_CheckpointHook):
             note_last(runner.work_dir, name)
         self.saved_iter, self.saved_time = done, time.monotonic()
         self._remove_outdated(runner)
-        runner.logger.info(f"Saved {path} after iteration {done} in {time.monotonic() - began:.2f} s")
+        runner.logger.info(f"Saved {path} after iteration {done} in {time.monotonic() - began:.2f} s.")
 
     def _remove_outdated(self, runner: Runner) -> None:
-        for group, most in (("regular", self.max_keep_ckpts), ("passing", INTERIM_KEPT)):
+        for group, most in (("regular", self.max_keep_ckpts), ("interim", INTERIM_KEPT)):
             if most > 0:
                 for name in self.kept[group][:-most]:
                     self._remove(runner, name)

@@ -12,7 +12,7 @@ from mmengine.runner import BaseLoop, Runner
 from clipbert_mm.checkpoint import CheckpointMetadata, InputSpec, LoadedCheckpoint, check_fit
 from clipbert_mm.checkpoint.compatibility import within
 from clipbert_mm.checkpoint.metadata import KEY, differences, metadata_of, plain
-from clipbert_mm.engine.config import foreign_model
+from clipbert_mm.engine.config import foreign_model, without_folders
 from clipbert_mm.errors import CheckpointError, OptionError
 from clipbert_mm.fileio import temporary_folder
 from clipbert_mm.registry import HOOKS
@@ -46,11 +46,12 @@ def run_contents(runner: Runner) -> CheckpointMetadata:
     for split in ("train", "val", "test"):
         dataset = (runner.cfg.get(f"{split}_dataloader") or {}).get("dataset")
         if isinstance(dataset, Mapping):
-            pipelines[split] = plain(dataset.get("pipeline") or dataset.get("datasets", [{}])[0].get("pipeline", []))
+            pipeline = dataset.get("pipeline") or dataset.get("datasets", [{}])[0].get("pipeline", [])
+            pipelines[split] = without_folders(plain(pipeline))
     return CheckpointMetadata(
         version=__version__,
         task=getattr(model.head, "task", type(model.head).__name__),
-        model=plain(runner.cfg.model),
+        model=without_folders(plain(runner.cfg.model)),
         pipelines=pipelines,
         text_files=_text_files(runner),
         answers=None if answers is None else sorted(answers, key=answers.__getitem__),

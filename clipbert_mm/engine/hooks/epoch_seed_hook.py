@@ -19,8 +19,8 @@ class EpochSeedHook(Hook):
         """
         if not isinstance(runner.train_loop, EpochBasedTrainLoop):
             raise OptionError(
-                "Items are drawn anew each epoch, so training needs EpochBasedTrainLoop, got "
-                f"{type(runner.train_loop).__name__}."
+                f"Items are drawn anew each epoch, so training needs a loop by epochs, got {type(runner.train_loop).__name__}. "
+                "Set train_cfg=dict(type='ResumableEpochTrainLoop', max_epochs=...)."
             )
 
     def before_train_epoch(self, runner: Runner) -> None:

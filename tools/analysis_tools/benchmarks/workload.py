@@ -108,7 +108,7 @@ def build_wrapper(model: ClipBert, config: Config, **optimizer: Any) -> OptimWra
     }
     wanted["optimizer"] = {**config.optim_wrapper["optimizer"], **optimizer}
     with DefaultScope.overwrite_default_scope("clipbert_mm"):
-        return build_optim_wrapper(model, dict(type="OptimWrapper", **wanted))
+        return build_optim_wrapper(model, dict(type="AccumulatingOptimWrapper", **wanted))
 
 
 def choose_clock(args: argparse.Namespace) -> Callable[[], float]:
