@@ -9,7 +9,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/installed
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help setup demo test test-faults lint docs format clean
+.PHONY: help setup demo test test-faults mutate lint docs format clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile
@@ -41,6 +41,14 @@ test-faults: setup  ## feed N=2000 damaged media, and of each other kind 15 % of
 	OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive $(BIN)/python tests/damage/run.py --media-count $(N) \
 	--count $$(( $(N) * 3 / 20 )) $(ARGS)
 	OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -m faults
+
+# Rooms of [tool.mutate] in pyproject.toml (none: all), and mutants per room. Nothing of this runs in CI: it takes hours.
+ROOMS ?=
+SAMPLE ?= 40
+
+mutate: setup  ## mutation testing of ROOMS="models search ..." with SAMPLE=40 mutants each: list those that no test notices
+	$(BIN)/python -m pip install --quiet --requirement requirements/mutation.txt
+	OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive $(BIN)/python tools/mutation/mutate.py $(ROOMS) --sample $(SAMPLE) $(ARGS)
 
 lint: setup  ## formatting, lint rules and types
 	$(BIN)/python -m ruff format --check .
