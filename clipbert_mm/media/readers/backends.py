@@ -22,7 +22,10 @@ BACKENDS: dict[str, Callable[[str, int], VideoReader]] = {
 """Reader of each library."""
 MODULES = {
     "pyav": ("av", "pip install av"),
-    "decord": ("decord", "pip install decord"),
+    "decord": (
+        "decord",
+        "pip install decord (it has wheels for Linux and Windows on x86-64; elsewhere build it, or use backend='pyav')",
+    ),
     "opencv": ("cv2", "pip install opencv-python-headless"),
     "torchcodec": ("torchcodec.decoders", "pip install torchcodec"),
 }
