@@ -9,7 +9,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/installed
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help setup demo test test-faults mutate lint docs format clean
+.PHONY: help setup demo quick test test-faults mutate lint docs format clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile
@@ -17,19 +17,22 @@ help:  ## list the targets
 setup: $(STAMP)  ## make .venv with the package (editable) and all that the demo and the tests need
 
 # Done again when what is to be installed has changed.
-$(STAMP): setup.py pyproject.toml $(wildcard requirements/*.txt)
+$(STAMP): setup.py pyproject.toml $(wildcard requirements/*)
 	@$(or $(PYTHON),false) -c '$(NEW_ENOUGH)' || { echo "make setup needs Python >= 3.10, got '$(PYTHON)'. \
 	Name one: make setup PYTHON=/path/to/python" >&2; exit 1; }
-	@echo "Installing clipbert_mm and its dependencies into $(VENV): some minutes and about 6 GB the first time."
+	@echo "Installing clipbert_mm and its dependencies into $(VENV): a few minutes and up to 7 GB the first time."
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --editable '.[tests,docs,page]'
-	@# OpenCV's usual wheels need the system's libGL; where it is missing, the headless one takes their place.
-	@$(BIN)/python -c 'import cv2' 2>/dev/null || \
-	$(BIN)/python -m pip install --quiet --force-reinstall --no-deps opencv-python-headless
+	$(BIN)/python requirements/install.py
 	@touch $@
 
 demo: setup  ## train and try a small model on the embedded Shapes world (options: ARGS="...")
 	$(BIN)/python tools/demo.py $(ARGS)
+
+# What needs no training, no process of its own and no browser.
+QUICK := tests/models tests/evaluation
+
+quick: lint  ## lint, types, and the tests of QUICK's folders: for each edit (options: ARGS="...")
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto $(QUICK) -m 'not slow' $(ARGS)
 
 test: lint docs  ## lint, the site, then all tests and doctests (options: ARGS="...")
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto $(ARGS)
