@@ -9,6 +9,7 @@ from setuptools import Command, find_packages, setup
 from setuptools.command.build import build
 
 ROOT = Path(__file__).resolve().parent
+URL = "https://github.com/clipbert-mm/clipbert_mm"
 MIM_ITEMS = ("configs", "tools", "model-index.yml")
 
 
@@ -67,11 +68,31 @@ setup(
     description="CLIPBERT: video-and-language learning via sparse sampling, on MMEngine",
     long_description=(ROOT / "README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
+    url=URL,
+    project_urls={
+        "Documentation": f"{URL}/tree/main/docs",
+        "Changes": f"{URL}/blob/main/CHANGELOG.md",
+        "Issues": f"{URL}/issues",
+        "Paper": "https://arxiv.org/abs/2102.06183",
+    },
     author="clipbert_mm developers",
     license="Apache-2.0",
     license_files=["LICENSE"],
+    classifiers=[
+        "Development Status :: 3 - Alpha",
+        "Intended Audience :: Science/Research",
+        "Operating System :: POSIX :: Linux",
+        "Programming Language :: Python :: 3",
+        "Programming Language :: Python :: 3.10",
+        "Programming Language :: Python :: 3.11",
+        "Programming Language :: Python :: 3.12",
+        "Topic :: Multimedia :: Video",
+        "Topic :: Scientific/Engineering :: Artificial Intelligence",
+        "Typing :: Typed",
+    ],
     python_requires=">=3.10",
     packages=find_packages(include=["clipbert_mm", "clipbert_mm.*"]),
+    package_data={"clipbert_mm": ["py.typed"]},
     install_requires=requirements("runtime"),
     extras_require={
         "tests": requirements("tests"),

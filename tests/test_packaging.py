@@ -1,12 +1,20 @@
-"""What setup.py ships: every sub-package, and a model index that names configs that exist."""
+"""What setup.py ships: every sub-package, and a model index that names configs that exist; and the project's own files."""
 
+import re
+import subprocess
+import sys
+from email.parser import HeaderParser
 from pathlib import Path
+from zipfile import ZipFile
 
 import pytest
 import yaml
 from modelindex.load_model_index import load
 
+from clipbert_mm import __version__
+
 ROOT = Path(__file__).resolve().parents[1]
+URL = "https://github.com/clipbert-mm/clipbert_mm"
 
 
 def metafiles() -> list[Path]:
@@ -49,3 +57,65 @@ def test_open_mmlab_s_reader_takes_the_index_and_results_are_marked_as_the_paper
     reported = [result for model in index.models for result in model.results or []]
     assert len(reported) == 17
     assert all(name.endswith(" (paper)") for result in reported for name in result.metrics)
+
+
+def test_wheel_has_type_marker_and_address(tmp_path: Path):
+    build = [
+        sys.executable,
+        "setup.py",
+        "--quiet",
+        "egg_info",
+        "--egg-base",
+        tmp_path,
+        "build",
+        "--build-base",
+        tmp_path / "build",
+    ]
+    subprocess.run([*build, "bdist_wheel", "--dist-dir", tmp_path], cwd=ROOT, check=True, capture_output=True)
+    (wheel,) = tmp_path.glob("*.whl")
+    with ZipFile(wheel) as archive:
+        names = set(archive.namelist())
+        metadata = HeaderParser().parsestr(archive.read(f"clipbert_mm-{__version__}.dist-info/METADATA").decode())
+    assert {"clipbert_mm/py.typed", "clipbert_mm/.mim/model-index.yml"} <= names
+    assert not [name for name in names if name.startswith(("tests/", "requirements/"))]
+    assert f"Issues, {URL}/issues" in metadata.get_all("Project-URL")
+    assert "Typing :: Typed" in metadata.get_all("Classifier")
+
+
+def read_yaml(path: str) -> dict:
+    return yaml.safe_load((ROOT / path).read_text())
+
+
+def test_citation_names_this_release_and_the_paper():
+    citation = read_yaml("CITATION.cff")
+    # Required by Citation File Format 1.2.0.
+    assert citation["cff-version"] == "1.2.0"
+    assert {"message", "title", "authors"} <= citation.keys()
+    assert (citation["version"], citation["repository-code"]) == (__version__, URL)
+    paper = citation["preferred-citation"]
+    assert {"type", "title", "authors"} <= paper.keys()
+    bibtex = (ROOT / "README.md").read_text().partition("@inproceedings")[2]
+    assert paper["title"] in bibtex
+    assert " and ".join(f"{author['family-names']}, {author['given-names']}" for author in paper["authors"]) in bibtex
+
+
+def test_workflow_runs_the_commands_of_a_developer():
+    job = read_yaml(".github/workflows/test.yml")["jobs"]["test"]
+    assert job["strategy"]["matrix"]["python"] == ["3.10", "3.12"]
+    commands = [step["run"].split("  #")[0].split() for step in job["steps"] if "run" in step]
+    assert [command[:2] for command in commands] == [["make", "setup"], ["make", "test"]]
+    targets = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), flags=re.MULTILINE)
+    assert {"setup", "test", "quick"} <= set(targets)
+
+
+@pytest.mark.parametrize("form", ["bug_report", "feature_request"])
+def test_issue_form_has_what_the_site_asks_of_one(form: str):
+    found = read_yaml(f".github/ISSUE_TEMPLATE/{form}.yml")
+    assert {"name", "description", "body"} <= found.keys()
+    assert all(field["attributes"]["label"] for field in found["body"])
+    assert len({field["id"] for field in found["body"]}) == len(found["body"])
+
+
+def test_security_reports_go_to_the_repository():
+    (link,) = read_yaml(".github/ISSUE_TEMPLATE/config.yml")["contact_links"]
+    assert link["url"] == f"{URL}/security/advisories/new"
