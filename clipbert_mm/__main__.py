@@ -67,7 +67,9 @@ def _add_arguments(command: argparse.ArgumentParser, name: str) -> None:
         command.add_argument("--explain", metavar="PNG", help="draw why the first one is the first")
     if name == "search":
         command.add_argument(
-            "--shortlist", type=at_least(0), help="videos scored by all clips, after an overview chose them; 0 for all"
+            "--shortlist",
+            type=at_least(0),
+            help="videos to score with all clips, chosen by their coarse tokens; 0 for all",
         )
     if name == "serve":
         command.add_argument("--qa", metavar="CHECKPOINT", help="model for questions (default: none, no questions)")

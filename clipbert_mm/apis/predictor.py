@@ -23,7 +23,6 @@ from clipbert_mm.fileio import temporary_folder
 from clipbert_mm.json_text import is_blank, is_whole
 from clipbert_mm.media.media_file import Media, read_media, read_media_alone
 from clipbert_mm.registry import MODELS, TRANSFORMS
-from clipbert_mm.retrieval import PairScorer, encode_with_coarse_tokens
 from clipbert_mm.structures import read_answers
 
 if TYPE_CHECKING:
@@ -95,7 +94,7 @@ class Predictor:
         check_fit(self.model, [source], whole=True)
         load_weights(self.model, source.tensors, self.weights)
         self.model.requires_grad_(False).to(self.device).eval()
-        self.scorer = PairScorer(self.model)
+        self.pairs = self.model.pair_encoder()
         self.identity = _digest(recipe, self.weights)
         if not is_config:
             with damaged_metadata(self.source):
@@ -143,8 +142,8 @@ class Predictor:
 
     @torch.no_grad()
     def encode_with_coarse_tokens(self, frames: Sequence[np.ndarray]) -> dict[str, Tensor]:
-        """Encode the same as ``clips``, and as ``overview`` (B, 1, S, D), one clip of all frames."""
-        return encode_with_coarse_tokens(self.model, self._normalized(frames))
+        """Encode the same as ``clips``, and as coarse tokens: ``coarse`` (B, 1, S, D), one clip of all frames."""
+        return self.model.encode_with_coarse_tokens(self._normalized(frames))
 
     def _normalized(self, frames: Sequence[np.ndarray]) -> Tensor:
         batch = torch.from_numpy(np.stack(frames)).to(self.device)
@@ -189,7 +188,9 @@ class Predictor:
         """
         shape = (len(pieces), len(tokens))
         text_of, video_of = torch.arange(shape[0]).repeat_interleave(shape[1]), torch.arange(shape[1]).repeat(shape[0])
-        logits = self.scorer.clip_logits(self.scorer.encode_texts(pieces), tokens, text_of, video_of)  # (M·V, K, C)
+        self.model.data_preprocessor.check_pieces(pieces)
+        texts = self.pairs.encode_texts(pieces)
+        logits = self.model.score_pairs(self.pairs, texts, tokens, text_of, video_of)  # (M·V, K, C)
         return logits.cpu().unflatten(0, shape)
 
     def score(self, tokens: Tensor, pieces: Sequence[np.ndarray]) -> Tensor:
@@ -202,13 +203,11 @@ class Predictor:
 
     def pooled_scores(self, clip_logits: Tensor) -> Tensor:
         """Return what the head makes of logits pooled over the clips: (M, V), or (M, V, C) for answers."""
-        pooled = self.model.head.scores(self.model.aggregator(clip_logits.flatten(0, 1)))
-        return pooled.unflatten(0, clip_logits.shape[:2])
+        return self.model.pool_scores(clip_logits.flatten(0, 1)).unflatten(0, clip_logits.shape[:2])
 
     def clip_scores(self, clip_logits: Tensor) -> Tensor:
         """Return the same of each clip alone, as for a video of one clip: (M, V, K), or (M, V, K, C) for answers."""
-        alone = self.model.head.scores(self.model.aggregator(clip_logits.flatten(0, 2)[:, None]))
-        return alone.unflatten(0, clip_logits.shape[:3])
+        return self.model.pool_scores(clip_logits.flatten(0, 2)[:, None]).unflatten(0, clip_logits.shape[:3])
 
 
 def _recipe_of_checkpoint(source: LoadedCheckpoint, text_folder: str) -> Recipe:

@@ -118,7 +118,7 @@ class VideoIndex:
             )
 
     def add(self, entry: Entry, tokens: dict[str, Tensor]) -> None:
-        """Put a video in, or another version of it: its visual tokens, ``clips`` (K, S, D) and ``overview`` (1, S, D)."""
+        """Add or replace a video with its visual tokens: ``clips`` (K, S, D) and ``coarse`` (1, S, D)."""
         with self._own_file(entry):
             self.store.add(entry.key, {name: value.to(STORED) for name, value in tokens.items()}, asdict(entry))
         with self._changing:
@@ -164,7 +164,7 @@ class VideoIndex:
             self._read_at = self._version()
 
     def tokens(self, path: str, which: str = "clips") -> Tensor:
-        """Read the visual tokens of a video, float32: its ``clips``, (K, S, D), or its ``overview``, (1, S, D).
+        """Read the visual tokens of a video, float32: its ``clips``, (K, S, D), or its ``coarse`` tokens, (1, S, D).
 
         Raises:
             VideoIndexError: If their file is missing or damaged.

@@ -105,8 +105,8 @@ class VideoSearch:
         Args:
             text: What is to be seen.
             topk: Number of hits.
-            shortlist: Videos that are scored by all their clips, after an overview of each chose them; 0 for all. None is
-                for a tenth of a gallery of more than 1,000 videos, and for all of a smaller one.
+            shortlist: Videos that are scored with all clips, chosen by their coarse tokens; 0 for all. None is for a tenth of
+                a gallery of more than 1,000 videos, and for all of a smaller one.
 
         Raises:
             VideoIndexError: If the gallery is empty, or some of it is damaged.
@@ -128,8 +128,8 @@ class VideoSearch:
         if shortlist is None:
             shortlist = max(topk, len(chosen) // 10) if len(chosen) > SHORTLIST_FROM else 0
         if 0 < shortlist < len(chosen):
-            first = self._score(chosen, pieces[0], left_out, "overview")
-            chosen = sorted(first, key=lambda path: -first[path][0])[:shortlist]
+            coarse = self._score(chosen, pieces[0], left_out, "coarse")
+            chosen = sorted(coarse, key=lambda path: -coarse[path][0])[:shortlist]
         scored = self._score(chosen, pieces[0], left_out)
         if not scored:
             raise VideoIndexError(

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from clipbert_mm.errors import OptionError
 from clipbert_mm.models import memory_saving
 from clipbert_mm.models.backbones import build_backbone
-from clipbert_mm.models.encoders import PairEncoder
+from clipbert_mm.models.encoders import EncodedTexts, PairEncoder
 from clipbert_mm.registry import MODELS
 from clipbert_mm.structures import VideoTextSample
 
@@ -115,6 +115,11 @@ class ClipBert(BaseModel):
         """Fuse the grid features of the frames of clips, (B, K, T, D, h, w), into visual tokens, (B, K, S, D)."""
         return self.encoder.embed_clips(self.temporal_fusion(grid))  # (B, K, D, h, w) -> (B, K, S, D)
 
+    def encode_with_coarse_tokens(self, frames: Tensor) -> dict[str, Tensor]:
+        """Encode videos as ``clips`` (B, K, S, D), and as ``coarse`` (B, 1, S, D): one clip of all frames, to shortlist by."""
+        grid = self.encode_frames(frames)  # (B, K, T, D, h, w)
+        return dict(clips=self.fuse_frames(grid), coarse=self.fuse_frames(grid.flatten(1, 2)[:, None]))
+
     def fuse(self, visual_tokens: Tensor, text_ids: Tensor, text_mask: Tensor, video_index: Tensor) -> Tensor:
         """Run the joint encoder over each text and each clip of its video.
 
@@ -130,18 +135,33 @@ class ClipBert(BaseModel):
         return self.encoder(text_ids, text_mask, visual_tokens[video_index])
 
     def score(self, visual_tokens: Tensor, text_ids: Tensor, text_mask: Tensor, video_index: Tensor) -> Tensor:
-        """Predict each text beside each clip of its video; arguments as of :meth:`fuse`.
+        """Predict each text with each clip of its video; arguments as of :meth:`fuse`.
 
-        Without a gradient and out of training it is computed by :class:`~clipbert_mm.models.encoders.PairEncoder`.
+        In eval mode and without gradients, :meth:`score_pairs` computes the same at less cost.
 
         Returns:
             Clip logits, (M, K, C).
         """
         if self.training or torch.is_grad_enabled():
             return self.head(self.encoder.pool(self.fuse(visual_tokens, text_ids, text_mask, video_index)))
-        pairs = PairEncoder(self.encoder)
-        texts = pairs.encode_texts([ids[: int(mask.sum())] for ids, mask in zip(text_ids, text_mask, strict=True)])
-        return self.head(pairs(texts, visual_tokens, torch.arange(len(text_ids)), video_index.cpu()))
+        pairs, lengths = self.pair_encoder(), text_mask.sum(dim=1).tolist()
+        texts = pairs.encode_texts([ids[:length] for ids, length in zip(text_ids, lengths, strict=True)])
+        return self.score_pairs(pairs, texts, visual_tokens, torch.arange(len(text_ids)), video_index.cpu())
+
+    def pair_encoder(self, *, precision: str = "fp32", tokens_per_pass: int | None = None) -> PairEncoder:
+        """Return the joint encoder for many pairs at once, as :meth:`score_pairs` takes it; in eval mode alone."""
+        return PairEncoder(self.encoder, precision=precision, tokens_per_pass=tokens_per_pass)
+
+    @torch.no_grad()
+    def score_pairs(
+        self, pairs: PairEncoder, texts: EncodedTexts, tokens: Tensor, text_index: Tensor, video_index: Tensor
+    ) -> Tensor:
+        """Predict any pairs of texts and videos: clip logits (P, K, C); arguments as of a call of the pair encoder."""
+        return self.head(pairs(texts, tokens, text_index, video_index))
+
+    def pool_scores(self, clip_logits: Tensor) -> Tensor:
+        """Pool clip logits (M, K, C) over the clips and return the head's scores: (M,), or (M, C) for answers."""
+        return self.head.scores(self.aggregator(clip_logits))
 
     def predict_clips(self, frames: Tensor, *texts: Tensor) -> tuple[Tensor, Tensor]:
         """Return states of the text tokens (M, K, L, D) and clip logits (M, K, C) of frames and of texts as of :meth:`fuse`."""
@@ -186,7 +206,7 @@ class ClipBert(BaseModel):
             clip_logits = self.score(self.encode_video(inputs["frames"]), *self._texts(inputs))  # (M, K, C)
         else:
             states, clip_logits = self.predict_clips(inputs["frames"], *self._texts(inputs))
-        scores = self.head.scores(self.aggregator(clip_logits))  # (M,), or (M, C) for answers
+        scores = self.pool_scores(clip_logits)  # (M,), or (M, C) for answers
         for i, sample in enumerate(sample for sample in data_samples if sample.get("broken") is None):
             own = inputs["video_index"] == i
             sample.clip_logits, sample.scores = clip_logits[own], scores[own]

@@ -1,4 +1,4 @@
-"""Visual tokens of videos on disk, each video encoded once; of them only as many in memory as may be."""
+"""Visual tokens of videos on disk, each video encoded once, and a bounded number of them in memory."""
 
 import json
 import os
@@ -19,6 +19,8 @@ from clipbert_mm.errors import VideoIndexError, quoted
 from clipbert_mm.fileio import atomic_write
 
 SUFFIX = ".safetensors"
+OLD_NAMES = {"coarse": "overview"}
+"""Names of tokens in files of earlier releases, by their names today."""
 
 
 def _checksum(content: Tensor | str) -> int:
@@ -30,23 +32,23 @@ def _checksum(content: Tensor | str) -> int:
 
 
 class FeatureStore:
-    """Encoded videos in a folder: a file of each, memory-mapped when it is read, there whole or not at all.
+    """Store encoded videos in a folder, one file per video, written atomically and memory-mapped when read.
 
-    Several processes may add to a gallery and read it. A file holds the video's visual tokens by name, as
-    :meth:`~clipbert_mm.retrieval.PairScorer.encode_video` makes them, none if it could not be read, a record about
-    it, and the checksum of each, which is compared when they are read from disk; files of releases before have none.
+    Several processes may add to a store and read it. A file holds the video's visual tokens by name, as
+    :meth:`~clipbert_mm.models.ClipBert.encode_with_coarse_tokens` returns them (none for a video that cannot be read), a
+    record, and a checksum of each. Checksums are compared whenever a file is read; files of old releases have none.
 
     Args:
-        folder: The folder, made when the first video is added.
-        budget: Bytes of visual tokens that stay in this process' memory once they are read; None for all.
+        folder: The folder; it is created when the first video is added.
+        budget: Most bytes of visual tokens to keep in memory after they are read; None for no limit.
     """
 
     def __init__(self, folder: str | os.PathLike, *, budget: int | None = None) -> None:
         self.folder = Path(folder)
         self.budget = budget
-        self._held: dict[tuple[str, str], tuple[tuple[int, int], Tensor]] = {}  # with the version of the file
-        self._held_bytes = 0
-        self._holding = threading.RLock()
+        self._cached: dict[tuple[str, str], tuple[tuple[int, int], Tensor]] = {}  # with the version of the file
+        self._cached_bytes = 0
+        self._lock = threading.RLock()
 
     def __contains__(self, name: str) -> bool:
         return self.path_of(name).is_file()
@@ -56,46 +58,46 @@ class FeatureStore:
         return self.folder / f"{name}{SUFFIX}"
 
     def names(self) -> list[str]:
-        """Name the videos that are there, in the order of their names."""
+        """Return the names of all videos, sorted."""
         return sorted(path.name.removesuffix(SUFFIX) for path in self.folder.glob(f"*{SUFFIX}"))
 
     def add(self, name: str, tokens: dict[str, Tensor], record: dict[str, Any]) -> None:
-        """Add a video, or put it in the place of what was there.
+        """Add or replace a video.
 
         Args:
-            name: Its name, a file's name without its ending.
-            tokens: Visual tokens by name, (K, S, D) each; empty if it could not be read.
-            record: What JSON can hold about it.
+            name: Its name: a file name without suffix.
+            tokens: Visual tokens by name, (K, S, D) each; empty for a video that cannot be read.
+            record: What else to store about it, as JSON.
         """
         tensors = {key: value.detach().cpu().contiguous().clone() for key, value in tokens.items()}
         text = json.dumps(record)
         checksums = {"record": _checksum(text)} | {key: _checksum(value) for key, value in tensors.items()}
         with atomic_write(self.path_of(name), "wb") as file:
             file.write(save(tensors, {"record": text, "checksums": json.dumps(checksums)}))
-        self._let_go(name)
+        self._forget(name)
 
     def remove(self, name: str) -> None:
-        """Take a video out."""
+        """Remove a video."""
         self.path_of(name).unlink()
-        self._let_go(name)
+        self._forget(name)
 
     def record(self, name: str) -> dict[str, Any]:
-        """Return the record about a video.
+        """Return the record of a video.
 
         Raises:
-            VideoIndexError: If its file is missing or damaged, or not one of a gallery.
+            VideoIndexError: If its file is missing, damaged, or of another kind.
         """
-        with self._opened(name) as (file, checksums):
+        with self._open(name) as (file, checksums):
             text = file.metadata()["record"]
-            self._compare(name, checksums, "record", text)
+            self._verify(name, checksums, "record", text)
             return json.loads(text)
 
     def read(self, names: Sequence[str], which: str = "clips") -> Tensor:
-        """Return the visual tokens of some videos that could be read, on the CPU.
+        """Return the visual tokens of some videos, on the CPU.
 
         Args:
             names: The videos.
-            which: Which of their tokens: "clips", all of them, or "overview", one clip of all frames.
+            which: "clips" for the tokens of all clips, "coarse" for the coarse tokens.
 
         Returns:
             Visual tokens, (V, K, S, D).
@@ -107,26 +109,27 @@ class FeatureStore:
 
     def _tokens(self, name: str, which: str) -> Tensor:
         try:
-            found = self.path_of(name).stat()  # another process may have put another file there
+            status = self.path_of(name).stat()  # another process may have replaced the file
         except OSError as error:
             raise self._error(name, error) from error
-        version, held = (found.st_mtime_ns, found.st_ino), self._held.get((name, which))
-        if held is not None and held[0] == version:
-            return held[1]
-        with self._opened(name) as (file, checksums):
-            tokens = file.get_tensor(which)
-            self._compare(name, checksums, which, tokens)
-        if self.budget is None or self._held_bytes + tokens.nbytes <= self.budget:
-            tokens = tokens.clone()  # not the mapped file
-            with self._holding:
-                self._let_go(name, which)  # another thread may have been here
-                self._held[name, which] = version, tokens
-                self._held_bytes += tokens.nbytes
+        version, cached = (status.st_mtime_ns, status.st_ino), self._cached.get((name, which))
+        if cached is not None and cached[0] == version:
+            return cached[1]
+        with self._open(name) as (file, checksums):
+            key = which if which in file.keys() else OLD_NAMES.get(which, which)  # noqa: SIM118
+            tokens = file.get_tensor(key)
+            self._verify(name, checksums, key, tokens)
+        if self.budget is None or self._cached_bytes + tokens.nbytes <= self.budget:
+            tokens = tokens.clone()  # out of the memory-mapped file
+            with self._lock:
+                self._forget(name, which)  # another thread may have added it meanwhile
+                self._cached[name, which] = version, tokens
+                self._cached_bytes += tokens.nbytes
         return tokens
 
     @contextmanager
-    def _opened(self, name: str) -> Iterator[tuple[Any, dict[str, int]]]:
-        """Open the file of a video, with the checksums of what is in it; what is wrong with it is told with its path."""
+    def _open(self, name: str) -> Iterator[tuple[Any, dict[str, int]]]:
+        """Open the file of a video, with the checksums of its content; errors name its path."""
         try:
             with safe_open(self.path_of(name), framework="pt") as file:
                 checksums = json.loads((file.metadata() or {}).get("checksums", "{}"))
@@ -136,29 +139,29 @@ class FeatureStore:
         except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
             raise error if isinstance(error, VideoIndexError) else self._error(name, error) from error
 
-    def _compare(self, name: str, checksums: dict[str, int], key: str, content: Tensor | str) -> None:
+    def _verify(self, name: str, checksums: dict[str, int], key: str, content: Tensor | str) -> None:
         if checksums and checksums.get(key) != _checksum(content):
-            raise self._error(name, f"the checksum of its {key} does not agree")
+            raise self._error(name, f"the checksum of its {key} does not match")
 
     def _error(self, name: str, reason: object) -> VideoIndexError:
         path = self.path_of(name)
         if not path.exists():
             return VideoIndexError(
-                f"{path} of the gallery is missing. Index the video again, and it will be made anew."
+                f"{path} is missing. Index the video again, or start the test again, to encode it again."
             )
         return VideoIndexError(
-            f"{path} is damaged, or no file of a gallery: {reason}. Remove it, and it will be made anew."
+            f"{path} is damaged or not a file of visual tokens: {reason}. Delete it, and the video will be encoded again."
         )
 
-    def _let_go(self, name: str, which: str | None = None) -> None:
-        """Hold the tokens of a video no longer, all of them or some; other threads may read at the same time."""
-        with self._holding:
-            for key in [(name, which)] if which else [key for key in self._held if key[0] == name]:
-                held = self._held.pop(key, None)
-                self._held_bytes -= held[1].nbytes if held is not None else 0
+    def _forget(self, name: str, which: str | None = None) -> None:
+        """Drop the tokens of a video from memory, all or some; other threads may read at the same time."""
+        with self._lock:
+            for key in [(name, which)] if which else [key for key in self._cached if key[0] == name]:
+                cached = self._cached.pop(key, None)
+                self._cached_bytes -= cached[1].nbytes if cached is not None else 0
 
     def delete(self) -> None:
-        """Remove the folder with all that is in it."""
+        """Delete the folder with all its files."""
         shutil.rmtree(self.folder, ignore_errors=True)
-        self._held.clear()
-        self._held_bytes = 0
+        self._cached.clear()
+        self._cached_bytes = 0

@@ -1,4 +1,4 @@
-"""What a folder of results was made with, so that nothing else is ever mixed with it."""
+"""Fingerprints of what results were computed from, so that results of different runs are never mixed in one folder."""
 
 import hashlib
 import json
@@ -17,25 +17,25 @@ MANIFEST = "manifest.json"
 
 
 class ResultsMismatchError(VideoIndexError):
-    """Results on disk that were made with something else."""
+    """Results on disk were computed from something else."""
 
 
 def digest(content: Any) -> str:  # noqa: ANN401
-    """Return a short digest of what JSON can hold, or what Python can print."""
+    """Return a short digest of a value: of its JSON, with ``repr`` of what JSON cannot hold."""
     return hashlib.sha256(json.dumps(content, sort_keys=True, default=repr).encode()).hexdigest()[:16]
 
 
 def digest_weights(model: nn.Module) -> str:
-    """Return a short digest of all that a model's checkpoint would hold."""
-    found = hashlib.sha256()
+    """Return a short digest of a model's state dict."""
+    weights = hashlib.sha256()
     for name, value in sorted(model.state_dict().items()):
-        found.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
-        found.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
-    return found.hexdigest()[:16]
+        weights.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
+        weights.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
+    return weights.hexdigest()[:16]
 
 
 def digest_files(paths: list[str]) -> str:
-    """Return a short digest of files by path, size and time of change; of addresses by themselves."""
+    """Return a short digest of files: of path, size and modification time; of remote ones the URL alone."""
     facts = []
     for path in paths:
         status = os.stat(path) if os.path.exists(path) else None
@@ -43,53 +43,51 @@ def digest_files(paths: list[str]) -> str:
     return digest(facts)
 
 
-def claim(folder: str | os.PathLike, identity: dict[str, str]) -> bool:
-    """Note in a folder what its results are made with, or see that it is the same.
+def reserve(folder: str | os.PathLike, fingerprint: dict[str, str]) -> bool:
+    """Write into a folder what its results are computed from, or check that it is the same as what is written there.
 
     Args:
         folder: The folder of the results.
-        identity: What they are made with, by name, such as ``{"weights": "3f..."}``.
+        fingerprint: Digests of what they are computed from, by name, such as ``{"weights": "3f..."}``.
 
     Returns:
-        Whether results were there already.
+        Whether the folder was reserved before.
 
     Raises:
-        ResultsMismatchError: If the folder's are made with something else, with what differs.
-        VideoIndexError: If the note is damaged.
+        ResultsMismatchError: If its results are computed from something else; names what differs.
+        VideoIndexError: If the manifest is damaged.
     """
     manifest = Path(folder) / MANIFEST
     Path(folder).mkdir(parents=True, exist_ok=True)
     if not manifest.exists():
         with scratch(folder, folder=False) as part, suppress(FileExistsError):
             with open(part, "w", encoding="utf-8") as file:
-                json.dump(identity, file, indent=2)
+                json.dump(fingerprint, file, indent=2)
                 file.flush()
                 os.fsync(file.fileno())
             try:
-                os.link(part, manifest)  # of several processes that begin at once, one
+                os.link(part, manifest)  # succeeds in one of several processes that start at once
             except FileExistsError:
                 raise
-            except OSError:  # a file system without hard links
+            except OSError:  # the file system has no hard links
                 os.replace(part, manifest)
             return False
     try:
-        found = json.loads(manifest.read_text(encoding="utf-8"))
+        stored = json.loads(manifest.read_text(encoding="utf-8"))
     except ValueError as error:
+        raise VideoIndexError(f"{manifest} is damaged: {error}. Delete the folder {folder} to start again.") from error
+    if not isinstance(stored, dict):
         raise VideoIndexError(
-            f"{manifest} is damaged: {error}. Remove the folder, and it will be made anew."
-        ) from error
-    if not isinstance(found, dict):
-        raise VideoIndexError(
-            f"{manifest} is damaged: it is {quoted(found)}. Remove the folder, and it will be made anew."
+            f"{manifest} is damaged: expected a JSON object, got {quoted(stored)}. Delete the folder {folder} to start again."
         )
-    others = [
-        f"{name} {found.get(name)} (now {identity.get(name)})"
-        for name in {**identity, **found}
-        if found.get(name) != identity.get(name)
+    changed = [
+        f"{name} was {stored.get(name)}, is {fingerprint.get(name)}"
+        for name in {**fingerprint, **stored}
+        if stored.get(name) != fingerprint.get(name)
     ]
-    if others:
+    if changed:
         raise ResultsMismatchError(
-            f"{folder} holds the results of a run that was not finished, with other {', other '.join(others)}. They cannot be "
-            "continued with these. Finish that run, or remove the folder, or choose another work folder."
+            f"{folder} holds results of an unfinished run with other settings: {'; '.join(changed)}. Resume that run, delete "
+            "the folder, or choose another work_dir."
         )
     return True

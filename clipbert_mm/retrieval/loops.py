@@ -1,10 +1,10 @@
-"""Testing and validation of retrieval over a whole gallery."""
+"""Test and validation loops of retrieval over a whole gallery."""
 
 import shutil
 from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -17,35 +17,38 @@ from clipbert_mm.errors import OptionError, VideoIndexError
 from clipbert_mm.fileio import LOCK
 from clipbert_mm.registry import LOOPS
 from clipbert_mm.retrieval.evaluator import RetrievalEvaluator
-from clipbert_mm.retrieval.fingerprint import claim, digest, digest_files, digest_weights
-from clipbert_mm.retrieval.scoring import PairScorer
+from clipbert_mm.retrieval.fingerprint import digest, digest_files, digest_weights, reserve
+
+if TYPE_CHECKING:
+    from clipbert_mm.models import ClipBert, PairEncoder
 
 
 class RetrievalLoop:
-    """What validation and testing share: every text beside every video, each video encoded once.
+    """Score every text with every video, encoding each video once; the common part of validation and test.
 
-    Visual tokens and scores lie in the work folder as they are made, in ``retrieval_val``, or in ``retrieval_test-`` and a
-    digest of what is tested. A test that was killed goes on from there, to the same scores; validation begins anew each time.
-    The folder goes when the metrics are computed. Machines that do not share the work folder send each other what they lack.
+    Visual tokens and scores are written to the work folder as they are computed, into ``retrieval_val``, or into
+    ``retrieval_test-`` and a digest of what is tested. A killed test resumes from there with the same scores; validation
+    starts again each time. The folder is deleted once the metrics are computed. Machines that do not share the work folder
+    send each other the files that they lack.
 
     Args:
         runner: The runner.
         dataloader: Dataloader of a RetrievalDataset in test mode, or its config.
         evaluator: Evaluator with a RetrievalMetric, or its config.
         precision: What the joint encoder computes in: "fp32", or "bf16" or "fp16" for speed.
-        shortlist: Candidates of each query, a share below 1 or a number, that are scored by all clips, chosen by an overview,
-            one clip of all frames; the others rank below them, in the order of their overviews. None scores all by all
-            clips, as the paper does.
-        clips_per_tile: Pairs of a text and a clip in a tile of the score matrix: what a killed run loses at most. None for
-            what suits the device.
-        tokens_per_pass: Tokens in one forward pass of the joint encoder. None for what suits the device.
-        memory_limit: Most memory that each process may hold, such as "4GiB": visual tokens beyond it are read from disk when
-            they are needed. None for no limit.
-        keep_scores: Whether the folder stays, so that the next test like this one has its scores at once.
+        shortlist: Candidates of each query, a share below 1 or a number, that are chosen by coarse tokens (one clip of all
+            frames) and re-ranked with all clips; the others rank below them, by their coarse scores. None scores all pairs
+            with all clips, as the paper does.
+        clips_per_tile: Pairs of a text and a clip in a tile of the score matrix: the most work that a killed run loses. None
+            for a value that suits the device.
+        tokens_per_pass: Most tokens in one forward pass of the joint encoder. None for a value that suits the device.
+        memory_limit: Most memory of each process, such as "4GiB"; visual tokens beyond it are read from disk when needed.
+            None for no limit.
+        keep_scores: Whether to keep the folder, so that a repeated test has its scores at once.
     """
 
     STAGE: str
-    CONTINUES: bool
+    RESUMES: bool
 
     runner: Runner
     dataloader: Any
@@ -75,31 +78,31 @@ class RetrievalLoop:
 
         Raises:
             OptionError: If the dataset draws negatives, which would count as captions.
-            BusyFolderError: If another process does the same test in the same work folder.
-            VideoIndexError: If what lies there of this test is damaged, or is of something else.
+            BusyFolderError: If another process runs the same test in the same work folder.
+            VideoIndexError: If stored results of this test are damaged, or belong to another test.
         """
         dataset = self.dataloader.dataset
         if not dataset.test_mode:
-            raise OptionError(f"{type(self).__name__} needs a dataset with test_mode=True, got test_mode=False.")
+            raise OptionError(f"{type(self).__name__} expects a dataset with test_mode=True, got test_mode=False.")
         for event in (f"before_{self.STAGE}", f"before_{self.STAGE}_epoch"):
             self.runner.call_hook(event)
         model = self.runner.model.module if is_model_wrapper(self.runner.model) else self.runner.model
-        scorer = PairScorer(model, **self.scoring)  # type: ignore[arg-type]
-        identity = self._identity(scorer)
+        pairs = model.eval().pair_encoder(**self.scoring)
+        fingerprint = self._fingerprint(model, pairs)
         folder = Path(self.runner.work_dir) / f"retrieval_{self.STAGE}"
-        if self.CONTINUES:
-            folder = folder.with_name(told_by_first(f"{folder.name}-{digest(identity)[:8]}"))
+        if self.RESUMES:
+            folder = folder.with_name(told_by_first(f"{folder.name}-{digest(fingerprint)[:8]}"))
         machines = self._machines
         with locked_for_all(folder, holders=machines.leaders):
-            if machines.leads and not self.CONTINUES:
+            if machines.leads and not self.RESUMES:
                 empty(folder)
-            self._claim(folder, identity, machines)
-            gallery = RetrievalEvaluator(scorer, folder, self.runner.logger, machines=machines, **self.storing)  # type: ignore[arg-type]
-            records = gallery.encode(self.dataloader)
-            metrics = self._evaluate(records, *gallery.score(records, self.shortlist))
+            self._reserve(folder, fingerprint, machines)
+            evaluator = RetrievalEvaluator(model, pairs, folder, self.runner.logger, machines=machines, **self.storing)  # type: ignore[arg-type]
+            records = evaluator.encode(self.dataloader)
+            metrics = self._evaluate(records, *evaluator.score(records, self.shortlist))
             if machines.leads and not self.keep_scores:
                 empty(folder)
-        with suppress(OSError):  # it is not empty, or another machine's process was quicker
+        with suppress(OSError):  # not empty, or deleted by another machine
             folder.rmdir()
         self.runner.call_hook(f"after_{self.STAGE}_epoch", metrics=metrics)
         self.runner.call_hook(f"after_{self.STAGE}")
@@ -112,7 +115,7 @@ class RetrievalLoop:
     def _evaluate(
         self, records: list[dict[str, Any]], scores: np.ndarray, chosen: np.ndarray | None
     ) -> dict[str, float]:
-        """Let the metrics know a share of the videos in each process, with their columns of the matrix."""
+        """Pass this process's share of the videos, with their columns of the score matrix, to the metrics."""
         columns = iter(range(scores.shape[1]))
         rank, world = get_dist_info()
         entries = []
@@ -127,54 +130,57 @@ class RetrievalLoop:
         self.evaluator.process(data_samples=entries)
         return self.evaluator.evaluate(len(self.dataloader.dataset))
 
-    def _identity(self, scorer: PairScorer) -> dict[str, str]:
-        """Return what the scores depend on, by name."""
-        dataset, pairs = self.dataloader.dataset, scorer.pairs
+    def _fingerprint(self, model: "ClipBert", pairs: "PairEncoder") -> dict[str, str]:
+        """Return digests of everything that the scores depend on, by name."""
+        dataset = self.dataloader.dataset
         if not pairs.shares_layers:
             self.runner.logger.warning(
-                f"The layers of '{pairs.encoder.bert.config.model_type}' are of a build that nothing quicker is known for than "
-                "to run them whole for each pair."
+                f"The fast scoring of pairs does not support layers of '{pairs.encoder.bert.config.model_type}'. All of them "
+                "run for each pair, with the same scores."
             )
         items = [dataset.prepare_test(i) for i in range(len(dataset))]
         loader = self.runner.cfg.get(f"{self.STAGE}_dataloader") or {}
         shape = dict(shortlist=self.shortlist, clips_per_tile=self.storing["clips_per_tile"])
         return dict(
-            weights=digest_weights(scorer.model),
+            weights=digest_weights(model),
             model=digest(self.runner.cfg.get("model")),
             pipeline=digest(loader.get("dataset", {}).get("pipeline")),
             videos=digest_files([item["path"] for item in items]),
             texts=digest([[item["texts"] for item in items], dataset.tokenizer.get_vocab()]),
             precision=pairs.precision,
-            settings=digest(shape | dict(tokens_per_pass=pairs.tokens_per_pass, device=scorer.device.type)),
+            settings=digest(shape | dict(tokens_per_pass=pairs.tokens_per_pass, device=pairs.device.type)),
         )
 
-    def _claim(self, folder: Path, identity: dict[str, str], machines: Machines) -> None:
-        """See that all processes test the same, and that what the folder holds, if anything, belongs to this very test."""
-        first = told_by_first(identity)
+    def _reserve(self, folder: Path, fingerprint: dict[str, str], machines: Machines) -> None:
+        """Check that all processes run the same test, and that results in the folder, if any, belong to this very test."""
+        first = told_by_first(fingerprint)
         error: VideoIndexError | OptionError | None = None
-        # Each machine may have the videos, with times of their own, in another folder.
-        others = [name for name in identity if name not in ("videos", "pipeline") and identity[name] != first[name]]
-        if others:
+        # Paths and modification times of the videos may differ between machines.
+        common = fingerprint.keys() - {"videos", "pipeline"}
+        differing = [name for name in fingerprint if name in common and fingerprint[name] != first[name]]
+        if differing:
             error = OptionError(
-                f"Process {get_rank()} of this test has other {' and other '.join(others)} than process 0. Give all processes "
-                "the same config, checkpoint and annotations."
+                f"Rank {get_rank()} of this test differs from rank 0 in: {', '.join(differing)}. Start all ranks with the same "
+                "config, checkpoint and annotations."
             )
         elif machines.leads:
             try:
-                claim(folder, identity)
-            except VideoIndexError as foreign:
-                error = foreign
+                reserve(folder, fingerprint)
+            except VideoIndexError as mismatch:
+                error = mismatch
         raise_together(error)
-        rest = sorted(path.name for path in folder.parent.glob(f"retrieval_{self.STAGE}*") if path.name != folder.name)
-        if rest and self.CONTINUES:
+        others = sorted(
+            path.name for path in folder.parent.glob(f"retrieval_{self.STAGE}*") if path.name != folder.name
+        )
+        if others and self.RESUMES:
             self.runner.logger.info(
-                f"{folder.parent} holds results of other tests, which were not finished or are to be kept: {', '.join(rest)}. "
-                "Remove those that are not needed."
+                f"{folder.parent} holds results of other tests, unfinished or kept on purpose: {', '.join(others)}. Delete "
+                "those that are not needed."
             )
 
 
 def empty(folder: Path) -> None:
-    """Remove what is in a folder that this process holds the lock of."""
+    """Delete the content of a folder whose lock this process holds."""
     for path in folder.iterdir():
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path, ignore_errors=True)
@@ -186,11 +192,11 @@ def empty(folder: Path) -> None:
 class RetrievalValLoop(RetrievalLoop, ValLoop):
     """Validate retrieval over the whole gallery; arguments as of :class:`~clipbert_mm.retrieval.loops.RetrievalLoop`."""
 
-    STAGE, CONTINUES = "val", False
+    STAGE, RESUMES = "val", False
 
 
 @LOOPS.register_module()
 class RetrievalTestLoop(RetrievalLoop, TestLoop):
     """Test retrieval over the whole gallery; arguments as of :class:`~clipbert_mm.retrieval.loops.RetrievalLoop`."""
 
-    STAGE, CONTINUES = "test", True
+    STAGE, RESUMES = "test", True

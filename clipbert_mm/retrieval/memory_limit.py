@@ -1,4 +1,4 @@
-"""How much memory this process has, and may have."""
+"""The memory that this process uses, and what a limit leaves."""
 
 import resource
 import sys
@@ -8,11 +8,11 @@ from clipbert_mm.errors import OptionError
 from clipbert_mm.fileio import parse_bytes
 
 RESERVE = 64 * 2**20
-"""Bytes for what libraries load and keep when they are first used."""
+"""Bytes reserved for what libraries allocate at their first use."""
 
 
 def memory_in_use() -> int:
-    """Return the bytes of memory that this process holds; the most it ever held where the system does not say."""
+    """Return the resident memory of this process in bytes; its peak where the system does not tell the current value."""
     status = Path("/proc/self/status")
     if status.is_file():
         line = next(line for line in status.read_text().splitlines() if line.startswith("VmRSS:"))
@@ -22,26 +22,26 @@ def memory_in_use() -> int:
 
 
 def memory_left(limit: str | None, needed: int) -> int | None:
-    """Return what a limit leaves beside what this process holds and is going to need.
+    """Return the memory that a limit leaves after what this process uses and will need.
 
     Args:
-        limit: The most that this process may hold, such as "4GiB"; None for no limit.
-        needed: Bytes that it is going to need in any case.
+        limit: Most memory of this process, such as "4GiB"; None for no limit.
+        needed: Bytes that it will need in any case.
 
     Returns:
-        Bytes; None where there is no limit.
+        Bytes; None without a limit.
 
     Raises:
-        OptionError: If the limit is below that.
+        OptionError: If the limit is too low.
     """
     if limit is None:
         return None
-    held, needed = memory_in_use(), needed + RESERVE
-    left = parse_bytes(limit) - held - needed
+    used, needed = memory_in_use(), needed + RESERVE
+    left = parse_bytes(limit) - used - needed
     if left < 0:
         raise OptionError(
-            f"memory_limit {limit} is too low: this process holds {held / 2**20:.0f} MiB and needs about "
-            f"{needed / 2**20:.0f} MiB more for a tile and the matrix of scores. Raise it to "
-            f"{-(-(held + needed) // 2**20)}MiB, or lower clips_per_tile and tokens_per_pass."
+            f"memory_limit {limit} is too low: this process uses {used / 2**20:.0f} MiB and needs about "
+            f"{needed / 2**20:.0f} MiB more for a tile and the score matrix. Raise it to "
+            f"{-(-(used + needed) // 2**20)}MiB, or lower clips_per_tile and tokens_per_pass."
         )
     return left

@@ -1,4 +1,4 @@
-"""An overview of each video, one clip of all its frames, for all pairs; all its clips for the best of them."""
+"""Coarse-to-fine re-ranking: score all pairs with coarse tokens, one clip of all frames, and the best pairs with all clips."""
 
 import numpy as np
 
@@ -6,28 +6,28 @@ from clipbert_mm.errors import OptionError
 
 
 def candidates(share: float, count: int) -> int:
-    """Return how many of ``count`` candidates a shortlist keeps: a share of them below 1, or a number.
+    """Return the number of candidates, of ``count``, that a shortlist keeps: a share below 1, or a number.
 
     Raises:
-        OptionError: If it is neither.
+        OptionError: If ``share`` is neither.
 
     >>> candidates(0.1, 1000), candidates(0.1, 5), candidates(20, 1000), candidates(20, 7)
     (100, 1, 20, 7)
     """
     if share <= 0 or (share >= 1 and share != int(share)):
-        raise OptionError(f"A shortlist is a share between 0 and 1 or a whole number of candidates, got {share}.")
+        raise OptionError(f"shortlist expects a share between 0 and 1 or a whole number of candidates, got {share}.")
     return min(count, max(1, round(share * count) if share < 1 else int(share)))
 
 
 def shortlist(scores: np.ndarray, videos: int, texts: int) -> np.ndarray:
-    """Choose the best pairs both ways: of each text its best videos, of each video its best texts.
+    """Choose the best pairs in both directions: the best videos of each text and the best texts of each video.
 
-    Equal scores: the earlier candidate goes first.
+    Among equal scores the earlier candidate comes first.
 
     Args:
-        scores: Scores of all pairs by the overviews, (texts, videos).
-        videos: Videos that each text keeps.
-        texts: Texts that each video keeps; 0 where only texts are queries.
+        scores: Scores of all pairs by coarse tokens, (texts, videos).
+        videos: Number of videos to keep for each text.
+        texts: Number of texts to keep for each video; 0 if only texts are queries.
 
     Returns:
         The chosen pairs, bool (texts, videos).
@@ -38,18 +38,18 @@ def shortlist(scores: np.ndarray, videos: int, texts: int) -> np.ndarray:
     return chosen
 
 
-def merge(first: np.ndarray, second: np.ndarray, chosen: np.ndarray) -> np.ndarray:
-    """Put the pairs that were not chosen below all that were, in the order of their first scores.
+def merge_scores(coarse: np.ndarray, fine: np.ndarray, chosen: np.ndarray) -> np.ndarray:
+    """Rank the pairs outside the shortlist below all pairs in it, in the order of their coarse scores.
 
     Args:
-        first: Scores of all pairs by the overviews, (texts, videos).
-        second: Scores of the chosen pairs by all clips, (texts, videos).
-        chosen: The pairs, bool (texts, videos).
+        coarse: Scores of all pairs by coarse tokens, (texts, videos).
+        fine: Scores of the chosen pairs by all clips, (texts, videos).
+        chosen: The pairs in the shortlist, bool (texts, videos).
 
     Returns:
-        Scores by which to rank, float32 (texts, videos).
+        Scores to rank by, float32 (texts, videos).
     """
     if chosen.all():
-        return second
-    drop = max(0.0, float(first[~chosen].max() - second[chosen].min())) + 1.0
-    return np.where(chosen, second, first - np.float32(drop))
+        return fine
+    drop = max(0.0, float(coarse[~chosen].max() - fine[chosen].min())) + 1.0
+    return np.where(chosen, fine, coarse - np.float32(drop))

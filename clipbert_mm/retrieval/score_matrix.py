@@ -1,4 +1,4 @@
-"""The scores of texts and videos on disk, by tile, so that a run that was killed goes on."""
+"""The score matrix of texts and videos on disk, tile by tile, so that a killed run can resume."""
 
 import os
 import secrets
@@ -14,8 +14,8 @@ import numpy as np
 from clipbert_mm.fileio import naming_path_when_full
 
 SUFFIX = ".tiles"
-PLACE, CHECKSUM = struct.Struct("<II"), struct.Struct("<I")
-"""What stands before the scores of a tile, which is its first text and video, and the CRC-32 of these and of its scores."""
+TILE_HEAD, CHECKSUM = struct.Struct("<II"), struct.Struct("<I")
+"""Before the scores of a tile: the indices of its first text and video, and the CRC-32 of these and of the scores."""
 
 
 @dataclass(frozen=True)
@@ -23,8 +23,8 @@ class Tile:
     """A block of the matrix.
 
     Args:
-        rows: Its texts.
-        columns: Its videos.
+        rows: The texts.
+        columns: The videos.
     """
 
     rows: slice
@@ -32,15 +32,15 @@ class Tile:
 
 
 class ScoreMatrix:
-    """A matrix of scores in a folder, by tile; NaN where a pair has no score.
+    """Store a matrix of scores in a folder, tile by tile; NaN stands for a pair without a score.
 
-    Each process appends the tiles that it scores to a file of its own, with their checksums. So there are as many files as
-    processes, however small the tiles are, and a tile that a kill cut short is none. A file never changes once it is closed.
+    Each process appends the tiles that it scores to one file of its own, with checksums. So the number of files is that of
+    processes, however small the tiles are, and a tile that a kill cut short is ignored. A closed file never changes.
 
     Args:
-        folder: The folder, made if it is not there.
-        shape: Texts and videos.
-        tile: Most texts and videos of a tile.
+        folder: The folder; created if it does not exist.
+        shape: Number of texts and of videos.
+        tile: Most texts and most videos in a tile.
     """
 
     def __init__(self, folder: str | os.PathLike, *, shape: tuple[int, int], tile: tuple[int, int]) -> None:
@@ -52,51 +52,53 @@ class ScoreMatrix:
             for count, step in zip(shape, tile, strict=True)
         )
         self.tiles = [Tile(row, column) for row in rows for column in columns]
-        self._places: dict[tuple[int, ...], Tile] = {(tile.rows.start, tile.columns.start): tile for tile in self.tiles}
-        self._own: IO[bytes] | None = None
+        self._by_start: dict[tuple[int, ...], Tile] = {
+            (tile.rows.start, tile.columns.start): tile for tile in self.tiles
+        }
+        self._file: IO[bytes] | None = None
 
     def missing(self) -> list[Tile]:
-        """Return the tiles that are not there."""
-        there = {(tile.rows.start, tile.columns.start) for tile, _ in self._stored()}
-        return [tile for place, tile in self._places.items() if place not in there]
+        """Return the tiles that are not stored."""
+        stored = {(tile.rows.start, tile.columns.start) for tile, _ in self._stored()}
+        return [tile for start, tile in self._by_start.items() if start not in stored]
 
     def write(self, tile: Tile, scores: np.ndarray) -> None:
         """Write a tile, float32 (texts, videos).
 
         Raises:
-            OSError: If it cannot be written, with the path of the file.
+            OSError: If it cannot be written; names the path.
         """
-        if self._own is None:
-            self._own = open(self.folder / f"{secrets.token_hex(8)}{SUFFIX}", "xb")  # noqa: SIM115
+        if self._file is None:
+            self._file = open(self.folder / f"{secrets.token_hex(8)}{SUFFIX}", "xb")  # noqa: SIM115
         data = scores.astype(np.float32).tobytes()
-        head = PLACE.pack(tile.rows.start, tile.columns.start)
-        with naming_path_when_full(self._own.name):
-            self._own.write(head + CHECKSUM.pack(zlib.crc32(data, zlib.crc32(head))) + data)
-            self._own.flush()  # to the system, which keeps it when this process is killed
+        head = TILE_HEAD.pack(tile.rows.start, tile.columns.start)
+        with naming_path_when_full(self._file.name):
+            self._file.write(head + CHECKSUM.pack(zlib.crc32(data, zlib.crc32(head))) + data)
+            self._file.flush()  # to the operating system, which keeps it if this process is killed
 
     def close(self) -> None:
-        """Close the file of this process, so that other machines see what it wrote."""
-        if self._own is not None:
-            with naming_path_when_full(self._own.name):
-                os.fsync(self._own.fileno())
-                self._own.close()
-            self._own = None
+        """Close the file of this process, so that other machines see it."""
+        if self._file is not None:
+            with naming_path_when_full(self._file.name):
+                os.fsync(self._file.fileno())
+                self._file.close()
+            self._file = None
 
     def read(self) -> np.ndarray:
-        """Return the whole matrix, float32 (texts, videos); all tiles must be there."""
-        scores, left = np.empty(self.shape, np.float32), len(self.tiles)
+        """Return the whole matrix, float32 (texts, videos); all tiles must be stored."""
+        scores, missing = np.empty(self.shape, np.float32), len(self.tiles)
         for tile, values in self._stored():
             scores[tile.rows, tile.columns] = values
-            left -= 1
-        assert left == 0, f"{left} tiles of {self.folder} are missing"
+            missing -= 1
+        assert missing == 0, f"{missing} tiles of {self.folder} are missing"
         return scores
 
     def _stored(self) -> Iterator[tuple[Tile, np.ndarray]]:
-        """Read the tiles that are there, each once; of a file that was cut short or damaged, those before that place."""
+        """Read each stored tile once; of a truncated or damaged file, the tiles before the damage."""
         seen = set()
         for path in sorted(self.folder.glob(f"*{SUFFIX}")):
             with open(path, "rb") as file:
-                while tile := self._places.get(_unpack(PLACE, head := file.read(PLACE.size))):
+                while tile := self._by_start.get(_unpack(TILE_HEAD, head := file.read(TILE_HEAD.size))):
                     shape = (tile.rows.stop - tile.rows.start, tile.columns.stop - tile.columns.start)
                     checksum, data = file.read(CHECKSUM.size), file.read(4 * shape[0] * shape[1])
                     if checksum != CHECKSUM.pack(zlib.crc32(data, zlib.crc32(head))):
@@ -111,12 +113,12 @@ def _unpack(layout: struct.Struct, data: bytes) -> tuple[int, ...]:
 
 
 def share_out(tiles: list[Tile], costs: list[float], shares: int) -> list[list[Tile]]:
-    """Give tiles to processes so that they have about as much to do, the dearest tiles first.
+    """Distribute tiles over processes so that their costs are about equal; the most expensive tiles are given out first.
 
     Args:
         tiles: The tiles.
-        costs: What each costs.
-        shares: The number of processes.
+        costs: The cost of each.
+        shares: Number of processes.
 
     Returns:
         The tiles of each process, in their order.

@@ -84,7 +84,7 @@ def test_the_tokens_are_those_of_the_model(search: VideoSearch, videos: Path):
     for path, entry in search.gallery.entries.items():
         media = search.predictor.read(path)
         one_clip = media.frames.reshape(1, -1, *media.frames.shape[2:])
-        for which, frames in (("clips", media.frames), ("overview", one_clip)):
+        for which, frames in (("clips", media.frames), ("coarse", one_clip)):
             expected = search.predictor.encode([frames])[0]
             assert torch.allclose(search.gallery.tokens(path, which), expected, atol=2e-3, rtol=1e-3)
         assert np.allclose(entry.clip_times, media.clip_times)

@@ -67,11 +67,11 @@ def test_a_clip_scores_as_a_video_of_its_own(search: VideoSearch):
     assert [(m.start, m.end) for m in hit.moments] == list(search.gallery.entries[hit.path].clip_times)
 
 
-def test_a_shortlist_is_chosen_by_the_overviews(search: VideoSearch):
+def test_a_shortlist_is_chosen_by_the_coarse_tokens(search: VideoSearch):
     everything = search.search("a red circle", topk=7)
     pieces = search.predictor.word_pieces(["a red circle"])
     first = {
-        path: float(search.predictor.clip_logits(search.gallery.tokens(path, "overview")[None], pieces).diff())
+        path: float(search.predictor.clip_logits(search.gallery.tokens(path, "coarse")[None], pieces).diff())
         for path in search.gallery.entries
     }
     chosen = set(sorted(first, key=first.get, reverse=True)[:3])
@@ -141,6 +141,14 @@ def test_the_heat_is_the_slope_of_the_score(search: VideoSearch):
 def test_what_cannot_be_asked(search: VideoSearch, ask: Callable, message: str):
     with pytest.raises((ValueError, RuntimeError), match=message):
         ask(search)
+
+
+def test_token_ids_that_the_model_does_not_know_are_refused(search: VideoSearch):
+    predictor = search.predictor
+    tokens = search.gallery.tokens(next(iter(search.gallery.entries)))[None]
+    size = len(predictor.model.encoder.word_embeddings)
+    with pytest.raises(ValueError, match=rf"gave word piece {size}, the model knows {size}"):
+        predictor.clip_logits(tokens, [np.array([2, size, 3])])
 
 
 def test_nothing_to_search(checkpoint: Path, tmp_path: Path):

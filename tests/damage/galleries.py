@@ -190,19 +190,19 @@ def _other_model(rng: random.Random, gallery: Path, *_: Path) -> str:
 
 def _other_tokens(rng: random.Random, gallery: Path, token: Path, *_: Path) -> str:
     """Write other tensors, without checksums, as releases before had none."""
-    clips, overview = (load(token.read_bytes())[name] for name in ("clips", "overview"))
+    clips, coarse = (load(token.read_bytes())[name] for name in ("clips", "coarse"))
     record = _searches[-1].gallery.store.record(token.name.removesuffix(".safetensors"))
     kinds: dict[str, Callable[[], dict[str, torch.Tensor]]] = {
-        "NaN": lambda: dict(clips=clips * float("nan"), overview=overview),
-        "wide": lambda: dict(clips=clips.repeat(1, 1, 3), overview=overview),
-        "long": lambda: dict(clips=clips.repeat(1, 7, 1), overview=overview),
-        "many clips": lambda: dict(clips=clips.repeat(50, 1, 1), overview=overview.repeat(50, 1, 1)),
-        "flat": lambda: dict(clips=clips.flatten(), overview=overview.flatten()),
-        "empty": lambda: dict(clips=clips[:0], overview=overview[:0]),
-        "whole numbers": lambda: dict(clips=clips.int(), overview=overview.int()),
-        "complex": lambda: dict(clips=clips.to(torch.complex64), overview=overview),
-        "no overview": lambda: dict(clips=clips),
-        "no clips": lambda: dict(overview=overview),
+        "NaN": lambda: dict(clips=clips * float("nan"), coarse=coarse),
+        "wide": lambda: dict(clips=clips.repeat(1, 1, 3), coarse=coarse),
+        "long": lambda: dict(clips=clips.repeat(1, 7, 1), coarse=coarse),
+        "many clips": lambda: dict(clips=clips.repeat(50, 1, 1), coarse=coarse.repeat(50, 1, 1)),
+        "flat": lambda: dict(clips=clips.flatten(), coarse=coarse.flatten()),
+        "empty": lambda: dict(clips=clips[:0], coarse=coarse[:0]),
+        "whole numbers": lambda: dict(clips=clips.int(), coarse=coarse.int()),
+        "complex": lambda: dict(clips=clips.to(torch.complex64), coarse=coarse),
+        "no coarse tokens": lambda: dict(clips=clips),
+        "no clips": lambda: dict(coarse=coarse),
         "nothing": dict,
     }
     kind = rng.choice(sorted(kinds))

@@ -67,14 +67,14 @@ def test_l9_machines_that_share_no_folder_test_retrieval_and_go_on_after_a_kill(
         )
         if ranks == 2:
             processes = run.start()
-            while not list(run.work_dir.glob("machine1/retrieval_test-*/scores_of_overviews/*.tiles")):
+            while not list(run.work_dir.glob("machine1/retrieval_test-*/coarse_scores/*.tiles")):
                 assert processes[1].is_alive(), run.log(1).read_text()
                 time.sleep(0.01)
             os.kill(processes[1].pid, signal.SIGKILL)
             for process in processes:
                 process.join(60)
             assert len(list(run.work_dir.glob("machine0/retrieval_test-*/gallery/*.safetensors"))) == 7
-            next(run.work_dir.glob("machine1/retrieval_test-*/scores_of_overviews")).joinpath("empty.tiles").touch()
+            next(run.work_dir.glob("machine1/retrieval_test-*/coarse_scores")).joinpath("empty.tiles").touch()
             shutil.rmtree(next(run.work_dir.glob("machine0/retrieval_test-*/gallery")))  # one machine lost what it had
         assert set(run.finish()) == {0}, run.log().read_text()
         scores[name] = read_rankings(tmp_path / name / "shown" / "rankings.json")["scores"]

@@ -248,7 +248,7 @@ def test_w3_damaged_visual_tokens_are_named_and_left_out(search: VideoSearch, vi
     data = bytearray(file.read_bytes())
     data[-1000] ^= 1
     if fault == "NaN":
-        tokens = {name: search.gallery.tokens(path, name) * float("nan") for name in ("clips", "overview")}
+        tokens = {name: search.gallery.tokens(path, name) * float("nan") for name in ("clips", "coarse")}
         search.gallery.add(search.gallery.entries[path], tokens)
     elif fault == "another video's":
         shutil.copy(store.path_of(search.gallery.entries[other].key), file)

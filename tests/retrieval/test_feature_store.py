@@ -17,7 +17,7 @@ def filled(tmp_path: Path) -> tuple[Path, dict[str, torch.Tensor]]:
     tokens = {name: torch.randn(4, 5, 16) for name in ("b", "a", "c")}
     gallery = FeatureStore(tmp_path / "gallery")
     for name, value in tokens.items():
-        gallery.add(name, {"clips": value, "overview": value[:1]}, {"path": f"{name}.mp4", "broken": None})
+        gallery.add(name, {"clips": value, "coarse": value[:1]}, {"path": f"{name}.mp4", "broken": None})
     return tmp_path / "gallery", tokens
 
 
@@ -27,7 +27,7 @@ def test_what_is_added_is_read_by_another_process_gallery(filled: tuple):
     assert gallery.names() == ["a", "b", "c"]
     assert gallery.record("c") == {"path": "c.mp4", "broken": None}
     assert torch.equal(gallery.read(["c", "a"]), torch.stack([tokens["c"], tokens["a"]]))
-    assert torch.equal(gallery.read(["b"], "overview"), tokens["b"][None, :1])
+    assert torch.equal(gallery.read(["b"], "coarse"), tokens["b"][None, :1])
     gallery.add("b", {"clips": tokens["a"].bfloat16()}, {})
     assert torch.equal(gallery.read(["b"])[0], tokens["a"].bfloat16())
     gallery.remove("a")
@@ -54,7 +54,7 @@ def test_memory_holds_what_the_budget_allows(filled: tuple, budget: int | None, 
         os.utime(gallery.path_of(name), ns=(written, written))
     assert torch.equal(torch.cat([gallery.read([name]) for name in "abc"[:held]] or [wanted[:0]]), wanted[:held])
     for name in "abc"[held:]:
-        with pytest.raises(VideoIndexError, match=rf"{name}\.safetensors is damaged, or no file of a gallery"):
+        with pytest.raises(VideoIndexError, match=rf"{name}\.safetensors is damaged or not a file of visual tokens"):
             gallery.read([name])
 
 
@@ -65,9 +65,9 @@ def test_what_another_process_puts_in_its_place_is_read(filled: tuple):
     FeatureStore(folder).add("b", {"clips": tokens["c"]}, {})
     assert torch.equal(gallery.read(["b"])[0], tokens["c"])
     FeatureStore(folder).remove("c")
-    with pytest.raises(VideoIndexError, match=r"c\.safetensors of the gallery is missing\. Index the video again"):
+    with pytest.raises(VideoIndexError, match=r"c\.safetensors is missing\. Index the video again"):
         gallery.read(["c"])
-    with pytest.raises(VideoIndexError, match=r"c\.safetensors of the gallery is missing"):
+    with pytest.raises(VideoIndexError, match=r"c\.safetensors is missing"):
         gallery.record("c")
 
 
@@ -76,7 +76,7 @@ def test_a_file_of_another_kind_is_named(filled: tuple):
     gallery.path_of("b").write_bytes(b"not safetensors")
     with pytest.raises(
         VideoIndexError,
-        match=r"b\.safetensors is damaged, or no file of a gallery: .* Remove it, and it will be made anew\.",
+        match=r"b\.safetensors is damaged or not a file of visual tokens: .* Delete it, and the video will be encoded again\.",
     ):
         gallery.record("b")
 
@@ -90,9 +90,9 @@ def test_w3_any_changed_byte_of_the_tokens_or_the_record_is_noticed(filled: tupl
         path.write_bytes(whole[:place] + bytes([whole[place] ^ 4]) + whole[place + 1 :])
         gallery = FeatureStore(folder)
         with pytest.raises(
-            VideoIndexError, match=r"b\.safetensors is damaged, .*: the checksum of its \w+ does not agree"
+            VideoIndexError, match=r"b\.safetensors is damaged .*: the checksum of its \w+ does not match"
         ):
-            gallery.record("b"), gallery.read("b", "clips"), gallery.read("b", "overview")
+            gallery.record("b"), gallery.read("b", "clips"), gallery.read("b", "coarse")
     path.write_bytes(whole[:-7])
     with pytest.raises(VideoIndexError, match=r"b\.safetensors is damaged"):
         FeatureStore(folder).read("b")
@@ -104,13 +104,15 @@ def test_w3_tokens_that_changed_their_type_are_noticed(filled: tuple):
     gallery.add("b", {"clips": torch.ones(2, 3, 4, dtype=torch.float16)}, {})
     data = gallery.path_of("b").read_bytes()
     gallery.path_of("b").write_bytes(data.replace(b'"dtype":"F16"', b'"dtype":"I16"'))
-    with pytest.raises(VideoIndexError, match="the checksum of its clips does not agree"):
+    with pytest.raises(VideoIndexError, match="the checksum of its clips does not match"):
         gallery.read("b")
 
 
 def test_files_of_before_have_no_checksums_and_are_read(filled: tuple):
     folder, tokens = filled
-    save_file({"clips": tokens["a"]}, folder / "b.safetensors", {"record": '{"path": "b.mp4"}'})
+    old = {"clips": tokens["a"], "overview": tokens["b"]}
+    save_file(old, folder / "b.safetensors", {"record": '{"path": "b.mp4"}'})
     gallery = FeatureStore(folder)
     assert gallery.record("b") == {"path": "b.mp4"}
     assert torch.equal(gallery.read("b")[0], tokens["a"])
+    assert torch.equal(gallery.read("b", "coarse")[0], tokens["b"]), "its name of before"

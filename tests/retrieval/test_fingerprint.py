@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from clipbert_mm.retrieval import ResultsMismatchError, claim, digest, digest_files, digest_weights
+from clipbert_mm.retrieval import ResultsMismatchError, digest, digest_files, digest_weights, reserve
 
 
 def test_digests_tell_apart_what_differs():
@@ -32,12 +32,12 @@ def test_a_file_that_changes_is_another(tmp_path: Path):
     assert digest_files([str(path), "http://host/b.mp4"]) != first
 
 
-def test_a_folder_belongs_to_who_claims_it_first(tmp_path: Path):
+def test_a_folder_is_reserved_by_the_first_run(tmp_path: Path):
     identity = dict(weights="aa", texts="bb")
-    assert claim(tmp_path / "new", identity) is False
-    assert claim(tmp_path / "new", identity) is True
+    assert reserve(tmp_path / "new", identity) is False
+    assert reserve(tmp_path / "new", identity) is True
     with pytest.raises(
-        ResultsMismatchError, match=r"with other weights aa \(now cc\), other clips None \(now 3\)\. They"
+        ResultsMismatchError, match=r"with other settings: weights was aa, is cc; clips was None, is 3\. Resume"
     ):
-        claim(tmp_path / "new", dict(weights="cc", texts="bb", clips="3"))
-    assert claim(tmp_path / "new", identity) is True
+        reserve(tmp_path / "new", dict(weights="cc", texts="bb", clips="3"))
+    assert reserve(tmp_path / "new", identity) is True

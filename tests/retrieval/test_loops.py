@@ -214,10 +214,7 @@ def test_l10_scores_of_something_else_have_a_folder_of_their_own(
     runner_config.merge_from_dict(options)
     found, _ = scores_of(runner_config, tmp_path, "second", keep_scores=True)
     assert len(results(runner_config)) == 2
-    assert (
-        f"holds results of other tests, which were not finished or are to be kept: {first.name}."
-        in capsys.readouterr().out
-    )
+    assert f"holds results of other tests, unfinished or kept on purpose: {first.name}." in capsys.readouterr().out
     for folder in results(runner_config):
         shutil.rmtree(folder)
     alone, _ = scores_of(runner_config, tmp_path, "alone")
@@ -252,7 +249,7 @@ def test_w3_a_damaged_file_of_tokens_is_named(runner_config: Config, tmp_path: P
     data = path.read_bytes()
     start = 8 + int.from_bytes(data[:8], "little")  # behind the header
     path.write_bytes(data[:start] + b"harm" + data[start + 4 :])
-    with pytest.raises(VideoIndexError, match=rf"{path} is damaged, .* Remove it, and it will be made anew"):
+    with pytest.raises(VideoIndexError, match=rf"{path} is damaged .* Delete it, and the video will be encoded again"):
         scores_of(runner_config, tmp_path, "second")
     path.unlink()
     scores_of(runner_config, tmp_path, "third")
@@ -263,7 +260,7 @@ def test_an_architecture_of_another_build_is_scored_whole_and_told(runner_config
     runner_config.test_evaluator.rankings_file = str(tmp_path / "rankings.json")
     runner = build_runner(runner_config)
     runner.test()
-    assert "layers of 'distilbert' are of a build that nothing quicker is known for" in capsys.readouterr().out
+    assert "does not support layers of 'distilbert'" in capsys.readouterr().out
     scores, _ = naive_scores(runner.model, runner.test_dataloader.dataset, list(range(7)))
     assert read_rankings(tmp_path / "rankings.json")["scores"] == pytest.approx(scores, abs=1e-5)
 
@@ -271,7 +268,7 @@ def test_an_architecture_of_another_build_is_scored_whole_and_told(runner_config
 def test_a_memory_limit_that_is_too_low_is_told(runner_config: Config):
     runner_config.test_cfg.memory_limit = "20MiB"
     with pytest.raises(
-        ValueError, match=r"memory_limit 20MiB is too low: this process holds \d+ MiB .* Raise it to \d+MiB"
+        ValueError, match=r"memory_limit 20MiB is too low: this process uses \d+ MiB .* Raise it to \d+MiB"
     ):
         build_runner(runner_config).test()
     runner_config.test_cfg.memory_limit = "4 gigs"

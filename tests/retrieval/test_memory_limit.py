@@ -12,31 +12,34 @@ RUN = """
 import logging, sys
 from pathlib import Path
 import torch
-from clipbert_mm.retrieval import PairScorer
 from clipbert_mm.retrieval.memory_limit import memory_in_use
 from clipbert_mm.retrieval.evaluator import RetrievalEvaluator
-from clipbert_mm.models import JointEncoder
+from clipbert_mm.models import JointEncoder, PairEncoder
 
 class Model(torch.nn.Module):  # what of a ClipBert scores texts beside tokens
     def __init__(self):
         super().__init__()
         self.encoder = JointEncoder(hidden_size=64, num_heads=1, num_layers=1, intermediate_size=64, vocab_size=50)
-        self.head, self.aggregator = torch.nn.Linear(64, 1), lambda logits: logits.mean(dim=1)
-        self.head.scores = lambda logits: logits[:, 0]
-        self.data_preprocessor = torch.nn.Module()
-        self.data_preprocessor.check_pieces = lambda pieces: None
+        self.head = torch.nn.Linear(64, 1)
+
+    def score_pairs(self, pairs, *texts_and_tokens):
+        return self.head(pairs(*texts_and_tokens))
+
+    def pool_scores(self, logits):
+        return logits.mean(dim=1)[:, 0]
 
 torch.set_num_threads(1)
 torch.manual_seed(1)  # weights that tell these videos apart
-scorer = PairScorer(Model())
+model = Model().eval()
 limit = None if sys.argv[2] == "none" else f"{memory_in_use() // 2**20 + int(sys.argv[2])}MiB"
-run = RetrievalEvaluator(scorer, Path(sys.argv[1]), logging.getLogger(), clips_per_tile=64, memory_limit=limit)
+pairs, folder = PairEncoder(model.encoder), Path(sys.argv[1])
+run = RetrievalEvaluator(model, pairs, folder, logging.getLogger(), clips_per_tile=64, memory_limit=limit)
 records = []
 for i in range(160):
     records.append(dict(sample_idx=i, broken=None, pieces=[[1, 2, 3]] * (i == 0)))
     name = f"{i:07d}"
-    if name not in run.gallery:
-        run.gallery.add(name, {"clips": torch.randn(1, 64).expand(20, 196, -1)}, {})  # 1 MiB
+    if name not in run.store:
+        run.store.add(name, {"clips": torch.randn(1, 64).expand(20, 196, -1)}, {})  # 1 MiB
 run.folder /= sys.argv[2]  # of its own for scores
 scores, _ = run.score(records)
 peak = int(next(line for line in open("/proc/self/status") if line.startswith("VmHWM:")).split()[1]) * 1024
@@ -67,6 +70,6 @@ def test_what_a_limit_leaves():
     left = memory_left("64GiB", 2**30)
     assert left == pytest.approx(63 * 2**30 - RESERVE - held, abs=50 * 2**20)
     with pytest.raises(
-        ValueError, match=r"memory_limit 1GiB is too low: this process holds \d+ MiB and needs about 2112 MiB"
+        ValueError, match=r"memory_limit 1GiB is too low: this process uses \d+ MiB and needs about 2112 MiB"
     ):
         memory_left("1GiB", 2**31)

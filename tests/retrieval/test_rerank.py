@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from clipbert_mm.retrieval.rerank import candidates, merge, shortlist
+from clipbert_mm.retrieval.rerank import candidates, merge_scores, shortlist
 
 
 def test_the_shortlist_is_the_best_of_each_query():
@@ -18,16 +18,16 @@ def test_the_shortlist_is_the_best_of_each_query():
     assert shortlist(np.zeros((2, 3)), videos=1, texts=0).tolist() == [[True, False, False]] * 2
 
 
-def test_what_is_not_chosen_ranks_below_in_its_first_order():
+def test_what_is_not_chosen_ranks_below_in_its_coarse_order():
     rng = np.random.default_rng(0)
-    first = rng.normal(size=(9, 6)).astype(np.float32) + 50  # far above the second scores
-    chosen = shortlist(first, videos=2, texts=1)
-    second = np.where(chosen, rng.normal(size=(9, 6)), np.nan).astype(np.float32)
-    merged = merge(first, second, chosen)
-    assert np.array_equal(merged[chosen], second[chosen])
+    coarse = rng.normal(size=(9, 6)).astype(np.float32) + 50  # far above the fine scores
+    chosen = shortlist(coarse, videos=2, texts=1)
+    fine = np.where(chosen, rng.normal(size=(9, 6)), np.nan).astype(np.float32)
+    merged = merge_scores(coarse, fine, chosen)
+    assert np.array_equal(merged[chosen], fine[chosen])
     assert merged[~chosen].max() < merged[chosen].min()
-    assert np.array_equal(np.argsort(merged[~chosen]), np.argsort(first[~chosen]))
-    assert np.array_equal(merge(first, first, np.ones_like(chosen)), first)
+    assert np.array_equal(np.argsort(merged[~chosen]), np.argsort(coarse[~chosen]))
+    assert np.array_equal(merge_scores(coarse, coarse, np.ones_like(chosen)), coarse)
 
 
 @pytest.mark.parametrize("keep", [0, -1, 2.5])

@@ -57,7 +57,7 @@ def test_a_killed_test_goes_on(folder: Path, tool: Callable, monkeypatch: pytest
         return len(files) if what == "gallery" else sum(path.stat().st_size for path in files)
 
     whole = 98 * (12 + 4)  # a tile is a pair
-    early = rng.choice([("gallery", 6), ("scores_of_overviews", whole)])  # while videos are encoded, or tiles scored
+    early = rng.choice([("gallery", 6), ("coarse_scores", whole)])  # while videos are encoded, or tiles scored
     for what, most in (early, ("scores", whole * 3 // 4)):
         enough = rng.randint(1, most)
         run = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)

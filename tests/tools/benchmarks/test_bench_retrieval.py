@@ -62,8 +62,8 @@ def test_flops_are_those_that_torch_counts(model: nn.Module):
 def test_the_baseline_scores_what_the_library_does(model: nn.Module):
     texts = [np.arange(5, 5 + length) for length in (4, 9, 7)]
     tokens = model.encode_video(torch.randn(1, 3, 2, 3, 32, 32))  # (1, K, S, D)
-    scorer = bench_retrieval.PairScorer(model)
-    quick = scorer.score_block(scorer.encode_texts(texts), tokens)[:, 0]
+    pairs = model.pair_encoder()
+    quick = bench_retrieval.score_block(model, pairs, pairs.encode_texts(texts), tokens)[:, 0]
     plain = bench_retrieval.score_plainly(model, tokens[0], texts, 12)
     assert plain.tolist() == pytest.approx(quick.tolist(), abs=1e-4)
     assert quick.std() > 0.05

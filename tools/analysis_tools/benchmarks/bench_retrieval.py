@@ -23,9 +23,8 @@ from clipbert_mm.evaluation import retrieval_metrics, shortlist_recall
 from clipbert_mm.models import ClipBert
 from clipbert_mm.models.encoders import PRECISIONS
 from clipbert_mm.registry import MODELS
-from clipbert_mm.retrieval.evaluator import RetrievalEvaluator
-from clipbert_mm.retrieval.rerank import candidates, merge, shortlist
-from clipbert_mm.retrieval.scoring import PairScorer
+from clipbert_mm.retrieval.evaluator import RetrievalEvaluator, score_block
+from clipbert_mm.retrieval.rerank import candidates, merge_scores, shortlist
 from clipbert_mm.visualization.figures import save_figure
 
 TEXTS_PER_PASS = 64
@@ -138,22 +137,30 @@ def measure_pairs(model: ClipBert, kind: str, shape: tuple[int, ...], args: argp
     size = MATRIX_SIZE[torch.device(args.device).type]
     longest = min(LENGTHS[kind][0], model.encoder.max_text_length)
     frames = torch.randn(1, *shape[1:], device=args.device)
-    scorers = {name: PairScorer(model, precision=name) for name in args.precisions}
-    tokens = {name: scorer.encode_video(frames)["clips"][None] for name, scorer in scorers.items()}
+    encoders = {name: model.pair_encoder(precision=name) for name in args.precisions}
     exact = model.encode_video(frames[None])[0].detach()
+    tokens = {name: exact[None].to(pairs.dtype) for name, pairs in encoders.items()}
+
+    def score(name: str) -> np.ndarray:
+        return score_block(model, encoders[name], encoders[name].encode_texts(texts), tokens[name])
+
+    @torch.no_grad()
+    def visual_pass() -> object:
+        return model.encode_with_coarse_tokens(frames[None])
+
     matrices = {
-        name: torch.randn(2, size, size, device=args.device).to(PRECISIONS[name]) for name in {"fp32", *scorers}
+        name: torch.randn(2, size, size, device=args.device).to(PRECISIONS[name]) for name in {"fp32", *encoders}
     }
     contenders: dict[str, Callable[[], object]] = {
         f"product in {name}": lambda name=name: matrices[name][0] @ matrices[name][1]  # type: ignore[misc]
         for name in matrices
     }
     contenders |= {
-        "visual pass": lambda: next(iter(scorers.values())).encode_video(frames),
+        "visual pass": visual_pass,
         "baseline": lambda: score_plainly(model, exact, texts, longest),
     }
-    for name in scorers:
-        contenders[name] = lambda name=name: scorers[name].score_block(scorers[name].encode_texts(texts), tokens[name])  # type: ignore[misc]
+    for name in encoders:
+        contenders[name] = lambda name=name: score(name)  # type: ignore[misc]
     timings = time_in_turn(contenders, repeats=args.repeats, device=args.device, clock=clock_of(args))
     wanted = score_plainly(model, exact, texts, longest).cpu().numpy()
     visual = timings.pop("visual pass")
@@ -172,7 +179,7 @@ def measure_pairs(model: ClipBert, kind: str, shape: tuple[int, ...], args: argp
             limit_pairs_per_s=rate / useful,
         )
         if name != "baseline":
-            found = scorers[name].score_block(scorers[name].encode_texts(texts), tokens[name])[:, 0]
+            found = score(name)[:, 0]
             ways[name]["ratio"] = ways[name]["pairs_per_s"] / ways["baseline"]["pairs_per_s"]
             ways[name]["ratio_of_each_repeat"] = [
                 base / own for base, own in zip(timings["baseline"].seconds, timing.seconds, strict=True)
@@ -207,25 +214,26 @@ def encoder_flops(model: ClipBert, length: int, whole: bool = True) -> float:
 
 def measure_cascade(model: ClipBert, shape: tuple[int, ...], args: argparse.Namespace) -> dict[str, Any]:
     """Time a cascade against scoring all clips of all pairs, in the last of the precisions."""
-    scorer = PairScorer(model, precision=args.precisions[-1])
+    pairs = model.pair_encoder(precision=args.precisions[-1])
     count, clips = args.cascade_size, shape[0]
     texts = draw_texts(model, "captions", count)
-    cells = scorer.encode_video(torch.randn(1, *shape[1:], device=args.device))["clips"].shape[1]
+    with torch.no_grad():
+        cells = model.encode_video(torch.randn(1, 1, *shape[1:], device=args.device)).shape[2]
     generator = torch.Generator().manual_seed(0)
     width = model.encoder.bert.config.hidden_size
-    tokens = torch.randn(count, clips, cells, width, generator=generator).to(scorer.pairs.dtype)  # LayerNorm's scale
-    overviews = tokens.mean(dim=1, keepdim=True)
-    encoded = scorer.encode_texts(texts)
+    tokens = torch.randn(count, clips, cells, width, generator=generator).to(pairs.dtype)  # LayerNorm's scale
+    coarse_tokens = tokens.mean(dim=1, keepdim=True)
+    encoded = pairs.encode_texts(texts)
     kept = []
 
     def cascade() -> np.ndarray:
-        first = scorer.score_block(encoded, overviews)
+        coarse = score_block(model, pairs, encoded, coarse_tokens)
         number = candidates(args.shortlist, count)
-        chosen = shortlist(first, number, number)
+        chosen = shortlist(coarse, number, number)
         kept.append(float(chosen.mean()))
-        return merge(first, scorer.score_block(encoded, tokens, chosen), chosen)
+        return merge_scores(coarse, score_block(model, pairs, encoded, tokens, chosen), chosen)
 
-    contenders = {"all clips of all": lambda: scorer.score_block(encoded, tokens), "cascade": cascade}
+    contenders = {"all clips of all": lambda: score_block(model, pairs, encoded, tokens), "cascade": cascade}
     timings = time_in_turn(contenders, repeats=args.repeats, device=args.device, clock=clock_of(args))
     return dict(
         precision=args.precisions[-1],
@@ -253,8 +261,8 @@ def measure_ranks(config: Config, args: argparse.Namespace) -> dict[str, Any]:
         runner.load_or_resume()
         reference = None
         for name, (precision, keep) in ways.items():
-            scorer = PairScorer(runner.model, precision=precision)
-            run = RetrievalEvaluator(scorer, Path(scratch) / name, getLogger(__name__))
+            pairs = runner.model.eval().pair_encoder(precision=precision)
+            run = RetrievalEvaluator(runner.model, pairs, Path(scratch) / name, getLogger(__name__))
             records = run.encode(dataloader)
             rounds: list[Any] = []
             seconds = time_scoring(run, records, keep, args, rounds)

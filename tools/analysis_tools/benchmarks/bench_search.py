@@ -125,7 +125,7 @@ def fill(search: VideoSearch, count: int) -> None:
     for i in range(count):
         tokens = torch.randn(shape, generator=generator)  # LayerNorm's scale
         entry = Entry(f"/nowhere/{i:07d}.mp4", 0, 0, 10.0, ((0.0, 10.0),), (size, size))
-        search.gallery.add(entry, dict(clips=tokens, overview=tokens))
+        search.gallery.add(entry, dict(clips=tokens, coarse=tokens))
     search.gallery.save()
 
 
