@@ -1,14 +1,14 @@
-"""Errors that a user can act on. All that this package raises on purpose are a ClipBertError, which tools print as one line."""
+"""The package's exceptions, all of them a ClipBertError, which tools print as one line; and user data in messages."""
 
 import reprlib
 from typing import Any
 
 QUOTED = 200
-"""Most letters of a user's data that a message repeats at one place."""
+"""Most characters of one piece of user data that a message quotes."""
 
 
 class ClipBertError(Exception):
-    """The base of all errors that a user can act on; the message says who, expected, got, and what to do."""
+    """Base of all errors that a user can act on; the message says what was expected, what came, and what to do."""
 
 
 class OptionError(ClipBertError, ValueError):
@@ -32,7 +32,7 @@ class BrokenMediaError(ClipBertError, RuntimeError):
 
     Args:
         path: The file.
-        reason: What is wrong with it; empty where torch passes on a worker's error, whose whole text it gives as ``path``.
+        reason: What is wrong with it. Empty when torch re-raises a worker's error: then ``path`` is the whole message.
     """
 
     def __init__(self, path: str, reason: str = "") -> None:
@@ -41,12 +41,12 @@ class BrokenMediaError(ClipBertError, RuntimeError):
         self.reason = reason
 
     def __str__(self) -> str:
-        """Name the file and what is wrong with it."""
+        """Return the message: the file and what is wrong with it."""
         return f"cannot read {printable(self.path)}: {self.reason}" if self.reason else self.path
 
 
 class StorageError(ClipBertError, RuntimeError):
-    """A storage of many files, such as an LMDB, that cannot be used, so that none of its files can be read."""
+    """A storage of many files, such as an LMDB, that cannot be used: none of its files can be read."""
 
 
 class CheckpointError(ClipBertError, ValueError):
@@ -62,7 +62,7 @@ class BusyFolderError(ClipBertError, RuntimeError):
 
 
 class WorkerError(ClipBertError, RuntimeError):
-    """A process that loads data and hung, crashed or was killed."""
+    """A data-loading process that hung, crashed or was killed."""
 
 
 class NotFiniteError(ClipBertError, FloatingPointError):
@@ -74,18 +74,18 @@ class BackendError(ClipBertError, RuntimeError):
 
 
 def quoted(value: Any, limit: int = QUOTED) -> str:  # noqa: ANN401
-    """Return a user's value for a message, at most about ``limit`` letters of it.
+    """Return the ``repr`` of user data for a message, cut to about ``limit`` characters.
 
     >>> quoted("a red circle")
     "'a red circle'"
     >>> quoted("a" * 1000, limit=20)
-    "'aaaaaaaaaaaaa... (1,000 letters)"
+    "'aaaaaaaaaaaaa... (1,000 characters)"
     """
     if isinstance(value, str):
         whole = repr(value[:limit])
         if len(value) <= limit and len(whole) <= 2 * limit:
             return whole
-        return f"{whole[: max(limit - 6, 0)]}... ({len(value):,} letters)"
+        return f"{whole[: max(limit - 6, 0)]}... ({len(value):,} characters)"
     short = reprlib.Repr()
     short.maxlevel, short.maxdict, short.maxlist, short.maxtuple, short.maxset = 3, 8, 8, 8, 8
     short.maxstring = short.maxother = short.maxlong = 60
@@ -94,7 +94,7 @@ def quoted(value: Any, limit: int = QUOTED) -> str:  # noqa: ANN401
 
 
 def printable(path: str) -> str:
-    r"""Return a path that any terminal can print: bytes that are no UTF-8 are escaped, the middle of a long one is left out.
+    r"""Return a path that any terminal can print: bytes that are not UTF-8 are escaped, a long path loses its middle.
 
     >>> print(printable("caf\udce9.mp4"))
     caf\xe9.mp4
@@ -103,5 +103,5 @@ def printable(path: str) -> str:
         path = f"{path[:QUOTED]}...{path[-QUOTED:]}"
     try:
         return path.encode(errors="surrogateescape").decode(errors="backslashreplace")
-    except UnicodeEncodeError:  # half a surrogate pair, which no file's name can hold
+    except UnicodeEncodeError:  # an unpaired surrogate, which no file name can hold
         return path.encode(errors="backslashreplace").decode()

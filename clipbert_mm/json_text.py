@@ -1,4 +1,4 @@
-"""JSON that comes from elsewhere, parsed with errors that say where and without half characters; and JSON lines of ours."""
+"""Parsing JSON that others wrote, with errors that name file and line, and writing JSON lines."""
 
 import json
 import os
@@ -12,16 +12,16 @@ from clipbert_mm.errors import AnnotationError, quoted
 from clipbert_mm.fileio import atomic_write
 
 BOM = b"\xef\xbb\xbf"
-"""What some programs put before UTF-8."""
-HALF_ESCAPED = re.compile(r"\\u[dD][89a-fA-F]")
-"""Where JSON escapes half a character."""
+"""Byte-order mark, which some programs write before UTF-8."""
+ESCAPED_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
+"""An escaped surrogate in JSON, half of a character beyond 16 bits."""
 
 
 def decode(data: bytes, where: str) -> str:
     """Decode UTF-8.
 
     Raises:
-        AnnotationError: If it is something else.
+        AnnotationError: If the bytes are not UTF-8; the message begins with ``where``.
     """
     try:
         return data.decode("utf-8")
@@ -31,20 +31,20 @@ def decode(data: bytes, where: str) -> str:
 
 
 def unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Make a dict of the pairs of a JSON object.
+    """Make a dict of the pairs of a JSON object; the hook of :data:`UNIQUE_KEYS`.
 
     Raises:
-        AnnotationError: If a key comes twice.
+        AnnotationError: If a key occurs twice.
     """
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        twice = next(key for key, times in Counter(key for key, _ in pairs).items() if times > 1)
-        raise AnnotationError(f"expected each key of an object once, got {quoted(twice)} again.")
-    return found
+    record = dict(pairs)
+    if len(record) < len(pairs):
+        duplicate = next(key for key, count in Counter(key for key, _ in pairs).items() if count > 1)
+        raise AnnotationError(f"expected each key of an object once, got {quoted(duplicate)} again.")
+    return record
 
 
 ANY_KEYS, UNIQUE_KEYS = json.JSONDecoder(), json.JSONDecoder(object_pairs_hook=unique_keys)
-"""Made once, since making one takes longer than parsing a line. The second takes twice the time."""
+"""Decoders, made once because making one takes longer than parsing a line. The second takes twice as long per line."""
 
 
 def parse_json(text: str, where: str, expected: str = "JSON", decoder: json.JSONDecoder = UNIQUE_KEYS) -> Any:  # noqa: ANN401
@@ -52,12 +52,12 @@ def parse_json(text: str, where: str, expected: str = "JSON", decoder: json.JSON
 
     Args:
         text: The JSON.
-        where: Where it stands, for errors.
+        where: File and line, for errors.
         expected: What was expected, for errors.
         decoder: ``UNIQUE_KEYS`` or ``ANY_KEYS``.
 
     Raises:
-        AnnotationError: If it is no JSON, is nested too deep, or has a key twice.
+        AnnotationError: If it is not JSON, is nested too deep, or has a key twice.
     """
     text = text.strip()
     try:
@@ -68,60 +68,62 @@ def parse_json(text: str, where: str, expected: str = "JSON", decoder: json.JSON
         line = f", line {error.lineno}" if "\n" in text else ""
         around = quoted(text[max(error.pos - 40, 0) : error.pos + 40], 80) if text else "nothing"
         raise AnnotationError(f"{where}{line}: expected {expected}, got {around} ({error.msg}).") from None
-    except (ValueError, RecursionError) as error:  # a number of thousands of digits; lists in lists in lists
+    except (ValueError, RecursionError) as error:  # a number of thousands of digits; deeply nested lists
         reason = "it is nested too deep" if isinstance(error, RecursionError) else error
         raise AnnotationError(f"{where}: expected {expected}, got {quoted(text[:80])} ({reason}).") from None
 
 
-def refuse_half_characters(value: object, text: str, where: str) -> None:
-    """See that no text in a value of JSON has half a surrogate pair, which can neither be written nor tokenized.
+def reject_unpaired_surrogates(value: object, text: str, where: str) -> None:
+    """Check that no string of a JSON value has an unpaired surrogate, which can be neither written nor tokenized.
 
     Args:
-        value: The value.
-        text: The JSON that it comes from.
-        where: Where it stands.
+        value: The parsed value.
+        text: The JSON that it was parsed from.
+        where: File and line, for errors.
 
     Raises:
-        AnnotationError: If one has.
+        AnnotationError: If a string has one.
     """
-    halves = (each for each in _texts(value) if not is_whole(each)) if HALF_ESCAPED.search(text) else iter(())
-    if (bad := next(halves, None)) is not None:
-        raise AnnotationError(f"{where}: expected text, got half a character (an unpaired surrogate) in {quoted(bad)}.")
+    invalid = (
+        (each for each in _strings(value) if not is_valid_unicode(each)) if ESCAPED_SURROGATE.search(text) else iter(())
+    )
+    if (bad := next(invalid, None)) is not None:
+        raise AnnotationError(f"{where}: expected text, got an unpaired surrogate (half a character) in {quoted(bad)}.")
 
 
-def is_whole(text: str) -> bool:
+def is_valid_unicode(text: str) -> bool:
     r"""Whether a text has no unpaired surrogates.
 
-    >>> is_whole("\U0001f600"), is_whole("\ud83d")
+    >>> is_valid_unicode("\U0001f600"), is_valid_unicode("\ud83d")
     (True, False)
     """
-    return text.isascii() or not any("\ud800" <= letter <= "\udfff" for letter in text)
+    return text.isascii() or not any("\ud800" <= character <= "\udfff" for character in text)
 
 
 def is_blank(text: str) -> bool:
-    r"""Whether a text has nothing to be seen: white space, control and format characters alone.
+    r"""Whether a text shows nothing: it has only white space, control and format characters.
 
     >>> is_blank("\u200b\ufeff \x07"), is_blank("a")
     (True, False)
     """
-    return all(letter.isspace() or unicodedata.category(letter) in ("Cc", "Cf") for letter in text)
+    return all(character.isspace() or unicodedata.category(character) in ("Cc", "Cf") for character in text)
 
 
-def _texts(value: object) -> Iterator[str]:
-    """Go through all texts in a value of JSON, keys too."""
-    rest = [value]
-    while rest:
-        each = rest.pop()
+def _strings(value: object) -> Iterator[str]:
+    """Iterate over all strings in a JSON value, keys included."""
+    remaining = [value]
+    while remaining:
+        each = remaining.pop()
         if isinstance(each, str):
             yield each
         elif isinstance(each, dict):
-            rest += [*each, *each.values()]
+            remaining += [*each, *each.values()]
         elif isinstance(each, list):
-            rest += each
+            remaining += each
 
 
 def write_records(records: Iterable[Mapping[str, Any]], path: str | os.PathLike) -> int:
-    """Write JSON lines; returns how many."""
+    """Write a JSON-lines file, one record per line; return the number of lines."""
     count = 0
     with atomic_write(path) as file:
         for record in records:
@@ -131,7 +133,7 @@ def write_records(records: Iterable[Mapping[str, Any]], path: str | os.PathLike)
 
 
 def json_line(record: Mapping[str, Any]) -> str:
-    r"""Return a record as a line of JSON in UTF-8; bytes of a file's name that are none are escaped, and come back at reading.
+    r"""Return a record as a line of JSON in UTF-8. Bytes of file names that are not UTF-8 are escaped, and restored by reading.
 
     >>> print(json_line({"video": "café \udce9.mp4"}), end="")
     {"video": "café \udce9.mp4"}

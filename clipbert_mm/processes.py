@@ -1,4 +1,4 @@
-"""Processes that work for another one: each ends with it, and takes no more memory than it may."""
+"""For worker processes: ending with the parent process, and a limit on memory."""
 
 import multiprocessing
 import os
@@ -13,18 +13,18 @@ SHARED_MEMORY_IS_FULL = (
 
 
 def end_with_parent() -> None:
-    """End this process, whatever it does, when the one that asked is gone, so that none writes on after a kill."""
+    """Wait for the parent process to end, then end this one at once, so that no worker keeps writing after a kill."""
     parent = multiprocessing.parent_process()
     if parent is not None:
         wait([parent.sentinel])
         os._exit(1)
 
 
-def limit_memory(more: int) -> None:
-    """Let this process take so many bytes of memory more; what asks for more is refused. It does so on Linux alone."""
+def limit_memory(additional: int) -> None:
+    """Limit the memory that this process may still allocate, in bytes; larger allocations fail. Works on Linux only."""
     status = Path("/proc/self/status")
     if status.exists():
-        held = next(line.split()[1] for line in status.read_text().splitlines() if line.startswith("VmData"))  # KiB
+        used = next(line.split()[1] for line in status.read_text().splitlines() if line.startswith("VmData"))  # KiB
         hard = resource.getrlimit(resource.RLIMIT_DATA)[1]
-        limit = int(held) * 1024 + more
+        limit = int(used) * 1024 + additional
         resource.setrlimit(resource.RLIMIT_DATA, (limit if hard == resource.RLIM_INFINITY else min(limit, hard), hard))

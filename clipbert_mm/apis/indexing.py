@@ -18,7 +18,7 @@ from clipbert_mm.datasets.transforms.decoding import RULES
 from clipbert_mm.engine.watched_loader import WatchedLoader
 from clipbert_mm.errors import QUOTED, BrokenMediaError, OptionError, printable
 from clipbert_mm.media.storage import walk_files
-from clipbert_mm.media.worker_status import Loading, WorkerStatus
+from clipbert_mm.media.worker_status import FileProgress, WorkerStatus
 
 VIDEOS = (
     ".mp4",
@@ -124,7 +124,7 @@ class _Files(Dataset):
     def __len__(self) -> int:
         return len(self.paths)
 
-    def loading(self) -> dict[int, Loading]:
+    def loading(self) -> dict[int, FileProgress]:
         """Return the files that processes are at."""
         return self.whereabouts.loading()
 

@@ -20,8 +20,8 @@ from clipbert_mm.checkpoint import LoadedCheckpoint, build_model, check_fit, dam
 from clipbert_mm.checkpoint.metadata import metadata_of
 from clipbert_mm.errors import CheckpointError, OptionError, quoted
 from clipbert_mm.fileio import temporary_folder
-from clipbert_mm.json_text import is_blank, is_whole
-from clipbert_mm.media.media_file import Media, read_media, read_media_alone
+from clipbert_mm.json_text import is_blank, is_valid_unicode
+from clipbert_mm.media.media_file import Media, read_media, read_media_isolated
 from clipbert_mm.registry import MODELS, TRANSFORMS
 from clipbert_mm.structures import read_answers
 
@@ -133,7 +133,7 @@ class Predictor:
         """
         if timeout is None:
             return read_media(self.media_steps, path)
-        return read_media_alone(self.media_steps, path, timeout)
+        return read_media_isolated(self.media_steps, path, timeout)
 
     @torch.no_grad()
     def encode(self, frames: Sequence[np.ndarray]) -> Tensor:
@@ -156,7 +156,7 @@ class Predictor:
             OptionError: If a text is empty, has half a character, or is longer than what the model was trained on.
         """
         for text in texts:
-            if not is_whole(text):
+            if not is_valid_unicode(text):
                 raise OptionError(
                     f"A text has half a character (an unpaired surrogate), {quoted(text)}. Give it as UTF-8."
                 )

@@ -1,16 +1,16 @@
-"""Reading JSON and JSON-lines annotation files, with errors that name the line."""
+"""Reading JSON-lines annotation files, with errors that name the line."""
 
 import os
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from clipbert_mm.errors import AnnotationError, quoted
-from clipbert_mm.json_text import BOM, decode, is_blank, parse_json, refuse_half_characters
+from clipbert_mm.json_text import BOM, decode, is_blank, parse_json, reject_unpaired_surrogates
 
 MEDIA_KEYS = ("video", "image", "clip_name", "gif_name", "video_id", "image_id", "coco_id", "vg_id")
-"""Where a record names its file, by our key, then by those of the paper's release. The first that is there counts."""
-LINE = 16 * 2**20
-"""Longest line of a JSON-lines file, in bytes."""
+"""Keys that name the file of a record: ours, then those of the paper's release. The first one that a record has is used."""
+MAX_LINE = 16 * 2**20
+"""Bytes of a line of a JSON-lines file, at most."""
 
 
 def read_records(
@@ -19,20 +19,20 @@ def read_records(
     example: str,
     fault_of: Callable[[Mapping[str, Any]], str] = lambda record: "",
 ) -> list[dict[str, Any]]:
-    """Read a JSON-lines file: one object a line, blank lines are left out, as is a byte-order mark.
+    """Read a JSON-lines file: one object per line. Blank lines and a byte-order mark are skipped.
 
     Args:
         path: The file.
-        keys: What every record needs beside its file, with its type; text has to have something in it.
-        example: A line as it should be, for errors.
-        fault_of: Says what was expected and what came where the values of a record do not go together, else nothing.
+        keys: Keys that every record needs besides the one that names its file, with their types; text must not be blank.
+        example: A correct line, for errors.
+        fault_of: Returns what was expected and what came if the values of a record do not fit together, else "".
 
     Returns:
-        The records, each with the name of its file under ``media``, whatever key it had.
+        The records, each with the name of its file under ``media``, whichever key the line had.
 
     Raises:
-        AnnotationError: If the file is missing or has no record, if a line is not UTF-8 or no JSON object, or if a record
-            has a key twice, lacks one, has something else under it or has a fault.
+        AnnotationError: If the file is missing or has no record, if a line is not UTF-8 or not a JSON object, or if a record
+            has a key twice, lacks a key, has a value of another type or has a fault.
     """
     if not os.path.isfile(path):
         raise AnnotationError(
@@ -41,49 +41,50 @@ def read_records(
         )
     expected = f"a JSON object such as {example}"
     records = []
-    shared: dict[str, str] = {}
+    interned: dict[str, str] = {}  # one string per key, however many records
     with open(path, "rb") as file:
-        for number, line in enumerate(iter(lambda: file.readline(LINE), b""), start=1):
+        for number, line in enumerate(iter(lambda: file.readline(MAX_LINE), b""), start=1):
             where = f"{path}, line {number}"
-            if len(line) == LINE:
-                raise AnnotationError(f"{where}: expected {expected}, got {LINE >> 20} MiB or more in one line.")
+            if len(line) == MAX_LINE:
+                raise AnnotationError(f"{where}: expected {expected}, got {MAX_LINE >> 20} MiB or more in one line.")
             text = decode(line.removeprefix(BOM) if number == 1 else line, where)
             if not text.strip():
                 continue
             record = parse_json(text, where, expected)
             if not isinstance(record, dict):
                 raise AnnotationError(f"{where}: expected {expected}, got {quoted(record)}.")
-            key = _check(record, keys, where, example)
-            # One string for each key, however many records.
-            kept = {shared.setdefault(word, word): value for word, value in record.items() if word != key}
-            refuse_half_characters(kept, text, where)
+            media_key = _check_record(record, keys, where, example)
+            others = {interned.setdefault(key, key): value for key, value in record.items() if key != media_key}
+            reject_unpaired_surrogates(others, text, where)
             if fault := fault_of(record):
                 raise AnnotationError(f"{where}: {fault}")
-            records.append({"media": str(record[key]), **kept})
+            records.append({"media": str(record[media_key]), **others})
     if not records:
         raise AnnotationError(f"The annotation file {path} is empty. It needs lines such as {example}.")
     return records
 
 
-def _check(record: Mapping[str, Any], keys: Mapping[str, type | tuple[type, ...]], where: str, example: str) -> str:
-    """See that a record names its file and has what it needs; returns the key that names the file."""
+def _check_record(
+    record: Mapping[str, Any], keys: Mapping[str, type | tuple[type, ...]], where: str, example: str
+) -> str:
+    """Check that a record names its file and has the keys that it needs; return the key that names the file."""
     key = next((key for key in MEDIA_KEYS if key in record), None)
     name = None if key is None else record[key]
     is_number = isinstance(name, int) and str(key).endswith("_id")  # of images, in the paper's release
     if key is None or not (is_number or (isinstance(name, str) and _is_file_name(name))):
-        found = f"has {quoted(sorted(record))}" if key is None else f"got {quoted(name)}"
-        raise AnnotationError(f'{where}: expected text under the key "{_media_key(example)}", {found}.')
-    for wanted, kind in keys.items():
-        value = record.get(wanted)
+        got = f"got the keys {quoted(sorted(record))}" if key is None else f"got {quoted(name)}"
+        raise AnnotationError(f'{where}: expected text under the key "{_media_key(example)}", {got}.')
+    for needed, kind in keys.items():
+        value = record.get(needed)
         blank = isinstance(value, str) and is_blank(value)
         if not isinstance(value, kind) or isinstance(value, bool) or blank:
-            found = f"has {quoted(sorted(record))}" if wanted not in record else f"got {quoted(value)}"
-            raise AnnotationError(f'{where}: expected {_word(kind)} under the key "{wanted}", {found}.')
+            got = f"got the keys {quoted(sorted(record))}" if needed not in record else f"got {quoted(value)}"
+            raise AnnotationError(f'{where}: expected {_type_name(kind)} under the key "{needed}", {got}.')
     return key
 
 
 def _is_file_name(name: str) -> bool:
-    """Whether a file can have this name; one that is not UTF-8 has surrogates for its bytes."""
+    """Whether a file can have this name; bytes of a name that are not UTF-8 are surrogates."""
     if not name.strip() or "\0" in name:
         return False
     try:
@@ -97,11 +98,11 @@ def _media_key(example: str) -> str:
     return next(key for key in MEDIA_KEYS if f'"{key}"' in example)
 
 
-def _word(kind: type | tuple[type, ...]) -> str:
-    """Name a type of JSON's.
+def _type_name(kind: type | tuple[type, ...]) -> str:
+    """Return the name of a JSON type, for errors.
 
-    >>> _word((int, float))
+    >>> _type_name((int, float))
     'a number'
     """
-    words = {str: "text", int: "a whole number", float: "a number", list: "a list", dict: "an object"}
-    return words[kind[-1] if isinstance(kind, tuple) else kind]
+    names = {str: "text", int: "a whole number", float: "a number", list: "a list", dict: "an object"}
+    return names[kind[-1] if isinstance(kind, tuple) else kind]

@@ -1,4 +1,4 @@
-"""Videos or images with captions: the items of retrieval and of pre-training."""
+"""Datasets of videos or images with captions, for retrieval and pre-training."""
 
 from typing import Any, ClassVar
 
@@ -11,14 +11,14 @@ from clipbert_mm.registry import DATASETS
 
 
 class CaptionDataset(MediaDataset):
-    """Files with their captions, grouped by file; what becomes of them is said by the classes that inherit.
+    """Base of the caption datasets: captions grouped by their video or image.
 
-    The annotation file has one JSON object a line, ``{"video": "a.mp4", "caption": "..."}``; a file with several captions
+    The annotation file has one JSON object per line, ``{"video": "a.mp4", "caption": "..."}``; a video with several captions
     has several lines.
 
     Args:
-        captions_per_item: Captions of one file that share a visual pass in training; a file with more has several items.
-        **options: Those of :class:`~clipbert_mm.datasets.media_dataset.MediaDataset`.
+        captions_per_item: Captions of a file that share a visual pass in training; a file with more of them has several items.
+        **options: Options of :class:`~clipbert_mm.datasets.media_dataset.MediaDataset`.
 
     Raises:
         AnnotationError: If the annotation file cannot be used, or files that it names are missing.
@@ -32,26 +32,26 @@ class CaptionDataset(MediaDataset):
         super().__init__(**options)
 
     def load_data_list(self) -> list[dict[str, Any]]:
-        """Read the annotation file: one dict with ``path`` and ``captions`` an item."""
+        """Read the annotation file; return one dict with ``path`` and ``captions`` per item."""
         captions: dict[str, list[str]] = {}
         for record in self.records():
             captions.setdefault(self.path_of(record["media"]), []).append(record["caption"])
         captions = self.usable(captions)
         if (self.NEGATIVES_IN_TEST or not self.test_mode) and len(captions) < 2:
             raise AnnotationError(
-                f"{self.ann_file} names only {quoted(next(iter(captions)))}. It needs captions of another file as negatives: "
-                "give it two files or more."
+                f"{self.ann_file} has captions of one file only, {quoted(next(iter(captions)))}. Negatives are captions of "
+                "other files: add captions of a second file."
             )
         check_texts(self.ann_file, self.pipeline.transforms, list(captions.values()), list)
         size = max(map(len, captions.values())) if self.test_mode else self.captions_per_item
         return [
-            dict(path=path, captions=own[start : start + size])
-            for path, own in captions.items()
-            for start in range(0, len(own), size)
+            dict(path=path, captions=texts[start : start + size])
+            for path, texts in captions.items()
+            for start in range(0, len(texts), size)
         ]
 
     def prepare_test(self, idx: int) -> dict[str, Any]:
-        """Return an item of all captions of its file."""
+        """Return an item with all captions of its file."""
         info = self.get_data_info(idx)
         info["texts"] = info.pop("captions")
         return info
@@ -68,12 +68,12 @@ class CaptionDataset(MediaDataset):
 class RetrievalDataset(CaptionDataset):
     """Videos with captions for text-to-video retrieval.
 
-    A training item is a video with its captions and, for each, captions of other videos as negatives; all share the
-    visual pass.
+    A training item is a video with its captions and, for each of them, captions of other videos as negatives. All texts of an
+    item share the visual pass.
 
     Args:
-        num_negatives: Negatives a caption; 1 in the paper.
-        **options: Those of :class:`CaptionDataset`, which names what it does not know.
+        num_negatives: Negatives per caption; 1 in the paper.
+        **options: Options of :class:`CaptionDataset`, which refuses unknown ones.
     """
 
     EXAMPLE = '{"video": "a.mp4", "caption": "what happens in it"}'
@@ -83,12 +83,12 @@ class RetrievalDataset(CaptionDataset):
         super().__init__(**options)
 
     def prepare(self, idx: int, rng: np.random.Generator) -> dict[str, Any]:
-        """Return the item's own captions with label 1, then the negatives with label 0."""
+        """Return the captions of the item with label 1, then the negatives with label 0."""
         info = self.get_data_info(idx)
-        own = info.pop("captions")
-        negatives = [self.draw_negative(info["path"], rng) for _ in range(self.num_negatives * len(own))]
-        labels = np.array([1] * len(own) + [0] * len(negatives))
-        return info | dict(texts=own + negatives, match_labels=labels, rng=rng)
+        captions = info.pop("captions")
+        negatives = [self.draw_negative(info["path"], rng) for _ in range(self.num_negatives * len(captions))]
+        labels = np.array([1] * len(captions) + [0] * len(negatives))
+        return info | dict(texts=captions + negatives, match_labels=labels, rng=rng)
 
 
 @DATASETS.register_module()
@@ -96,8 +96,8 @@ class PretrainingDataset(CaptionDataset):
     """Images with captions for masked language modeling and image-text matching.
 
     Args:
-        negative_probability: How often a caption is replaced by one of another image; 0.5 in the paper (Section 3).
-        **options: Those of :class:`CaptionDataset`, which names what it does not know.
+        negative_probability: Probability that a caption is replaced by one of another image; 0.5 in the paper (Section 3).
+        **options: Options of :class:`CaptionDataset`, which refuses unknown ones.
     """
 
     EXAMPLE = '{"image": "a.jpg", "caption": "what happens in it"}'
@@ -108,16 +108,16 @@ class PretrainingDataset(CaptionDataset):
         super().__init__(**options)
 
     def prepare(self, idx: int, rng: np.random.Generator) -> dict[str, Any]:
-        """Return the item's captions, each with label 1 or replaced with label 0."""
+        """Return the captions of the item, each with label 1, or replaced by a negative with label 0."""
         info = self.get_data_info(idx)
-        own = info.pop("captions")
-        labels = (rng.random(len(own)) >= self.negative_probability).astype(np.int64)
+        captions = info.pop("captions")
+        labels = (rng.random(len(captions)) >= self.negative_probability).astype(np.int64)
         texts = [
             text if matches else self.draw_negative(info["path"], rng)
-            for text, matches in zip(own, labels, strict=True)
+            for text, matches in zip(captions, labels, strict=True)
         ]
         return info | dict(texts=texts, match_labels=labels, rng=rng)
 
     def prepare_test(self, idx: int) -> dict[str, Any]:
-        """Return an item as in training; what is drawn for it is always the same."""
+        """Return an item as in training, with draws that are the same every time."""
         return self.prepare(idx, np.random.default_rng((0, idx)))

@@ -1,8 +1,8 @@
-"""The ledger that tools/analysis_tools/scan_videos.py writes of the files of a dataset: which of them to leave out, and why.
+"""Reading the ledger of a dataset's files that tools/analysis_tools/scan_videos.py writes: which files to exclude, and why.
 
-A ledger is a JSON-lines file with one object a file: ``path`` (absolute), ``status``, ``reason``, ``frames``, ``fps`` (on
-average), ``seconds`` (from the first frame to the end of the last), ``width``, ``height``, ``size`` and ``mtime``, which tell
-whether the file has changed since, and ``rules``, the version of the rules by which it was read.
+A ledger is a JSON-lines file with one object per file: ``path`` (absolute), ``status``, ``reason``, ``frames``, ``fps``
+(average), ``seconds`` (from the first frame to the end of the last), ``width``, ``height``, ``size`` and ``mtime``, by which
+a change of the file is detected, and ``rules``, the version of the rules for reading frames.
 """
 
 import json
@@ -10,6 +10,7 @@ import os
 from collections.abc import Sequence
 from typing import Any
 
+from clipbert_mm.deprecation import renamed
 from clipbert_mm.errors import AnnotationError, OptionError
 from clipbert_mm.media.storage import is_address
 
@@ -22,39 +23,49 @@ STATUSES = (
     "odd_frame_rate",
     "extreme_aspect_ratio",
 )
-"""What a file may be found to be. The last three can be read; the first of them that holds is taken."""
-USELESS = ("missing", "unreadable", "timeout")
-"""The statuses of files that give no item."""
-NOTHING = dict(frames=None, fps=None, seconds=None, width=None, height=None)
-"""What a ledger says of a file that cannot be read."""
+"""Statuses of a file. Files of the last three can be read; of those, a file gets the first that applies."""
+UNUSABLE = ("missing", "unreadable", "timeout")
+"""Statuses of files that cannot be read."""
+NO_PROPERTIES = dict(frames=None, fps=None, seconds=None, width=None, height=None)
+"""Properties of a file that cannot be read."""
+
+__getattr__ = renamed(
+    __name__,
+    {
+        "absolute": "clipbert_mm.datasets.ledger.ledger_path",
+        "left_out": "clipbert_mm.datasets.ledger.read_exclusions",
+    },
+)
 
 
-def absolute(path: str) -> str:
-    """Return a path as a ledger has it; an address stays as it is.
+def ledger_path(path: str) -> str:
+    """Return a path in the form of a ledger: absolute; an address stays as it is.
 
-    >>> absolute("s3://bucket/a.mp4")
+    >>> ledger_path("s3://bucket/a.mp4")
     's3://bucket/a.mp4'
     """
     return path if is_address(path) else os.path.abspath(path)
 
 
-def left_out(ledger: str | os.PathLike, statuses: Sequence[str] = USELESS) -> dict[str, str]:
-    """Say which files of a ledger to leave out, and why.
+def read_exclusions(ledger: str | os.PathLike, statuses: Sequence[str] = UNUSABLE) -> dict[str, str]:
+    """Read from a ledger which files to exclude, and why.
 
     Args:
-        ledger: The ledger's file.
-        statuses: The statuses of what to leave out.
+        ledger: The ledger.
+        statuses: Statuses of the files to exclude.
 
     Returns:
-        The reason for each path, both as the ledger has them; look a path up by :func:`absolute`.
+        The reason by path. Convert a path by :func:`ledger_path` before you look it up.
 
     Raises:
-        AnnotationError: If there is no such ledger, or a line is none of a ledger's.
-        OptionError: If a status is none of a ledger's.
+        AnnotationError: If there is no such ledger, or a line of it is not a ledger entry.
+        OptionError: If a status is none of :data:`STATUSES`.
     """
     unknown = sorted(set(statuses) - set(STATUSES))
     if unknown:
-        raise OptionError(f"A ledger's statuses are {', '.join(STATUSES)}; got {', '.join(map(repr, unknown))}.")
+        raise OptionError(
+            f"Expected statuses of a ledger ({', '.join(STATUSES)}), got {', '.join(map(repr, unknown))}."
+        )
     return {
         entry["path"]: f"{entry['status']}: {entry['reason']}"
         for entry in read_ledger(ledger)
@@ -66,7 +77,7 @@ def read_ledger(path: str | os.PathLike) -> list[dict[str, Any]]:
     """Read a ledger.
 
     Raises:
-        AnnotationError: If there is none, or a line is none of a ledger's.
+        AnnotationError: If there is no such ledger, or a line of it is not a ledger entry.
     """
     if not os.path.isfile(path):
         raise AnnotationError(
@@ -78,17 +89,20 @@ def read_ledger(path: str | os.PathLike) -> list[dict[str, Any]]:
             entry = parse_entry(line)
             if entry is None:
                 raise AnnotationError(
-                    f"{path}, line {number}: expected a ledger's JSON object with path, status and reason, got {line[:80]!r}."
+                    f"{path}, line {number}: expected a ledger entry, a JSON object with path, status and reason, "
+                    f"got {line[:80]!r}."
                 )
             entries.append(entry)
     return entries
 
 
 def parse_entry(line: str) -> dict[str, Any] | None:
-    """Return a ledger's entry, None if the line is none."""
+    """Return the entry in a line of a ledger; None if the line is not an entry."""
     try:
         entry = json.loads(line)
     except ValueError:
         return None
-    whole = isinstance(entry, dict) and {"path", "status", "reason", "size", "mtime", *NOTHING} <= set(entry)
-    return entry if whole and entry["status"] in STATUSES else None
+    is_complete = isinstance(entry, dict) and {"path", "status", "reason", "size", "mtime", *NO_PROPERTIES} <= set(
+        entry
+    )
+    return entry if is_complete and entry["status"] in STATUSES else None

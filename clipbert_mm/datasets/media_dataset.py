@@ -1,6 +1,5 @@
-"""What the datasets share: draws that depend on seed, epoch and item alone, and files that cannot be read."""
+"""MediaDataset, the base of the datasets: reproducible random draws, and files that cannot be read."""
 
-import logging
 import os
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping
@@ -11,52 +10,52 @@ from typing import Any, ClassVar, TypeVar
 import numpy as np
 import torch
 from mmengine.dataset import BaseDataset
-from mmengine.logging import print_log
 
 from clipbert_mm.datasets.annotations import read_records
-from clipbert_mm.datasets.ledger import absolute, left_out
+from clipbert_mm.datasets.ledger import ledger_path, read_exclusions
 from clipbert_mm.errors import AnnotationError, BrokenMediaError, ClipBertError, OptionError, quoted
+from clipbert_mm.log import logger
 from clipbert_mm.media.storage import is_address, missing_media
-from clipbert_mm.media.worker_status import Loading, WorkerStatus, share
+from clipbert_mm.media.worker_status import FileProgress, WorkerStatus, share
 from clipbert_mm.structures import VideoTextSample
 
 Item = TypeVar("Item")
-ATTEMPTS = 20
-"""How many files in a row may be unreadable before a training item gives up."""
+MAX_ATTEMPTS = 20
+"""Unreadable files in a row after which a training item is an error."""
 
 
 class MediaDataset(BaseDataset):
-    """Videos or images with texts; what becomes of them is said by the classes that inherit.
+    """Base of the datasets of videos or images with texts.
 
-    The records are one array of bytes, which no worker copies, be it forked or started afresh.
+    The records are one array of bytes that workers share, whether they are forked or spawned.
 
-    All that is random about an item is drawn from (seed, epoch, item), so it depends neither on the number of workers nor on
-    where a run was interrupted.
+    The random draws of an item depend on (seed, epoch, item) only, neither on the number of workers nor on where a run was
+    interrupted.
 
-    A file that cannot be read is replaced by another item in training; the item names it in ``replaced`` and
-    :class:`~clipbert_mm.engine.BrokenMediaHook` counts it. In testing it is never replaced.
+    In training, another item replaces one whose file cannot be read; it names the file in ``replaced``, and
+    :class:`~clipbert_mm.engine.BrokenMediaHook` counts it. In testing no item is replaced.
 
     Args:
         ann_file: JSON-lines file, relative to ``data_root``.
         pipeline: Configs of the transforms.
-        data_root: Folder that the other paths are relative to.
+        data_root: Folder to which the other paths are relative.
         media_folder: Folder of the videos or images, relative to ``data_root``.
-        media_suffix: What follows a name in the annotation file to make the file's, such as ".mp4".
-        test_mode: Whether an item has all texts of its file, in order, and nothing is drawn.
-        ledger: Ledger of tools/analysis_tools/scan_videos.py, relative to ``data_root``: files that it found missing,
-            unreadable or too slow are left out, and the log says how many. None leaves nothing out.
-        on_broken: What testing does with a file that cannot be read: "stop", or "skip" to go on and report coverage.
+        media_suffix: Suffix to add to the names in the annotation file, such as ".mp4".
+        test_mode: Whether an item has all texts of its file, in order, without random draws.
+        ledger: Ledger of tools/analysis_tools/scan_videos.py, relative to ``data_root``: files that it lists as missing,
+            unreadable or too slow are excluded, and the log says how many. None excludes no file.
+        on_broken: What testing does when a file cannot be read: "stop", or "skip" to continue and report coverage.
 
     Raises:
         AnnotationError: If the annotation file cannot be used, or files that it names are missing.
     """
 
     KEYS: ClassVar[Mapping[str, type | tuple[type, ...]]]
-    """What a record needs beside its file, with its type."""
+    """Keys that a record needs besides the one that names its file, with their types."""
     EXAMPLE: str
     """A line of the annotation file."""
     data_bytes: np.ndarray
-    """The records, one pickle after another."""
+    """The records, pickled one after another."""
 
     def __init__(
         self,
@@ -74,12 +73,12 @@ class MediaDataset(BaseDataset):
             raise OptionError(f"{type(self).__name__} expects on_broken 'stop' or 'skip', got {on_broken!r}.")
         self.on_broken = on_broken
         self.media_suffix = media_suffix
-        self.useless = {} if ledger is None else left_out(os.path.join(data_root, ledger))
-        # Seed and epoch, in shared memory, so that workers that live on see the epoch move.
+        self.excluded = {} if ledger is None else read_exclusions(os.path.join(data_root, ledger))
+        # Seed and epoch, in shared memory, so that persistent workers see the new epoch.
         self._draw = share(torch.zeros(2, dtype=torch.int64))
-        self._shared: torch.Tensor | None = None  # what data_bytes is a view of, once a process needs it
-        self._whereabouts = WorkerStatus()
-        self._given_up: dict[str, str] = {}
+        self._shared: torch.Tensor | None = None  # shared memory behind data_bytes, once a spawned process needs it
+        self._worker_status = WorkerStatus()
+        self._broken: dict[str, str] = {}  # files at which a worker hung or ended, with the reason
         super().__init__(
             ann_file=ann_file,
             data_root=data_root,
@@ -89,15 +88,15 @@ class MediaDataset(BaseDataset):
         )
 
     def records(self) -> list[dict[str, Any]]:
-        """Read the annotation file; a class of your own reads another format here.
+        """Read the annotation file; override it to read another format.
 
         Returns:
-            The records, dicts with the name of the file under ``media``, and what :attr:`KEYS` says.
+            The records: dicts with the name of the file under ``media``, and the keys of :attr:`KEYS`.
         """
         return read_records(self.ann_file, self.KEYS, self.EXAMPLE, self.fault_of)
 
     def fault_of(self, record: Mapping[str, Any]) -> str:
-        """Say what is wrong with the values of a record; nothing where they are right."""
+        """Return what is wrong with the values of a record; "" if they are correct."""
         return ""
 
     def path_of(self, name: str) -> str:
@@ -105,101 +104,102 @@ class MediaDataset(BaseDataset):
         return os.path.join(self.data_prefix["media"], name + self.media_suffix)
 
     def usable(self, grouped: dict[str, Item]) -> dict[str, Item]:
-        """Leave out what the ledger says is useless, say so, and see that the other files are there.
+        """Exclude files by the ledger, log how many, and check that the other files exist.
 
         Args:
-            grouped: What there is of each file, by path.
+            grouped: The texts or questions of each file, by path.
+
+        Returns:
+            Those of the files that remain.
 
         Raises:
-            AnnotationError: If files are missing that the ledger does not leave out, or nothing is left.
+            AnnotationError: If a file is missing that the ledger does not exclude, or no file remains.
         """
-        kept = {path: own for path, own in grouped.items() if absolute(path) not in self.useless}
-        if self.useless and len(kept) == len(grouped):
-            print_log(
-                f"{self.ann_file}: the ledger leaves out none of its files. Its paths are absolute; scan again if data moved.",
-                logger="current",
-                level=logging.WARNING,
+        kept = {path: group for path, group in grouped.items() if ledger_path(path) not in self.excluded}
+        if self.excluded and len(kept) == len(grouped):
+            logger.warning(
+                f"{self.ann_file}: the ledger excludes none of its files. The ledger has absolute paths; if the data was "
+                "moved, scan it again."
             )
         if len(kept) < len(grouped):
-            left = f"{len(grouped) - len(kept)} of {len(grouped)} files are left out by the ledger"
-            reasons = [f"\n  {path}: {self.useless[absolute(path)]}" for path in grouped if path not in kept]
+            reasons = [f"\n  {path}: {self.excluded[ledger_path(path)]}" for path in grouped if path not in kept]
             more = f"\n  and {len(reasons) - 5} more" if len(reasons) > 5 else ""
-            print_log(
-                f"{self.ann_file}: {left}:{''.join(reasons[:5])}{more}",
-                logger="current",
-                level=logging.WARNING,
+            logger.warning(
+                f"{self.ann_file}: the ledger excludes {len(reasons)} of {len(grouped)} files:{''.join(reasons[:5])}{more}"
             )
         if not kept:
-            raise AnnotationError(f"{self.ann_file}: the ledger leaves none of its {len(grouped)} files.")
+            raise AnnotationError(
+                f"{self.ann_file}: the ledger excludes all of its {len(grouped)} files. Scan them again, or set no ledger."
+            )
         check_files(list(kept), self.ann_file)
         return kept
 
     @property
     def tokenizer(self) -> Any:  # noqa: ANN401
-        """The tokenizer of the pipeline; None if it has none."""
+        """The tokenizer of the pipeline; None if the pipeline has none."""
         return next((step.tokenizer for step in self.pipeline.transforms if hasattr(step, "tokenizer")), None)
 
     def set_draw(self, seed: int, epoch: int) -> None:
-        """Tell from which seed and epoch on to draw; see :class:`~clipbert_mm.engine.EpochSeedHook`."""
+        """Set seed and epoch of the random draws; see :class:`~clipbert_mm.engine.EpochSeedHook`."""
         self._draw.copy_(torch.tensor([seed, epoch]))
 
     def __getstate__(self) -> dict[str, Any]:
-        """Hand the records to a process that is started afresh as shared memory; a forked one sees them anyway."""
+        """Pass the records to a spawned process in shared memory; a forked process has them anyway."""
         if get_spawning_popen() is None or not self._fully_initialized:
             return self.__dict__
-        if self._shared is None:  # copied once, however many processes there are
+        if self._shared is None:  # copied once, however many processes are spawned
             self._shared = share(torch.from_numpy(self.data_bytes))
             self.data_bytes = self._shared.numpy()
         return {name: value for name, value in self.__dict__.items() if name != "data_bytes"}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        """Take the records as an array again."""
+        """Restore the array of the records."""
         self.__dict__.update(state)
         if "data_bytes" not in state and self._shared is not None:
             self.data_bytes = self._shared.numpy()
 
-    def loading(self) -> dict[int, Loading]:
-        """Return the files that this and the workers' processes are at, by process."""
-        return self._whereabouts.loading()
+    def loading(self) -> dict[int, FileProgress]:
+        """Return which file each process, this one and the workers, reads or has read last, by process id."""
+        return self._worker_status.loading()
 
     def give_up(self, path: str, reason: str) -> bool:
-        """Take a file for broken at which a worker hung or ended.
+        """Mark a file as broken, since a worker hung or ended while it read the file.
 
         Returns:
-            Whether to go on without it, which is so in training, and in testing where ``on_broken`` is "skip", as long as such
-            files are few, at most 20 or a twentieth of the items.
+            Whether to continue without it: in training, and in testing if ``on_broken`` is "skip", as long as there are at
+            most 20 such files, or a twentieth of the items.
         """
-        self._given_up[path] = reason
+        self._broken[path] = reason
         skips = not self.test_mode or self.on_broken == "skip"
-        return skips and len(self._given_up) <= max(ATTEMPTS, len(self) // 20)
+        return skips and len(self._broken) <= max(MAX_ATTEMPTS, len(self) // 20)
 
     @contextmanager
     def _reading(self, path: str) -> Iterator[None]:
-        """Note that a file is read; one that is known to end or hang its process is not.
+        """Record in the worker status that a file is being read, for the duration of a block.
 
         Raises:
-            BrokenMediaError: If it is such a file, or takes more memory than there is.
+            BrokenMediaError: If the file is marked as broken, or needs more memory than there is.
         """
-        if path in self._given_up:
-            raise BrokenMediaError(path, self._given_up[path])
+        if path in self._broken:
+            raise BrokenMediaError(path, self._broken[path])
         try:
-            with self._whereabouts.at(path):
+            with self._worker_status.at(path):
                 yield
         except MemoryError as error:
-            raise BrokenMediaError(path, f"it takes more memory than there is ({error})") from error
+            raise BrokenMediaError(path, f"it needs more memory than there is ({error})") from error
 
     def __getitem__(self, idx: int) -> dict[str, Any]:
-        """Return an item as its pipeline leaves it.
+        """Return an item after the pipeline.
 
         Raises:
             BrokenMediaError: In testing, if the file cannot be read and ``on_broken`` is "stop".
-            ClipBertError: In training, if so many files in a row cannot be read that something else must be wrong.
+            ClipBertError: In training, if so many files in a row cannot be read that the cause must lie elsewhere.
         """
         if self.test_mode:
             return self._test_item(idx)
         rng = np.random.default_rng((*self._draw.tolist(), idx))
         replaced: list[tuple[str, str]] = []
-        for _ in range(ATTEMPTS):
+        for _ in range(MAX_ATTEMPTS):
             info = self.prepare(idx, rng)
             try:
                 with self._reading(info["path"]):
@@ -211,12 +211,12 @@ class MediaDataset(BaseDataset):
             item["data_samples"].set_metainfo(dict(replaced=replaced))
             return item
         raise ClipBertError(
-            f"{ATTEMPTS} files in a row could not be read; the last was {replaced[-1][0]}: {replaced[-1][1]}. Check the "
+            f"{MAX_ATTEMPTS} files in a row could not be read; the last was {replaced[-1][0]}: {replaced[-1][1]}. Check the "
             "decoder and the files."
         )
 
     def _test_item(self, idx: int) -> dict[str, Any]:
-        """Return an item of all texts; ``inputs`` is None where the file cannot be read and may be left out."""
+        """Return an item with all texts; ``inputs`` is None if the file cannot be read and may be skipped."""
         info = self.prepare_test(idx)
         try:
             with self._reading(info["path"]):
@@ -225,15 +225,15 @@ class MediaDataset(BaseDataset):
             if self.on_broken == "stop":
                 raise BrokenMediaError(
                     error.path,
-                    f"{error.reason}. Testing does not replace it; mend or remove it, or set on_broken='skip' of the "
-                    "dataset to go on without it and report coverage",
+                    f"{error.reason}. Testing replaces no file: repair or remove it, or set on_broken='skip' of the "
+                    "dataset to continue without it and report coverage",
                 ) from error
             metainfo = dict(sample_idx=idx, path=error.path, texts=info["texts"], broken=error.reason, replaced=[])
             return {"inputs": None, "data_samples": VideoTextSample(metainfo=metainfo)}
 
     @abstractmethod
     def prepare(self, idx: int, rng: np.random.Generator) -> dict[str, Any]:
-        """Choose the texts of a training item and their labels; the item has ``rng``."""
+        """Return a training item: its texts, their labels and ``rng``."""
 
     @abstractmethod
     def prepare_test(self, idx: int) -> dict[str, Any]:
@@ -241,20 +241,20 @@ class MediaDataset(BaseDataset):
 
 
 def check_files(paths: list[str], ann_file: str) -> None:
-    """See that every file, or folder of frames, that an annotation file names is there.
+    """Check that every file, or folder of frames, that an annotation file names exists.
 
     Args:
-        paths: The files, each once; addresses and keys of an LMDB are files too.
-        ann_file: Who names them.
+        paths: The files, without duplicates; addresses and keys of an LMDB count as files.
+        ann_file: The annotation file, for the error.
 
     Raises:
-        AnnotationError: If any is missing: how many, and the first.
+        AnnotationError: If files are missing; it has their number and the first one.
     """
     missing = missing_media(paths)
     if missing:
         first = missing[0] if is_address(missing[0]) else os.path.abspath(missing[0])
         raise AnnotationError(
             f"{len(missing)} of {len(paths)} files named in {ann_file} are missing; the first is {quoted(first)}. Set "
-            "data_root, media_folder and media_suffix of the dataset to where they lie, or take the lines out of the "
+            "data_root, media_folder and media_suffix of the dataset to the folder of the files, or remove the lines from the "
             "annotation file, or give the dataset a ledger of tools/analysis_tools/scan_videos.py."
         )

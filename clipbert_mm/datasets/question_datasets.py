@@ -1,6 +1,5 @@
-"""Videos or images with questions."""
+"""Datasets of videos or images with questions: open-ended, multiple choice, counting, and VQA 2.0."""
 
-import logging
 import os
 from abc import abstractmethod
 from collections import Counter
@@ -9,31 +8,32 @@ from types import NoneType
 from typing import Any, ClassVar
 
 import numpy as np
-from mmengine.logging import print_log
 
 from clipbert_mm.datasets.media_dataset import MediaDataset
 from clipbert_mm.datasets.text_check import check_texts
 from clipbert_mm.errors import AnnotationError, quoted
 from clipbert_mm.json_text import is_blank
+from clipbert_mm.log import logger
 from clipbert_mm.registry import DATASETS
 from clipbert_mm.structures import IGNORED, read_answers
 
-MOST = 1_000_000_000
-"""Largest count that a question may have."""
+MAX_COUNT = 1_000_000_000
+"""Largest count that an annotation may have."""
 
 
 class QuestionDataset(MediaDataset):
-    """Videos or images with questions; what an answer is, is said by the classes that inherit.
+    """Base of the question datasets; a subclass defines what an answer is.
 
-    A line of the annotation file is a JSON object with a file, a ``question``, what the class says, and perhaps an
+    A line of the annotation file is a JSON object with a file, a ``question``, the keys of the class, and optionally an
     ``answer_type`` and a ``question_id``. In testing all questions of a file share a visual pass.
 
     Args:
-        questions_per_item: Questions of one file that share a visual pass in training; a file with more has several items.
-        **options: Those of :class:`~clipbert_mm.datasets.media_dataset.MediaDataset`.
+        questions_per_item: Questions of a file that share a visual pass in training; a file with more of them has several
+            items.
+        **options: Options of :class:`~clipbert_mm.datasets.media_dataset.MediaDataset`.
 
     Raises:
-        AnnotationError: If a file cannot be used, files that it names are missing, or two questions to be tested have one
+        AnnotationError: If a file cannot be used, files that it names are missing, or two questions of a test have the same
             ``question_id``.
     """
 
@@ -45,25 +45,25 @@ class QuestionDataset(MediaDataset):
         super().__init__(**options)
 
     def load_data_list(self) -> list[dict[str, Any]]:
-        """Read the annotation file: one dict with ``path`` and ``questions`` (the records) an item."""
+        """Read the annotation file; return one dict with ``path`` and ``questions`` (the records) per item."""
         records = self.records()
         if self.test_mode:
             self.check_ids(records)
         steps = self.pipeline.transforms
         check_texts(self.ann_file, steps, records, lambda record: self.texts_of([record]), are_options=self.HAS_OPTIONS)
         grouped: dict[str, list[dict[str, Any]]] = {}
-        for record in self.choose(records):
+        for record in self.select(records):
             grouped.setdefault(self.path_of(record.pop("media")), []).append(record)
         grouped = self.usable(grouped)
         size = max(map(len, grouped.values())) if self.test_mode else self.questions_per_item
         return [
-            dict(path=path, questions=own[start : start + size])
-            for path, own in grouped.items()
-            for start in range(0, len(own), size)
+            dict(path=path, questions=questions[start : start + size])
+            for path, questions in grouped.items()
+            for start in range(0, len(questions), size)
         ]
 
     def fault_of(self, record: Mapping[str, Any]) -> str:
-        """See that type and id of a question are text or a whole number, where they are given."""
+        """Check that ``answer_type`` and ``question_id`` are text or whole numbers, if given."""
         for name in ("answer_type", "question_id"):
             value = record.get(name)
             if value is not None and (isinstance(value, bool) or not isinstance(value, (str, int))):
@@ -71,28 +71,28 @@ class QuestionDataset(MediaDataset):
         return ""
 
     def check_ids(self, records: list[dict[str, Any]]) -> None:
-        """See that no two questions to be tested have one id.
+        """Check that the ids of the questions of a test are unique.
 
         Raises:
-            AnnotationError: If two have.
+            AnnotationError: If they are not.
         """
         ids = Counter(record["question_id"] for record in records if record.get("question_id") is not None)
-        if twice := [name for name, times in ids.items() if times > 1]:
+        if duplicates := [name for name, count in ids.items() if count > 1]:
             raise AnnotationError(
-                f"{self.ann_file}: expected a question_id once, {len(twice)} are there several times, such as "
-                f"{quoted(twice[0])}. Results are told apart by it: leave out what is there twice, or all ids."
+                f"{self.ann_file}: expected each question_id once, {len(duplicates)} occur several times, such as "
+                f"{quoted(duplicates[0])}. It identifies a result: remove the duplicate questions, or all ids."
             )
 
-    def choose(self, records: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        """Check the records together and leave out those that cannot be used."""
+    def select(self, records: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Check the records together; return those to use."""
         return records
 
     def prepare(self, idx: int, rng: np.random.Generator) -> dict[str, Any]:
-        """Return the item's questions and their answers."""
+        """Return the questions of the item and their labels."""
         return self.prepare_test(idx) | dict(rng=rng)
 
     def prepare_test(self, idx: int) -> dict[str, Any]:
-        """Return the item's questions and their answers."""
+        """Return the questions of the item and their labels."""
         info = self.get_data_info(idx)
         questions = info.pop("questions")
         if any(question.get("answer_type") is not None for question in questions):
@@ -103,116 +103,118 @@ class QuestionDataset(MediaDataset):
         return info | dict(texts=self.texts_of(questions)) | self.labels_of(questions)
 
     def texts_of(self, questions: list[dict[str, Any]]) -> list[str]:
-        """Return what the model reads."""
+        """Return the texts that the model reads."""
         return [question["question"] for question in questions]
 
     @abstractmethod
     def labels_of(self, questions: list[dict[str, Any]]) -> dict[str, np.ndarray]:
-        """Return the labels of the sample."""
+        """Return the labels of questions, by their names on the sample."""
 
 
 class VocabularyDataset(QuestionDataset):
-    """Questions whose answers are words of a vocabulary.
+    """Base of the datasets whose answers are words of a vocabulary.
 
     Args:
-        answer_file: JSON file from each answer to its place in the vocabulary, relative to ``data_root``.
-        **options: Those of :class:`QuestionDataset`.
+        answer_file: JSON file from each answer to its index in the vocabulary, relative to ``data_root``.
+        **options: Options of :class:`QuestionDataset`.
     """
 
     def __init__(self, *, answer_file: str, data_root: str = "", **options: Any) -> None:  # noqa: ANN401
         self.answers = read_answers(os.path.join(data_root, answer_file))
         super().__init__(data_root=data_root, **options)
 
-    def choose(self, records: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        """Leave out, in training, what no answer of the vocabulary is right for."""
-        known = [record for record in records if self.knows(record)]
+    def select(self, records: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Keep, in training, the questions that the vocabulary can answer.
+
+        Raises:
+            AnnotationError: If the vocabulary can answer none.
+        """
+        known = [record for record in records if self.has_known_answer(record)]
         if len(known) < len(records):
-            fate = "count as wrong" if self.test_mode else "are left out"
-            print_log(
+            consequence = "count as wrong" if self.test_mode else "are left out"
+            logger.warning(
                 f"{self.ann_file}: the answers of {len(records) - len(known)} of {len(records)} questions are not in the "
-                f"vocabulary of {len(self.answers)}; they {fate}.",
-                logger="current",
-                level=logging.WARNING,
+                f"vocabulary of {len(self.answers)}; these questions {consequence}."
             )
         if not known:
             raise AnnotationError(
-                f"{self.ann_file}: no answer is in the vocabulary of {len(self.answers)}. The first question is "
-                f"{quoted(records[0]['question'])}. Set answer_file of the dataset to the vocabulary made with this file."
+                f"{self.ann_file}: none of the answers is in the vocabulary of {len(self.answers)} answers. The first question "
+                f"is {quoted(records[0]['question'])}. Set answer_file of the dataset to the vocabulary made with this file."
             )
         return records if self.test_mode else known
 
     @abstractmethod
-    def knows(self, record: dict[str, Any]) -> bool:
-        """Whether an answer of the vocabulary is right."""
+    def has_known_answer(self, record: dict[str, Any]) -> bool:
+        """Whether a correct answer of the question is in the vocabulary."""
 
 
 @DATASETS.register_module()
 class OpenEndedDataset(VocabularyDataset):
-    """Open-ended questions, each with one right answer: MSRVTT-QA, TGIF-QA's frameQA.
+    """Open-ended questions with one correct answer each: MSRVTT-QA, TGIF-QA's frameQA.
 
-    An answer outside the vocabulary cannot be learnt, so training leaves its question out; in testing its question counts as
-    wrong. Arguments as of :class:`VocabularyDataset`.
+    An answer outside the vocabulary cannot be learnt: training leaves its question out, in testing its question counts as
+    wrong. Arguments are those of :class:`VocabularyDataset`.
     """
 
     KEYS: ClassVar = {"question": str, "answer": str}
     EXAMPLE = '{"video": "a.mp4", "question": "what is the man doing?", "answer": "cook", "answer_type": "what"}'
 
-    def knows(self, record: dict[str, Any]) -> bool:
+    def has_known_answer(self, record: dict[str, Any]) -> bool:
         """Whether the answer is in the vocabulary."""
         return record["answer"] in self.answers
 
     def labels_of(self, questions: list[dict[str, Any]]) -> dict[str, np.ndarray]:
-        """Return ``answer_labels``; ``IGNORED`` where the answer is not in the vocabulary."""
+        """Return ``answer_labels``; ``IGNORED`` for an answer outside the vocabulary."""
         return dict(answer_labels=np.array([self.answers.get(question["answer"], IGNORED) for question in questions]))
 
 
 @DATASETS.register_module()
 class SoftAnswerDataset(VocabularyDataset):
-    """Questions with several answers of graded truth: VQA 2.0. Files for a test server have no ``labels``.
+    """Questions with several answers, each with a score: VQA 2.0. Files for a test server have no ``labels``.
 
-    Arguments as of :class:`VocabularyDataset`.
+    Arguments are those of :class:`VocabularyDataset`.
     """
 
     KEYS: ClassVar = {"question": str}
     EXAMPLE = '{"image": "a.jpg", "question": "what is it?", "question_id": 7, "labels": {"cat": 1.0, "kitten": 0.3}}'
 
     def fault_of(self, record: Mapping[str, Any]) -> str:
-        """See that labels are scores."""
+        """Check that the labels are scores."""
         labels = record.get("labels", {})
         if isinstance(labels, dict) and all(map(_is_score, labels.values())):
             return super().fault_of(record)
         return f"expected labels from answers to scores in [0, 1], as in {self.EXAMPLE}, got {quoted(labels)}."
 
     def check_ids(self, records: list[dict[str, Any]]) -> None:
-        """See that all questions to be tested have an id of their own, or none has: answers are submitted by it.
+        """Check that either all questions of a test have a unique id, by which answers are submitted, or none has.
 
         Raises:
             AnnotationError: If not.
         """
         super().check_ids(records)
-        bare = sum(record.get("question_id") is None for record in records)
-        if 0 < bare < len(records):
+        without_id = sum(record.get("question_id") is None for record in records)
+        if 0 < without_id < len(records):
             raise AnnotationError(
-                f"{self.ann_file}: expected a question_id in every line or in none, {bare} of {len(records)} have none. "
+                f"{self.ann_file}: expected a question_id in every line or in none, {without_id} of {len(records)} have none. "
                 "Answers are submitted by it: add it, or leave out all ids."
             )
 
-    def choose(self, records: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        """See that all records have labels, or none in testing, and leave out what cannot be learnt."""
-        bare = [record for record in records if "labels" not in record]
-        if bare and not (self.test_mode and len(bare) == len(records)):
+    def select(self, records: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Check that all records have labels, or in testing none; keep the questions that the vocabulary can answer."""
+        unlabeled = [record for record in records if "labels" not in record]
+        if unlabeled and not (self.test_mode and len(unlabeled) == len(records)):
             raise AnnotationError(
-                f"{self.ann_file}: expected labels in every line, as in {self.EXAMPLE}, got {len(bare)} of {len(records)} "
-                f"questions without; the first is {quoted(bare[0]['question'])}. Only files for a test server have none."
+                f"{self.ann_file}: expected labels in every line, as in {self.EXAMPLE}, got {len(unlabeled)} of {len(records)} "
+                f"questions without; the first is {quoted(unlabeled[0]['question'])}. Only files for a test server have none."
             )
-        return records if bare else super().choose(records)
+        return records if unlabeled else super().select(records)
 
-    def knows(self, record: dict[str, Any]) -> bool:
+    def has_known_answer(self, record: dict[str, Any]) -> bool:
         """Whether an answer of the vocabulary has a score."""
         return any(answer in self.answers for answer in record["labels"])
 
     def labels_of(self, questions: list[dict[str, Any]]) -> dict[str, np.ndarray]:
-        """Return ``answer_scores``, (m, C); nothing where there are no labels."""
+        """Return ``answer_scores``, (m, C); nothing for questions without labels."""
         if "labels" not in questions[0]:
             return {}
         scores = np.zeros((len(questions), len(self.answers)), np.float32)
@@ -231,7 +233,7 @@ def _is_score(value: object) -> bool:
 class MultipleChoiceDataset(QuestionDataset):
     """Multiple choice: TGIF-QA's action and transition, and MSRVTT's test, which has options without a question.
 
-    Each option is a text: the question, where there is one, and the option. Arguments as of :class:`QuestionDataset`.
+    Each option is a text: the question, if there is one, and the option. Arguments are those of :class:`QuestionDataset`.
     """
 
     KEYS: ClassVar = {"options": list, "answer": int}
@@ -239,24 +241,24 @@ class MultipleChoiceDataset(QuestionDataset):
     EXAMPLE = '{"video": "a.gif", "question": "what does he do?", "options": ["jump", "sit"], "answer": 0}'
 
     def fault_of(self, record: Mapping[str, Any]) -> str:
-        """See that options and answer go together."""
+        """Check that there are two or more options and that the answer is the index of one."""
         options, answer = record["options"], record["answer"]
-        right = len(options) > 1 and all(isinstance(option, str) and not is_blank(option) for option in options)
+        valid_options = len(options) > 1 and all(isinstance(option, str) and not is_blank(option) for option in options)
         question = record.get("question")
         if not isinstance(question, (str, NoneType)):
             return f'expected text under the key "question", got {quoted(question)}.'
-        if right and 0 <= answer < len(options):
+        if valid_options and 0 <= answer < len(options):
             return super().fault_of(record)
         return (
-            f"expected two or more options and the place of the right one, as in {self.EXAMPLE}, got {quoted(options)} and "
+            f"expected two or more options and the index of the correct one, as in {self.EXAMPLE}, got {quoted(options)} and "
             f"{quoted(answer)}."
         )
 
-    def choose(self, records: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        """See that all questions of a file have as many options.
+    def select(self, records: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Check that all questions of a video have the same number of options.
 
         Raises:
-            AnnotationError: If questions of a file have more or fewer options than others of it.
+            AnnotationError: If they have not.
         """
         sizes: dict[str, int] = {}
         for record in records:
@@ -283,16 +285,16 @@ class MultipleChoiceDataset(QuestionDataset):
 
 @DATASETS.register_module()
 class CountDataset(QuestionDataset):
-    """Questions that ask for a count: TGIF-QA's Count. Arguments as of :class:`QuestionDataset`."""
+    """Questions that ask for a count: TGIF-QA's Count. Arguments are those of :class:`QuestionDataset`."""
 
     KEYS: ClassVar = {"question": str, "count": (int, float)}
     EXAMPLE = '{"video": "a.gif", "question": "how many times does he jump?", "count": 3}'
 
     def fault_of(self, record: Mapping[str, Any]) -> str:
-        """See that the count is one."""
-        if 0 <= record["count"] <= MOST:
+        """Check that the count is in range."""
+        if 0 <= record["count"] <= MAX_COUNT:
             return super().fault_of(record)
-        return f"expected a count of 0 to {MOST:,}, got {quoted(record['count'])}."
+        return f"expected a count of 0 to {MAX_COUNT:,}, got {quoted(record['count'])}."
 
     def labels_of(self, questions: list[dict[str, Any]]) -> dict[str, np.ndarray]:
         """Return ``counts``."""

@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
-from mmengine.logging import print_log
 
 from clipbert_mm.datasets.annotations import read_records
 from clipbert_mm.errors import AnnotationError, quoted
 from clipbert_mm.fileio import atomic_path
+from clipbert_mm.log import logger
 
 VOCAB_SIZE = 30522
 """Tokens of a vocabulary, at most, where nothing else is asked for; as many as BERT's has."""
@@ -74,7 +74,7 @@ def train_vocabulary(texts: Iterable[str], folder: str | os.PathLike, vocab_size
     except OSError:
         if not folder.is_dir():
             raise
-    print_log(f"Trained a vocabulary of {trained.get_vocab_size()} tokens and saved it in {folder}.", logger="current")
+    logger.info(f"Trained a vocabulary of {trained.get_vocab_size()} tokens and saved it in {folder}.")
     return folder
 
 

@@ -1,4 +1,4 @@
-"""Work on many files in processes that may hang, crash or take all memory, as decoders do on some broken files."""
+"""Isolated worker processes for reading files: decoders may hang, crash or use up memory on broken files."""
 
 import multiprocessing
 import os
@@ -12,35 +12,37 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.context import BaseContext
 from typing import Any, NamedTuple
 
-from clipbert_mm.errors import ClipBertError, WorkerError, quoted
+from clipbert_mm.errors import BrokenMediaError, ClipBertError, WorkerError, quoted
 from clipbert_mm.processes import end_with_parent, limit_memory
 
 MEMORY = 2 * 2**30
-"""Bytes of memory that one job may take."""
+"""Bytes of memory that one job of many may take."""
+MEMORY_OF_ONE = 2**30
+"""Bytes of memory that a single job may take."""
 
 
 class Outcome(NamedTuple):
-    """What became of a job.
+    """The outcome of a job.
 
     Args:
         job: The job.
-        value: What the function returned; None if it did not.
-        trouble: What happened instead; empty if it returned.
-        timed_out: Whether that was the time limit.
+        value: The return value of the function; None if it did not return.
+        failure: Why it did not return; empty if it did.
+        timed_out: Whether the time limit was the reason.
     """
 
     job: Any
     value: Any = None
-    trouble: str = ""
+    failure: str = ""
     timed_out: bool = False
 
 
 def _serve(connection: Connection, memory: int) -> None:
-    """Answer jobs until there are no more; in a process of its own."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C ends the process that asked, which ends this one
+    """Run jobs until the connection is closed; the main function of a worker process."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C ends the parent process, which ends this one
     threading.Thread(target=end_with_parent, daemon=True).start()
-    with open(os.devnull, "w") as nowhere:
-        os.dup2(nowhere.fileno(), 2)  # decoders write there of every broken file, which its outcome names
+    with open(os.devnull, "w") as null:
+        os.dup2(null.fileno(), 2)  # decoders print about every broken file, which the outcome names anyway
     limit_memory(memory)
     connection.send(("ready", None))
     while True:
@@ -49,127 +51,143 @@ def _serve(connection: Connection, memory: int) -> None:
         except EOFError:
             return
         try:
-            answer = ("value", function(job))
+            answer = ("result", function(job))
         except MemoryError:
-            answer = ("trouble", f"it takes more than {memory / 2**30:.3g} GiB of memory")
-        except (ClipBertError, OSError) as error:  # raised again in the process that asked, as what follows
+            answer = ("failure", f"it needs more than {memory / 2**30:.3g} GiB of memory")
+        except (ClipBertError, OSError) as error:  # the parent process raises it again, like the next ones
             answer = ("error", error)
         except Exception:
-            answer = ("defect", traceback.format_exc())
+            answer = ("bug", traceback.format_exc())
         connection.send(answer)
 
 
 class _Worker:
-    """A process and its job, whose time counts from when the process is ready for it."""
+    """A worker process and its job. The time of a job counts from when the process is ready."""
 
     def __init__(self, context: BaseContext, memory: int) -> None:
-        self.connection, theirs = context.Pipe()
-        self.process = context.Process(target=_serve, args=(theirs, memory), daemon=True)  # type: ignore[attr-defined]
+        self.connection, child_connection = context.Pipe()
+        self.process = context.Process(target=_serve, args=(child_connection, memory), daemon=True)  # type: ignore[attr-defined]
         self.process.start()
-        theirs.close()
+        child_connection.close()
         self.ready = False
         self.busy = False
         self.job: Any = None
         self.since = 0.0
 
-    def give(self, function: Callable[[Any], Any], job: object) -> None:
+    def start_job(self, function: Callable[[Any], Any], job: object) -> None:
         self.job, self.busy, self.since = job, True, time.monotonic()
         self.connection.send((function, job))
 
     def seconds_left(self, timeout: float) -> float:
         return self.since + timeout - time.monotonic() if self.ready else timeout
 
-    def end(self) -> str:
-        """End the process, whatever it does, and say how it ended."""
+    def stop(self) -> str:
+        """End the process, whatever it does; return how it ended."""
         self.connection.close()
         self.process.join(1)  # one that crashed, or has nothing to do, is ending
         if self.process.is_alive():
             self.process.kill()
-            self.process.join(5)  # not for ever: one that waits for a dead network disk cannot even be killed
+            self.process.join(5)  # with a limit: a process that waits for a dead network disk cannot be killed
         code = self.process.exitcode or 0
         if code == -signal.SIGKILL:
-            return "signal SIGKILL, perhaps from the system for want of memory"
+            return "signal SIGKILL, perhaps from the system, which was out of memory"
         return f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
 
     def kill(self) -> None:
         """End the process at once."""
         self.process.kill()
-        self.end()
+        self.stop()
 
 
 def run_each(
     function: Callable[[Any], Any], jobs: Iterable[Any], *, workers: int, timeout: float, memory: int = MEMORY
 ) -> Iterator[Outcome]:
-    """Call a function on each job in processes of its own, in whatever order they are done.
+    """Call a function on each job in isolated worker processes.
 
-    A process that hangs, crashes or takes too much memory costs its job, which is named; the others go on. No process outlives
-    the one that called.
+    If a process hangs, crashes or takes too much memory, its job fails and the others continue. No process outlives the caller.
 
     Args:
         function: A function that can be imported by its name.
-        jobs: What it is called with.
+        jobs: Its arguments, one per call.
         workers: Number of processes.
         timeout: Seconds that one job may take.
         memory: Bytes of memory that one job may take.
 
     Yields:
-        What became of each job.
+        The outcome of each job, in the order in which they end.
 
     Raises:
-        ClipBertError: If the function raises one, or an OSError; the same is raised here.
+        ClipBertError: If the function raises one; an OSError is passed on, too.
         WorkerError: If no process can be started.
-        RuntimeError: If the function raises anything else, with its traceback.
+        RuntimeError: If the function raises any other exception; the message has its traceback.
     """
     methods = multiprocessing.get_all_start_methods()
     context = multiprocessing.get_context("forkserver" if "forkserver" in methods else "spawn")
     if "forkserver" in methods:
         context.set_forkserver_preload([function.__module__])  # imported once for all processes
-    todo = iter(jobs)
-    crew: list[_Worker] = []
+    remaining = iter(jobs)
+    pool: list[_Worker] = []
     try:
-        for job in islice(todo, workers):
-            crew.append(_Worker(context, memory))
-            crew[-1].give(function, job)
-        while busy := [worker for worker in crew if worker.busy]:
+        for job in islice(remaining, workers):
+            pool.append(_Worker(context, memory))
+            pool[-1].start_job(function, job)
+        while busy := [worker for worker in pool if worker.busy]:
             wait([worker.connection for worker in busy], max(0.0, min(each.seconds_left(timeout) for each in busy)))
             for worker in busy:
-                outcome = _look_at(worker, timeout)
+                outcome = _poll(worker, timeout)
                 if outcome is None:
                     continue
                 yield outcome
                 worker.busy = False
-                following = list(islice(todo, 1))
-                if following and outcome.trouble:  # its process is gone
-                    crew.remove(worker)
-                    crew.append(_Worker(context, memory))
-                if following:
-                    next(each for each in crew if not each.busy).give(function, following[0])
+                next_jobs = list(islice(remaining, 1))
+                if next_jobs and outcome.failure:  # its process has ended
+                    pool.remove(worker)
+                    pool.append(_Worker(context, memory))
+                if next_jobs:
+                    next(each for each in pool if not each.busy).start_job(function, next_jobs[0])
     finally:
-        for worker in crew:
+        for worker in pool:
             worker.kill()
 
 
-def _look_at(worker: _Worker, timeout: float) -> Outcome | None:
-    """Return what became of a worker's job; None if it is still at it."""
+def run_isolated(function: Callable[[Any], Any], job: tuple[Any, ...], timeout: float) -> Any:  # noqa: ANN401
+    """Call a function on a file in an isolated process.
+
+    Args:
+        function: A function that can be imported by its name.
+        job: Its argument, a tuple that begins with the path of the file.
+        timeout: Seconds that it may take.
+
+    Raises:
+        BrokenMediaError: If the function raises it, or the process crashes, hangs or takes too much memory.
+    """
+    (outcome,) = run_each(function, [job], workers=1, timeout=timeout, memory=MEMORY_OF_ONE)
+    if outcome.failure:
+        raise BrokenMediaError(job[0], outcome.failure)
+    return outcome.value
+
+
+def _poll(worker: _Worker, timeout: float) -> Outcome | None:
+    """Return the outcome of a worker's job; None while it runs."""
     if worker.connection.poll():
         try:
             kind, value = worker.connection.recv()
         except (EOFError, ConnectionResetError):
-            how = worker.end()
+            how = worker.stop()
             if not worker.ready:
                 raise WorkerError(f"A process could not be started: it ended with {how}.") from None
-            return Outcome(worker.job, trouble=f"the decoder ended its process ({how})")
-        if kind == "value":
+            return Outcome(worker.job, failure=f"the decoder ended its process ({how})")
+        if kind == "result":
             return Outcome(worker.job, value)
-        if kind == "trouble":
-            worker.kill()  # who knows what it still holds
-            return Outcome(worker.job, trouble=value)
+        if kind == "failure":
+            worker.kill()  # its memory may be exhausted
+            return Outcome(worker.job, failure=value)
         if kind == "error":
             raise value
-        if kind == "defect":
+        if kind == "bug":
             raise RuntimeError(f"{quoted(worker.job)}: {value}")
         worker.ready, worker.since = True, time.monotonic()
     elif worker.ready and worker.seconds_left(timeout) <= 0:
         worker.kill()
-        return Outcome(worker.job, trouble=f"it took longer than {timeout:g} seconds", timed_out=True)
+        return Outcome(worker.job, failure=f"it took longer than {timeout:g} seconds", timed_out=True)
     return None

@@ -1,4 +1,4 @@
-"""Which file each process that loads data is at: for the case that one hangs or dies and cannot say so itself."""
+"""WorkerStatus: which file each data-loading process reads, in shared memory, so that it is known when one hangs or dies."""
 
 import os
 import time
@@ -14,32 +14,32 @@ from clipbert_mm.errors import WorkerError
 from clipbert_mm.processes import SHARED_MEMORY_IS_FULL
 
 WORKERS = 256
-"""Workers of one loader that are told apart; of more, two share a row."""
+"""Workers of one loader with a row of their own; with more, two share a row."""
 ROW = np.dtype([("pid", np.int64), ("since", np.float64), ("busy", np.bool_), ("path", "U2048")])
 
 
 def share(tensor: torch.Tensor) -> torch.Tensor:
-    """Move a tensor to memory that other processes see.
+    """Move a tensor to shared memory.
 
     Raises:
-        WorkerError: If there is no such memory left.
+        WorkerError: If there is no shared memory left.
     """
     try:
         return tensor.share_memory_()
     except (RuntimeError, OSError) as error:
         raise WorkerError(
-            f"No memory can be shared with the workers of a dataloader. {SHARED_MEMORY_IS_FULL}"
+            f"There is no shared memory left for the workers of a dataloader. {SHARED_MEMORY_IS_FULL}"
         ) from error
 
 
 @dataclass(frozen=True)
-class Loading:
-    """What a process is at.
+class FileProgress:
+    """Which file a process reads.
 
     Args:
-        seconds: How long it has been at it, or between two files.
-        path: The file that it is at, or was at last.
-        busy: Whether it is at it.
+        seconds: How long it has been reading the file or, if it is not busy, waiting since it has read the file.
+        path: The file that it reads, or has read last.
+        busy: Whether it is reading.
     """
 
     seconds: float
@@ -48,7 +48,7 @@ class Loading:
 
 
 class WorkerStatus:
-    """What each process is at, in memory that a dataset's workers share with the process that reads from them."""
+    """Which file each process reads, in memory that the workers of a dataset share with the main process."""
 
     def __init__(self) -> None:
         self._bytes = share(torch.zeros((WORKERS + 1) * ROW.itemsize, dtype=torch.uint8))
@@ -59,22 +59,22 @@ class WorkerStatus:
 
     @contextmanager
     def at(self, path: str) -> Iterator[None]:
-        """Note that this process is at a file until the block ends, well or not."""
-        self._note(path, True)
+        """Record that this process reads a file, for the duration of a block."""
+        self._record(path, True)
         try:
             yield
         finally:
-            self._note(path, False)
+            self._record(path, False)
 
-    def _note(self, path: str, busy: bool) -> None:
+    def _record(self, path: str, busy: bool) -> None:
         worker = get_worker_info()
         number = WORKERS if worker is None else worker.id % WORKERS
         self._rows[number] = (os.getpid(), time.monotonic(), busy, path[-2048:])
 
-    def loading(self) -> dict[int, Loading]:
-        """Return what processes are at, by their ids."""
+    def loading(self) -> dict[int, FileProgress]:
+        """Return which file each process reads or has read last, by process id."""
         now = time.monotonic()
         return {
-            int(row["pid"]): Loading(now - float(row["since"]), str(row["path"]), bool(row["busy"]))
+            int(row["pid"]): FileProgress(now - float(row["since"]), str(row["path"]), bool(row["busy"]))
             for row in self._rows[self._rows["pid"] != 0].copy()
         }

@@ -1,4 +1,4 @@
-"""What a model predicts for and is scored on."""
+"""Shared records: the sample that a model predicts for, and the answer vocabulary."""
 
 from clipbert_mm.deprecation import renamed
 from clipbert_mm.structures.answer_vocabulary import read_answers

@@ -1,31 +1,31 @@
-"""The record that follows an item from its dataset to its metric."""
+"""VideoTextSample, the record of an item from its dataset to its metric."""
 
 from mmengine.structures import BaseDataElement
 
 IGNORED = -100
-"""Label of a word piece that is not to be predicted."""
+"""Label of a token that is not to be predicted, and of an answer outside the vocabulary."""
 
 
 class VideoTextSample(BaseDataElement):
     """One video (or image) with its texts, their labels and, later, their predictions.
 
     Meta information:
-        sample_idx (int): Place of the item in its dataset.
+        sample_idx (int): Index of the item in its dataset.
         path (str): The video or image file.
         texts (list[str]): The ``m`` texts of this item.
-        broken (str | None): Why the file could not be read, where the dataset was told to go on without it.
-        answer_types (list[str]): Kind of each question, where the annotations say it.
-        question_ids (list): Number or name of each question, where the annotations say it.
-        replaced (list[tuple[str, str]]): Files that could not be read and stand replaced by this item, with the reasons.
+        broken (str | None): Why the file could not be read, if the dataset skips it.
+        answer_types (list[str]): Type of each question, if the annotations have it.
+        question_ids (list): Number or name of each question, if the annotations have it.
+        replaced (list[tuple[str, str]]): Files that could not be read and that this item replaces, with the reasons.
 
     Data:
         match_labels (np.ndarray): 1 where a text belongs to the video, else 0; int64, (m,).
-        answer_labels (np.ndarray): The right answer of each question: its place in the answer vocabulary, or among the
-            options of multiple choice; int64, one a question.
-        answer_scores (np.ndarray): How right each answer of the vocabulary is, 0 to 1; float32, (m, C).
+        answer_labels (np.ndarray): The correct answer of each question: its index in the answer vocabulary, or among the
+            options of multiple choice; int64, one per question.
+        answer_scores (np.ndarray): Score of each answer of the vocabulary, 0 to 1; float32, (m, C).
         counts (np.ndarray): The count that each question asks for; float32, (m,).
-        clip_logits (Tensor): What the model said of each clip, (m, K, C).
-        mlm_correct (Tensor): Which masked word pieces were predicted right; bool, one a piece and clip.
-        scores (Tensor): What the head makes of the logits pooled over the clips: one score a text, (m,), or one for each
+        clip_logits (Tensor): Logits of each clip, (m, K, C).
+        mlm_correct (Tensor): Whether each masked token was predicted correctly; bool, one per token and clip.
+        scores (Tensor): Scores that the head computes from the logits pooled over the clips: one per text, (m,), or one per
             answer, (m, C).
     """

@@ -65,7 +65,7 @@ def test_a_value_of_another_type_is_refused(tmp_path: Path, kind: type, value: s
         (GOOD + b"\nvideo,caption\n", r"a\.jsonl, line 3: expected a JSON object such as .*, got 'video,caption'"),
         (GOOD + GOOD[:-3], r"line 2: expected a JSON object such as .*Unterminated string"),
         (b'["a.mp4", "a cat"]\n', r"line 1: expected a JSON object such as .*, got \['a\.mp4', 'a cat'\]"),
-        (GOOD + b'{"video": "b.mp4"}\n', r"line 2: expected text under the key \"caption\", has \['video'\]"),
+        (GOOD + b'{"video": "b.mp4"}\n', r"line 2: expected text under the key \"caption\", got the keys \['video'\]"),
         (GOOD + b'{"video": 7, "caption": "a"}\n', r"line 2: expected text under the key \"video\", got 7"),
         (b'{"video": "a.mp4", "caption": " "}\n', r"line 1: expected text under the key \"caption\", got ' '"),
         (GOOD + "{'video'".encode("utf-16"), r"line 2: expected UTF-8, got UTF-16\. Save the file as UTF-8"),

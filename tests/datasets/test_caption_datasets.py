@@ -243,7 +243,9 @@ def test_missing_videos_are_an_error_before_anything_starts(own_world: Path):
 
 def test_one_file_gives_no_negatives(own_world: Path):
     (own_world / "one.jsonl").write_text('{"video": "train_00000.mp4", "caption": "a"}\n' * 2)
-    with pytest.raises(AnnotationError, match=r"names only .*train_00000\.mp4'\. It needs captions of another file"):
+    with pytest.raises(
+        AnnotationError, match=r"captions of one file only, .*train_00000\.mp4'.*add captions of a second file"
+    ):
         retrieval(own_world, split="one")
     assert len(retrieval(own_world, split="one", test_mode=True)) == 1
 

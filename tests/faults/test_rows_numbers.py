@@ -199,7 +199,8 @@ COLORS = ["red", "green", "blue", "pink", "cyan"]
 def logged(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """What the check of texts says in the log."""
     said: list[str] = []
-    monkeypatch.setattr(text_check, "print_log", lambda text, **options: said.append(text))
+    for level in ("info", "warning"):
+        monkeypatch.setattr(text_check.logger, level, said.append)
     return said
 
 
@@ -242,7 +243,7 @@ def test_w10_options_that_become_the_same_are_counted(tmp_path: Path, tokenizer:
     (said,) = [text for text in logged if "questions have options" in text]
     assert said.startswith(
         f"{path}: 2 of 3 questions have options that are the same to the model, 1 of them with texts that are cut at 12 tokens "
-        "(max_length of Tokenize). Such options tie, and a right one among t counts 1/t. The first: ['what color is"
+        "(max_length of Tokenize). Such options tie, and a correct one among t counts 1/t. The first: ['what color is"
     )
     logged.clear()
     dataset_of(MultipleChoiceDataset, write_lines(tmp_path / "b.jsonl", long, short), tokenizer, test_mode=True)
@@ -344,7 +345,9 @@ def test_e_types_of_questions_that_are_numbers_or_missing(tmp_path: Path):
 )
 def test_e_half_a_surrogate_pair_is_named(tmp_path: Path, kind: type, record: dict[str, Any]):
     path = write_lines(tmp_path / "a.jsonl", dict(video="a.mp4") | record)
-    with pytest.raises(AnnotationError, match=r"a\.jsonl, line 1: expected text, got half a character .* in '.*\\ud"):
+    with pytest.raises(
+        AnnotationError, match=r"a\.jsonl, line 1: expected text, got an unpaired surrogate .* in '.*\\ud"
+    ):
         dataset_of(kind, path)
 
 
@@ -407,7 +410,7 @@ def test_e_a_byte_order_mark_is_no_part_of_a_file(tmp_path: Path):
         (b'{"yes": 0, "no": ' + b"1" * 5000 + b"}", r"expected a JSON object .* got .* \(Exceeds the limit"),
         (b"[" * 100_000, "it is nested too deep"),
         ('{"yes": 0}'.encode("utf-16"), "expected UTF-8, got UTF-16"),
-        (b'{"yes": 0, "\\ud83d": 1}', r"got half a character \(an unpaired surrogate\) in '\\ud83d'"),
+        (b'{"yes": 0, "\\ud83d": 1}', r"got an unpaired surrogate \(half a character\) in '\\ud83d'"),
         (b'["yes"]', "expected a JSON object such as"),
         (b'{"yes": 0', r"got '\{\"yes\": 0' \(Expecting"),
         (b"", r"got nothing \(Expecting value\)"),

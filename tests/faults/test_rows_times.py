@@ -17,7 +17,7 @@ from video_files import cut_without_encoding, decode_whole, moving_frames, write
 
 from clipbert_mm.apis.index_records import Entry
 from clipbert_mm.apis.page.playback import PlayableMedia
-from clipbert_mm.datasets.ledger import absolute, left_out
+from clipbert_mm.datasets.ledger import ledger_path, read_exclusions
 from clipbert_mm.datasets.transforms import DecodeClips, OpenVideo, ResizePad, SampleClips
 from clipbert_mm.errors import StorageError
 from clipbert_mm.media.media_file import read_media
@@ -69,7 +69,7 @@ def test_m9_a_name_that_is_not_utf8_is_in_the_ledger(run: Callable, tmp_path: Pa
     run("scan", folder)
     assert rf"  unreadable: {folder}/caf\xe9.mp4: not a video, or cut short" in capsys.readouterr().out
     ledger = tmp_path / "out" / "ledger.jsonl"
-    assert list(left_out(ledger)) == [absolute(str(folder / name))]
+    assert list(read_exclusions(ledger)) == [ledger_path(str(folder / name))]
     assert ledger.read_bytes().decode("utf-8").count("\\udce9") == 1, "it is UTF-8, and JSON"
 
 
@@ -192,7 +192,7 @@ def test_m9_the_longest_names_do_not_end_an_encoding(run: Callable, tmp_path: Pa
     assert sorted(path.name for path in out.glob("*.mp4")) == sorted(["a.mp4", *names[:2]])
     run("scan", folder)
     assert "ok: 0" in capsys.readouterr().out
-    assert len(left_out(out / "ledger.jsonl", ["too_short"])) == 5
+    assert len(read_exclusions(out / "ledger.jsonl", ["too_short"])) == 5
 
 
 def test_m3_a_cover_before_the_video_is_not_written_in_its_place(tmp_path: Path):

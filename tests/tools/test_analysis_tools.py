@@ -148,7 +148,7 @@ def test_the_shapes_world_is_written_by_its_tool(
     capsys.readouterr()
     main([str(tmp_path / "a"), *arguments])
     assert "holds this very world already" in capsys.readouterr().out
-    with pytest.raises(FileExistsError, match="holds something else"):
+    with pytest.raises(FileExistsError, match="exists and is not the Shapes world"):
         main([str(tmp_path / "a"), "--seed=5"])
 
 

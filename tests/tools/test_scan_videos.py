@@ -16,7 +16,7 @@ import pytest
 import scanning
 from scanning import Limits, classify, config_files, probe, scan
 
-from clipbert_mm.datasets.ledger import absolute, left_out
+from clipbert_mm.datasets.ledger import ledger_path, read_exclusions
 from clipbert_mm.errors import AnnotationError
 from clipbert_mm.media.isolation import Outcome
 
@@ -187,8 +187,8 @@ def test_a_scan_that_was_killed_goes_on(three: dict, tmp_path: Path, probed: lis
 
 def test_a_file_that_hangs_the_decoder_is_named(three: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     def run(function: Callable, jobs: list[tuple[str, str]], **options: Any):
-        yield Outcome(jobs[0], trouble="it took longer than 60 seconds", timed_out=True)
-        yield Outcome(jobs[1], trouble="the decoder ended its process (signal SIGSEGV)")
+        yield Outcome(jobs[0], failure="it took longer than 60 seconds", timed_out=True)
+        yield Outcome(jobs[1], failure="the decoder ended its process (signal SIGSEGV)")
         yield Outcome(jobs[2], function(jobs[2]))
 
     monkeypatch.setattr(scanning, "run_each", run)
@@ -205,7 +205,7 @@ def test_what_was_read_by_older_rules_is_read_again(three: dict, tmp_path: Path,
     entries = list(scan_here(three, ledger).values())
     del entries[0]["rules"]
     ledger.write_text("\n".join(map(json.dumps, entries)))
-    assert left_out(ledger) == {}, "datasets take it"
+    assert read_exclusions(ledger) == {}, "datasets take it"
     probed.clear()
     scan_here(three, ledger)
     assert probed == ["a.mp4"]
@@ -214,8 +214,8 @@ def test_what_was_read_by_older_rules_is_read_again(three: dict, tmp_path: Path,
 def test_a_timeout_is_tried_again(three: dict, tmp_path: Path, probed: list[str]):
     ledger = tmp_path / "ledger.jsonl"
     entries = list(scan_here(three, ledger).values())
-    entries[0] |= dict(status="timeout", **scanning.NOTHING)
-    entries[1] |= dict(status="unreadable", **scanning.NOTHING)
+    entries[0] |= dict(status="timeout", **scanning.NO_PROPERTIES)
+    entries[1] |= dict(status="unreadable", **scanning.NO_PROPERTIES)
     ledger.write_text("\n".join(map(json.dumps, entries)))
     probed.clear()
     assert [entry["status"] for entry in scan_here(three, ledger).values()] == ["ok", "unreadable", "ok"]
@@ -359,25 +359,25 @@ def test_what_is_usual_has_limits(values: dict[str, float], status: str):
 
 
 def test_a_ledger_says_what_to_leave_out(tmp_path: Path):
-    shape = dict.fromkeys((*scanning.NOTHING, "size", "mtime"))
+    shape = dict.fromkeys((*scanning.NO_PROPERTIES, "size", "mtime"))
     entries = [dict(path=f"/v/{status}.mp4", status=status, reason="because", **shape) for status in scanning.STATUSES]
     ledger = tmp_path / "ledger.jsonl"
     ledger.write_text("".join(json.dumps(entry) + "\n" for entry in entries))
     useless = ("missing", "unreadable", "timeout")
-    assert left_out(ledger) == {f"/v/{status}.mp4": f"{status}: because" for status in useless}
-    assert left_out(ledger, ["too_short"]) == {"/v/too_short.mp4": "too_short: because"}
-    assert left_out(ledger, []) == {}
-    assert absolute(os.path.relpath("/v/missing.mp4")) in left_out(ledger)
+    assert read_exclusions(ledger) == {f"/v/{status}.mp4": f"{status}: because" for status in useless}
+    assert read_exclusions(ledger, ["too_short"]) == {"/v/too_short.mp4": "too_short: because"}
+    assert read_exclusions(ledger, []) == {}
+    assert ledger_path(os.path.relpath("/v/missing.mp4")) in read_exclusions(ledger)
     with pytest.raises(ValueError, match=r"statuses are ok, missing, .*; got 'broken', 'short'\."):
-        left_out(ledger, ["short", "ok", "broken"])
+        read_exclusions(ledger, ["short", "ok", "broken"])
     with pytest.raises(
         AnnotationError, match=r"There is no ledger .*none\.jsonl\. tools/analysis_tools/scan_videos\.py"
     ):
-        left_out(tmp_path / "none.jsonl")
+        read_exclusions(tmp_path / "none.jsonl")
     for wrong in ("no JSON", '{"video": "a.mp4", "caption": "x"}', json.dumps(entries[0] | dict(status="fine")), "3"):
         ledger.write_text(f"{json.dumps(entries[0])}\n{wrong}\n")
-        with pytest.raises(AnnotationError, match=r"ledger\.jsonl, line 2: expected a ledger's JSON object .*, got "):
-            left_out(ledger)
+        with pytest.raises(AnnotationError, match=r"ledger\.jsonl, line 2: expected a ledger entry, .*, got "):
+            read_exclusions(ledger)
 
 
 def test_a_folder_without_files_is_refused(main: Callable, tmp_path: Path):

@@ -18,7 +18,7 @@ from scanning import (
     scan,
 )
 
-from clipbert_mm.datasets.ledger import STATUSES, absolute
+from clipbert_mm.datasets.ledger import STATUSES, ledger_path
 from clipbert_mm.engine.config import expect_clipbert, load_config
 from clipbert_mm.engine.run_tool import run_tool
 from clipbert_mm.errors import printable
@@ -107,7 +107,7 @@ def main(argv: list[str] | None = None) -> None:
     summarize(entries)
     known = {entry["path"]: entry["seconds"] for entry in entries if entry["fps"] is not None}
     seconds = {
-        name: [known[path] for path in map(absolute, own) if path in known] for name, own in sorted(datasets.items())
+        name: [known[path] for path in map(ledger_path, own) if path in known] for name, own in sorted(datasets.items())
     }
     seconds = {name: values for name, values in seconds.items() if values}  # not those of images
     written = ["ledger.jsonl"]

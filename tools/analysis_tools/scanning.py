@@ -1,6 +1,6 @@
 """Knowing the data: open every video, decode three of its frames, and keep a ledger of what was found.
 
-A ledger is a JSON-lines file with one object a file: ``path`` (absolute), ``status``, ``reason``, ``frames``, ``fps`` (on
+A ledger is a JSON-lines file with one object per file: ``path`` (absolute), ``status``, ``reason``, ``frames``, ``fps`` (on
 average), ``seconds`` (from the first frame to the end of the last), ``width``, ``height``, ``size`` and ``mtime``, which tell
 whether the file has changed since, and ``rules``, the version of the rules by which it was read.
 """
@@ -17,7 +17,7 @@ import numpy as np
 from mmengine.utils import is_abs
 
 from clipbert_mm.datasets.annotations import read_records
-from clipbert_mm.datasets.ledger import NOTHING, absolute, parse_entry
+from clipbert_mm.datasets.ledger import NO_PROPERTIES, ledger_path, parse_entry
 from clipbert_mm.datasets.transforms.decoding import RULES, DecodeClips
 from clipbert_mm.errors import AnnotationError, BrokenMediaError
 from clipbert_mm.json_text import json_line, write_records
@@ -133,7 +133,7 @@ def scan(
     Returns:
         The ledger's entries, by path.
     """
-    openers = {absolute(path): json.dumps(opener, sort_keys=True) for path, opener in files.items()}
+    openers = {ledger_path(path): json.dumps(opener, sort_keys=True) for path, opener in files.items()}
     stamps = {path: stamp_media(path) for path in openers}
     entries = _known(ledger, stamps)
     todo = {path: opener for path, opener in sorted(openers.items()) if path not in entries}
@@ -161,12 +161,12 @@ def _look_at(
     """Open files; yields path, status, reason, and what was found."""
     missing = set(missing_media(list(openers)))
     for path in missing:
-        yield path, "missing", "there is no such file", NOTHING
+        yield path, "missing", "there is no such file", NO_PROPERTIES
     jobs = [(path, opener) for path, opener in openers.items() if path not in missing]
     for outcome in run_each(probe, jobs, workers=workers, timeout=timeout):
-        found = outcome.value or dict(reason=outcome.trouble)
+        found = outcome.value or dict(reason=outcome.failure)
         if "reason" in found:
-            yield outcome.job[0], "timeout" if outcome.timed_out else "unreadable", found["reason"], NOTHING
+            yield outcome.job[0], "timeout" if outcome.timed_out else "unreadable", found["reason"], NO_PROPERTIES
         else:
             yield outcome.job[0], "ok", "", found
 
@@ -192,7 +192,7 @@ def folder_files(folder: str) -> dict[str, dict[str, Any]]:
     """
     names = list_names(folder)
     if not names:
-        raise AnnotationError(f"There is no folder or LMDB {absolute(folder)} with files in it.")
+        raise AnnotationError(f"There is no folder or LMDB {ledger_path(folder)} with files in it.")
     root = folder.rstrip("/")
     return {
         f"{root}/{name}": dict(type="LoadImage" if name.lower().endswith(IMAGE_ENDINGS) else "OpenVideo")

@@ -16,7 +16,7 @@ from clipbert_mm.json_text import (
     decode,
     is_blank,
     parse_json,
-    refuse_half_characters,
+    reject_unpaired_surrogates,
 )
 
 Published = int | tuple[int, ...] | None
@@ -171,7 +171,7 @@ def read_json_lines(path: str | os.PathLike) -> Iterator[tuple[str, dict[str, An
         if line.strip():
             where = f"{path}, line {number}"
             entry = parse_json(line, where, "a JSON object")
-            refuse_half_characters(entry, line, where)
+            reject_unpaired_surrogates(entry, line, where)
             expect(isinstance(entry, dict), where, "a JSON object", entry)
             yield where, entry
 
@@ -179,7 +179,7 @@ def read_json_lines(path: str | os.PathLike) -> Iterator[tuple[str, dict[str, An
 def _parse_json(path: str | os.PathLike, decoder: json.JSONDecoder) -> Any:
     text = "\n".join(read_text(path))
     value = parse_json(text, str(path), decoder=decoder)
-    refuse_half_characters(value, text, str(path))
+    reject_unpaired_surrogates(value, text, str(path))
     return value
 
 

@@ -68,9 +68,9 @@ def encode(targets: dict[str, Path], encoding: Encoding, workers: int | None, ti
         print(f"{len(targets) - len(jobs):,} of {len(targets):,} are done already")
     broken = 0
     for number, outcome in enumerate(run_each(reencode, jobs, workers=workers, timeout=timeout), start=1):
-        if trouble := outcome.trouble or outcome.value:
+        if failure := outcome.failure or outcome.value:
             broken += 1
-            print(f"broken: {printable(outcome.job[0])}: {trouble}", flush=True)
+            print(f"broken: {printable(outcome.job[0])}: {failure}", flush=True)
         if number % 100 == 0:
             print(f"{number:,} of {len(jobs):,}", flush=True)
     return broken

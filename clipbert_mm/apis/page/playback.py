@@ -8,7 +8,8 @@ from pathlib import Path
 from clipbert_mm.apis.index_records import Entry
 from clipbert_mm.apis.video_index import VideoIndex
 from clipbert_mm.errors import BrokenMediaError, VideoIndexError, printable
-from clipbert_mm.media.media_file import describe, run_alone
+from clipbert_mm.media.isolation import run_isolated
+from clipbert_mm.media.media_file import probe_media
 from clipbert_mm.media.reencoding import Encoding, reencode
 
 PLAYABLE = {".mp4": "video/mp4", ".m4v": "video/mp4", ".mov": "video/mp4", ".webm": "video/webm"}
@@ -90,13 +91,13 @@ class PlayableMedia:
         target = self.folder / f"{key}-{entry.mtime_ns}.mp4"
         try:
             if kind is not None:
-                found = run_alone(describe, (entry.path,), PROBE_SECONDS)
-                if found.codec in CODECS and found.from_start:
+                found = run_isolated(probe_media, (entry.path,), PROBE_SECONDS)
+                if found.codec in CODECS and found.plays_from_start:
                     return Playable(entry.path, kind)
             if target.is_symlink() or not target.is_file():
                 for old in target.parent.glob(f"{key}-*.mp4"):
                     old.unlink(missing_ok=True)
-                if run_alone(reencode, (entry.path, str(target), PREVIEW), PREVIEW_SECONDS):
+                if run_isolated(reencode, (entry.path, str(target), PREVIEW), PREVIEW_SECONDS):
                     return None
         except (BrokenMediaError, OSError):
             logging.getLogger(__name__).exception("%s cannot be played", printable(entry.path))
@@ -124,7 +125,7 @@ def check_upload(path: str) -> None:
     Raises:
         BrokenMediaError: If it is an image, or cannot be read.
     """
-    found = run_alone(describe, (path,), PROBE_SECONDS)
+    found = run_isolated(probe_media, (path,), PROBE_SECONDS)
     if found.is_image:
         raise BrokenMediaError(path, "it is an image, and a video is expected")
     if found.codec is None:

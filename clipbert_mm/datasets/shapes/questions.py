@@ -1,6 +1,6 @@
-"""Questions about the Shapes world, one kind for each task of the paper, and the names of what its images show.
+"""Questions about the Shapes world, one kind for each task of the paper, and object labels of its images.
 
-Both come from the same description that is drawn.
+Both are derived from the description of the scenes that are drawn.
 """
 
 import json
@@ -13,7 +13,7 @@ import numpy as np
 
 from clipbert_mm.datasets.shapes.scenes import COLORS, SHAPES, Scene, ShapeObject
 
-ANSWERS = {answer: place for place, answer in enumerate((*COLORS, *SHAPES))}
+ANSWERS = {answer: i for i, answer in enumerate((*COLORS, *SHAPES))}
 """Vocabulary of open-ended questions."""
 OPTIONS = 5
 """Options of multiple choice, as in TGIF-QA."""
@@ -24,7 +24,7 @@ def _objects(scenes: Sequence[Scene]) -> list[ShapeObject]:
 
 
 def open_ended(scenes: Sequence[Scene], count: int, rng: np.random.Generator) -> list[dict[str, Any]]:
-    """Ask for the color of a kind of shape, or the kind of a color, that the scenes have once; at most ``count``."""
+    """Ask for the color of a shape, or the shape of a color, that occurs once in the scenes; at most ``count`` questions."""
     items = _objects(scenes)
     shapes, colors = Counter(item.shape for item in items), Counter(item.color for item in items)
     asked = [
@@ -42,32 +42,32 @@ def open_ended(scenes: Sequence[Scene], count: int, rng: np.random.Generator) ->
 
 def multiple_choice(scenes: Sequence[Scene], rng: np.random.Generator) -> dict[str, Any]:
     """Ask which of five shapes is in the video."""
-    there = [item.describe() for item in _objects(scenes)]
-    right = str(rng.choice(there))
-    return dict(question="what is in the video", **_among(right, _strangers(there, OPTIONS - 1, rng), rng))
+    shown = [item.describe() for item in _objects(scenes)]
+    answer = str(rng.choice(shown))
+    return dict(question="what is in the video", **_shuffle_in(answer, _absent_shapes(shown, OPTIONS - 1, rng), rng))
 
 
 def order(scenes: Sequence[Scene], rng: np.random.Generator) -> dict[str, Any] | None:
-    """Ask what comes after a shape that one scene alone has, as TGIF-QA's transition does; None if no scene has such a one.
+    """Ask what follows a shape that occurs in one scene only, as TGIF-QA's transition does; None if there is no such shape.
 
-    A shape of a third scene is among the options, so that seeing what the video shows does not always suffice.
+    The options include a shape of a third scene, so that knowing which shapes the video shows does not always suffice.
     """
     named = [[item.describe() for item in scene.objects] for scene in scenes]
     scenes_with = Counter(name for names in named for name in set(names))
     pairs = [
-        (place, one, two)
-        for place in range(len(named) - 1)
-        for one in named[place]
-        for two in named[place + 1]
+        (index, one, two)
+        for index in range(len(named) - 1)
+        for one in named[index]
+        for two in named[index + 1]
         if scenes_with[one] == scenes_with[two] == 1
     ]
     if not pairs:
         return None
-    place, one, two = pairs[rng.integers(len(pairs))]
-    away = [name for i, names in enumerate(named) if i not in (place, place + 1) for name in names]
-    third = [name for name in away if scenes_with[name] == 1][:1]
-    others = [*third, *_strangers([name for names in named for name in names], OPTIONS - 1 - len(third), rng)]
-    return dict(question=f"what follows {one}", **_among(two, others, rng))
+    index, one, two = pairs[rng.integers(len(pairs))]
+    elsewhere = [name for i, names in enumerate(named) if i not in (index, index + 1) for name in names]
+    third = [name for name in elsewhere if scenes_with[name] == 1][:1]
+    others = [*third, *_absent_shapes([name for names in named for name in names], OPTIONS - 1 - len(third), rng)]
+    return dict(question=f"what follows {one}", **_shuffle_in(two, others, rng))
 
 
 def counting(scenes: Sequence[Scene]) -> dict[str, Any]:
@@ -76,34 +76,35 @@ def counting(scenes: Sequence[Scene]) -> dict[str, Any]:
 
 
 def paragraph(scenes: Sequence[Scene]) -> str:
-    """Tell the scenes one after another, with more than a caption says: the background."""
-    told = []
+    """Describe the scenes one after another, with their backgrounds, which captions leave out."""
+    parts = []
     for scene in scenes:
-        told.append(f"{' and '.join(item.describe() for item in scene.objects)} on {scene.background}")
-    return "first " + ", then ".join(told)
+        parts.append(f"{' and '.join(item.describe() for item in scene.objects)} on {scene.background}")
+    return "first " + ", then ".join(parts)
 
 
-def _strangers(there: Sequence[str], count: int, rng: np.random.Generator) -> list[str]:
-    """Describe shapes that are not there."""
+def _absent_shapes(shown: Sequence[str], count: int, rng: np.random.Generator) -> list[str]:
+    """Describe shapes that the video does not show."""
     found: dict[str, None] = {}
     while len(found) < count:
         item = ShapeObject(str(rng.choice(SHAPES)), str(rng.choice(list(COLORS))), "small", (0.0, 0.0), (0.0, 0.0))
-        if item.describe() not in there:
+        if item.describe() not in shown:
             found[item.describe()] = None
     return list(found)
 
 
-def _among(right: str, others: Sequence[str], rng: np.random.Generator) -> dict[str, Any]:
+def _shuffle_in(answer: str, others: Sequence[str], rng: np.random.Generator) -> dict[str, Any]:
+    """Insert the answer at a random index among the other options."""
     options = [*others]
-    place = int(rng.integers(len(options) + 1))
-    options.insert(place, right)
-    return dict(options=options, answer=place)
+    index = int(rng.integers(len(options) + 1))
+    options.insert(index, answer)
+    return dict(options=options, answer=index)
 
 
 def write_video_questions(
     folder: Path, split: str, stories: Mapping[str, Sequence[Scene]], rng: np.random.Generator
 ) -> None:
-    """Write the annotation files of every kind of question, and of paragraphs, for the videos of a split.
+    """Write the annotation files of all kinds of questions, and of paragraphs, for the videos of a split.
 
     They are ``qa_``, ``choice_``, ``order_``, ``count_`` and ``paragraph_<split>.jsonl``.
     """
@@ -119,9 +120,9 @@ def write_video_questions(
 
 
 def write_image_questions(folder: Path, scenes: Mapping[str, Scene], rng: np.random.Generator) -> None:
-    """Write ``image_qa_train.jsonl``, of nine tenths of the images, and ``image_qa_test.jsonl``, of the rest.
+    """Write ``image_qa_train.jsonl`` of nine tenths of the images, and ``image_qa_test.jsonl`` of the rest.
 
-    Like those of VQA 2.0 the answers have scores: 1 for the right one. The vocabulary is ``answers.json``, for videos too.
+    As in VQA 2.0 the answers have scores: 1 for the correct one. ``answers.json`` is the vocabulary, also for videos.
     """
     records = [
         dict(image=name, question_id=f"{name}-{i}", **asked, labels={asked["answer"]: 1.0})
@@ -136,7 +137,7 @@ def write_image_questions(folder: Path, scenes: Mapping[str, Scene], rng: np.ran
 
 
 def write_object_labels(folder: Path, split: str, scenes: Mapping[str, Scene]) -> None:
-    """Write ``objects_<split>.json``, for mmpretrain's MultiLabelDataset: the colors and kinds that each image shows."""
+    """Write ``objects_<split>.json``, for mmpretrain's MultiLabelDataset: the colors and shapes that each image shows."""
     images = [
         dict(
             img_path=name,

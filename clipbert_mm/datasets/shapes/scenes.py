@@ -1,7 +1,7 @@
-"""The embedded captioned-video world: H.264 files of colored shapes, made by seed.
+"""Scenes of the Shapes world: H.264 videos of colored shapes, drawn from a seed, and their captions.
 
-A video is a sequence of scenes, a scene is one or two moving shapes on a plain background; so which clip of a video is
-looked at matters. Captions and image-caption pairs are derived from the same description that is drawn.
+A video is a sequence of scenes. A scene is one or two moving shapes on a plain background, so it matters which clip of a video
+is sampled. Captions are derived from the description of the scenes that are drawn.
 """
 
 import os
@@ -26,19 +26,19 @@ COLORS = {
 BACKGROUNDS = {"black": (8, 8, 8), "gray": (112, 112, 112), "white": (245, 245, 245)}
 SHAPES = ("circle", "square", "triangle", "star", "cross", "ring")
 SIZES = {"small": 0.2, "large": 0.3}
-"""Radius of a shape as a share of the frame's shorter side."""
+"""Radius of a shape as a fraction of the frame's shorter side."""
 FRAME_SIZES = ((160, 120), (176, 144), (144, 144), (120, 160), (192, 108))
 """(width, height) in pixels."""
 FRAME_RATES = (8, 10, 12.5, 15)
 VIDEO_TEMPLATES = ("{first}, then {rest}", "first {first}, then {rest}", "the video shows {first}, then {rest}")
 IMAGE_TEMPLATES = ("{first}", "there is {first}", "a picture of {first}")
 SCENES = (2, 3)
-"""Scenes a video may have."""
+"""Possible numbers of scenes of a video."""
 
 
 @dataclass(frozen=True)
 class ShapeObject:
-    """One shape. Positions are shares of the frame's (width, height), the velocity is in shares a second."""
+    """A moving shape. Positions are fractions of the frame's (width, height), velocities are fractions per second."""
 
     shape: str
     color: str
@@ -57,22 +57,22 @@ class ShapeObject:
 
 @dataclass(frozen=True)
 class Scene:
-    """Shapes on a background for some seconds."""
+    """One or two shapes on a background, shown for some seconds."""
 
     objects: tuple[ShapeObject, ...]
     background: str
     seconds: float
 
     def describe(self, order: Sequence[int]) -> str:
-        """Return the phrase that names every shape of this scene, in the given order."""
+        """Return a phrase that names all shapes of this scene in the given order."""
         return " and ".join(self.objects[i].describe() for i in order)
 
 
 def draw_scene(scene: Scene, seconds: float, width: int, height: int) -> np.ndarray:
-    """Draw a scene as it is some time after its start.
+    """Draw a frame of a scene.
 
     Args:
-        scene: What to draw.
+        scene: The scene.
         seconds: Time since the scene began.
         width: Width of the frame in pixels.
         height: Height of the frame in pixels.
@@ -88,7 +88,7 @@ def draw_scene(scene: Scene, seconds: float, width: int, height: int) -> np.ndar
         center = []
         for start, velocity, extent in zip(item.start, item.velocity, (width, height), strict=True):
             low, high = radius, extent - radius
-            # A shape that reaches an edge comes back: its path is folded into [low, high].
+            # A shape bounces off the edges: its path is folded into [low, high].
             path = (low + start * (high - low) + velocity * seconds * extent - low) % (2 * (high - low))
             center.append(low + min(path, 2 * (high - low) - path))
         _draw_shape(frame, item.shape, COLORS[item.color], np.array(center), radius)
@@ -97,7 +97,7 @@ def draw_scene(scene: Scene, seconds: float, width: int, height: int) -> np.ndar
 
 def _draw_shape(frame: np.ndarray, shape: str, color: tuple, center: np.ndarray, radius: float) -> None:
     """Draw one shape of the given radius in pixels onto a frame, in place."""
-    fixed = 4  # cv2 takes positions in 1/16 of a pixel
+    fixed = 4  # cv2 takes positions in 1/16 pixel
     if shape in ("circle", "ring"):
         thick = -1 if shape == "circle" else max(2, round(radius * 0.35))
         r = radius if shape == "circle" else radius - thick / 2
@@ -121,13 +121,13 @@ def _draw_shape(frame: np.ndarray, shape: str, color: tuple, center: np.ndarray,
 
 
 def random_scene(rng: np.random.Generator) -> Scene:
-    """Draw the description of one scene: one or two shapes that differ in color and in kind."""
+    """Sample the description of a scene: one or two shapes of different colors and kinds."""
     count = int(rng.integers(1, 3))
     colors = rng.choice(list(COLORS), count, replace=False)
     shapes = rng.choice(SHAPES, count, replace=False)
     objects = []
     for i in range(count):
-        # Two shapes share the frame: both are small, and each starts and stays in its own half.
+        # Of two shapes in a frame, both are small, and each starts and stays in its own half.
         x = rng.uniform(0, 1) if count == 1 else rng.uniform(0, 0.15) + 0.85 * i
         speed = rng.uniform(0.02, 0.25)
         velocity = [(0, 0), (0, 1), (0, -1), (1, 0), (-1, 0)][rng.integers(5 if count == 1 else 3)]
@@ -144,12 +144,12 @@ def random_scene(rng: np.random.Generator) -> Scene:
 
 
 def write_captions(scenes: Sequence[Scene], count: int, rng: np.random.Generator) -> list[str]:
-    """Write distinct captions that tell all scenes in their order; at most as many as there are templates.
+    """Write distinct captions that describe all scenes in order; at most as many as there are templates.
 
     Args:
         scenes: The scenes of a video, or the one of an image.
         count: Number of captions.
-        rng: Chooses the wording, and the order of the shapes within a scene.
+        rng: Random generator for the wording and for the order of the shapes within a scene.
     """
     texts = []
     for template in rng.permutation(VIDEO_TEMPLATES if len(scenes) > 1 else IMAGE_TEMPLATES)[:count]:
@@ -159,7 +159,7 @@ def write_captions(scenes: Sequence[Scene], count: int, rng: np.random.Generator
 
 
 def random_story(rng: np.random.Generator) -> tuple[Scene, ...]:
-    """Draw the description of one video: two or three scenes, no two with the same shapes."""
+    """Sample the description of a video: two or three scenes, no two with the same shapes."""
     scenes: dict[frozenset[str], Scene] = {}
     count = int(rng.choice(SCENES))
     while len(scenes) < count:
@@ -169,16 +169,16 @@ def random_story(rng: np.random.Generator) -> tuple[Scene, ...]:
 
 
 def write_video(path: str | os.PathLike, scenes: tuple[Scene, ...], size: tuple[int, int], fps: float) -> None:
-    """Draw scenes one after another into an H.264 file.
+    """Write an H.264 video of scenes, one after another.
 
     Args:
-        path: Where the file goes.
-        scenes: What to draw.
+        path: The file to write.
+        scenes: The scenes.
         size: Width and height in pixels, both even.
-        fps: Frames a second.
+        fps: Frames per second.
     """
     with av.open(str(path), "w") as container:
-        # One thread: the same seed gives the same pictures. Key frames every 30 frames, as web video is often encoded.
+        # With one thread the same seed gives the same frames. A key frame every 30 frames is common in web video.
         options = {"crf": "23", "preset": "veryfast", "threads": "1"}
         stream = container.add_stream("libx264", rate=Fraction(fps).limit_denominator(1001), options=options)
         stream.width, stream.height = size

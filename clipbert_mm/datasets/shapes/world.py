@@ -1,7 +1,6 @@
-"""The folder of the Shapes world: images, videos, captions, questions and labels of objects."""
+"""ShapesWorld, which writes the folder of the Shapes world: images, videos, captions, questions and object labels."""
 
 import json
-import logging
 import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -9,7 +8,6 @@ from typing import Any
 
 import cv2
 import numpy as np
-from mmengine.logging import print_log
 
 from clipbert_mm.datasets.shapes.questions import write_image_questions, write_object_labels, write_video_questions
 from clipbert_mm.datasets.shapes.scenes import (
@@ -23,24 +21,25 @@ from clipbert_mm.datasets.shapes.scenes import (
     write_video,
 )
 from clipbert_mm.fileio import atomic_path
+from clipbert_mm.log import logger
 
 VERSION = 4
-"""Raised when the generator writes other files for the same seed."""
+"""Version of the generator; it is raised whenever the same seed gives other files."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ShapesWorld:
-    """How much of the Shapes world to write.
+    """Settings of a Shapes world, and how to write it.
 
     Args:
-        seed: The same seed and sizes give the same pictures and captions.
+        seed: The same seed and sizes give the same images, videos and captions.
         images: Images for pre-training.
         test_images: Held-out images.
         train_videos: Videos for training.
         test_videos: Held-out videos.
-        image_captions: Captions an image.
-        train_captions: Captions a training video.
-        test_captions: Captions a held-out video.
+        image_captions: Captions per image.
+        train_captions: Captions per training video.
+        test_captions: Captions per held-out video.
     """
 
     seed: int = 0
@@ -53,20 +52,20 @@ class ShapesWorld:
     test_captions: int = 1
 
     def write(self, folder: str | os.PathLike) -> bool:
-        """Write the world, whole or not at all; a folder that holds this very world already is left as it is.
+        """Write the world, completely or not at all. A folder that already has a world of these settings is kept.
 
         The folder gets ``images/``, ``videos/``, the captions ``pretrain.jsonl``, ``pretrain_test.jsonl``, ``train.jsonl`` and
         ``test.jsonl``, the questions and object labels of :mod:`~clipbert_mm.datasets.shapes.questions`, and ``world.json``
         with these settings and the description of every video's scenes.
 
         Args:
-            folder: Where the world goes.
+            folder: The folder to write.
 
         Returns:
             Whether anything was written.
 
         Raises:
-            FileExistsError: If the folder is there and holds something else.
+            FileExistsError: If the folder exists and has other content.
         """
         folder = Path(folder)
         settings = asdict(self) | {"version": VERSION}
@@ -75,18 +74,17 @@ class ShapesWorld:
             if manifest.is_file() and json.loads(manifest.read_text())["settings"] == settings:
                 return False
             raise FileExistsError(
-                f"{folder} holds something else than the Shapes world {settings}. Move it away or choose another folder."
+                f"{folder} exists and is not the Shapes world {settings}. Move it away or choose another folder."
             )
         with atomic_path(folder, folder=True) as part:
             self._write_all(part, settings)
-        print_log(
-            f"Wrote {self.images + self.test_images} images and {self.train_videos + self.test_videos} videos to {folder}.",
-            "current",
+        logger.info(
+            f"Wrote {self.images + self.test_images} images and {self.train_videos + self.test_videos} videos to {folder}."
         )
         return True
 
     def _write_all(self, folder: Path, settings: dict[str, Any]) -> None:
-        # Questions draw from streams of their own, so that pictures and captions do not depend on them.
+        # Questions have random generators of their own, so that images and captions do not depend on them.
         images = self._write_images(folder, "pretrain", self.images, "", np.random.default_rng((self.seed, 0)))
         write_image_questions(folder, images, np.random.default_rng((self.seed, 3)))
         rng = np.random.default_rng((self.seed, 6))
@@ -130,5 +128,5 @@ class ShapesWorld:
                 for text in write_captions(scenes, captions, rng):
                     lines.write(json.dumps({"video": name, "caption": text}) + "\n")
                 if (i + 1) % 100 == 0:
-                    print_log(f"{split}: {i + 1}/{count} videos", "current", logging.INFO)
+                    logger.info(f"{split}: {i + 1}/{count} videos")
         return stories

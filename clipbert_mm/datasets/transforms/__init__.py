@@ -1,4 +1,4 @@
-"""From a record to what the model is fed, step by step."""
+"""Transforms: from the record of a dataset to the input of the model, step by step."""
 
 from clipbert_mm.datasets.transforms.decoding import DecodeClips, LoadImage, OpenFrames, OpenVideo
 from clipbert_mm.datasets.transforms.packing import PackInputs, collate_items

@@ -1,4 +1,4 @@
-"""The last step: what the model takes, and the record that goes with it."""
+"""PackInputs, the last transform, and collate_items, which makes a batch."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -10,18 +10,18 @@ from clipbert_mm.registry import FUNCTIONS, TRANSFORMS
 from clipbert_mm.structures import VideoTextSample
 
 LABELS = ("match_labels", "answer_labels", "answer_scores", "counts")
-"""Keys of an item that go onto its sample."""
+"""Keys of an item that are stored on its sample."""
 
 
 @TRANSFORMS.register_module()
 class PackInputs(BaseTransform):
-    """Pack an item into ``inputs`` (arrays for the model) and ``data_samples`` (its record).
+    """Pack an item into ``inputs`` (arrays for the model) and ``data_samples`` (its :class:`VideoTextSample`).
 
     Required Keys:
-        frames, text_ids, texts, path, sample_idx; mlm_labels, answer_types, question_ids and :data:`LABELS` where there are any
+        frames, text_ids, texts, path, sample_idx; mlm_labels, answer_types, question_ids and :data:`LABELS` if present
 
     Args:
-        labels: Keys of an item that go onto its sample beside :data:`LABELS`: what a head of your own learns from.
+        labels: Keys to store on the sample in addition to :data:`LABELS`, for a head of your own.
     """
 
     def __init__(self, *, labels: Sequence[str] = ()) -> None:
@@ -29,7 +29,7 @@ class PackInputs(BaseTransform):
 
     def transform(self, results: dict[str, Any]) -> dict[str, Any]:
         """Pack the item."""
-        # Texts stay numpy arrays: a worker hands a tensor over by a file descriptor of its own, which costs more than a text.
+        # Texts stay numpy arrays: a worker passes each tensor by a file descriptor of its own, which costs more.
         inputs = {key: results[key] for key in ("frames", "text_ids", "mlm_labels") if key in results}
         sample = VideoTextSample(
             metainfo=dict(
@@ -43,18 +43,18 @@ class PackInputs(BaseTransform):
 
 @FUNCTIONS.register_module()
 def collate_items(items: list[dict[str, Any]]) -> dict[str, Any]:
-    """Stack the frames; leave the texts side by side, of which items have different numbers and lengths.
+    """Stack the frames of items; collect the texts in lists, since items have different numbers and lengths of texts.
 
     Args:
-        items: What :class:`PackInputs` returns; ``inputs`` is None for an item whose file could not be read.
+        items: Outputs of :class:`PackInputs`; ``inputs`` is None for an item whose file could not be read.
 
     Returns:
-        ``inputs``, empty if no item is readable: ``frames``, uint8 (B, K, T, H, W, 3), and lists with one entry a readable
-        item; ``data_samples``, the records of all items.
+        ``inputs``, empty if no item is readable: ``frames``, uint8 (B, K, T, H, W, 3), and lists with one entry per readable
+        item; ``data_samples``, the samples of all items.
     """
     readable = [item["inputs"] for item in items if item["inputs"] is not None]
     inputs: dict[str, Any] = {key: [entry[key] for entry in readable] for key in (readable[0] if readable else ())}
     if readable:
-        # In a worker torch stacks into memory that is shared already, so that handing over copies nothing.
+        # In a worker torch stacks into shared memory, so that the batch is passed on without a copy.
         inputs["frames"] = default_collate(inputs["frames"])
     return {"inputs": inputs, "data_samples": [item["data_samples"] for item in items]}

@@ -1,4 +1,4 @@
-"""Which clips of a video, and which frames of a clip: arithmetic alone, no file is touched."""
+"""SampleClips, which chooses the clips of a video and their frames, by arithmetic and without reading the file."""
 
 from typing import Any
 
@@ -15,20 +15,20 @@ MODES = ("random", "uniform", "middle")
 class SampleClips(BaseTransform):
     """Choose short clips of equal length and evenly spaced frames in each (Section 3 of the paper).
 
-    A clip starts somewhere in [0, room], with room = video length - clip length: at random and each on its own (sparse random
-    sampling, for training), evenly from the first possible start to the last (dense uniform sampling of Table 4 in
-    training, and testing), or in the middle (one clip; testing in Tables 1, 2, 5 and 6). One uniform clip is the middle one.
-    In a video shorter than a clip, each clip is the whole video.
+    A clip starts in [0, room], with room = video length - clip length: at independent random times (sparse random sampling,
+    for training), at uniform steps from the first possible start to the last (dense uniform sampling: Table 4 in training,
+    and testing), or in the middle (one clip; testing in Tables 1, 2, 5 and 6). A single uniform clip is the middle one. In a
+    video shorter than a clip, each clip is the whole video.
 
-    Clips are measured in seconds of the video: a frame wanted at time t is the one on screen at t, whatever the frame rate does
-    meanwhile. Where ``frame_times`` is missing or None, the rate is constant, and frame i is on screen from i / avg_fps on.
+    Clips are measured in seconds: the frame at time t is the one shown at t, also where the frame rate varies. If
+    ``frame_times`` is missing or None, the rate is constant, and frame i is shown from i / avg_fps on.
 
     Required Keys:
         total_frames, avg_fps, rng (for random clips)
 
     Optional Keys:
-        frame_times (float64, (total_frames,)): when each frame appears, in seconds after the first; with duration, the seconds
-        from there to the end of the last frame
+        frame_times (float64, (total_frames,)): seconds from the first frame to each; and duration, the seconds from the first
+        frame to the end of the last
 
     Added Keys:
         frame_inds (int64, (K·T,)), num_clips, clip_len, clip_times (start and end in seconds, (K, 2))
@@ -38,10 +38,10 @@ class SampleClips(BaseTransform):
         num_frames: Frames T of a clip.
         clip_seconds: Length of a clip in seconds; 1 in the paper, 2 for ActivityNet Captions.
         mode: "random", "uniform" or "middle".
-        compat: None, or "official" for the frames that the paper's release takes: uniform clip i of K starts at room · i / K,
-            so that the end is never seen; its middle clip starts at room / 3; and the frames of a clip go from its first to
-            its last, by truncation, where ours stand in the middle of their shares of the clip. It counts frames and takes the
-            rate for constant in every video.
+        compat: None, or "official" for the frames of the paper's release: uniform clip i of K starts at room · i / K, so the
+            end of the video is never seen; the middle clip starts at room / 3; and the frames of a clip run from its first
+            to its last, truncated, where ours are the middles of T equal parts of the clip. It counts frames and assumes a
+            constant rate for every video.
 
     Raises:
         OptionError: If an argument is out of range.
@@ -62,7 +62,7 @@ class SampleClips(BaseTransform):
                 f"{num_clips}, {num_frames}, {clip_seconds} and {mode!r}."
             )
         if mode == "middle" and num_clips != 1:
-            raise OptionError(f"SampleClips has one middle clip, got num_clips={num_clips}. Set num_clips=1.")
+            raise OptionError(f"SampleClips expects num_clips=1 in mode 'middle', got num_clips={num_clips}.")
         if compat not in (None, "official"):
             raise OptionError(f"SampleClips expects compat None or 'official', got {compat!r}.")
         self.num_clips = num_clips
@@ -76,29 +76,29 @@ class SampleClips(BaseTransform):
         total, fps = results["total_frames"], results["avg_fps"]
         times: Any = results.get("frame_times")
         by_time = times is not None and self.compat is None
-        # What follows counts seconds, or source frames where the rate is constant.
+        # From here on, the unit is seconds, or frames if the rate is constant.
         rate, end = (1.0, results["duration"]) if by_time else (fps, total)
         length = self.clip_seconds * rate
         if self.compat is None:
             length = min(length, end)
-            # Each frame stands in the middle of its share of the clip; so T = 1 takes the clip's middle frame.
+            # The middles of T equal parts of the clip; so T = 1 takes the middle frame.
             offsets = (np.arange(self.num_frames) + 0.5) * length / self.num_frames  # (T,)
         else:
             offsets = np.linspace(0, length - 1, self.num_frames)  # (T,)
         starts = self.clip_starts(max(end - length, 0.0), results.get("rng"))  # (K,)
-        wanted = starts[:, None] + offsets  # (K, T)
-        inds = np.searchsorted(times, wanted, side="right") - 1 if by_time else wanted.astype(np.int64)
+        positions = starts[:, None] + offsets  # (K, T)
+        inds = np.searchsorted(times, positions, side="right") - 1 if by_time else positions.astype(np.int64)
         spans = np.stack([starts, np.minimum(starts + length, end)], axis=1)  # (K, 2)
         results["frame_inds"] = np.clip(inds, 0, total - 1).reshape(-1)
         results["num_clips"], results["clip_len"] = self.num_clips, self.num_frames
-        if times is not None and not by_time:  # frames chosen by their number: from when to when they are on screen
+        if times is not None and not by_time:  # frames were counted: convert to seconds
             results["clip_times"] = np.interp(spans, np.arange(total + 1), np.append(times, results["duration"]))
         else:
             results["clip_times"] = spans / rate
         return results
 
     def clip_starts(self, room: float, rng: np.random.Generator | None) -> np.ndarray:
-        """Choose the starts of the clips, (K,), within [0, room].
+        """Return the starts of the clips, (K,), within [0, room].
 
         >>> SampleClips(num_clips=3, num_frames=2, mode="uniform").clip_starts(9.0, None).tolist()
         [0.0, 4.5, 9.0]
@@ -109,7 +109,9 @@ class SampleClips(BaseTransform):
         """
         if self.mode == "random":
             if rng is None:
-                raise OptionError("SampleClips in mode 'random' needs the item's generator `rng`, got none.")
+                raise OptionError(
+                    "SampleClips in mode 'random' expects the random generator of the item under the key `rng`, got none."
+                )
             return np.sort(rng.uniform(0, room, self.num_clips))
         if self.compat:
             return np.array([room / 3]) if self.mode == "middle" else room * np.arange(self.num_clips) / self.num_clips

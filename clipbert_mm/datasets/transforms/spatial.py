@@ -1,4 +1,4 @@
-"""Frames to the size that the model takes."""
+"""ResizePad, which brings frames to the size that the model takes."""
 
 from typing import Any
 
@@ -21,7 +21,7 @@ class ResizePad(BaseTransform):
         frames (uint8, (K, T, size, size, 3))
 
     Added Keys:
-        content_shape (height and width of the picture without padding, in pixels)
+        content_shape (height and width of a resized frame without padding, in pixels)
 
     Args:
         size: The longer side L in pixels; 448 in the paper's downstream tasks, 768 in its pre-training.
@@ -31,30 +31,30 @@ class ResizePad(BaseTransform):
         self.size = size
 
     def transform(self, results: dict[str, Any]) -> dict[str, Any]:
-        """Resize and pad all frames alike.
+        """Resize and pad all frames.
 
         Raises:
-            BrokenMediaError: If a frame cannot be decoded, where this is the first step to look at them.
+            BrokenMediaError: If a frame cannot be decoded, when this is the first step that uses the frames.
         """
         if isinstance(results, UndecodedResults) and results.undecoded:
-            shape, pictures = (results["num_clips"], results["clip_len"]), results.stream()
+            shape, decoded = (results["num_clips"], results["clip_len"]), results.stream()
         else:
             frames = results["frames"]
             shape = frames.shape[:2]
-            pictures = (([i], frame) for i, frame in enumerate(frames.reshape(-1, *frames.shape[2:])))
+            decoded = (([i], frame) for i, frame in enumerate(frames.reshape(-1, *frames.shape[2:])))
         padded = np.zeros((shape[0] * shape[1], self.size, self.size, 3), np.uint8)
         content: tuple[int, int] | None = None
-        for places, picture in pictures:
-            height, width = content = content or self.fit(*picture.shape[:2])
-            target = padded[places[0]]
-            cv2.resize(picture, (width, height), dst=target[:height, :width], interpolation=cv2.INTER_LINEAR)
-            for place in places[1:]:
-                padded[place] = target
+        for positions, frame in decoded:
+            height, width = content = content or self.fit(*frame.shape[:2])
+            target = padded[positions[0]]
+            cv2.resize(frame, (width, height), dst=target[:height, :width], interpolation=cv2.INTER_LINEAR)
+            for position in positions[1:]:
+                padded[position] = target
         results["frames"], results["content_shape"] = padded.reshape(*shape, *padded.shape[1:]), content
         return results
 
     def fit(self, height: int, width: int) -> tuple[int, int]:
-        """Return height and width of a frame when it is resized.
+        """Return the height and width of a frame after resizing.
 
         >>> ResizePad(size=448).fit(1080, 1920)
         (252, 448)

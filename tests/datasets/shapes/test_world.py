@@ -58,7 +58,7 @@ def test_a_world_that_is_there_is_kept_and_another_one_is_not_overwritten(tmp_pa
     assert world.write(tmp_path / "a")
     before = digests(tmp_path / "a")
     assert not world.write(tmp_path / "a")
-    with pytest.raises(FileExistsError, match=r"holds something else than the Shapes world .*'images': 2"):
+    with pytest.raises(FileExistsError, match=r"exists and is not the Shapes world .*'images': 2"):
         ShapesWorld(images=2, test_images=1, train_videos=2, test_videos=1).write(tmp_path / "a")
     assert digests(tmp_path / "a") == before
 

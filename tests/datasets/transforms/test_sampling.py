@@ -129,7 +129,7 @@ def test_wrong_options_are_refused(wrong: dict):
 
 
 def test_a_second_middle_clip_is_refused():
-    with pytest.raises(ValueError, match=r"SampleClips has one middle clip, got num_clips=2\. Set num_clips=1"):
+    with pytest.raises(ValueError, match=r"SampleClips expects num_clips=1 in mode .middle., got num_clips=2"):
         SampleClips(num_clips=2, num_frames=2, mode="middle")
 
 
@@ -140,7 +140,7 @@ def test_another_compat_is_refused():
 
 @pytest.mark.parametrize("compat", [None, "official"])
 def test_random_clips_need_a_generator(compat: str | None):
-    with pytest.raises(ValueError, match="mode 'random' needs the item's generator `rng`, got none"):
+    with pytest.raises(ValueError, match="mode 'random' expects the random generator of the item under the key `rng`"):
         SampleClips(num_clips=2, num_frames=2, compat=compat).transform(dict(total_frames=10, avg_fps=5.0))
 
 
