@@ -1,10 +1,12 @@
 """The configs of the paper's tables: each is found from the paper and back, builds, and takes a training and a test step."""
 
+import copy
+import functools
 import json
 import re
-from collections.abc import Callable
-from functools import partial
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,7 +19,7 @@ from mmengine.runner import Runner
 from shrinking import build, shrink_loader, shrink_model
 from torch import nn
 
-from clipbert_mm.engine.config import load_config
+from clipbert_mm.engine.config import RUNNER_KEYS, load_config
 from clipbert_mm.models import MultipleChoiceHead
 from clipbert_mm.models.backbones.folding import FoldedNorm
 from clipbert_mm.registry import MODELS
@@ -26,6 +28,17 @@ from clipbert_mm.structures import VideoTextSample
 ROOT = Path(__file__).resolve().parents[1]
 ROWS = sorted((ROOT / "configs" / "ablations").glob("*.py"))
 PAGE = ROOT / "docs" / "paper_ablations.md"
+BASES = ROOT / "configs" / "_base_"
+CLIPS, FRAMES = (rf"(train|test)_dataloader\.dataset\.pipeline\.{step}" for step in (1, 3))
+VARIED = {
+    1: rf"{FRAMES}\.size",
+    2: rf"{CLIPS}\.num_frames|model\.temporal_fusion\..*",
+    3: rf"{CLIPS}\.num_clips|test_dataloader\.dataset\.pipeline\.1\.mode|model\.aggregator\.type",
+    4: rf"{CLIPS}\.(num_clips|mode)",
+    5: r"load_from.*|model\.(data_preprocessor|backbone)\..*",
+    6: r"model\.frozen.*",
+}
+"""The settings that the rows of each table differ in."""
 HEADS = dict(
     matching=dict(type="MatchingHead", hidden_channels=1536),
     ranking=dict(type="MarginRankingHead", hidden_channels=1536, margin=5.0),  # no pair is beyond it
@@ -41,31 +54,58 @@ def name_of(path: Path) -> str:
     return path.stem
 
 
-@pytest.fixture
-def msrvtt(own_world: Path) -> Path:
+@pytest.fixture(scope="module")
+def msrvtt(link_world: Callable[[Path], Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder laid out as MSRVTT's, of the small world; a question asks for the second word of a caption."""
-    annotations = own_world / "annotations"
+    folder = link_world(tmp_path_factory.mktemp("msrvtt") / "world")
+    annotations = folder / "annotations"
     annotations.mkdir()
     words = set()
     for split, retrieval, questions in (("train", "train-7k", "train"), ("test", "val-local", "val")):
-        records = [json.loads(line) for line in (own_world / f"{split}.jsonl").read_text().splitlines()]
+        records = [json.loads(line) for line in (folder / f"{split}.jsonl").read_text().splitlines()]
         asked = [dict(video=r["video"], question=r["caption"], answer=r["caption"].split()[1]) for r in records]
         words |= {record["answer"] for record in asked}
         for name, lines in ((f"retrieval_{retrieval}", records), (f"qa_{questions}", asked)):
             (annotations / f"{name}.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     places = {word: place for place, word in enumerate(sorted(words))}
     (annotations / "qa_answers.json").write_text(json.dumps(places))
-    return own_world
+    return folder
 
 
-@pytest.fixture
-def read(msrvtt: Path, tokenizer: str, monkeypatch: pytest.MonkeyPatch) -> Callable[[Path], Config]:
+@pytest.fixture(scope="module")
+def read(msrvtt: Path, tokenizer: str) -> Iterator[Callable[[Path], Config]]:
     """Read a config with its data in the small world."""
-    monkeypatch.setenv("CLIPBERT_MSRVTT", str(msrvtt))
-    monkeypatch.setenv("CLIPBERT_BERT", tokenizer)
-    for variable in ("CLIPBERT_WEIGHTS", "CLIPBERT_RESNET"):
-        monkeypatch.setenv(variable, variable.lower())
-    return lambda path: load_config(str(path))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CLIPBERT_MSRVTT", str(msrvtt))
+        patch.setenv("CLIPBERT_BERT", tokenizer)
+        for variable in ("CLIPBERT_WEIGHTS", "CLIPBERT_RESNET"):
+            patch.delenv(variable, raising=False)
+        once = functools.cache(lambda path: load_config(str(path)))
+        yield lambda path: copy.deepcopy(once(path))
+
+
+@functools.lru_cache(maxsize=2)  # neighbours have the same, one for each task
+def build_without_numbers(config: str) -> nn.Module:
+    """Build the model of a config, which is given as JSON, at its full size: names and shapes, no numbers."""
+    with pytest.MonkeyPatch.context() as patch, torch.device("meta"):
+        patch.setattr(torch, "linspace", functools.partial(torch.linspace, device="cpu"))  # mmpretrain reads it
+        return MODELS.build(json.loads(config)).train()
+
+
+def settings(config: Config) -> dict[str, Any]:
+    """What a run reads of a config, by dotted keys."""
+    found = {}
+
+    def visit(key: str, node: Any) -> None:
+        if not isinstance(node, (dict, list)):
+            found[key] = node
+            return
+        for name, value in node.items() if isinstance(node, dict) else enumerate(node):
+            visit(f"{key}.{name}", value)
+
+    for name in RUNNER_KEYS & set(config):
+        visit(name, config[name])
+    return found
 
 
 def check_gradients(model: nn.Module, without_gradient: Callable) -> None:
@@ -105,11 +145,29 @@ def test_the_page_and_the_configs_name_the_same_rows_and_numbers():
 
 
 @pytest.mark.parametrize("path", ROWS, ids=name_of)
-def test_a_row_builds_and_is_what_its_name_says(path: Path, read: Callable, monkeypatch: pytest.MonkeyPatch):
+def test_a_row_varies_what_its_table_is_about_and_nothing_else(path: Path, read: Callable):
+    base = BASES / "ablations" / f"{path.stem.rsplit('_', 1)[1].replace('-', '_')}.py"
+    own, usual = settings(read(path)), settings(read(base))
+    varied = {key for key in {*own, *usual} if own.get(key) != usual.get(key)}
+    assert not {key for key in varied if not re.fullmatch(VARIED[int(path.stem[5])], key)}
+    reference = re.search(r"_(l448|t1|image-text-pretraining|trained-trained)_", path.stem) is not None
+    assert reference == (not varied), "the reference row of Tables 1, 2, 5 and 6 has what the page calls usual"
+
+
+def test_rows_of_one_recipe_have_one_result(read: Callable):
+    results: dict[str, set[str]] = {}
+    for path in ROWS:
+        recipe = json.dumps(settings(read(path)), sort_keys=True)
+        results.setdefault(recipe, set()).add(re.search(r"The paper's numbers: (.*)\.\n", path.read_text())[1])
+    assert all(len(numbers) == 1 for numbers in results.values())
+    # The reference row stands in four tables; N_train = 1 and 2 by LogSumExp in Tables 3 and 4.
+    assert len(results) == len(ROWS) - 2 * (3 + 1 + 1)
+
+
+@pytest.mark.parametrize("path", ROWS, ids=name_of)
+def test_a_row_builds_and_is_what_its_name_says(path: Path, read: Callable):
     config = read(path)
-    monkeypatch.setattr(torch, "linspace", partial(torch.linspace, device="cpu"))  # mmpretrain reads numbers off it
-    with torch.device("meta"):  # names and shapes, no numbers
-        model = MODELS.build(config.model).train()
+    model = build_without_numbers(json.dumps(config.model.to_dict()))
     clips, frames, epochs = map(int, re.search(r"xb16-(\d+)x(\d+)-(\d+)e_", path.stem).groups())
     train, test = (
         next(step for step in loader.dataset.pipeline if step["type"] == "SampleClips")
@@ -183,7 +241,7 @@ def test_a_row_takes_a_training_and_a_test_step(path: Path, read: Callable, with
 def test_with_each_head_gradients_reach_what_is_trained_and_nothing_else(
     head: str, frozen: list[str], make_batch: Callable, without_gradient: Callable
 ):
-    config = Config.fromfile(ROOT / "configs" / "_base_" / "models" / "clipbert_r50_bert-base.py").model
+    config = Config.fromfile(BASES / "models" / "clipbert_r50_bert-base.py").model
     config.update(head=dict(HEADS[head]), frozen=frozen)
     if head == "pretraining":
         config.mlm_head = dict(type="MaskedLanguageHead", in_channels=768, vocab_size=30522)

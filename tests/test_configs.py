@@ -1,7 +1,10 @@
 """Every config: its model and its datasets are built, and what it says about itself is true."""
 
+import ast
+import copy
+import functools
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +17,12 @@ from mmengine.runner import Runner
 from torch import nn
 
 from clipbert_mm.datasets import train_vocabularies
-from clipbert_mm.engine.config import load_config
+from clipbert_mm.engine.config import RUNNER_KEYS, load_config
 from clipbert_mm.models.backbones.folding import FoldedNorm
 from clipbert_mm.registry import MODELS
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
+BASES = CONFIGS / "_base_"
 ALL = sorted(path for path in CONFIGS.rglob("*.py") if "_base_" not in path.parts)
 # Those of the paper's tables are tried out in test_ablations.py and test_paper_rows.py.
 SHAPES = [path for path in ALL if path.parent.name == "shapes"]
@@ -36,20 +40,43 @@ def name_of(path: Path) -> str:
     return path.stem
 
 
-@pytest.fixture
-def read(own_world: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[Path], Config]:
-    """Read a config with its data in the small world."""
-    for variable in ("SHAPES_ROOT", "CLIPBERT_DATA"):
-        monkeypatch.setenv(variable, str(own_world))
-    for variable in ("CLIPBERT_BERT", "CLIPBERT_WEIGHTS"):
-        monkeypatch.delenv(variable, raising=False)
+@functools.cache
+def as_written(path: Path) -> Config:
+    """Read a config without data or weights; not to be written to."""
+    return load_config(str(path))
 
-    def load(path: Path) -> Config:
-        config = load_config(str(path))
-        train_vocabularies(config)
-        return config
 
-    return load
+def bases_of(path: Path) -> list[Path]:
+    """The files that a config inherits."""
+    for statement in ast.parse(path.read_text()).body:
+        if names(statement, ast.Store) == {"_base_"}:
+            bases = ast.literal_eval(statement.value)
+            return [(path.parent / base).resolve() for base in ([bases] if isinstance(bases, str) else bases)]
+    return []
+
+
+def names(statement: ast.stmt, use: type[ast.expr_context]) -> set[str]:
+    """The names that a statement sets (ast.Store) or reads (ast.Load)."""
+    return {node.id for node in ast.walk(statement) if isinstance(node, ast.Name) and isinstance(node.ctx, use)}
+
+
+@pytest.fixture(scope="module")
+def read(link_world: Callable[[Path], Path], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable]:
+    """Read a config with its data in a small world of its own."""
+    with pytest.MonkeyPatch.context() as patch:
+        for variable in ("CLIPBERT_BERT", "CLIPBERT_WEIGHTS"):
+            patch.delenv(variable, raising=False)
+
+        @functools.cache
+        def load(path: Path) -> Config:
+            world = link_world(tmp_path_factory.mktemp(path.stem) / "world")
+            for variable in ("SHAPES_ROOT", "CLIPBERT_DATA"):
+                patch.setenv(variable, str(world))
+            config = load_config(str(path))
+            train_vocabularies(config)
+            return config
+
+        yield lambda path: copy.deepcopy(load(path))
 
 
 def loaders(config: Config) -> dict[str, dict[str, Any]]:
@@ -69,12 +96,56 @@ def test_there_are_configs():
 
 @pytest.mark.parametrize("path", ALL, ids=name_of)
 def test_a_leaf_inherits_bases_alone(path: Path):
-    bases = re.search(r"_base_ = \[(.*?)\]", path.read_text(), re.DOTALL).group(1)
-    found = [(path.parent / base).resolve() for base in re.findall(r'"(.*?)"', bases)]
-    assert found
-    for base in found:
-        assert base.is_relative_to(CONFIGS / "_base_")
-        assert "_base_ =" not in base.read_text(), "two levels, no more"
+    assert bases_of(path)
+    for base in bases_of(path):
+        assert base.is_relative_to(BASES)
+        for part in bases_of(base):
+            assert base.parent == BASES / "ablations", "only the bases of the ablations put others together"
+            assert part.is_relative_to(BASES)
+            assert not bases_of(part)
+
+
+@pytest.mark.parametrize("path", ALL, ids=name_of)
+def test_whatever_a_leaf_sets_has_an_effect(path: Path):
+    statements = ast.parse(path.read_text()).body
+    own = {name for statement in statements for name in names(statement, ast.Store)} - {"_base_"}
+    used = {name for statement in statements for name in names(statement, ast.Load)}
+    assert own - used <= RUNNER_KEYS, "of what a base made from such a name, nothing changes"
+    for statement in statements:
+        inherited = {
+            node.attr
+            for node in ast.walk(statement)
+            if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "_base_"
+        }
+        overridden = inherited & own - names(statement, ast.Store)
+        assert not overridden, "_base_.name is the value before this file overrides it"
+
+
+def test_a_name_of_a_base_set_anew_reaches_a_loader_only_by_composition(tmp_path: Path):
+    leaf = tmp_path / "leaf.py"
+    leaf.write_text(f"""
+_base_ = "{BASES / "ablations" / "msrvtt_qa.py"}"
+train_clips = dict(type="SampleClips", num_clips=7, num_frames=1, clip_seconds=1.0, mode="random")
+test_clips = train_clips
+train_dataloader = dict(dataset=dict(pipeline=[dict(type="OpenVideo"), train_clips, *_base_.frames_and_text]))
+""")
+    config = load_config(str(leaf))
+    assert config.test_clips.num_clips == step_of(config.train_dataloader, "SampleClips").num_clips == 7
+    assert step_of(config.test_dataloader, "SampleClips").num_clips == 1, "set anew, but not composed"
+
+
+@pytest.mark.parametrize("path", ALL, ids=name_of)
+def test_no_two_settings_are_one_object(path: Path):
+    seen = set()
+
+    def visit(node: Any) -> None:
+        if isinstance(node, (dict, list)):
+            assert id(node) not in seen, "who changes the one would change the other"
+            seen.add(id(node))
+            for value in node.values() if isinstance(node, dict) else node:
+                visit(value)
+
+    visit(dict(as_written(path)))
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=name_of)
@@ -100,7 +171,7 @@ def test_the_rate_of_each_recipe_is_for_its_global_batch():
     for path in named:
         gpus, batch, accumulation = re.search(r"_(\d+)xb(\d+)(?:-accum(\d+))?", path.stem).groups(default="1")
         items = int(gpus) * int(batch) * int(accumulation)
-        assert f"auto_scale_lr = dict(enable=False, base_batch_size={items})\n" in path.read_text(), path
+        assert as_written(path).auto_scale_lr == dict(enable=False, base_batch_size=items), path
 
 
 @pytest.mark.parametrize("path", LEAVES, ids=name_of)
@@ -207,9 +278,9 @@ def test_weight_decay_spares_biases_and_norms(path: Path, read: Callable):
 
 
 @pytest.mark.parametrize("path", LARGE, ids=name_of)
-def test_the_paper_s_model_is_built(path: Path, read: Callable, monkeypatch: pytest.MonkeyPatch):
+def test_the_paper_s_model_is_built(path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("CLIPBERT_WEIGHTS", "weights.pth")
-    model = MODELS.build(read(path).model)
+    model = MODELS.build(load_config(str(path)).model)
     model.train()
     names = {name for name, value in model.named_parameters() if not value.requires_grad}
     # Batch norms, stem and first stage stay as they are.

@@ -1,44 +1,8 @@
 # Table 2 of the paper, row "mean pooling, T = 8": MSRVTT-QA, validation.
 # The paper's numbers: accuracy 35.69.
 #   bash tools/dist_train.sh configs/ablations/table2_mean-t8_4xb16-1x8-10e_msrvtt-qa.py 4
-_base_ = [
-    "../_base_/models/clipbert_r50_bert-base.py",
-    "../_base_/datasets/msrvtt_qa.py",
-    "../_base_/schedules/adamw_linear.py",
-    "../_base_/default_runtime.py",
-]
-weights = "{{$CLIPBERT_WEIGHTS:checkpoints/clipbert_image_text_pretrained.pt}}"  # the paper's image-text pre-training
-load_from = weights
-
-model = dict(
-    head=dict(type="OpenEndedHead", in_channels=768, num_answers=1500, hidden_channels=1536),
-)
-
-frames_and_text = [
-    dict(type="DecodeClips"),
-    dict(type="ResizePad", size=448),
-    dict(type="Tokenize", tokenizer="{{$CLIPBERT_BERT:bert-base-uncased}}", max_length=100),
-    dict(type="PackInputs"),
-]
-train_dataloader = dict(
-    dataset=dict(
-        pipeline=[
-            dict(type="OpenVideo"),
-            dict(type="SampleClips", num_clips=1, num_frames=8, clip_seconds=1.0, mode="random"),
-            *frames_and_text,
-        ]
-    )
-)
-test_dataloader = dict(
-    dataset=dict(
-        pipeline=[
-            dict(type="OpenVideo"),
-            dict(type="SampleClips", num_clips=1, num_frames=8, clip_seconds=1.0, mode="middle"),
-            *frames_and_text,
-        ]
-    )
-)
-
-train_cfg = dict(type="EpochBasedTrainLoop", max_epochs=10)
-optim_wrapper = dict(optimizer=dict(lr=5e-5))
-auto_scale_lr = dict(enable=False, base_batch_size=64)
+_base_ = "../_base_/ablations/msrvtt_qa.py"
+train_clips = dict(type="SampleClips", num_clips=1, num_frames=8, clip_seconds=1.0, mode="random")
+test_clips = dict(type="SampleClips", num_clips=1, num_frames=8, clip_seconds=1.0, mode="middle")
+train_dataloader = dict(dataset=dict(pipeline=[dict(type="OpenVideo"), train_clips, *_base_.frames_and_text]))
+test_dataloader = dict(dataset=dict(pipeline=[dict(type="OpenVideo"), test_clips, *_base_.frames_and_text]))

@@ -1,45 +1,6 @@
 # Table 5 of the paper, row "CNN grid-feat, transformer BERT-base": MSRVTT-QA, validation.
 # The paper's numbers: accuracy 35.27.
 #   bash tools/dist_train.sh configs/ablations/table5_gridfeat-bert_4xb16-1x1-10e_msrvtt-qa.py 4
-_base_ = [
-    "../_base_/models/clipbert_r50_bert-base.py",
-    "../_base_/datasets/msrvtt_qa.py",
-    "../_base_/schedules/adamw_linear.py",
-    "../_base_/default_runtime.py",
-]
+_base_ = "../_base_/ablations/msrvtt_qa.py"
 resnet = "{{$CLIPBERT_RESNET:checkpoints/grid_feat_R-50.pth}}"  # grid-feat's ResNet-50, .pth or .pkl of detectron2
-bert = "{{$CLIPBERT_BERT:bert-base-uncased}}"
-load_from = [resnet, bert]
-
-model = dict(
-    head=dict(type="OpenEndedHead", in_channels=768, num_answers=1500, hidden_channels=1536),
-)
-
-frames_and_text = [
-    dict(type="DecodeClips"),
-    dict(type="ResizePad", size=448),
-    dict(type="Tokenize", tokenizer=bert, max_length=100),
-    dict(type="PackInputs"),
-]
-train_dataloader = dict(
-    dataset=dict(
-        pipeline=[
-            dict(type="OpenVideo"),
-            dict(type="SampleClips", num_clips=1, num_frames=1, clip_seconds=1.0, mode="random"),
-            *frames_and_text,
-        ]
-    )
-)
-test_dataloader = dict(
-    dataset=dict(
-        pipeline=[
-            dict(type="OpenVideo"),
-            dict(type="SampleClips", num_clips=1, num_frames=1, clip_seconds=1.0, mode="middle"),
-            *frames_and_text,
-        ]
-    )
-)
-
-train_cfg = dict(type="EpochBasedTrainLoop", max_epochs=10)
-optim_wrapper = dict(optimizer=dict(lr=5e-5))
-auto_scale_lr = dict(enable=False, base_batch_size=64)
+load_from = [resnet, _base_.bert]

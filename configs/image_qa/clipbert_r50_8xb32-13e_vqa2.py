@@ -8,35 +8,19 @@ _base_ = [
     "../_base_/schedules/adamw_linear.py",
     "../_base_/default_runtime.py",
 ]
-weights = "{{$CLIPBERT_WEIGHTS:checkpoints/clipbert_image_text_pretrained.pt}}"  # the paper's image-text pre-training
-load_from = weights
+load_from = "{{$CLIPBERT_WEIGHTS:checkpoints/clipbert_image_text_pretrained.pt}}"  # the paper's image-text pre-training
 
-model = dict(
-    head=dict(type="SoftAnswerHead", in_channels=768, num_answers=3129, hidden_channels=1536),
-)
+model = dict(head=dict(type="SoftAnswerHead", in_channels=768, num_answers=3129, hidden_channels=1536))
 
-frames_and_text = [
+pipeline = [
+    dict(type="LoadImage"),
     dict(type="ResizePad", size=768),
     dict(type="Tokenize", tokenizer="{{$CLIPBERT_BERT:bert-base-uncased}}", max_length=20),
     dict(type="PackInputs"),
 ]
-train_dataloader = dict(
-    dataset=dict(
-        pipeline=[
-            dict(type="LoadImage"),
-            *frames_and_text,
-        ]
-    )
-)
-test_dataloader = dict(
-    dataset=dict(
-        pipeline=[
-            dict(type="LoadImage"),
-            *frames_and_text,
-        ]
-    )
-)
+train_dataloader = dict(dataset=dict(pipeline=pipeline))
+test_dataloader = dict(dataset=dict(pipeline=pipeline))
 
-train_cfg = dict(type="EpochBasedTrainLoop", max_epochs=13)
+train_cfg = dict(max_epochs=13)
 optim_wrapper = dict(optimizer=dict(lr=5e-5), clip_grad=dict(max_norm=2.0))  # the clipping of the paper's release
 auto_scale_lr = dict(enable=False, base_batch_size=256)

@@ -45,6 +45,6 @@ train_dataloader = dict(
 )
 test_dataloader = dict(dataset=dict(pipeline=pipeline))
 
-train_cfg = dict(type="EpochBasedTrainLoop", max_epochs=40)
+train_cfg = dict(max_epochs=40)
 optim_wrapper = dict(optimizer=dict(lr=5e-5))
 auto_scale_lr = dict(enable=False, base_batch_size=256)

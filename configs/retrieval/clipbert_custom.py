@@ -67,6 +67,6 @@ test_dataloader = dict(
     ),
 )
 
-train_cfg = dict(type="EpochBasedTrainLoop", max_epochs=10)
+train_cfg = dict(max_epochs=10)
 test_cfg = dict(clips_per_tile=64)
 auto_scale_lr = dict(enable=False, base_batch_size=128)  # the paper's rate, 5e-5, is for 8 GPUs x 16 items

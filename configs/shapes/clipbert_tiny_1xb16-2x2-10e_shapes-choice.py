@@ -58,7 +58,7 @@ test_dataloader = dict(
     ),
 )
 
-train_cfg = dict(type="EpochBasedTrainLoop", max_epochs=10)
+train_cfg = dict(max_epochs=10)
 test_cfg = dict(type="TestLoop")
 test_evaluator = dict(type="AnswerAccuracy")
 optim_wrapper = dict(optimizer=dict(lr=5e-4))

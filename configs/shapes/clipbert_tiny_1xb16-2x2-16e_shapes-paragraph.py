@@ -58,7 +58,7 @@ test_dataloader = dict(
     ),
 )
 
-train_cfg = dict(type="EpochBasedTrainLoop", max_epochs=16)
+train_cfg = dict(max_epochs=16)
 test_cfg = dict(type="RetrievalTestLoop")
 test_evaluator = dict(type="RetrievalMetric")
 optim_wrapper = dict(optimizer=dict(lr=5e-4))

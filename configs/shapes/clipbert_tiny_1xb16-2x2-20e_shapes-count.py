@@ -59,7 +59,7 @@ test_dataloader = dict(
     ),
 )
 
-train_cfg = dict(type="EpochBasedTrainLoop", max_epochs=20)
+train_cfg = dict(max_epochs=20)
 test_cfg = dict(type="TestLoop")
 test_evaluator = dict(type="CountError", low=1, high=10)
 optim_wrapper = dict(optimizer=dict(lr=5e-4))

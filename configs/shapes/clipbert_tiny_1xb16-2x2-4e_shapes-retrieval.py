@@ -52,7 +52,7 @@ test_dataloader = dict(
     ),
 )
 
-train_cfg = dict(type="EpochBasedTrainLoop", max_epochs=4)
+train_cfg = dict(max_epochs=4)
 optim_wrapper = dict(optimizer=dict(lr=5e-4))
 auto_scale_lr = dict(enable=False, base_batch_size=16)
 default_hooks = dict(checkpoint=dict(interval=2))

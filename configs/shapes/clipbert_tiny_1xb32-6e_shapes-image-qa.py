@@ -57,7 +57,7 @@ test_dataloader = dict(
     ),
 )
 
-train_cfg = dict(type="EpochBasedTrainLoop", max_epochs=6)
+train_cfg = dict(max_epochs=6)
 test_cfg = dict(type="TestLoop")
 test_evaluator = dict(type="VQAAccuracy")
 optim_wrapper = dict(optimizer=dict(lr=5e-4))

@@ -33,7 +33,7 @@ train_dataloader = dict(
 )
 test_dataloader = dict(batch_size=32, num_workers=1, dataset=dict(data_root=data_root, pipeline=pipeline))
 
-train_cfg = dict(type="EpochBasedTrainLoop", max_epochs=6)
+train_cfg = dict(max_epochs=6)
 optim_wrapper = dict(optimizer=dict(lr=1e-3))
 auto_scale_lr = dict(enable=False, base_batch_size=32)
 default_hooks = dict(checkpoint=dict(interval=2))

@@ -67,7 +67,7 @@ test_dataloader = dict(
     ),
 )
 
-train_cfg = dict(type="EpochBasedTrainLoop", max_epochs=5)
+train_cfg = dict(max_epochs=5)
 test_cfg = dict(type="TestLoop")
 test_evaluator = dict(type="mmpretrain.AveragePrecision")
 optim_wrapper = dict(optimizer=dict(lr=5e-3))

@@ -7,22 +7,7 @@ _base_ = [
     "../_base_/default_runtime.py",
 ]
 
-model = dict(
-    head=dict(type="MatchingHead", in_channels=768, hidden_channels=1536),
-)
+model = dict(head=dict(type="MatchingHead", in_channels=768, hidden_channels=1536))
 
-frames_and_text = [
-    dict(type="DecodeClips"),
-    dict(type="ResizePad", size=448),
-    dict(type="Tokenize", tokenizer="{{$CLIPBERT_BERT:bert-base-uncased}}", max_length=20),
-    dict(type="PackInputs"),
-]
-test_dataloader = dict(
-    dataset=dict(
-        pipeline=[
-            dict(type="OpenVideo"),
-            dict(type="SampleClips", num_clips=16, num_frames=1, clip_seconds=1.0, mode="uniform"),
-            *frames_and_text,
-        ]
-    )
-)
+test_clips = dict(type="SampleClips", num_clips=16, num_frames=1, clip_seconds=1.0, mode="uniform")
+test_dataloader = dict(dataset=dict(pipeline=[dict(type="OpenVideo"), test_clips, *_base_.frames_and_text]))

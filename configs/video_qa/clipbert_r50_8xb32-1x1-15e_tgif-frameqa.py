@@ -7,38 +7,15 @@ _base_ = [
     "../_base_/schedules/adamw_linear.py",
     "../_base_/default_runtime.py",
 ]
-weights = "{{$CLIPBERT_WEIGHTS:checkpoints/clipbert_image_text_pretrained.pt}}"  # the paper's image-text pre-training
-load_from = weights
+load_from = "{{$CLIPBERT_WEIGHTS:checkpoints/clipbert_image_text_pretrained.pt}}"  # the paper's image-text pre-training
 
-model = dict(
-    head=dict(type="OpenEndedHead", in_channels=768, num_answers=1540, hidden_channels=1536),
-)
+model = dict(head=dict(type="OpenEndedHead", in_channels=768, num_answers=1540, hidden_channels=1536))
 
-frames_and_text = [
-    dict(type="DecodeClips"),
-    dict(type="ResizePad", size=448),
-    dict(type="Tokenize", tokenizer="{{$CLIPBERT_BERT:bert-base-uncased}}", max_length=25),
-    dict(type="PackInputs"),
-]
-train_dataloader = dict(
-    dataset=dict(
-        pipeline=[
-            dict(type="OpenVideo"),
-            dict(type="SampleClips", num_clips=1, num_frames=1, clip_seconds=1.0, mode="random"),
-            *frames_and_text,
-        ]
-    )
-)
-test_dataloader = dict(
-    dataset=dict(
-        pipeline=[
-            dict(type="OpenVideo"),
-            dict(type="SampleClips", num_clips=16, num_frames=1, clip_seconds=1.0, mode="uniform"),
-            *frames_and_text,
-        ]
-    )
-)
+train_clips = dict(type="SampleClips", num_clips=1, num_frames=1, clip_seconds=1.0, mode="random")
+test_clips = dict(type="SampleClips", num_clips=16, num_frames=1, clip_seconds=1.0, mode="uniform")
+train_dataloader = dict(dataset=dict(pipeline=[dict(type="OpenVideo"), train_clips, *_base_.frames_and_text]))
+test_dataloader = dict(dataset=dict(pipeline=[dict(type="OpenVideo"), test_clips, *_base_.frames_and_text]))
 
-train_cfg = dict(type="EpochBasedTrainLoop", max_epochs=15)
+train_cfg = dict(max_epochs=15)
 optim_wrapper = dict(optimizer=dict(lr=1e-4))
 auto_scale_lr = dict(enable=False, base_batch_size=256)

@@ -1,5 +1,10 @@
-# ActivityNet Captions paragraph-to-video retrieval, tested on val1 (Section 4.1). A leaf adds the pipelines.
+# ActivityNet Captions paragraph-to-video retrieval, tested on val1 (Section 4.1).
 activitynet = "{{$CLIPBERT_ACTIVITYNET:data/activitynet}}"
+bert = "{{$CLIPBERT_BERT:bert-base-uncased}}"
+tokens = [dict(type="Tokenize", tokenizer=bert, max_length=100), dict(type="PackInputs")]
+# A leaf's pipelines are OpenVideo, its SampleClips and frames_and_text.
+frames_and_text = [dict(type="DecodeClips"), dict(type="ResizePad", size=448), *tokens]
+
 train_dataloader = dict(
     batch_size=16,
     num_workers=4,

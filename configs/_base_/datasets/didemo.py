@@ -1,5 +1,10 @@
-# DiDeMo paragraph-to-video retrieval (Section 4.1). A leaf adds the pipelines.
+# DiDeMo paragraph-to-video retrieval (Section 4.1).
 didemo = "{{$CLIPBERT_DIDEMO:data/didemo}}"
+bert = "{{$CLIPBERT_BERT:bert-base-uncased}}"
+tokens = [dict(type="Tokenize", tokenizer=bert, max_length=100), dict(type="PackInputs")]
+# A leaf's pipelines are OpenVideo, its SampleClips and frames_and_text.
+frames_and_text = [dict(type="DecodeClips"), dict(type="ResizePad", size=448), *tokens]
+
 train_dataloader = dict(
     batch_size=8,
     num_workers=4,

@@ -1,5 +1,10 @@
-# MSRVTT-QA: open-ended questions, 1,500 answers, tested on the validation split (Section 4.1). A leaf adds the pipelines.
+# MSRVTT-QA: open-ended questions, 1,500 answers, tested on the validation split (Section 4.1).
 msrvtt = "{{$CLIPBERT_MSRVTT:data/msrvtt}}"
+bert = "{{$CLIPBERT_BERT:bert-base-uncased}}"
+tokens = [dict(type="Tokenize", tokenizer=bert, max_length=100), dict(type="PackInputs")]
+# A leaf's pipelines are OpenVideo, its SampleClips and frames_and_text.
+frames_and_text = [dict(type="DecodeClips"), dict(type="ResizePad", size=448), *tokens]
+
 train_dataloader = dict(
     batch_size=16,
     num_workers=4,

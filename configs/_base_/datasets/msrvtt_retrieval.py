@@ -1,6 +1,11 @@
 # MSRVTT text-to-video retrieval: 7k training videos, tested on the local validation split of the paper's ablations, 1,000 pairs
-# (Section 4.1). A leaf adds the pipelines.
+# (Section 4.1).
 msrvtt = "{{$CLIPBERT_MSRVTT:data/msrvtt}}"
+bert = "{{$CLIPBERT_BERT:bert-base-uncased}}"
+tokens = [dict(type="Tokenize", tokenizer=bert, max_length=20), dict(type="PackInputs")]
+# A leaf's pipelines are OpenVideo, its SampleClips and frames_and_text.
+frames_and_text = [dict(type="DecodeClips"), dict(type="ResizePad", size=448), *tokens]
+
 train_dataloader = dict(
     batch_size=16,
     num_workers=4,

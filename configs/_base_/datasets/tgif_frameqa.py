@@ -1,5 +1,10 @@
-# TGIF-QA frameQA: open-ended questions (Section 4.1). A leaf adds the pipelines.
+# TGIF-QA frameQA: open-ended questions (Section 4.1).
 tgif = "{{$CLIPBERT_TGIF:data/tgif_qa}}"
+bert = "{{$CLIPBERT_BERT:bert-base-uncased}}"
+tokens = [dict(type="Tokenize", tokenizer=bert, max_length=25), dict(type="PackInputs")]
+# A leaf's pipelines are OpenVideo, its SampleClips and frames_and_text.
+frames_and_text = [dict(type="DecodeClips"), dict(type="ResizePad", size=448), *tokens]
+
 train_dataloader = dict(
     batch_size=32,
     num_workers=4,
