@@ -1,4 +1,4 @@
-"""The two objectives of pre-training on images that were not trained on."""
+"""Accuracy of the two pre-training objectives on held-out images."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -14,10 +14,10 @@ from clipbert_mm.registry import METRICS
 class PretrainingAccuracy(BaseMetric):
     """Accuracy of image-text matching and of masked language modeling in percent.
 
-    A text is taken to match where the score, the log-odds of a match, is above 0; exactly 0 counts half.
+    A text is predicted to match if its score, the log-odds of a match, is above 0; a score of exactly 0 counts half.
 
     Args:
-        collect_device: Device that collects results of several processes, "cpu" or "gpu".
+        collect_device: Device that gathers the results of all ranks, "cpu" or "gpu".
     """
 
     default_prefix = ""
@@ -26,7 +26,7 @@ class PretrainingAccuracy(BaseMetric):
         super().__init__(collect_device=collect_device)
 
     def process(self, data_batch: Any, data_samples: Sequence[dict]) -> None:  # noqa: ANN401
-        """Take the predictions of some items."""
+        """Add the predictions of some items."""
         for sample in data_samples:
             entry = dict(path=sample["path"], broken=sample["broken"])
             if sample["broken"] is None:
@@ -36,7 +36,7 @@ class PretrainingAccuracy(BaseMetric):
             self.results.append(entry)
 
     def compute_metrics(self, results: list[dict]) -> dict[str, float]:
-        """Join the items."""
+        """Compute the metrics over all items."""
         read, coverage = readable(results)
         matching, words = (np.concatenate([entry[key] for entry in read]) for key in ("matching", "words"))
         return {

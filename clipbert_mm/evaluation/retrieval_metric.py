@@ -1,4 +1,4 @@
-"""Retrieval in both directions, with any number of captions a video."""
+"""Metrics of retrieval in both directions, with any number of captions per video."""
 
 import json
 import os
@@ -16,28 +16,28 @@ from clipbert_mm.fileio import atomic_write
 from clipbert_mm.registry import METRICS
 
 RECALLS = (1, 5, 10)
-"""The places k of recall@k."""
+"""The k of recall@k."""
 
 Figures = Mapping[str, np.ndarray]
-"""The chance of each query to be counted by each recall, ``R@1`` ..., and its expected ``rank``; (Q,) each."""
+"""For each query the probability of a hit at k, ``R@1`` ..., and the expected ``rank``; (Q,) each."""
 
 
 def best_ranks(scores: np.ndarray, relevant: np.ndarray) -> np.ndarray:
     """Rank the best relevant candidate of each query, from 1.
 
-    Ties count by their expectation under random order: an irrelevant candidate with the very score of the best relevant one
-    adds half a place, or 1 / (r + 1) of a place where r relevant ones share that score. So a model that scores everything
-    alike ranks as chance would, not first.
+    Ties count by their expectation under random order: an irrelevant candidate with the same score as the best relevant one
+    adds half a rank, or 1 / (r + 1) of a rank where r relevant ones share that score. So a model that gives all candidates
+    the same score ranks as chance does, not first.
 
     Args:
         scores: Score of each query and candidate, (Q, G), unrounded, larger is better.
-        relevant: Which candidates belong to a query, bool (Q, G), at least one each.
+        relevant: Which candidates are relevant to a query, bool (Q, G), at least one each.
 
     Returns:
         The expected ranks, float (Q,).
 
     Raises:
-        OptionError: If the shapes differ, a query has no relevant candidate, or a score is not a number.
+        OptionError: If the shapes differ, a query has no relevant candidate, or a score is NaN.
 
     >>> best_ranks(np.array([[0.9, 0.1, 0.5]]), np.array([[False, False, True]])).tolist()
     [2.0]
@@ -48,41 +48,42 @@ def best_ranks(scores: np.ndarray, relevant: np.ndarray) -> np.ndarray:
 
 
 def query_figures(scores: np.ndarray, relevant: np.ndarray) -> dict[str, np.ndarray]:
-    """Compute for each query the chance that its best relevant candidate is among the first k, and its expected rank.
+    """Compute for each query the probability that a relevant candidate is among the first k, and its expected rank.
 
-    Candidates of one score stand in random order. With a irrelevant candidates above the best relevant score, and e irrelevant
-    and r relevant ones at it, the first k places have a relevant one unless all of the first j = k - a of the e + r are
-    irrelevant: the chance is 1 - C(e, j) / C(e + r, j), and 0 where j < 1. Without ties it is 1 or 0.
+    Candidates with equal scores are in random order. Let a irrelevant candidates score above the best relevant score, and e
+    irrelevant and r relevant ones have it. Then the first k candidates contain a relevant one unless the first j = k - a of
+    the e + r tied ones are all irrelevant: the probability is 1 - C(e, j) / C(e + r, j), and 0 where j < 1. Without ties it is
+    1 or 0.
 
-    Arguments and errors as of :func:`best_ranks`.
+    Arguments and errors as for :func:`best_ranks`.
 
     Returns:
-        ``R@1``, ``R@5``, ``R@10`` (chances, 0 to 1) and ``rank``, float (Q,) each.
+        ``R@1``, ``R@5``, ``R@10`` (probabilities, 0 to 1) and ``rank``, float (Q,) each.
 
-    >>> {name: own.tolist() for name, own in query_figures(np.zeros((1, 2)), np.array([[True, False]])).items()}
+    >>> {name: values.tolist() for name, values in query_figures(np.zeros((1, 2)), np.array([[True, False]])).items()}
     {'R@1': [0.5], 'R@5': [1.0], 'R@10': [1.0], 'rank': [1.5]}
     """
     if scores.shape != relevant.shape or scores.ndim != 2:
         raise OptionError(f"best_ranks expects two arrays of shape (Q, G), got {scores.shape} and {relevant.shape}.")
     if np.isnan(scores).any():
-        raise OptionError(f"best_ranks expects numbers as scores, got {int(np.isnan(scores).sum())} NaN.")
+        raise OptionError(f"best_ranks expects scores without NaN, got {int(np.isnan(scores).sum())} NaN.")
     if not relevant.any(axis=1).all():
         raise OptionError(f"best_ranks: query {int(np.argmin(relevant.any(axis=1)))} has no relevant candidate.")
     best = np.where(relevant, scores, -np.inf).max(axis=1, keepdims=True)  # (Q, 1)
     above = ((scores > best) & ~relevant).sum(axis=1)
     equal = ((scores == best) & ~relevant).sum(axis=1)
-    sharing = ((scores == best) & relevant).sum(axis=1)
-    figures = {f"R@{k}": 1.0 - _chance_of_none(equal, sharing, k - above) for k in RECALLS}
-    return figures | {"rank": 1.0 + above + equal / (sharing + 1)}
+    tied = ((scores == best) & relevant).sum(axis=1)
+    figures = {f"R@{k}": 1.0 - _probability_of_none(equal, tied, k - above) for k in RECALLS}
+    return figures | {"rank": 1.0 + above + equal / (tied + 1)}
 
 
-def _chance_of_none(equal: np.ndarray, sharing: np.ndarray, drawn: np.ndarray) -> np.ndarray:
-    """Return the chance to draw no relevant candidate in so many draws: C(e, j) / C(e + r, j), (Q,)."""
-    chance = np.ones(len(equal))
+def _probability_of_none(equal: np.ndarray, tied: np.ndarray, drawn: np.ndarray) -> np.ndarray:
+    """Return the probability of no relevant candidate in ``drawn`` draws, C(e, j) / C(e + r, j), (Q,)."""
+    probability = np.ones(len(equal))
     for i in range(max(RECALLS)):
-        factor = np.maximum(equal - i, 0) / np.maximum(equal + sharing - i, 1)
-        chance = np.where(i < drawn, chance * factor, chance)
-    return chance
+        factor = np.maximum(equal - i, 0) / np.maximum(equal + tied - i, 1)
+        probability = np.where(i < drawn, probability * factor, probability)
+    return probability
 
 
 def summarize(figures: Figures) -> dict[str, float]:
@@ -122,14 +123,14 @@ def figures_both_ways(scores: np.ndarray, text_video: np.ndarray) -> dict[str, d
 
 
 def shortlist_recall(chosen: np.ndarray, text_video: np.ndarray) -> dict[str, float]:
-    """Compute the share of queries that have a right answer in a shortlist, in percent, text to video and video to text.
+    """Compute the share of queries with a relevant candidate in a shortlist, in percent, in both directions.
 
     Args:
         chosen: Which pairs are in the shortlist, bool (texts, videos).
         text_video: The video of each text, int (texts,); every video has at least one.
 
     Returns:
-        ``t2v/shortlist_recall`` and ``v2t/shortlist_recall``: the most that any recall of a ranking by it can be.
+        ``t2v/shortlist_recall`` and ``v2t/shortlist_recall``, the upper bound of every recall after re-ranking.
     """
     kept = chosen & (text_video[:, None] == np.arange(chosen.shape[1]))  # (texts, videos)
     return {
@@ -145,25 +146,25 @@ def write_rankings(
     scores: np.ndarray,
     ranks: Mapping[str, np.ndarray],
 ) -> None:
-    """Write what became of each query: a JSON file of videos, texts and ranks, and the scores in a ``.npy`` file.
+    """Write the result of each query: videos, texts and ranks to a JSON file, scores to a ``.npy`` file.
 
     Args:
-        path: The JSON file; the scores go beside it.
+        path: The JSON file; the scores get the same name with ``.npy``.
         videos: Path of each video.
         texts: The texts.
         text_video: The video of each text, int (texts,).
         scores: Scores, (texts, videos).
-        ranks: Expected rank of each query, by the way, ``t2v`` and ``v2t``.
+        ranks: Expected rank of each query, by direction, ``t2v`` and ``v2t``.
     """
     with atomic_write(Path(path).with_suffix(".npy"), "wb") as file:
         np.save(file, scores)
     about = dict(videos=list(videos), texts=list(texts), text_video=text_video.tolist())
     with atomic_write(path) as file:
-        json.dump(about | dict(ranks={way: own.tolist() for way, own in ranks.items()}), file)
+        json.dump(about | dict(ranks={direction: values.tolist() for direction, values in ranks.items()}), file)
 
 
 def read_rankings(path: str | os.PathLike) -> dict[str, Any]:
-    """Read what :func:`write_rankings` wrote, with ``scores``, (texts, videos), beside the words and places."""
+    """Read what :func:`write_rankings` wrote, with ``scores``, (texts, videos)."""
     scores = np.load(Path(path).with_suffix(".npy"))
     return json.loads(Path(path).read_text(encoding="utf-8")) | {"scores": scores}
 
@@ -171,11 +172,11 @@ def read_rankings(path: str | os.PathLike) -> dict[str, Any]:
 def bootstrap_intervals(
     figures: Figures, *, draws: int = 1000, seed: int = 0, level: float = 0.95
 ) -> dict[str, tuple[float, float]]:
-    """Estimate by the bootstrap over queries how far the metrics of a test of this size may be off.
+    """Estimate confidence intervals of the metrics by bootstrap over the queries.
 
     Args:
-        figures: What became of each query, as of :func:`query_figures`.
-        draws: Resampled tests.
+        figures: Result of each query, from :func:`query_figures`.
+        draws: Number of resampled tests.
         seed: Seed of the resampling.
         level: Share of the draws inside an interval.
 
@@ -184,31 +185,31 @@ def bootstrap_intervals(
     """
     rng = np.random.default_rng(seed)
     count = len(figures["rank"])
-    found = []
+    resampled = []
     for _ in range(draws):
         drawn = rng.integers(0, count, count)
-        found.append(summarize({name: own[drawn] for name, own in figures.items()}))
+        resampled.append(summarize({name: values[drawn] for name, values in figures.items()}))
     ends = np.quantile(
-        [list(each.values()) for each in found], [(1 - level) / 2, (1 + level) / 2], axis=0
+        [list(each.values()) for each in resampled], [(1 - level) / 2, (1 + level) / 2], axis=0
     )  # (2, metrics)
-    return {name: (float(low), float(high)) for name, (low, high) in zip(found[0], ends.T, strict=True)}
+    return {name: (float(low), float(high)) for name, (low, high) in zip(resampled[0], ends.T, strict=True)}
 
 
 @METRICS.register_module()
 class RetrievalMetric(BaseMetric):
-    """Retrieval metrics over the whole gallery, from one entry a video.
+    """Retrieval metrics over the whole gallery, from one entry per video.
 
     An entry is a dict with ``sample_idx``, ``path``, ``texts`` (the video's captions), ``broken`` (None, or why the video
     could not be read) and ``scores`` (of all texts of the gallery in the order of their videos, (texts,)). Videos that could
-    not be read are left out with their captions, and ``coverage`` says which share of the videos was tested. Where the
-    loop looked closely at a shortlist only, entries have ``shortlist`` (which of all texts are in it, (texts,)), and
-    ``t2v/shortlist_recall`` and ``v2t/shortlist_recall`` say how many queries have a right answer in it.
+    not be read are excluded with their captions; ``coverage`` is the share of videos that were tested. If the loop re-ranked
+    only a shortlist, entries have ``shortlist`` (which of all texts are in it, (texts,)), and ``t2v/shortlist_recall`` and
+    ``v2t/shortlist_recall`` are the shares of queries with a relevant candidate in it.
 
     Args:
-        rankings_file: JSON file for what became of each query: ``videos`` and ``texts``, the place of each text's video
-            (``text_video``) and the ``ranks`` both ways; the scores of each text and video go beside it as ``.npy``. See
-            :func:`read_rankings`. None writes none.
-        collect_device: Device that collects results of several processes, "cpu" or "gpu".
+        rankings_file: JSON file for the result of each query: ``videos``, ``texts``, the index of the video of each text
+            (``text_video``) and the ``ranks`` in both directions; scores go to a ``.npy`` file of the same name. See
+            :func:`read_rankings`. None writes no file.
+        collect_device: Device that gathers the results of all ranks, "cpu" or "gpu".
     """
 
     default_prefix = ""
@@ -218,11 +219,11 @@ class RetrievalMetric(BaseMetric):
         self.rankings_file = rankings_file
 
     def process(self, data_batch: Any, data_samples: Sequence[dict]) -> None:  # noqa: ANN401
-        """Take the entries of some videos."""
+        """Add the entries of some videos."""
         self.results.extend(data_samples)
 
     def compute_metrics(self, results: list[dict]) -> dict[str, float]:
-        """Put the entries side by side and compute."""
+        """Compute the metrics over all videos."""
         entries = {entry["sample_idx"]: entry for entry in results}
         gallery, coverage = readable([entries[i] for i in sorted(entries)])
         scores = np.stack([entry["scores"] for entry in gallery], axis=1)  # (texts, videos)
@@ -230,16 +231,18 @@ class RetrievalMetric(BaseMetric):
         metrics = retrieval_metrics(scores, text_video) | {"coverage": coverage}
         if "shortlist" in gallery[0]:
             metrics |= shortlist_recall(np.stack([entry["shortlist"] for entry in gallery], axis=1), text_video)
-        both_ways = figures_both_ways(scores, text_video)
-        for way, own in both_ways.items():
-            said = [f"{name} {low:.1f} to {high:.1f}" for name, (low, high) in bootstrap_intervals(own).items()]
+        by_direction = figures_both_ways(scores, text_video)
+        for direction, figures in by_direction.items():
+            intervals = [
+                f"{name} {low:.1f} to {high:.1f}" for name, (low, high) in bootstrap_intervals(figures).items()
+            ]
             print_log(
-                f"{way}, 95 % intervals by bootstrap over {len(own['rank'])} queries: {', '.join(said)}",
+                f"{direction}, 95 % intervals by bootstrap over {len(figures['rank'])} queries: {', '.join(intervals)}",
                 logger="current",
             )
         if self.rankings_file is not None:
             texts = [text for entry in gallery for text in entry["texts"]]
             videos = [entry["path"] for entry in gallery]
-            ranks = {way: own["rank"] for way, own in both_ways.items()}
+            ranks = {direction: figures["rank"] for direction, figures in by_direction.items()}
             write_rankings(self.rankings_file, videos, texts, text_video, scores, ranks)
         return metrics

@@ -1,4 +1,4 @@
-"""VQA 2.0: answers as the test server compares them, soft accuracy, and the file that the server takes."""
+"""VQA 2.0: normalization of answers as on the test server, soft accuracy, and the submission file."""
 
 import json
 import logging
@@ -20,11 +20,11 @@ from clipbert_mm.registry import METRICS
 from clipbert_mm.structures import read_answers
 
 MARKS = ';/[]"{}()=+\\_-><@`,?!'
-"""Marks that the server takes out. Colons, apostrophes and other signs stay."""
+"""Punctuation that the server removes. Colons, apostrophes and other signs stay."""
 GROUPED_DIGITS = re.compile(r"\d,\d")
 PERIOD = re.compile(r"\.(?!\d)")
-PERIODS_AT_MOST = 32
-"""How many periods the server takes out; it hands a flag of this value to where ``re`` expects a count."""
+MAX_PERIODS = 32
+"""How many periods the server removes: it passes a flag of this value where ``re`` expects a count."""
 DIGITS = {"none": "0", "zero": "0", "one": "1", "two": "2", "three": "3", "four": "4", "five": "5"}
 DIGITS |= {"six": "6", "seven": "7", "eight": "8", "nine": "9", "ten": "10"}
 ARTICLES = ("a", "an", "the")
@@ -38,21 +38,21 @@ CONTRACTED = (
     "y'all'd've y'all'll you'd you'd've you'll you're you've"
 )
 REPAIRED = {word[:i] + word[i + 1 :]: word for word in CONTRACTED.split() for i, sign in enumerate(word) if sign == "'"}
-"""What becomes of contractions that lack one apostrophe."""
-REPAIRED["somebody'd"] = "somebodyd"  # the server's own
+"""Contractions without one apostrophe, and their correct form."""
+REPAIRED["somebody'd"] = "somebodyd"  # as on the server
 
 
-@lru_cache(maxsize=1 << 18)  # answers are few, and every one comes thousands of times
+@lru_cache(maxsize=1 << 18)  # there are few answers, and each occurs thousands of times
 def normalize_answer(text: str) -> str:
-    """Bring an answer into the form in which the VQA test server compares answers.
+    """Normalize an answer as the VQA test server does before it compares answers.
 
-    In the server's order, odd as some of it is (visualqa.org/evaluation, and the code published with it):
+    The steps and their order are the server's (visualqa.org/evaluation, and the code published with it):
 
-    1. A mark of :data:`MARKS` goes. It leaves a space behind, unless somewhere in the answer a space stands right beside such
-       a mark, or a comma between two digits: with ``1,000`` all marks go without a trace.
-    2. A period goes unless a digit follows it.
-    3. Lower case. Numbers up to ten as words become digits, "none" becomes 0, and articles go.
-    4. A contraction gets the apostrophe that it lacks.
+    1. Replace each mark of :data:`MARKS` by a space; remove it instead if somewhere in the answer a space is next to such a
+       mark. A comma between two digits, as in ``1,000``, makes all marks be removed.
+    2. Remove periods that no digit follows.
+    3. Lower case; number words up to ten become digits, "none" becomes 0, and articles are removed.
+    4. Add the missing apostrophe to contractions.
 
     >>> (
     ...     normalize_answer("The two dogs."),
@@ -66,44 +66,46 @@ def normalize_answer(text: str) -> str:
     grouped = GROUPED_DIGITS.search(text) is not None
     traceless = {mark: grouped or f"{mark} " in text or f" {mark}" in text for mark in MARKS}
     text = text.translate({ord(mark): "" if gone else " " for mark, gone in traceless.items()})
-    text = PERIOD.sub("", text, count=PERIODS_AT_MOST)
+    text = PERIOD.sub("", text, count=MAX_PERIODS)
     words = [DIGITS.get(word, word) for word in text.lower().split()]
     return " ".join(REPAIRED.get(word, word) for word in words if word not in ARTICLES)
 
 
 def agreement_score(same: int, annotators: int) -> float:
-    """Score an answer by how many annotators gave it: the mean of min(1, n / 3) over all annotators but one.
+    """Score an answer by how many annotators gave it: the mean of min(1, n / 3) over all subsets without one annotator.
 
     Args:
-        same: How many gave it.
-        annotators: How many there are; 10 in VQA.
+        same: Number of annotators who gave it.
+        annotators: Number of annotators; 10 in VQA.
 
     >>> [agreement_score(same, 10) for same in (0, 1, 2, 3, 4, 10)]
     [0.0, 0.3, 0.6, 0.9, 1.0, 1.0]
     """
-    thirds = same * min(same - 1, 3) + (annotators - same) * min(same, 3)  # where one who gave it is out, and where not
+    thirds = same * min(same - 1, 3) + (annotators - same) * min(
+        same, 3
+    )  # without one who gave it, and without one who did not
     return thirds / (3 * annotators)
 
 
 def soft_scores(answers: Sequence[str]) -> dict[str, float]:
     """Score each answer of a question as the VQA test server does.
 
-    The server normalizes answers before it compares them, but leaves both sides as they are where all annotators say the very
-    same: ten times "two" is met by "two" alone.
+    The server normalizes answers before it compares them, except where all annotators gave the same answer: ten times "two"
+    matches only "two".
 
     Args:
-        answers: What the annotators said, as they said it; 10 in VQA.
+        answers: Raw answers of the annotators; 10 in VQA.
 
     Returns:
-        Answers as they are compared, with their scores in [0, 1], see :func:`agreement_score`; all others score 0.
+        Answers in the form that is compared, with their scores in [0, 1], see :func:`agreement_score`; others score 0.
 
     >>> soft_scores(["Two"] * 3 + ["2"] * 6 + ["a cat"])
     {'2': 1.0, 'cat': 0.3}
     >>> soft_scores(["two"] * 10)
     {'two': 1.0}
     """
-    said = list(map(_without_breaks, answers))
-    counts = Counter(said if len(set(said)) == 1 else map(normalize_answer, said))
+    raw = list(map(_without_breaks, answers))
+    counts = Counter(raw if len(set(raw)) == 1 else map(normalize_answer, raw))
     return {answer: agreement_score(same, len(answers)) for answer, same in counts.items()}
 
 
@@ -123,16 +125,16 @@ def vqa_accuracy(predicted: str, answers: Sequence[str]) -> float:
 
 
 def _without_breaks(text: str) -> str:
-    """Do what the server does to all answers before it looks at them."""
+    """Replace line breaks and tabs, as the server does with all answers."""
     return text.replace("\n", " ").replace("\t", " ").strip()
 
 
 def chosen_scores(scores: np.ndarray, answer_scores: np.ndarray) -> np.ndarray:
-    """Return how right the best answer of each question is; of answers that share the best score, their mean.
+    """Return how correct the best answer of each question is, or the mean of answers that tie for the best score.
 
     Args:
         scores: Score of each question and answer as predicted, (q, C), unrounded.
-        answer_scores: How right each answer is, in [0, 1], (q, C).
+        answer_scores: How correct each answer is, in [0, 1], (q, C).
 
     Returns:
         float (q,).
@@ -146,20 +148,20 @@ def chosen_scores(scores: np.ndarray, answer_scores: np.ndarray) -> np.ndarray:
 
 @METRICS.register_module()
 class VQAAccuracy(BaseMetric):
-    """Soft accuracy in percent over all questions and by answer type, and the file for the test server.
+    """Soft accuracy in percent over all questions and by answer type, and the submission file for the test server.
 
-    ``ceiling`` is the accuracy of a model that always gives the best answer of the vocabulary, ``coverage`` the share of the
-    images that could be read; questions of the others are left out. Without ``answer_scores``, as in the test splits, there
-    is the file alone.
+    ``ceiling`` is the accuracy of a model that always gives the best answer of the vocabulary. ``coverage`` is the share of
+    images that could be read; questions of the others are excluded. Without ``answer_scores``, as in the test splits, only
+    the submission file is written.
 
     Args:
-        submission_file: JSON file for the server, a list of ``{"question_id": 1, "answer": "yes"}``; None writes none.
+        submission_file: JSON file for the server, a list of ``{"question_id": 1, "answer": "yes"}``; None writes no file.
         answer_file: JSON file of the answer vocabulary, for ``submission_file``.
-        collect_device: Device that collects results of several processes, "cpu" or "gpu".
+        collect_device: Device that gathers the results of all ranks, "cpu" or "gpu".
 
     Raises:
-        OptionError: If there is a ``submission_file`` without an ``answer_file``.
-        AnnotationError: If the vocabulary cannot be used.
+        OptionError: If there is a ``submission_file`` but no ``answer_file``.
+        AnnotationError: If the vocabulary is invalid.
     """
 
     default_prefix = ""
@@ -172,75 +174,75 @@ class VQAAccuracy(BaseMetric):
             raise OptionError(
                 f"VQAAccuracy expects an answer_file for the submission_file {submission_file}: the vocabulary of the model."
             )
-        places = read_answers(answer_file) if answer_file is not None else {}
+        indices = read_answers(answer_file) if answer_file is not None else {}
         self.submission_file = submission_file
-        self.answers = sorted(places, key=places.__getitem__)
+        self.answers = sorted(indices, key=indices.__getitem__)
 
     def process(self, data_batch: Any, data_samples: Sequence[dict]) -> None:  # noqa: ANN401
-        """Take the predictions of some items.
+        """Add the predictions of some items.
 
         Raises:
-            OptionError: If there are not as many scores as answers in the vocabulary, or no question_ids to submit by.
+            OptionError: If the numbers of scores and of answers in the vocabulary differ, or question_ids are missing.
         """
         for sample in data_samples:
             entry = dict(path=sample["path"], broken=sample["broken"])
             if sample["broken"] is None:
                 scores = sample["scores"].double().cpu().numpy()  # (m, C)
                 if sample.get("answer_scores") is not None:
-                    wanted = np.asarray(sample["answer_scores"], float)  # (m, C)
+                    targets = np.asarray(sample["answer_scores"], float)  # (m, C)
                     types = sample.get("answer_types", [""] * len(scores))
-                    entry |= dict(right=chosen_scores(scores, wanted), best=wanted.max(axis=1), types=types)
+                    entry |= dict(correct=chosen_scores(scores, targets), best=targets.max(axis=1), types=types)
                 if self.submission_file is not None:
                     entry["submission"] = self.submit(sample, scores)
             self.results.append(entry)
 
     def submit(self, sample: dict, scores: np.ndarray) -> list[dict[str, Any]]:
-        """Return what the server is told of an item with ``scores`` (m, C)."""
+        """Return the entries of the submission file for an item with ``scores`` (m, C)."""
         if scores.shape[1] != len(self.answers):
             raise OptionError(
                 f"VQAAccuracy has {len(self.answers)} answers in its answer_file, got scores of {scores.shape[1]} for "
-                f"{sample['path']}. Name the vocabulary that the model was trained with."
+                f"{sample['path']}. Set answer_file to the vocabulary that the model was trained with."
             )
         if "question_ids" not in sample:
             raise OptionError(
-                f"VQAAccuracy expects question_ids for the submission_file, {sample['path']} has none. Give every line of the "
-                "annotation file a question_id."
+                f"VQAAccuracy expects question_ids for the submission_file, {sample['path']} has none. Add a question_id to "
+                "every line of the annotation file."
             )
         best = scores.argmax(axis=1)
         return [
-            dict(question_id=question, answer=self.answers[place])
-            for question, place in zip(sample["question_ids"], best, strict=True)
+            dict(question_id=question, answer=self.answers[index])
+            for question, index in zip(sample["question_ids"], best, strict=True)
         ]
 
     def compute_metrics(self, results: list[dict]) -> dict[str, float]:
-        """Join the items.
+        """Compute the metrics over all items, and write the submission file.
 
         Raises:
-            OptionError: If there is neither a right answer nor a file to write.
+            OptionError: If there are neither correct answers nor a submission file.
         """
         read, coverage = readable(results)
         metrics = {}
-        if all("right" in entry for entry in read):
-            right, best = (np.concatenate([entry[key] for entry in read]) for key in ("right", "best"))
-            metrics = accuracy_by_type(right, [kind for entry in read for kind in entry["types"]])
-            metrics.pop("accuracy/", None)  # of questions without a type
+        if all("correct" in entry for entry in read):
+            correct, best = (np.concatenate([entry[key] for entry in read]) for key in ("correct", "best"))
+            metrics = accuracy_by_type(correct, [kind for entry in read for kind in entry["types"]])
+            metrics.pop("accuracy/", None)  # questions without a type
             metrics["ceiling"] = float(best.mean() * 100)
         elif self.submission_file is None:
             raise OptionError(
-                "VQAAccuracy expects answer_scores to compare with, got none. For a test split set submission_file."
+                "VQAAccuracy expects answer_scores in the annotations, got none. For a test split set submission_file."
             )
         if self.submission_file is not None:
             self.write_submission([answer for entry in read for answer in entry["submission"]], coverage)
         return metrics | {"coverage": coverage}
 
     def write_submission(self, answers: list[dict[str, Any]], coverage: float) -> None:
-        """Write the file for the server."""
+        """Write the submission file."""
         with atomic_write(str(self.submission_file)) as file:
             json.dump(answers, file)
-        print_log(f"{self.submission_file} has the answers to {len(answers):,} questions.", logger="current")
+        print_log(f"Wrote {len(answers):,} answers to the submission file {self.submission_file}.", logger="current")
         if coverage < 100:
             print_log(
-                f"{self.submission_file} lacks the questions of files that could not be read; the test server expects all.",
+                f"{self.submission_file} lacks the questions of unreadable files; the test server expects all questions.",
                 logger="current",
                 level=logging.WARNING,
             )

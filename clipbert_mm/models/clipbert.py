@@ -12,9 +12,9 @@ from mmengine.model import BaseModel
 from torch import Tensor, nn
 
 from clipbert_mm.errors import OptionError
-from clipbert_mm.models import memory_saving
 from clipbert_mm.models.backbones import build_backbone
 from clipbert_mm.models.encoders import EncodedTexts, PairEncoder
+from clipbert_mm.models.memory_saving import checkpoint_activations, clipwise_forward, compile_modules
 from clipbert_mm.registry import MODELS
 from clipbert_mm.structures import VideoTextSample
 
@@ -23,14 +23,14 @@ PARTS = {
     "text_encoder": ("encoder.bert.embeddings", "encoder.bert.embeddings_project"),  # F_l of Eq. 3: word embeddings
     "fusion_encoder": ("encoder.bert.encoder", "encoder.bert.pooler", "encoder.visual_embedding"),  # H without the head
 }
-"""What may be frozen by name, and the modules that it is made of."""
+"""The modules behind each name that ``frozen`` may hold."""
 
 
 @MODELS.register_module()
 class ClipBert(BaseModel):
     """Sparse clips and text, end to end: each clip is predicted on its own, the predictions are pooled (Eq. 3 and 4).
 
-    The model is cut where reuse pays: :meth:`encode_video` is needed once a video, :meth:`score` once a pair.
+    The model is split where results can be reused: :meth:`encode_video` runs once per video, :meth:`score` once per pair.
 
     Args:
         backbone: Config of a 2D backbone.
@@ -41,16 +41,17 @@ class ClipBert(BaseModel):
         aggregator: Config of the pooling over clips.
         mlm_head: Config of the masked-language head; in pre-training only.
         data_preprocessor: Config of the data preprocessor.
-        frozen: What keeps the weights it starts from (Table 6), any of "visual_encoder", "text_encoder" (embeddings of words)
-            and "fusion_encoder" (the transformer): it stays in eval mode, gets no gradient and takes no optimizer state.
-        clip_sequential: Whether training holds one clip at a time, for memory that hardly depends on K.
-        checkpointed: Modules, or lists of them, that compute activations again instead of keeping them: "backbone.layer3".
+        frozen: Parts that keep their initial weights (Table 6), any of "visual_encoder", "text_encoder" (word embeddings) and
+            "fusion_encoder" (the transformer): they stay in eval mode and have neither gradients nor optimizer state.
+        clip_sequential: Whether training computes one clip at a time, so that memory hardly grows with K.
+        checkpointed: Modules, or lists of modules, that recompute activations instead of keeping them, such as
+            "backbone.layer3".
         compiled: Modules that torch compiles, such as "backbone" and "encoder.bert.encoder".
-        channels_last: Whether the convolutions' weights lie in memory with the channels last, as the frames do.
+        channels_last: Whether the weights of the convolutions are stored channels-last, as the frames are.
         init_cfg: MMEngine's initialization config.
 
     Raises:
-        OptionError: If ``frozen``, ``checkpointed`` or ``compiled`` name something else.
+        OptionError: If ``frozen``, ``checkpointed`` or ``compiled`` names something else.
     """
 
     def __init__(
@@ -87,23 +88,23 @@ class ClipBert(BaseModel):
         for module in (self.backbone, self.projection) if channels_last else ():
             module.to(memory_format=torch.channels_last)
         self.clip_sequential = clip_sequential
-        memory_saving.checkpoint_activations(self, checkpointed)
-        memory_saving.compile_modules(self, compiled)
+        checkpoint_activations(self, checkpointed)
+        compile_modules(self, compiled)
 
     def frozen_modules(self) -> list[nn.Module]:
-        """Return the modules that keep the weights they start from."""
+        """Return the modules that keep their initial weights."""
         names = [name for part in self.frozen for name in PARTS[part]]
         return [module for name, module in self.named_modules() if name in names]
 
     def train(self, mode: bool = True) -> "ClipBert":
-        """Set training mode, but for what is frozen."""
+        """Set training mode, except for frozen modules."""
         super().train(mode)
         for module in self.frozen_modules():
             module.eval()
         return self
 
     def encode_video(self, frames: Tensor) -> Tensor:
-        """Encode the clips of videos, normalized frames (B, K, T, 3, H, W), as visual tokens (B, K, S, D); once a video."""
+        """Encode the clips of videos, normalized frames (B, K, T, 3, H, W), as visual tokens (B, K, S, D); once per video."""
         return self.fuse_frames(self.encode_frames(frames))
 
     def encode_frames(self, frames: Tensor) -> Tensor:
@@ -125,9 +126,9 @@ class ClipBert(BaseModel):
 
         Args:
             visual_tokens: Visual tokens, (B, K, S, D).
-            text_ids: Word pieces, (M, L).
-            text_mask: 1 for word pieces, 0 for padding, (M, L).
-            video_index: Which of the B videos each text goes with, (M,).
+            text_ids: Token ids, (M, L).
+            text_mask: 1 for tokens, 0 for padding, (M, L).
+            video_index: Index of the video of each text among the B videos, (M,).
 
         Returns:
             Last states of the text tokens, (M, K, L, D).
@@ -135,9 +136,9 @@ class ClipBert(BaseModel):
         return self.encoder(text_ids, text_mask, visual_tokens[video_index])
 
     def score(self, visual_tokens: Tensor, text_ids: Tensor, text_mask: Tensor, video_index: Tensor) -> Tensor:
-        """Predict each text with each clip of its video; arguments as of :meth:`fuse`.
+        """Predict each text with each clip of its video; arguments as for :meth:`fuse`.
 
-        In eval mode and without gradients, :meth:`score_pairs` computes the same at less cost.
+        In eval mode without gradients, :meth:`score_pairs` computes the same faster.
 
         Returns:
             Clip logits, (M, K, C).
@@ -149,14 +150,14 @@ class ClipBert(BaseModel):
         return self.score_pairs(pairs, texts, visual_tokens, torch.arange(len(text_ids)), video_index.cpu())
 
     def pair_encoder(self, *, precision: str = "fp32", tokens_per_pass: int | None = None) -> PairEncoder:
-        """Return the joint encoder for many pairs at once, as :meth:`score_pairs` takes it; in eval mode alone."""
+        """Return the joint encoder for many pairs at once, for :meth:`score_pairs`; only in eval mode."""
         return PairEncoder(self.encoder, precision=precision, tokens_per_pass=tokens_per_pass)
 
     @torch.no_grad()
     def score_pairs(
         self, pairs: PairEncoder, texts: EncodedTexts, tokens: Tensor, text_index: Tensor, video_index: Tensor
     ) -> Tensor:
-        """Predict any pairs of texts and videos: clip logits (P, K, C); arguments as of a call of the pair encoder."""
+        """Predict any pairs of texts and videos: clip logits (P, K, C); arguments as for a call of the pair encoder."""
         return self.head(pairs(texts, tokens, text_index, video_index))
 
     def pool_scores(self, clip_logits: Tensor) -> Tensor:
@@ -164,17 +165,17 @@ class ClipBert(BaseModel):
         return self.head.scores(self.aggregator(clip_logits))
 
     def predict_clips(self, frames: Tensor, *texts: Tensor) -> tuple[Tensor, Tensor]:
-        """Return states of the text tokens (M, K, L, D) and clip logits (M, K, C) of frames and of texts as of :meth:`fuse`."""
+        """Return states of the text tokens (M, K, L, D) and clip logits (M, K, C); texts as for :meth:`fuse`."""
         states = self.fuse(self.encode_video(frames), *texts)
         return states, self.head(self.encoder.pool(states))
 
     def forward(
         self, inputs: dict[str, Tensor], data_samples: list[VideoTextSample] | None = None, mode: str = "tensor"
     ) -> dict[str, Tensor] | list[VideoTextSample] | Tensor:
-        """Do what ``mode`` says with a preprocessed batch.
+        """Compute losses, predictions or clip logits of a preprocessed batch.
 
         Args:
-            inputs: ``frames``, ``text_ids``, ``text_mask``, ``video_index`` and perhaps ``mlm_labels``.
+            inputs: ``frames``, ``text_ids``, ``text_mask``, ``video_index`` and, in pre-training, ``mlm_labels``.
             data_samples: The items, with labels for a loss.
             mode: "loss" for losses, "predict" for samples with scores, "tensor" for clip logits (M, K, C).
 
@@ -191,7 +192,7 @@ class ClipBert(BaseModel):
 
     def loss(self, inputs: dict[str, Tensor], data_samples: list[VideoTextSample]) -> dict[str, Tensor]:
         """Compute the losses of a batch (Eq. 4): clips are pooled before the loss is taken."""
-        predict = partial(memory_saving.clipwise_forward, self) if self.clip_sequential else self.predict_clips
+        predict = partial(clipwise_forward, self, self.predict_clips) if self.clip_sequential else self.predict_clips
         states, clip_logits = predict(inputs["frames"], *self._texts(inputs))  # (M, K, L, D) and (M, K, C)
         losses = self.head.loss(self.aggregator(clip_logits), data_samples)
         if self.mlm_head is not None:
@@ -199,7 +200,7 @@ class ClipBert(BaseModel):
         return losses
 
     def predict(self, inputs: dict[str, Tensor], data_samples: list[VideoTextSample]) -> list[VideoTextSample]:
-        """Write ``clip_logits`` and ``scores`` of each item's own texts onto the samples; not where its file is broken."""
+        """Set ``clip_logits`` and ``scores`` on the samples, except on those whose file is broken."""
         if not inputs:
             return data_samples
         if self.mlm_head is None:
@@ -208,11 +209,11 @@ class ClipBert(BaseModel):
             states, clip_logits = self.predict_clips(inputs["frames"], *self._texts(inputs))
         scores = self.pool_scores(clip_logits)  # (M,), or (M, C) for answers
         for i, sample in enumerate(sample for sample in data_samples if sample.get("broken") is None):
-            own = inputs["video_index"] == i
-            sample.clip_logits, sample.scores = clip_logits[own], scores[own]
+            rows = inputs["video_index"] == i  # the texts of this item
+            sample.clip_logits, sample.scores = clip_logits[rows], scores[rows]
             if self.mlm_head is not None and "mlm_labels" in inputs:
                 words = self.encoder.word_embeddings
-                sample.mlm_correct = self.mlm_head.right(states[own], words, inputs["mlm_labels"][own])
+                sample.mlm_correct = self.mlm_head.is_correct(states[rows], words, inputs["mlm_labels"][rows])
         return data_samples
 
     @staticmethod

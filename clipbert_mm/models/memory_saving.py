@@ -1,8 +1,8 @@
-"""How a model computes, which changes nothing of what it computes: by clips, with fewer activations kept, compiled."""
+"""Ways to compute the same model with less memory or time: clip by clip, with activation checkpointing, compiled."""
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -11,45 +11,45 @@ from torch.utils.checkpoint import checkpoint
 
 from clipbert_mm.errors import OptionError
 
-if TYPE_CHECKING:
-    from clipbert_mm.models.clipbert import ClipBert
 
+def clipwise_forward(
+    model: nn.Module, predict_clips: Callable[..., tuple[Tensor, ...]], frames: Tensor, *texts: Tensor
+) -> tuple[Tensor, ...]:
+    """Predict the clips one after the other and keep activations of the last one only.
 
-def clipwise_forward(model: "ClipBert", frames: Tensor, *texts: Tensor) -> tuple[Tensor, ...]:
-    """Predict the clips one after the other and keep what the backward pass needs of the last one alone.
-
-    The backward pass begins with the last clip, frees it, and computes each of the others again, with the same dropout, when
-    its turn comes. The gradient of whatever the predictions are pooled into is that of all clips at once, to rounding, for the
-    price of (K - 1) / K of another forward pass. Clips share no draw of dropout or of grid cells, as if each were a batch.
+    The backward pass starts with the last clip, frees its activations, and recomputes each of the other clips with the same
+    dropout when its turn comes. The gradient equals that of all clips at once, to rounding, and costs (K - 1) / K of another
+    forward pass. Each clip draws its own dropout and grid cells, as if it were a batch.
 
     Args:
-        model: A ClipBert.
+        model: The model that ``predict_clips`` runs.
+        predict_clips: Predicts clips from frames and texts; returns tensors with the clips in dimension 1.
         frames: Normalized frames, (B, K, T, 3, H, W).
-        texts: The texts, as of ``model.predict_clips``.
+        texts: Further arguments of ``predict_clips``.
 
     Returns:
-        What ``model.predict_clips`` returns, for all K clips.
+        What ``predict_clips`` returns, for all K clips.
 
     Raises:
-        OptionError: If there are several clips and a batch norm that follows the batch.
+        OptionError: If there are several clips and a batch norm in training mode.
     """
     clips = frames.split(1, dim=1)  # K of (B, 1, T, 3, H, W)
     if len(clips) > 1:
         refuse_batch_statistics(model, "clip_sequential")
-    parts = [checkpoint(model.predict_clips, clip, *texts, use_reentrant=False) for clip in clips[:-1]]
-    parts.append(model.predict_clips(clips[-1], *texts))
+    parts = [checkpoint(predict_clips, clip, *texts, use_reentrant=False) for clip in clips[:-1]]
+    parts.append(predict_clips(clips[-1], *texts))
     return tuple(torch.cat(each, dim=1) for each in zip(*parts, strict=True))
 
 
 def checkpoint_activations(model: nn.Module, names: Sequence[str]) -> None:
-    """Let modules keep their inputs alone for the backward pass, which computes the rest again.
+    """Let modules keep only their inputs for the backward pass, which recomputes their activations.
 
     Args:
-        model: The model that they are parts of.
-        names: Their names in the model; a list or sequence of modules stands for each module in it.
+        model: The model.
+        names: Names of modules in the model; a list or sequence of modules stands for each module in it.
 
     Raises:
-        OptionError: If there is no module of a name.
+        OptionError: If a name is no module of the model.
     """
     for name in names:
         found = find_module(model, "checkpointed", name)
@@ -58,24 +58,24 @@ def checkpoint_activations(model: nn.Module, names: Sequence[str]) -> None:
 
 
 def compile_modules(model: nn.Module, names: Sequence[str]) -> None:
-    """Compile modules in place, for any number of items and any length of text; the names of the weights stay.
+    """Compile modules in place, for any batch size and text length; the names of the weights stay.
 
     Args:
-        model: The model that they are parts of.
-        names: Their names in the model.
+        model: The model.
+        names: Names of modules in the model.
 
     Raises:
-        OptionError: If there is no module of a name.
+        OptionError: If a name is no module of the model.
     """
     for name in names:
         find_module(model, "compiled", name).compile(dynamic=True)
 
 
 def find_module(model: nn.Module, option: str, name: str) -> nn.Module:
-    """Return the module of a name.
+    """Return the module with a name.
 
     Raises:
-        OptionError: If there is none; it names the option that asked for it.
+        OptionError: If there is none; the error names the option that asked for it.
     """
     try:
         return model.get_submodule(name)
@@ -83,19 +83,20 @@ def find_module(model: nn.Module, option: str, name: str) -> nn.Module:
         parent = name.rpartition(".")[0]
         there = [f"{parent}.{child}".lstrip(".") for child, _ in find_module(model, option, parent).named_children()]
         raise OptionError(
-            f"{option} of {type(model).__name__} names '{name}', which is no module of it. There are: {', '.join(there)}."
+            f"{option} of {type(model).__name__} names '{name}', which is no module of the model. "
+            f"Modules there: {', '.join(there)}."
         ) from error
 
 
 def refuse_batch_statistics(module: nn.Module, option: str) -> None:
-    """See that computing a module a second time, or for some clips alone, changes nothing.
+    """Refuse batch norms in training mode: recomputing them, or computing some clips only, changes the result.
 
     Raises:
-        OptionError: If there is a batch norm in training mode: it follows the batch, and counts each pass.
+        OptionError: If there is one.
     """
     if any(isinstance(part, _BatchNorm) and part.training for part in module.modules()):
         raise OptionError(
-            f"{option} of ClipBert needs batch norms that do not follow the batch, for it computes maps a second time. Set "
+            f"{option} of ClipBert recomputes feature maps, which changes the statistics of batch norms in training mode. Set "
             "norm_eval=True of the backbone."
         )
 

@@ -1,4 +1,4 @@
-"""Why a video matches a text, in a picture."""
+"""The figure that explains why a video matches a text."""
 
 import os
 import textwrap
@@ -19,18 +19,18 @@ def draw_explanation(
     best: int,
     frames: np.ndarray,
     heat: np.ndarray,
-    picture: str | os.PathLike,
+    out_file: str | os.PathLike,
 ) -> None:
-    """Draw the score of each clip along the time of the video, and the best clip's frames with heat over them.
+    """Draw the score of each clip over time, and the frames of the best clip with a heat map.
 
     Args:
-        title: What is explained.
-        name: The video.
+        title: Title of the figure.
+        name: Name of the video.
         spans: Start and end in seconds and score of each clip; none for an image.
-        best: Place of the best clip, from 0.
-        frames: Its frames, uint8 RGB (T, H, W, 3).
-        heat: Where its score comes from, 0 to 1, (H, W).
-        picture: The PNG file.
+        best: Index of the best clip.
+        frames: Frames of the best clip, uint8 RGB (T, H, W, 3).
+        heat: Share of each pixel in its score, 0 to 1, (H, W).
+        out_file: The PNG file.
     """
     count, (height, width) = len(frames), frames.shape[1:3]
     cell = 3.2
@@ -61,4 +61,4 @@ def draw_explanation(
     shown = "best clip, {:.1f}–{:.1f} s".format(*spans[best][:2]) if spans else "the image"
     grid[0].set_title(shown, fontsize=9, loc="left")
     grid[count].set_title("where its score comes from", fontsize=9, loc="left")
-    save_figure(figure, os.fspath(picture))
+    save_figure(figure, os.fspath(out_file))

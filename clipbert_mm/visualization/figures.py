@@ -1,4 +1,4 @@
-"""Pictures with matplotlib, each written to one file."""
+"""Figures with matplotlib, each written to one file."""
 
 import json
 import textwrap
@@ -12,25 +12,25 @@ from matplotlib.figure import Figure
 from clipbert_mm.datasets.transforms import DecodeClips, OpenVideo, SampleClips
 from clipbert_mm.evaluation.retrieval_metric import read_rankings
 
-RIGHT, WRONG = "#1a9641", "#bbbbbb"
+CORRECT, WRONG = "#1a9641", "#bbbbbb"
 
 
 def read_film_strip(path: str, num_frames: int = 3) -> np.ndarray:
-    """Read frames evenly spread over a video and put them side by side, (H, num_frames·W, 3) uint8 RGB."""
+    """Read evenly spaced frames of a video and join them side by side, (H, num_frames·W, 3) uint8 RGB."""
     results = OpenVideo().transform({"path": path})
     sampler = SampleClips(num_clips=num_frames, num_frames=1, clip_seconds=0.5, mode="uniform")
     frames = DecodeClips().transform(sampler.transform(results))["frames"]  # (num_frames, 1, H, W, 3)
     return np.concatenate(list(frames[:, 0]), axis=1)
 
 
-def draw_retrieval(rankings_file: str | Path, picture: str | Path, queries: int = 8, topk: int = 5) -> None:
-    """Draw queries with their best videos: film strips with scores, the right one framed in green.
+def draw_retrieval(rankings_file: str | Path, out_file: str | Path, queries: int = 8, topk: int = 5) -> None:
+    """Draw queries with their best videos: film strips with scores, the correct one framed in green.
 
     Args:
-        rankings_file: What RetrievalMetric wrote.
-        picture: The PNG file.
+        rankings_file: The rankings file of RetrievalMetric.
+        out_file: The PNG file.
         queries: Number of queries, evenly spread over the texts.
-        topk: Number of videos a query.
+        topk: Number of videos per query.
     """
     rankings = read_rankings(rankings_file)
     scores = rankings["scores"]  # (texts, videos)
@@ -42,22 +42,22 @@ def draw_retrieval(rankings_file: str | Path, picture: str | Path, queries: int 
         order = np.argsort(-scores[query], kind="stable")
         rank = int(np.flatnonzero(order == rankings["text_video"][query])[0]) + 1
         row[0].text(0, 0.5, textwrap.fill(rankings["texts"][query], 34), va="center", fontsize=10)
-        row[0].set_title(f"query; right video at rank {rank}", fontsize=8, loc="left")
+        row[0].set_title(f"query; correct video at rank {rank}", fontsize=8, loc="left")
         row[0].axis("off")
-        for place, (axes, video) in enumerate(zip(row[1:], order, strict=False), start=1):
-            right = video == rankings["text_video"][query]
+        for rank_shown, (axes, video) in enumerate(zip(row[1:], order, strict=False), start=1):
+            correct = video == rankings["text_video"][query]
             axes.imshow(read_film_strip(rankings["videos"][video]))
-            axes.set_title(f"{place}.  score {scores[query, video]:.2f}", fontsize=8)
-            _frame(axes, RIGHT if right else WRONG, 4 if right else 1)
-    save_figure(figure, picture)
+            axes.set_title(f"{rank_shown}.  score {scores[query, video]:.2f}", fontsize=8)
+            _frame(axes, CORRECT if correct else WRONG, 4 if correct else 1)
+    save_figure(figure, out_file)
 
 
-def draw_items(items: Sequence[dict], picture: str | Path) -> None:
-    """Draw what a model is fed: the frames of every clip, with the times of the clips and the texts.
+def draw_items(items: Sequence[dict], out_file: str | Path) -> None:
+    """Draw the inputs of a model: the frames of every clip, with the times of the clips and the texts.
 
     Args:
         items: For each item ``frames`` (K, T, H, W, 3) uint8 RGB, ``title``, ``texts`` and ``clip_titles`` (K,).
-        picture: The PNG file.
+        out_file: The PNG file.
     """
     columns = max(item["frames"].shape[0] * item["frames"].shape[1] for item in items)
     lines = max(len(item["texts"]) for item in items)
@@ -75,15 +75,15 @@ def draw_items(items: Sequence[dict], picture: str | Path) -> None:
             if i % length == 0:
                 axes.set_title(item["clip_titles"][i // length], fontsize=7, loc="left")
             _frame(axes, f"C{i // length % 10}", 2)
-    save_figure(figure, picture)
+    save_figure(figure, out_file)
 
 
-def draw_curves(work_dirs: dict[str, Path], picture: str | Path) -> None:
-    """Draw what MMEngine logged over the steps of one or several trainings: losses above, accuracies below.
+def draw_curves(work_dirs: dict[str, Path], out_file: str | Path) -> None:
+    """Draw the logged losses (top) and accuracies (bottom) of one or several trainings over their steps.
 
     Args:
-        work_dirs: Work folder of each training, by its name; a training that was resumed has several logs in it.
-        picture: The PNG file.
+        work_dirs: Work folder of each training, by name; a resumed training has several logs in it.
+        out_file: The PNG file.
     """
     figure = Figure(figsize=(5.5 * len(work_dirs), 6), layout="constrained")
     grid = figure.subplots(2, len(work_dirs), squeeze=False)
@@ -105,7 +105,7 @@ def draw_curves(work_dirs: dict[str, Path], picture: str | Path) -> None:
             axes.legend(fontsize=8)
             axes.grid(alpha=0.3)
         grid[0, column].set_title(name)
-    save_figure(figure, picture)
+    save_figure(figure, out_file)
 
 
 def _frame(axes: Axes, color: str, width: float) -> None:
@@ -115,7 +115,7 @@ def _frame(axes: Axes, color: str, width: float) -> None:
         spine.set(edgecolor=color, linewidth=width)
 
 
-def save_figure(figure: Figure, picture: str | Path) -> None:
-    """Write a figure as a PNG file, in a folder that is made if it is not there."""
-    Path(picture).parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(picture, dpi=110)
+def save_figure(figure: Figure, out_file: str | Path) -> None:
+    """Write a figure as a PNG file, and create its folder if needed."""
+    Path(out_file).parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(out_file, dpi=110)

@@ -8,7 +8,7 @@ import torch
 from mmengine.evaluator import Evaluator
 
 from clipbert_mm.errors import ClipBertError
-from clipbert_mm.evaluation import accuracy_by_type, right_answers
+from clipbert_mm.evaluation import accuracy_by_type, correct_answers
 from clipbert_mm.structures import IGNORED, VideoTextSample
 
 
@@ -34,7 +34,7 @@ def test_the_best_answer_counts_against_a_loop():
     for row, label in zip(scores, labels, strict=True):
         best = [place for place in range(7) if row[place] == max(row)]
         wanted.append(1 / len(best) if label in best else 0)
-    assert right_answers(scores, labels) == pytest.approx(wanted)
+    assert correct_answers(scores, labels) == pytest.approx(wanted)
 
 
 def test_accuracy_is_over_questions_not_over_videos():
@@ -51,7 +51,7 @@ def test_options_of_multiple_choice_lie_side_by_side():
 def test_videos_that_cannot_be_read_are_left_out_and_reported():
     read, broken = predicted([[0.9, 0.1]], [0]), predicted(None, [0, 1], broken="cut short")
     assert accuracy(read, broken, broken, read) == {"accuracy": 100.0, "ceiling": 100.0, "coverage": 50.0}
-    with pytest.raises(ClipBertError, match=r"None of the 1 videos of the test could be read\."):
+    with pytest.raises(ClipBertError, match=r"All 1 videos of the test are unreadable, the first because: "):
         accuracy(broken)
 
 

@@ -82,7 +82,7 @@ def test_small_differences_count():
     [
         (np.zeros((2, 3)), np.ones((3, 2), bool), r"two arrays of shape \(Q, G\), got \(2, 3\) and \(3, 2\)"),
         (np.zeros(3), np.ones(3, bool), r"two arrays of shape \(Q, G\), got \(3,\)"),
-        (np.array([[0.0, np.nan]]), np.ones((1, 2), bool), "expects numbers as scores, got 1 NaN"),
+        (np.array([[0.0, np.nan]]), np.ones((1, 2), bool), "expects scores without NaN, got 1 NaN"),
         (np.zeros((2, 2)), np.array([[True, False], [False, False]]), "query 1 has no relevant candidate"),
     ],
     ids=["shapes differ", "one dimension", "nan", "nothing relevant"],
@@ -197,7 +197,7 @@ def test_broken_videos_are_left_out_with_their_captions():
 
 
 def test_a_gallery_without_a_readable_video_is_an_error():
-    with pytest.raises(ClipBertError, match="None of the 2 videos of the test could be read"):
+    with pytest.raises(ClipBertError, match="All 2 videos of the test are unreadable"):
         evaluate(RetrievalMetric(), entries_of(np.zeros((0, 0)), [1, 1], broken=(0, 1)))
 
 

@@ -195,8 +195,8 @@ def test_a_submission_that_is_not_whole_is_said(vocabulary: str, tmp_path: Path,
     )
     samples = [predicted([[0.1, 0.9, 0.0]], question_ids=[4]), predicted(None, broken="empty")]
     measure(*samples, submission_file=str(tmp_path / "dev.json"), answer_file=vocabulary)
-    assert "dev.json has the answers to 1 questions." in said[0]
-    assert "dev.json lacks the questions of files that could not be read; the test server expects all." in said[1]
+    assert "Wrote 1 answers to the submission file" in said[0]
+    assert "dev.json lacks the questions of unreadable files; the test server expects all questions." in said[1]
 
 
 def test_what_cannot_be_measured_is_named(vocabulary: str, tmp_path: Path):
@@ -207,7 +207,9 @@ def test_what_cannot_be_measured_is_named(vocabulary: str, tmp_path: Path):
         VQAAccuracy(submission_file=target)
     with pytest.raises(AnnotationError, match=r"There is no answer vocabulary .*nowhere\.json"):
         VQAAccuracy(submission_file=target, answer_file=str(tmp_path / "nowhere.json"))
-    with pytest.raises(ValueError, match=r"has 3 answers in its answer_file, got scores of 2 for .*\.jpg\. Name the"):
+    with pytest.raises(
+        ValueError, match=r"has 3 answers in its answer_file, got scores of 2 for .*\.jpg\. Set answer_file"
+    ):
         measure(predicted([[0.1, 0.9]], question_ids=[1]), submission_file=target, answer_file=vocabulary)
     with pytest.raises(ValueError, match=r"expects question_ids for the submission_file, .*\.jpg has none"):
         measure(predicted([[0.1, 0.9, 0.2]]), submission_file=target, answer_file=vocabulary)

@@ -198,7 +198,7 @@ def test_an_answer_out_of_the_vocabulary_is_refused(open_ended: OpenEndedHead, l
     samples = samples_of([0], [3, label], field="answer_labels")
     with pytest.raises(
         ValueError,
-        match=rf"OpenEndedHead knows 4 answers, got answer_labels \[3, {label}\] for 1\.mp4\. Set num_answers",
+        match=rf"OpenEndedHead has 4 answers, got answer_labels \[3, {label}\] for 1\.mp4\. Set num_answers",
     ):
         open_ended.loss(torch.zeros(3, 4), samples)
 

@@ -214,11 +214,11 @@ def test_sizes_given_are_laid_over_those_of_the_folder(narrow_electra: str):
 @pytest.mark.parametrize(
     ("kind", "reason"),
     [
-        ("funnel", r"cannot use 'funnel' of the sizes \{'vocab_size': "),  # has another name for its depth
-        ("fnet", "cannot use 'fnet' as it would BERT: "),
-        ("albert", "takes models that are embeddings followed by an encoder, .* 'albert' has .*pooler_activation"),
-        ("gpt2", "takes models that are embeddings followed by an encoder, .* 'gpt2' has .*wte"),
-        ("deberta", "cannot use 'deberta' as it would BERT: its attention does not heed the mask"),
+        ("funnel", r"cannot use 'funnel' with the sizes \{'vocab_size': "),  # has another name for its depth
+        ("fnet", "cannot use 'fnet' in place of BERT: "),
+        ("albert", "takes models that consist of embeddings and an encoder, .* 'albert' has .*pooler_activation"),
+        ("gpt2", "takes models that consist of embeddings and an encoder, .* 'gpt2' has .*wte"),
+        ("deberta", "cannot use 'deberta' in place of BERT: its attention ignores the padding mask"),
     ],
 )
 def test_an_architecture_of_another_build_is_refused(kind: str, reason: str):
@@ -229,9 +229,9 @@ def test_an_architecture_of_another_build_is_refused(kind: str, reason: str):
 @pytest.mark.parametrize("folder", [True, False])
 def test_an_unknown_architecture_is_refused(folder: bool, tmp_path: Path):
     name = str(tmp_path) if folder else "bertt"
-    with pytest.raises(ValueError, match=r"no model type of transformers, no folder with a config\.json") as caught:
+    with pytest.raises(ValueError, match=r"nor a folder with a config\.json") as caught:
         JointEncoder(architecture=name)
-    assert f"There is no architecture '{name}'" in str(caught.value)
+    assert f"The architecture '{name}' is neither a model type" in str(caught.value)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -244,7 +244,7 @@ def test_gradients_reach_every_parameter(build_kind: Callable, texts: tuple, wit
 
 def test_a_text_that_is_too_long_is_refused(build: Callable):
     ids = torch.ones(1, 13, dtype=torch.long)
-    with pytest.raises(ValueError, match=r"texts of at most 12 word pieces, got 13\. Lower max_length of Tokenize"):
+    with pytest.raises(ValueError, match=r"texts of at most 12 tokens, got 13\. Lower max_length of Tokenize"):
         build()(ids, ids, torch.zeros(1, 1, 4, 16))
 
 
@@ -255,14 +255,14 @@ def test_a_text_that_is_too_long_for_roberta_is_refused(tmp_path: Path):
     ).save_pretrained(tmp_path)
     encoder = JointEncoder(architecture=str(tmp_path)).eval()
     ids = torch.full((1, 513), 5)
-    with pytest.raises(ValueError, match="texts of at most 512 word pieces, got 513"):
+    with pytest.raises(ValueError, match="texts of at most 512 tokens, got 513"):
         encoder(ids, torch.ones_like(ids), torch.zeros(1, 1, 4, 4))
     longest = ids[:, :512]
     assert encoder(longest, torch.ones_like(longest), torch.zeros(1, 1, 4, 4)).isfinite().all()
 
 
 def test_a_grid_that_is_too_large_is_refused(build: Callable):
-    with pytest.raises(ValueError, match=r"places for a grid of 5 x 5, got 4 x 6\. Raise its grid_size"):
+    with pytest.raises(ValueError, match=r"position embeddings for a grid of 5 x 5, got 4 x 6\. Raise its grid_size"):
         build().embed_clips(torch.zeros(1, 1, 16, 4, 6))
 
 

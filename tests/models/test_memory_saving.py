@@ -242,8 +242,14 @@ def test_checkpointed_modules_replay_dropout(build: Callable, make_batch: Callab
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        (dict(clip_sequential=True), "clip_sequential of ClipBert needs batch norms that do not follow the batch"),
-        (dict(checkpointed=["backbone"]), "checkpointed of ClipBert needs batch norms that do not follow the batch"),
+        (
+            dict(clip_sequential=True),
+            "clip_sequential of ClipBert recomputes feature maps, which changes the statistics of batch norms in training mode",
+        ),
+        (
+            dict(checkpointed=["backbone"]),
+            "checkpointed of ClipBert recomputes feature maps, which changes the statistics of batch norms in training mode",
+        ),
     ],
 )
 def test_batch_norms_that_follow_the_batch_are_refused(
@@ -263,10 +269,13 @@ def test_batch_norms_that_follow_the_batch_are_refused(
     [
         (
             dict(checkpointed=["encoder.bert.layers"]),
-            "checkpointed of ClipBert names 'encoder.bert.layers', which is no module of it. There are: "
+            "checkpointed of ClipBert names 'encoder.bert.layers', which is no module of the model. Modules there: "
             "encoder.bert.embeddings, encoder.bert.encoder, encoder.bert.pooler.",
         ),
-        (dict(compiled=["backbon"]), "compiled of ClipBert names 'backbon', which is no module of it. There are: "),
+        (
+            dict(compiled=["backbon"]),
+            "compiled of ClipBert names 'backbon', which is no module of the model. Modules there: ",
+        ),
     ],
 )
 def test_modules_that_are_not_there_are_refused(model_config: dict, options: dict, words: str):
@@ -322,7 +331,7 @@ def attend_to_unmasked(
 @pytest.mark.parametrize("attention", ["flash_attention_2", "nonsense"])
 def test_attention_that_is_not_there_is_refused(model_config: dict, attention: str):
     model_config["encoder"]["attention"] = attention
-    with pytest.raises(ValueError, match=f"JointEncoder cannot compute attention by '{attention}': .*pip install"):
+    with pytest.raises(ValueError, match=f"JointEncoder cannot compute attention with '{attention}': .*pip install"):
         MODELS.build(model_config)
 
 

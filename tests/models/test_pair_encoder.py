@@ -132,5 +132,5 @@ def test_what_it_cannot_do_is_refused(build: Callable):
         PairEncoder(build(), precision="half")
     with pytest.raises(ValueError, match="needs an encoder in eval mode"):
         PairEncoder(build().train())
-    with pytest.raises(ValueError, match="texts of at most 12 word pieces, got 13"):
+    with pytest.raises(ValueError, match="texts of at most 12 tokens, got 13"):
         PairEncoder(build()).encode_texts([torch.ones(13, dtype=torch.long)])

@@ -49,11 +49,11 @@ def test_samples_are_handed_through_and_labels_are_not_made_up(make_batch: Calla
     assert "mlm_labels" not in prepared["inputs"]
 
 
-def test_a_word_piece_that_the_model_does_not_know_is_refused(make_batch: Callable):
+def test_a_token_id_that_the_model_does_not_have_is_refused(make_batch: Callable):
     data = make_batch()
     data["inputs"]["text_ids"][1][0] = np.array([2, 250, 3])
     with pytest.raises(
-        ValueError, match=r"tokenizer gave word piece 250, the model knows 200 \(0 to 199\)\. Set vocab_size"
+        ValueError, match=r"tokenizer gave token id 250, but the model has 200 tokens \(0 to 199\)\. Set vocab_size"
     ):
         build()(data)
     build(vocab_size=251)(data)

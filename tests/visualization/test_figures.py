@@ -17,10 +17,10 @@ from clipbert_mm.visualization import draw_curves, draw_items, draw_retrieval, f
 @pytest.fixture
 def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
     """Figures as they were saved."""
-    figures: list[Figure] = []
+    saved: list[Figure] = []
     save = figures.save_figure
-    monkeypatch.setattr(figures, "save_figure", lambda figure, path: figures.append(figure) or save(figure, path))
-    return figures
+    monkeypatch.setattr(figures, "save_figure", lambda figure, path: saved.append(figure) or save(figure, path))
+    return saved
 
 
 def has_color(picture: Path, color: str) -> bool:
@@ -50,14 +50,14 @@ def test_retrieval_shows_the_best_videos_and_frames_the_right_one(world: Path, t
     axes = np.array(drawn[0].axes).reshape(3, 4)
     assert [row[0].texts[0].get_text() for row in axes] == texts
     assert [row[0].get_title(loc="left") for row in axes] == [
-        f"query; right video at rank {rank}" for rank in (2, 1, 4)
+        f"query; correct video at rank {rank}" for rank in (2, 1, 4)
     ]
     assert [cell.get_title() for cell in axes[0, 1:]] == ["1.  score 3.00", "2.  score 2.00", "3.  score 0.10"]
-    framed = [[cell.spines["top"].get_edgecolor()[:3] == to_rgb(figures.RIGHT) for cell in row[1:]] for row in axes]
+    framed = [[cell.spines["top"].get_edgecolor()[:3] == to_rgb(figures.CORRECT) for cell in row[1:]] for row in axes]
     assert framed == [[False, True, False], [True, False, False], [False, False, False]]
     shown = axes[0, 1].images[0].get_array()
     assert np.array_equal(shown, figures.read_film_strip(videos[1]))
-    assert has_color(tmp_path / "new" / "a.png", figures.RIGHT)
+    assert has_color(tmp_path / "new" / "a.png", figures.CORRECT)
 
 
 def test_items_show_every_frame_of_every_clip_in_order(tmp_path: Path, drawn: list[Figure]):

@@ -1,4 +1,4 @@
-"""Pooling the predictions of a video's clips into one: G of Eq. 4 of the paper; compared in its Table 3."""
+"""Pooling the predictions of the clips of a video: G in Eq. 4 of the paper, compared in its Table 3."""
 
 import math
 
@@ -10,10 +10,10 @@ from clipbert_mm.registry import MODELS
 
 
 class ClipAggregator(nn.Module):
-    """Checks the clip logits; what pools them is said by the class that inherits. For one clip each is the identity."""
+    """Check the clip logits; subclasses pool them. For one clip every aggregator is the identity."""
 
     def forward(self, clip_logits: Tensor) -> Tensor:
-        """Pool over the clips, in float32 whatever comes in.
+        """Pool over the clips, always in float32.
 
         Args:
             clip_logits: Logits of every text and clip, (M, K, C).
@@ -22,7 +22,7 @@ class ClipAggregator(nn.Module):
             Logits of every text and its whole video, (M, C).
 
         Raises:
-            OptionError: If ``clip_logits`` has not three dimensions or no clip.
+            OptionError: If ``clip_logits`` does not have three dimensions, or has no clip.
         """
         if clip_logits.ndim != 3 or clip_logits.shape[1] == 0:
             raise OptionError(
@@ -66,9 +66,9 @@ class MaxAggregator(ClipAggregator):
 class LogSumExpAggregator(ClipAggregator):
     """The logarithm of the mean over the clips of the exponential of the logits (Eq. 5 of the paper).
 
-    Eq. 5 normalizes over the classes afterwards, which a softmax of these logits does; so the loss of Eq. 6 is plain
-    cross entropy of what this returns. The mean instead of Eq. 5's sum shifts all classes alike, changes no
-    probability, and makes one clip the identity.
+    Eq. 5 then normalizes over the classes, as a softmax of these logits does; so the loss of Eq. 6 is plain cross entropy
+    of the result. Using the mean instead of the sum of Eq. 5 shifts all classes equally, changes no probability, and
+    makes pooling one clip the identity.
 
     >>> LogSumExpAggregator()(torch.tensor([[[0.0], [math.log(3)]]])).exp().round(decimals=4).tolist()
     [[2.0]]

@@ -1,4 +1,4 @@
-"""The one place where a backbone is built."""
+"""Building the backbone."""
 
 from torch import nn
 
@@ -8,13 +8,13 @@ from clipbert_mm.registry import MODELS
 
 
 def build_backbone(config: dict) -> nn.Module:
-    """Build a 2D backbone; mmpretrain, which takes seconds to import, is imported only if it is asked for.
+    """Build a 2D backbone; mmpretrain takes seconds to import, so it is imported only for its own backbones.
 
-    Frozen batch norms of mmpretrain's ResNets are folded into the convolutions before them.
+    Frozen batch norms of mmpretrain's ResNets are folded into the preceding convolutions.
 
     Args:
-        config: Config of a registered module from (N, 3, H, W) to a map, or a sequence of maps of which the last counts. Those
-            of timm are built by ``mmpretrain.TIMMBackbone``.
+        config: Config of a registered module that maps (N, 3, H, W) to a feature map, or to a sequence of maps of which the
+            last is used. ``mmpretrain.TIMMBackbone`` builds backbones of timm.
     """
     if not str(config.get("type", "")).startswith("mmpretrain."):
         return MODELS.build(config)

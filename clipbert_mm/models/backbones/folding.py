@@ -1,4 +1,4 @@
-"""Frozen batch norms, done inside the convolution before them: no pass over the maps, no map kept for them."""
+"""Frozen batch norms folded into the preceding convolution, which saves their pass over the maps and their activations."""
 
 import itertools
 from collections.abc import Iterator
@@ -9,10 +9,10 @@ from torch import Tensor, nn
 
 
 class FoldedConv2d(nn.Conv2d):
-    """A convolution that does the frozen batch norm after it, by its weights; the names of the weights stay as they are."""
+    """A convolution that applies the frozen batch norm after it through its weights; the names of the weights stay."""
 
     frozen_norm: tuple["FoldedNorm"]
-    """The batch norm, in a tuple, so that it is not registered a second time."""
+    """The batch norm; the tuple keeps torch from registering it twice."""
 
     def forward(self, maps: Tensor) -> Tensor:
         """Convolve and normalize maps (N, C, H, W)."""
@@ -25,9 +25,9 @@ class FoldedConv2d(nn.Conv2d):
 
 
 class FoldedNorm(nn.Module):
-    """A batch norm that the convolution before it does; holds its statistics, scales and shifts.
+    """The statistics, scales and shifts of a batch norm that the preceding convolution applies.
 
-    It is no batch norm to others, who would convert it into one that works on its own.
+    It does not inherit from a batch norm, so that no tool converts it into another kind of batch norm.
     """
 
     weight: Tensor
@@ -41,23 +41,23 @@ class FoldedNorm(nn.Module):
         return maps
 
     def train(self, mode: bool = True) -> "FoldedNorm":
-        """Stay in eval mode, as what is frozen does."""
+        """Stay in eval mode, as all frozen modules do."""
         return super().train(False)
 
     def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *arguments: Any) -> None:  # noqa: ANN401
-        """Pass over the number of batches seen, which some libraries save and frozen statistics do not need."""
+        """Ignore the number of batches seen, which some libraries save and frozen statistics do not need."""
         state_dict.pop(f"{prefix}num_batches_tracked", None)
         super()._load_from_state_dict(state_dict, prefix, *arguments)
 
 
 def fold_frozen_norms(resnet: nn.Module) -> int:
-    """Fold the batch norms of a ResNet that neither learn nor follow the batch into the convolutions before them.
+    """Fold the frozen batch norms of a ResNet into the preceding convolutions.
 
     Args:
         resnet: A ResNet of mmpretrain, with ``norm_eval=True``. In its blocks ``bn1`` follows ``conv1`` and so on.
 
     Returns:
-        How many were folded. Norms with trainable scales or shifts are left alone.
+        The number of folded norms. Norms with trainable scales or shifts stay as they are.
     """
     count = 0
     for conv, norm in _pairs(resnet):
@@ -74,9 +74,9 @@ def _pairs(resnet: nn.Module) -> Iterator[tuple[nn.Conv2d, nn.BatchNorm2d]]:
     """Find each convolution with the batch norm that directly follows it."""
     for module in resnet.modules():
         if isinstance(module, nn.Sequential):
-            found: list[tuple[Any, Any]] = list(itertools.pairwise(module))
+            pairs: list[tuple[Any, Any]] = list(itertools.pairwise(module))
         else:
-            found = [(getattr(module, f"conv{i}", None), getattr(module, f"bn{i}", None)) for i in (1, 2, 3)]
-        for conv, norm in found:
+            pairs = [(getattr(module, f"conv{i}", None), getattr(module, f"bn{i}", None)) for i in (1, 2, 3)]
+        for conv, norm in pairs:
             if type(conv) is nn.Conv2d and type(norm) is nn.BatchNorm2d:
                 yield conv, norm

@@ -1,4 +1,4 @@
-"""From a collated batch to what the model computes with."""
+"""From a collated batch to the inputs of the model."""
 
 from clipbert_mm.models.data_preprocessors.video_text_preprocessor import VideoTextPreprocessor
 

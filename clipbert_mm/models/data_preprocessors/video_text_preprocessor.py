@@ -1,4 +1,4 @@
-"""To the device, normalized, padded to the batch, with the map from texts to videos."""
+"""Moving a batch to the device, normalizing frames, padding texts, and indexing the video of each text."""
 
 from collections.abc import Sequence
 
@@ -19,9 +19,9 @@ class VideoTextPreprocessor(BaseDataPreprocessor):
 
     Args:
         mean: Mean of each channel in RGB order, in 0 to 255.
-        std: What each channel is divided by, in RGB order.
-        to_bgr: Whether the backbone takes channels in BGR order.
-        vocab_size: Number of word pieces the encoder knows.
+        std: Standard deviation of each channel in RGB order.
+        to_bgr: Whether the backbone expects channels in BGR order.
+        vocab_size: Number of tokens in the vocabulary of the encoder.
         non_blocking: Whether copies to the device may overlap with computation.
     """
 
@@ -44,17 +44,17 @@ class VideoTextPreprocessor(BaseDataPreprocessor):
         """Prepare a batch.
 
         Args:
-            data: ``inputs`` with ``frames``, uint8 RGB (B, K, T, H, W, 3), and for each item, in a list, ``text_ids`` and,
-                in pre-training, ``mlm_labels``, each a list of ``m`` int64 arrays; and ``data_samples``.
-            training: Unused; a part of MMEngine's interface.
+            data: ``inputs`` with ``frames``, uint8 RGB (B, K, T, H, W, 3), and, as lists with one entry per item,
+                ``text_ids`` and in pre-training ``mlm_labels``, each a list of ``m`` int64 arrays; and ``data_samples``.
+            training: Unused; part of the interface of MMEngine.
 
         Returns:
             ``inputs`` with ``frames`` (B, K, T, 3, H, W), ``text_ids`` and ``text_mask`` (M, L), ``video_index`` (M,),
-            with L the longest text of this batch, and ``mlm_labels`` (M, L) where there are any; nothing of it where none of
-            the items could be read; ``data_samples``.
+            where L is the longest text of the batch, and ``mlm_labels`` (M, L) in pre-training; ``inputs`` is empty if no item
+            could be read; and ``data_samples``.
 
         Raises:
-            OptionError: If a word piece is none of the encoder's.
+            OptionError: If a token id is not in the vocabulary of the encoder.
         """
         if not data["inputs"]:
             return data
@@ -76,36 +76,36 @@ class VideoTextPreprocessor(BaseDataPreprocessor):
         """Pad texts to the longest of them; returns ``text_ids`` and ``text_mask``, each (M, L), on the CPU.
 
         Raises:
-            OptionError: If a word piece is none of the encoder's.
+            OptionError: If a token id is not in the vocabulary of the encoder.
         """
-        self.check_pieces(texts)
+        self.check_token_ids(texts)
         text_ids = pad_sequence([torch.from_numpy(text) for text in texts], batch_first=True)
         lengths = torch.tensor([len(text) for text in texts])
         return {"text_ids": text_ids, "text_mask": (torch.arange(text_ids.shape[1]) < lengths[:, None]).long()}
 
-    def check_pieces(self, texts: Sequence[np.ndarray]) -> None:
-        """See that the encoder knows the word pieces of texts, each (L,).
+    def check_token_ids(self, texts: Sequence[np.ndarray]) -> None:
+        """Check that the token ids of texts, each (L,), are in the vocabulary of the encoder.
 
         Raises:
-            OptionError: If a word piece is none of the encoder's.
+            OptionError: If a token id is not in the vocabulary of the encoder.
         """
         largest = max(int(text.max()) for text in texts)
         if largest >= self.vocab_size:
             raise OptionError(
-                f"The tokenizer gave word piece {largest}, the model knows {self.vocab_size} (0 to {self.vocab_size - 1}). Set "
-                "vocab_size of the model to the tokenizer's, or use the tokenizer that the model was trained with."
+                f"The tokenizer gave token id {largest}, but the model has {self.vocab_size} tokens (0 to "
+                f"{self.vocab_size - 1}). Set vocab_size of the model to that of the tokenizer, or use the tokenizer that the model was trained with."
             )
 
     def normalize(self, frames: Tensor) -> Tensor:
         """Turn uint8 RGB frames (B, K, T, H, W, 3) into normalized ones (B, K, T, 3, H, W), channels-last in memory."""
         if self.to_bgr:
             frames = frames.flip(-1)
-        # Whole rows at a time: one pass over long runs of memory, one copy in floating point.
+        # Whole rows at a time: one pass over contiguous memory, one floating-point copy.
         mean, std = (self._row(value, frames.shape[-2]) for value in (self.mean, self.std))
         rows = frames.flatten(-2).to(self.mean.dtype).sub_(mean).div_(std)  # (B, K, T, H, W·3)
         return rows.unflatten(-1, (-1, 3)).movedim(-1, 3)  # (B, K, T, 3, H, W)
 
     def _row(self, value: Tensor, width: int) -> Tensor:
-        """Repeat a number of each channel along a row of pixels, in the order of the frames, (W·3,)."""
+        """Repeat the value of each channel along a row of pixels, in the channel order of the frames, (W·3,)."""
         channels = value.flatten().flip(0) if self.to_bgr else value.flatten()
         return channels.repeat(width)

@@ -15,18 +15,18 @@ from clipbert_mm.registry import MODELS
 from clipbert_mm.trusted import check_text_model
 
 MOST_BYTES, MOST_OPERATIONS = 2**36, 50_000
-"""Bounds for building a model of the sizes that a folder of Hugging Face's asks for; a BERT-large takes 2**31 and 2,000."""
+"""Limits for building a model of the sizes in a Hugging Face folder; a BERT-large takes 2**31 bytes and 2,000 operations."""
 
 
 class VisualEmbedding(nn.Module):
-    """Adds what tells a grid cell's place and kind: row, column and type embeddings, LayerNorm, dropout.
+    """Add row, column and type embeddings to grid features, then LayerNorm and dropout.
 
     Args:
         hidden_size: Width D.
-        grid_size: Most rows and columns a grid may have.
+        grid_size: Largest number of rows and columns of a grid.
         dropout: Dropout probability.
         pixel_sampling: Grid cells kept in training, drawn without replacement, one draw for the whole batch; None keeps
-            all (pixel random sampling of Pixel-BERT, used by the paper in pre-training alone).
+            all (pixel random sampling of Pixel-BERT, which the paper uses only in pre-training).
         layer_norm_eps: Epsilon of the LayerNorm.
         std: Standard deviation of the initial embeddings.
     """
@@ -57,12 +57,12 @@ class VisualEmbedding(nn.Module):
         limit = self.row_embeddings.num_embeddings
         if max(height, width) > limit:
             raise OptionError(
-                f"JointEncoder has places for a grid of {limit} x {limit}, got {height} x {width}. Raise its grid_size "
-                "or shrink the frames."
+                f"JointEncoder has position embeddings for a grid of {limit} x {limit}, got {height} x {width}. Raise its "
+                "grid_size or shrink the frames."
             )
         tokens = features.permute(0, 1, 3, 4, 2)  # (B, K, h, w, D)
-        places = self.row_embeddings.weight[:height, None] + self.column_embeddings.weight[:width]  # (h, w, D)
-        tokens = tokens + places + self.type_embedding.weight[0]
+        positions = self.row_embeddings.weight[:height, None] + self.column_embeddings.weight[:width]  # (h, w, D)
+        tokens = tokens + positions + self.type_embedding.weight[0]
         tokens = self.dropout(self.norm(tokens)).flatten(2, 3)  # (B, K, S, D)
         if self.training and self.pixel_sampling is not None and self.pixel_sampling < tokens.shape[2]:
             kept = torch.randperm(tokens.shape[2], device=tokens.device)[: self.pixel_sampling]
@@ -71,22 +71,22 @@ class VisualEmbedding(nn.Module):
 
 
 def build_text_model(architecture: str, sizes: dict[str, Any]) -> Any:  # noqa: ANN401
-    """Build a BERT-like model of transformers with fresh weights.
+    """Build a BERT-like model of transformers with random weights.
 
     Args:
         architecture: A model type of transformers ("bert", "roberta", "electra", ...), or a Hugging Face folder or name whose
             config says type and sizes.
-        sizes: Values laid over its config.
+        sizes: Values that override those of its config.
 
     Raises:
-        OptionError: If there is no such architecture, or it is not embeddings followed by an encoder, as BERT is.
-        CheckpointError: If the folder or name says that it is of another kind, or needs code of its own.
+        OptionError: If there is no such architecture, or it does not consist of embeddings and an encoder, as BERT does.
+        CheckpointError: If the folder or name is another kind of model, or needs code of its own.
     """
     if architecture in CONFIG_MAPPING:
         try:
             config = AutoConfig.for_model(architecture, **sizes)
-        except Exception as error:  # each architecture checks its sizes in a way of its own
-            raise OptionError(f"JointEncoder cannot use '{architecture}' of the sizes {sizes}: {error}") from error
+        except Exception as error:  # each architecture has its own checks
+            raise OptionError(f"JointEncoder cannot use '{architecture}' with the sizes {sizes}: {error}") from error
     else:
         try:
             settings, _ = PreTrainedConfig.get_config_dict(architecture)
@@ -98,20 +98,20 @@ def build_text_model(architecture: str, sizes: dict[str, Any]) -> Any:  # noqa: 
             raise
         except (OSError, ValueError) as error:
             raise OptionError(
-                f"There is no architecture '{architecture}': no model type of transformers, no folder with a config.json, and "
-                "Hugging Face gave none of that name. Give a type such as 'bert' with its sizes, or a folder."
+                f"The architecture '{architecture}' is neither a model type of transformers, nor a folder with a config.json, "
+                "nor a name that Hugging Face knows. Give a type such as 'bert' with its sizes, or a folder."
             ) from error
-        except Exception as error:  # transformers checks each setting in a way of its own
+        except Exception as error:  # transformers has many checks
             raise CheckpointError(
                 f"The config.json of the architecture {printable(architecture)} is damaged: {quoted(str(error))}."
             ) from error
         config.update(sizes)
     with nullcontext() if architecture in CONFIG_MAPPING else Bounded(MOST_BYTES, MOST_OPERATIONS):
         model = _from_config(config)
-    places = getattr(getattr(model, "embeddings", None), "position_embeddings", None)
-    padding = getattr(places, "padding_idx", None)
+    positions = getattr(getattr(model, "embeddings", None), "position_embeddings", None)
+    padding = getattr(positions, "padding_idx", None)
     if "max_position_embeddings" in sizes and padding is not None:
-        # RoBERTa's kind begins to count after its padding's number.
+        # RoBERTa and its variants start positions after the index of the padding.
         config.max_position_embeddings += padding + 1
         model = _from_config(config)
     parts = {name for name, _ in model.named_children()}
@@ -119,7 +119,7 @@ def build_text_model(architecture: str, sizes: dict[str, Any]) -> Any:  # noqa: 
         model.encoder = model._modules.pop("transformer")
     elif not {"embeddings", "encoder"} <= parts <= {"embeddings", "embeddings_project", "encoder", "pooler"}:
         raise OptionError(
-            f"JointEncoder takes models that are embeddings followed by an encoder, as bert, roberta and electra are; "
+            f"JointEncoder takes models that consist of embeddings and an encoder, as bert, roberta and electra do; "
             f"'{config.model_type}' has {', '.join(sorted(parts))}."
         )
     if "pooler" not in parts:  # ELECTRA and DistilBERT have none
@@ -130,39 +130,39 @@ def build_text_model(architecture: str, sizes: dict[str, Any]) -> Any:  # noqa: 
 
 
 def _from_config(config: Any) -> Any:  # noqa: ANN401
-    """Build a whole model of transformers, since an encoder built alone is not initialized as BERT's is."""
+    """Build a whole model of transformers, because an encoder built alone is not initialized the way BERT is."""
     for attention in ("sdpa", "eager"):  # not every model has the faster one
         try:
-            # A config may ask for half precision; mixed precision is the optimizer wrapper's to choose.
+            # A config may ask for half precision, but the optimizer wrapper decides about mixed precision.
             return AutoModel.from_config(config, attn_implementation=attention).float()
-        except Exception as error:  # settings may come from a file, and each architecture fails in a way of its own
+        except Exception as error:  # settings may come from a file, and each architecture has its own errors
             reason = error
     raise OptionError(f"JointEncoder cannot use '{config.model_type}': {quoted(str(reason))}") from reason
 
 
 @MODELS.register_module()
 class JointEncoder(BaseModule):
-    """BERT, or one of its kind, over text tokens followed by visual tokens; only text padding is masked.
+    """BERT, or a model like it, over text tokens followed by visual tokens; only text padding is masked.
 
-    The weights are fresh; those of a Hugging Face folder or name come by ``load_from`` of the config. Sizes that are None are
-    the architecture's own: BERT-base's for "bert".
+    The weights are random; ``load_from`` of the config loads those of a Hugging Face folder or name. Sizes that are None are
+    the architecture's own: those of BERT-base for "bert".
 
     Args:
         architecture: A model type of transformers ("bert", "roberta", "electra", ...), or a Hugging Face folder or name whose
             config says type and sizes.
-        vocab_size: Number of word pieces.
+        vocab_size: Number of tokens in the vocabulary.
         hidden_size: Width D.
         num_layers: Transformer layers.
         num_heads: Attention heads.
         intermediate_size: Width of the feed-forward layers.
-        max_text_length: Longest text, in word pieces.
+        max_text_length: Longest text, in tokens.
         dropout: Dropout probability of embeddings, layers and attention.
-        grid_size: Most rows and columns of a clip's grid.
+        grid_size: Largest number of rows and columns of a clip's grid.
         pixel_sampling: Visual tokens kept in training; None keeps all. 100 in the paper's pre-training.
         initializer_range: Standard deviation of the initial weights. BERT's 0.02 is for a width of 768; a narrow encoder
-            learns far sooner from about 0.55 / sqrt(D), which lets each layer pass on as much.
-        attention: Who computes attention: "sdpa" for torch's fused kernels ("eager" where the architecture knows none),
-            "eager", or "flash_attention_2" for the package flash-attn, on a GPU in mixed precision. Agree to rounding.
+            learns much faster with about 0.55 / sqrt(D), which keeps the variance of each layer the same.
+        attention: Implementation of attention: "sdpa" for torch's fused kernels ("eager" where the architecture has none),
+            "eager", or "flash_attention_2" of the package flash-attn, on a GPU in mixed precision. All agree to rounding.
 
     Raises:
         OptionError: If the architecture cannot be used, or the attention is unknown or not installed.
@@ -207,7 +207,7 @@ class JointEncoder(BaseModule):
             layer_norm_eps=getattr(self.bert.config, "layer_norm_eps", 1e-12),
             std=initializer_range,
         )
-        self._try_out()
+        self._check_architecture()
         if attention != "sdpa":
             self._use_attention(attention)
 
@@ -216,13 +216,13 @@ class JointEncoder(BaseModule):
             self.bert.set_attn_implementation(attention)
         except (ImportError, ValueError) as error:
             raise OptionError(
-                f"JointEncoder cannot compute attention by '{attention}': {error} Set attention='sdpa', or install what is "
+                f"JointEncoder cannot compute attention with '{attention}': {error} Set attention='sdpa', or install what is "
                 "missing (pip install flash-attn for 'flash_attention_2')."
             ) from error
 
     @torch.no_grad()
-    def _try_out(self) -> None:
-        """See that the architecture does as BERT does: it runs, and what the mask hides changes nothing.
+    def _check_architecture(self) -> None:
+        """Check that the architecture runs as BERT does, and that masked tokens change nothing.
 
         Raises:
             OptionError: If it does not.
@@ -237,13 +237,15 @@ class JointEncoder(BaseModule):
         try:
             padded, alone = self(ids, mask, cells)[:, :, :2], self(ids[:, :2], mask[:, :2], cells)
             reason = (
-                None if torch.allclose(padded, alone, rtol=1e-3, atol=1e-3) else "its attention does not heed the mask"
+                None
+                if torch.allclose(padded, alone, rtol=1e-3, atol=1e-3)
+                else "its attention ignores the padding mask"
             )
-        except Exception as error:  # each architecture fails in a way of its own
+        except Exception as error:  # each architecture has its own errors
             reason = str(error)
         self.train()
         if reason is not None:
-            raise OptionError(f"JointEncoder cannot use '{self.bert.config.model_type}' as it would BERT: {reason}.")
+            raise OptionError(f"JointEncoder cannot use '{self.bert.config.model_type}' in place of BERT: {reason}.")
 
     @property
     def word_embeddings(self) -> Tensor:
@@ -252,9 +254,9 @@ class JointEncoder(BaseModule):
 
     @property
     def max_text_length(self) -> int:
-        """The longest text, in word pieces; RoBERTa's kind leaves the places up to its padding's number unused."""
+        """The longest text, in tokens; RoBERTa does not use the positions up to the index of its padding."""
         positions = getattr(self.bert.embeddings, "position_embeddings", None)
-        if positions is None:  # places are the encoder's matter
+        if positions is None:  # the encoder adds positions itself
             return self.bert.config.max_position_embeddings
         return positions.num_embeddings - (0 if positions.padding_idx is None else positions.padding_idx + 1)
 
@@ -263,31 +265,31 @@ class JointEncoder(BaseModule):
         return self.visual_embedding(features)
 
     def embed_texts(self, text_ids: Tensor) -> Tensor:
-        """Embed word pieces, int64 (M, L), as text tokens, (M, L, D).
+        """Embed token ids, int64 (M, L), as text tokens, (M, L, D).
 
         Raises:
             OptionError: If a text is longer than ``max_text_length``.
         """
         if text_ids.shape[1] > self.max_text_length:
             raise OptionError(
-                f"JointEncoder takes texts of at most {self.max_text_length} word pieces, got {text_ids.shape[1]}. Lower "
+                f"JointEncoder takes texts of at most {self.max_text_length} tokens, got {text_ids.shape[1]}. Lower "
                 "max_length of Tokenize or raise max_text_length of the encoder."
             )
         text = self.bert.embeddings(input_ids=text_ids)
-        if hasattr(self.bert, "embeddings_project"):  # a narrow embedding, as ELECTRA-small's
+        if hasattr(self.bert, "embeddings_project"):  # narrow embeddings, as in ELECTRA-small
             text = self.bert.embeddings_project(text)
         return text
 
     def forward(self, text_ids: Tensor, text_mask: Tensor, visual_tokens: Tensor) -> Tensor:
-        """Let each text and each clip of its video look at one another.
+        """Run the encoder over each text with each clip of its video.
 
         Args:
-            text_ids: Word pieces, int64 (M, L), [CLS] first.
-            text_mask: 1 for word pieces, 0 for padding, (M, L).
-            visual_tokens: Tokens of the clips of each text's video, (M, K, S, D).
+            text_ids: Token ids, int64 (M, L), [CLS] first.
+            text_mask: 1 for tokens, 0 for padding, (M, L).
+            visual_tokens: Tokens of the clips of the video of each text, (M, K, S, D).
 
         Returns:
-            Last states of the text tokens beside each clip, (M, K, L, D).
+            Last states of the text tokens with each clip, (M, K, L, D).
 
         Raises:
             OptionError: If a text is longer than ``max_text_length``.
@@ -299,8 +301,8 @@ class JointEncoder(BaseModule):
         states = torch.cat([text, visual_tokens.to(text.dtype)], dim=2).flatten(0, 1)  # (M·K, L+S, D)
         mask = torch.cat([text_mask, text_mask.new_ones(texts, cells)], dim=1)  # (M, L+S)
         mask = mask.repeat_interleave(clips, dim=0)  # (M·K, L+S)
-        if not self.bert.config._attn_implementation.startswith("flash"):  # which takes out what is masked
-            # BertEncoder wants the additive mask; a boolean one is wrong in silence with some kinds of attention.
+        if not self.bert.config._attn_implementation.startswith("flash"):  # flash attention removes masked tokens
+            # BertEncoder needs an additive mask; with a boolean one some kinds of attention are silently wrong.
             mask = ((1.0 - mask.to(states.dtype)) * torch.finfo(states.dtype).min)[:, None, None]  # (M·K, 1, 1, L+S)
         states = self.bert.encoder(states, attention_mask=mask).last_hidden_state
         return states.unflatten(0, (texts, clips))[:, :, :length]  # (M, K, L, D)

@@ -11,11 +11,11 @@ from clipbert_mm.structures import IGNORED
 
 @MODELS.register_module()
 class MaskedLanguageHead(BaseModule):
-    """BERT's head over masked tokens; its decoder is the word embedding matrix, which the encoder hands over.
+    """BERT's head over masked tokens; its decoder is the word embedding matrix of the encoder.
 
     Args:
         in_channels: Width D of the encoder.
-        vocab_size: Number of word pieces.
+        vocab_size: Number of tokens in the vocabulary.
         layer_norm_eps: Epsilon of the LayerNorm.
         init_cfg: MMEngine's initialization config.
     """
@@ -33,13 +33,12 @@ class MaskedLanguageHead(BaseModule):
         """Return logits (N, vocab_size) of token states (N, D).
 
         Raises:
-            OptionError: If the word embeddings are not of width D.
+            OptionError: If the word embeddings have another width than D.
         """
         if word_embeddings.shape[1] != states.shape[-1]:
             raise OptionError(
-                f"MaskedLanguageHead decodes with the encoder's word embeddings, so they have to be of its width "
-                f"{states.shape[-1]}, got {word_embeddings.shape[1]}. Take an encoder without a projection after its "
-                "embeddings."
+                f"MaskedLanguageHead decodes with the word embeddings of the encoder and expects its width {states.shape[-1]}, "
+                f"got {word_embeddings.shape[1]}. Use an encoder without a projection after its embeddings."
             )
         return F.linear(self.transform(states), word_embeddings, self.bias)
 
@@ -49,21 +48,21 @@ class MaskedLanguageHead(BaseModule):
         Args:
             text_states: Last states of the text tokens, (M, K, L, D); each clip predicts the tokens on its own.
             word_embeddings: Word embedding matrix, (vocab_size, D).
-            mlm_labels: What each token was, ``IGNORED`` where it is not to be predicted, (M, L).
+            mlm_labels: Original token ids, ``IGNORED`` where nothing is predicted, (M, L).
         """
-        logits, wanted = self._masked(text_states, word_embeddings, mlm_labels)
-        # The sum over max(count, 1) keeps a batch without any masked token finite, and its gradient zero.
-        count = max(len(wanted), 1)
-        accuracy = (logits.detach().argmax(dim=1) == wanted).float().sum() / count
-        return {"loss_mlm": F.cross_entropy(logits, wanted, reduction="sum") / count, "mlm_accuracy": accuracy}
+        logits, labels = self._masked(text_states, word_embeddings, mlm_labels)
+        # The sum over max(count, 1) is finite, with gradient zero, for a batch without masked tokens.
+        count = max(len(labels), 1)
+        accuracy = (logits.detach().argmax(dim=1) == labels).float().sum() / count
+        return {"loss_mlm": F.cross_entropy(logits, labels, reduction="sum") / count, "mlm_accuracy": accuracy}
 
-    def right(self, text_states: Tensor, word_embeddings: Tensor, mlm_labels: Tensor) -> Tensor:
-        """Say which masked tokens are predicted right, bool (masked tokens,); arguments as of :meth:`loss`."""
-        logits, wanted = self._masked(text_states, word_embeddings, mlm_labels)
-        return logits.argmax(dim=1) == wanted
+    def is_correct(self, text_states: Tensor, word_embeddings: Tensor, mlm_labels: Tensor) -> Tensor:
+        """Return which masked tokens are predicted correctly, bool (masked tokens,); arguments as for :meth:`loss`."""
+        logits, labels = self._masked(text_states, word_embeddings, mlm_labels)
+        return logits.argmax(dim=1) == labels
 
     def _masked(self, text_states: Tensor, word_embeddings: Tensor, mlm_labels: Tensor) -> tuple[Tensor, Tensor]:
-        """Return logits (masked tokens, vocab_size) and what the tokens were (masked tokens,)."""
+        """Return logits (masked tokens, vocab_size) and labels (masked tokens,)."""
         labels = mlm_labels[:, None].expand(text_states.shape[:3])  # (M, K, L)
         masked = labels != IGNORED
         return self(text_states[masked], word_embeddings).float(), labels[masked]

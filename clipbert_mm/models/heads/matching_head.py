@@ -1,5 +1,6 @@
 """Does this text belong to this video? For retrieval (appendix B of the paper) and for image-text matching."""
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -10,7 +11,7 @@ from clipbert_mm.registry import MODELS
 from clipbert_mm.structures import VideoTextSample
 
 MATCHED = 1
-"""The class that says that text and video belong together."""
+"""The class for text and video that belong together."""
 
 
 @MODELS.register_module()
@@ -58,16 +59,16 @@ class MatchingHead(TaskHead):
         return {"loss_match": F.cross_entropy(logits, labels), "match_accuracy": accuracy}
 
     def scores(self, logits: Tensor) -> Tensor:
-        """Return the log-odds of a match, (M,), of logits (M, 2): order-true where probabilities round to 1."""
+        """Return the log-odds of a match, (M,), of logits (M, 2): they keep the order where probabilities round to 1."""
         return logits[:, MATCHED] - logits[:, 1 - MATCHED]
 
 
 @MODELS.register_module()
 class MarginRankingHead(TaskHead):
-    """One score a text, its sigmoid, and a margin between the texts that belong to a video and those that do not.
+    """One logit per text, and a margin between the sigmoids of texts that match a video and of texts that do not.
 
-    The variant of matching in the paper's release. Its loss for a matching text p and another text n of one video is
-    max(0, margin + sigmoid(n) - sigmoid(p)), averaged over all such pairs of the batch.
+    This is the variant of matching in the paper's release. Its loss for a matching text p and another text n of one video is
+    max(0, margin + sigmoid(n) - sigmoid(p)), averaged over all such pairs in the batch.
 
     Args:
         in_channels: Width D of the encoder.
@@ -98,30 +99,30 @@ class MarginRankingHead(TaskHead):
         self.margin = margin
 
     def loss(self, logits: Tensor, data_samples: list[VideoTextSample]) -> dict[str, Tensor]:
-        """Compute the ranking loss of pooled logits and, for the log, the share of pairs in the right order.
+        """Compute the ranking loss of pooled logits and, for the log, the share of pairs in the correct order.
 
         Args:
             logits: Logits of every text and its video, pooled over clips, (M, 1).
             data_samples: The items with their ``match_labels``, M in all.
 
         Raises:
-            OptionError: If a label is missing, or a video has no text that matches or none that does not.
+            OptionError: If a label is missing, or a video lacks texts that match or texts that do not.
         """
         matches = self.labels_of(data_samples, "match_labels", logits) == MATCHED  # (M,)
         counts = [len(sample.match_labels) for sample in data_samples]
         gaps = []
-        for sample, own, match in zip(
+        for sample, probabilities, match in zip(
             data_samples, logits[:, 0].sigmoid().split(counts), matches.split(counts), strict=True
         ):
-            if match.all() or not match.any():
+            if len(np.unique(sample.match_labels == MATCHED)) < 2:
                 raise OptionError(
                     f"MarginRankingHead compares texts that match a video with texts that do not, got match_labels "
                     f"{sample.match_labels.tolist()} for {sample.path}. Set num_negatives of the dataset to 1 or more."
                 )
-            gaps.append((own[match][:, None] - own[~match]).flatten())  # (positives · negatives,)
+            gaps.append((probabilities[match][:, None] - probabilities[~match]).flatten())  # (positives · negatives,)
         gap = torch.cat(gaps)
         return {"loss_rank": F.relu(self.margin - gap).mean(), "rank_accuracy": (gap.detach() > 0).float().mean()}
 
     def scores(self, logits: Tensor) -> Tensor:
-        """Return the logits, (M,), of logits (M, 1): order-true where their sigmoid rounds to 1."""
+        """Return the logits, (M,), of logits (M, 1): they keep the order where their sigmoid rounds to 1."""
         return logits[:, 0]

@@ -11,7 +11,7 @@ from clipbert_mm.structures import VideoTextSample
 
 
 class AnswerHead(TaskHead):
-    """One logit an answer of a vocabulary.
+    """One logit per answer of a vocabulary.
 
     Args:
         in_channels: Width D of the encoder.
@@ -42,7 +42,7 @@ class AnswerHead(TaskHead):
 
 @MODELS.register_module()
 class OpenEndedHead(AnswerHead):
-    """Open-ended questions: a softmax over the answers; 1,500 for MSRVTT-QA. Arguments as of :class:`AnswerHead`."""
+    """Open-ended questions: a softmax over the answers; 1,500 for MSRVTT-QA. Arguments as for :class:`AnswerHead`."""
 
     task = "open-ended questions"
 
@@ -51,7 +51,7 @@ class OpenEndedHead(AnswerHead):
 
         Args:
             logits: Logits of every question, pooled over clips, (M, C).
-            data_samples: The items with their ``answer_labels``, one a question, M in all.
+            data_samples: The items with their ``answer_labels``, one per question, M in all.
 
         Raises:
             OptionError: If a label is missing or out of the vocabulary.
@@ -62,7 +62,7 @@ class OpenEndedHead(AnswerHead):
                 s for s in data_samples if ((s.answer_labels < 0) | (s.answer_labels >= self.num_answers)).any()
             )
             raise OptionError(
-                f"OpenEndedHead knows {self.num_answers} answers, got answer_labels {wrong.answer_labels.tolist()} for "
+                f"OpenEndedHead has {self.num_answers} answers, got answer_labels {wrong.answer_labels.tolist()} for "
                 f"{wrong.path}. Set num_answers of the head to the size of the answer vocabulary."
             )
         accuracy = (logits.detach().argmax(dim=1) == labels).float().mean()
@@ -75,9 +75,9 @@ class OpenEndedHead(AnswerHead):
 
 @MODELS.register_module()
 class SoftAnswerHead(AnswerHead):
-    """Questions with several answers of graded truth, as VQA 2.0's 3,129: one sigmoid an answer.
+    """Questions with several answers of graded truth, as the 3,129 of VQA 2.0: one sigmoid per answer.
 
-    Arguments as of :class:`AnswerHead`.
+    Arguments as for :class:`AnswerHead`.
     """
 
     task = "questions with several answers"
@@ -87,28 +87,28 @@ class SoftAnswerHead(AnswerHead):
 
         Args:
             logits: Logits of every question, pooled over clips, (M, C).
-            data_samples: The items with their ``answer_scores``, float32 in [0, 1], (m, C) an item.
+            data_samples: The items with their ``answer_scores``, float32 in [0, 1], (m, C) per item.
 
         Raises:
-            OptionError: If scores are missing or of another number of answers.
+            OptionError: If scores are missing or for another number of answers.
         """
-        wanted = self.labels_of(data_samples, "answer_scores", logits)  # (M, C)
-        if wanted.shape != logits.shape:
+        targets = self.labels_of(data_samples, "answer_scores", logits)  # (M, C)
+        if targets.shape != logits.shape:
             raise OptionError(
-                f"SoftAnswerHead expects answer_scores of shape {tuple(logits.shape)}, got {tuple(wanted.shape)}. Set "
+                f"SoftAnswerHead expects answer_scores of shape {tuple(logits.shape)}, got {tuple(targets.shape)}. Set "
                 "num_answers of the head to the size of the answer vocabulary."
             )
-        accuracy = wanted.gather(1, logits.detach().argmax(dim=1, keepdim=True)).mean()
-        loss = F.binary_cross_entropy_with_logits(logits, wanted, reduction="sum") / len(logits)
+        accuracy = targets.gather(1, logits.detach().argmax(dim=1, keepdim=True)).mean()
+        loss = F.binary_cross_entropy_with_logits(logits, targets, reduction="sum") / len(logits)
         return {"loss_answer": loss, "answer_accuracy": accuracy}
 
     def scores(self, logits: Tensor) -> Tensor:
-        """Return the logits of the answers, (M, C); each has a sigmoid of its own."""
+        """Return the logits of the answers, (M, C); each goes through its own sigmoid."""
         return logits
 
 
 class SingleOutputHead(TaskHead):
-    """One output.
+    """A head with a single output.
 
     Args:
         in_channels: Width D of the encoder.
@@ -140,9 +140,9 @@ class SingleOutputHead(TaskHead):
 
 @MODELS.register_module()
 class MultipleChoiceHead(SingleOutputHead):
-    """Multiple choice: each text is a question with one of its options; one logit a text, a softmax over the options.
+    """Multiple choice: each text is a question with one of its options; one logit per text, a softmax over the options.
 
-    Arguments as of :class:`SingleOutputHead`.
+    Arguments as for :class:`SingleOutputHead`.
     """
 
     task = "multiple choice"
@@ -152,34 +152,34 @@ class MultipleChoiceHead(SingleOutputHead):
 
         Args:
             logits: Logits of every option, pooled over clips, (M, 1).
-            data_samples: The items with their ``answer_labels``, one a question: an item with q questions has m = q·o
+            data_samples: The items with their ``answer_labels``, one per question: an item with q questions has m = q·o
                 texts, the o options of its first question, then those of the next.
 
         Raises:
-            OptionError: If a label is missing, or texts and labels do not go together.
+            OptionError: If a label is missing, or the numbers of texts and labels do not fit.
         """
-        labels = self.joined(data_samples, "answer_labels", logits.device)  # (questions,)
-        losses, right = [], []
+        labels = self.concatenate(data_samples, "answer_labels", logits.device)  # (questions,)
+        losses, is_correct = [], []
         texts = logits[:, 0].split([len(sample.texts) for sample in data_samples])
         questions = labels.split([len(sample.answer_labels) for sample in data_samples])
-        for sample, own, wanted in zip(data_samples, texts, questions, strict=True):
-            options = len(own) // max(1, len(wanted))
-            if options * len(wanted) != len(own) or int(wanted.min()) < 0 or int(wanted.max()) >= options:
+        for sample, text_logits, answers in zip(data_samples, texts, questions, strict=True):
+            options = len(text_logits) // max(1, len(answers))
+            if options * len(answers) != len(text_logits) or int(answers.min()) < 0 or int(answers.max()) >= options:
                 raise OptionError(
                     f"MultipleChoiceHead expects the same number of options for each question and labels below it, got "
-                    f"{len(own)} texts and answer_labels {wanted.tolist()} for {sample.path}."
+                    f"{len(text_logits)} texts and answer_labels {answers.tolist()} for {sample.path}."
                 )
-            choice = own.unflatten(0, (len(wanted), options))  # (q, o)
-            losses.append(F.cross_entropy(choice, wanted, reduction="none"))
-            right.append(choice.detach().argmax(dim=1) == wanted)
-        return {"loss_answer": torch.cat(losses).mean(), "answer_accuracy": torch.cat(right).float().mean()}
+            choice = text_logits.unflatten(0, (len(answers), options))  # (q, o)
+            losses.append(F.cross_entropy(choice, answers, reduction="none"))
+            is_correct.append(choice.detach().argmax(dim=1) == answers)
+        return {"loss_answer": torch.cat(losses).mean(), "answer_accuracy": torch.cat(is_correct).float().mean()}
 
 
 @MODELS.register_module()
 class CountHead(SingleOutputHead):
-    """How often something happens, by regression: the future work of the paper on TGIF-QA's Count.
+    """Regression of how often something happens: TGIF-QA's Count, which the paper leaves to future work.
 
-    The output is the count itself, so it is pooled by the mean. Arguments as of :class:`SingleOutputHead`.
+    The output is the count itself, so clips are pooled by the mean. Arguments as for :class:`SingleOutputHead`.
     """
 
     task = "counting"
@@ -189,12 +189,12 @@ class CountHead(SingleOutputHead):
 
         Args:
             logits: Outputs of every question, pooled over clips, (M, 1).
-            data_samples: The items with their ``counts``, float32, one a question, M in all.
+            data_samples: The items with their ``counts``, float32, one per question, M in all.
 
         Raises:
             OptionError: If a count is missing.
         """
         counts = self.labels_of(data_samples, "counts", logits)  # (M,)
-        found = logits[:, 0]
-        accuracy = (found.detach().round() == counts).float().mean()
-        return {"loss_count": F.mse_loss(found, counts), "count_accuracy": accuracy}
+        predicted = logits[:, 0]
+        accuracy = (predicted.detach().round() == counts).float().mean()
+        return {"loss_count": F.mse_loss(predicted, counts), "count_accuracy": accuracy}

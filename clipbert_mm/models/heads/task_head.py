@@ -1,4 +1,4 @@
-"""What the task heads share: the classifier on the pooled [CLS] state, and the way to the labels."""
+"""The base class of task heads: the classifier on the pooled [CLS] state, and access to the labels."""
 
 from abc import abstractmethod
 
@@ -12,7 +12,7 @@ from clipbert_mm.structures import VideoTextSample
 
 
 class TaskHead(BaseModule):
-    """A classifier on pooled [CLS] states; what its outputs mean is said by the classes that inherit.
+    """A classifier on pooled [CLS] states; subclasses define what its outputs mean.
 
     Args:
         in_channels: Width D of the encoder.
@@ -24,7 +24,7 @@ class TaskHead(BaseModule):
     """
 
     task: str
-    """What it is for, in words, for checkpoints."""
+    """The task in words, which checkpoints store."""
 
     def __init__(
         self,
@@ -51,30 +51,30 @@ class TaskHead(BaseModule):
 
     @abstractmethod
     def loss(self, logits: Tensor, data_samples: list[VideoTextSample]) -> dict[str, Tensor]:
-        """Compute the losses of logits pooled over clips, (M, C), and what is worth a line in the log."""
+        """Compute losses, and figures for the log, from logits pooled over clips, (M, C)."""
 
     @abstractmethod
     def scores(self, logits: Tensor) -> Tensor:
-        """Turn logits pooled over clips, (M, C), into what a sample is scored by."""
+        """Turn logits pooled over clips, (M, C), into scores."""
 
     def labels_of(self, data_samples: list[VideoTextSample], field: str, logits: Tensor) -> Tensor:
-        """Join a field of the samples, one entry a row of the logits, on their device.
+        """Concatenate a field of the samples, one entry per row of the logits, on the device of the logits.
 
         Raises:
-            OptionError: If a sample has no such field, or there are more or fewer entries than rows.
+            OptionError: If a sample lacks the field, or there are more or fewer entries than rows.
         """
-        labels = self.joined(data_samples, field, logits.device)
+        labels = self.concatenate(data_samples, field, logits.device)
         if len(labels) != len(logits):
             raise OptionError(
                 f"{type(self).__name__} needs {field} for each of {len(logits)} texts, got {len(labels)}."
             )
         return labels
 
-    def joined(self, data_samples: list[VideoTextSample], field: str, device: torch.device) -> Tensor:
-        """Join a field of the samples along its first axis.
+    def concatenate(self, data_samples: list[VideoTextSample], field: str, device: torch.device) -> Tensor:
+        """Concatenate a field of the samples along its first axis.
 
         Raises:
-            OptionError: If a sample has no such field.
+            OptionError: If a sample lacks the field.
         """
         for sample in data_samples:
             if field not in sample:

@@ -11,7 +11,7 @@ from clipbert_mm.registry import MODELS
 
 @MODELS.register_module()
 class GridProjection(BaseModule):
-    """3x3 convolution to the encoder's width, 2x2 max-pooling, ReLU: one vector for each cell of a coarse grid.
+    """3x3 convolution to the encoder's width, 2x2 max-pooling, ReLU: one vector per cell of a coarse grid.
 
     Args:
         in_channels: Channels of the backbone's last map.
@@ -27,10 +27,10 @@ class GridProjection(BaseModule):
         self.relu = nn.ReLU()
 
     def forward(self, maps: Tensor | Sequence[Tensor]) -> Tensor:
-        """Project the backbone's last map.
+        """Project the last map of the backbone.
 
         Args:
-            maps: The map, or the backbone's maps of which the last is taken, (B·K·T, in_channels, H', W').
+            maps: The map, or a sequence of maps of which the last is used, (B·K·T, in_channels, H', W').
 
         Returns:
             Grid features (B·K·T, D, H'/2, W'/2).
@@ -42,6 +42,6 @@ class GridProjection(BaseModule):
         if last.ndim != 4 or last.shape[1] != self.in_channels or min(last.shape[-2:]) < 2:
             raise OptionError(
                 f"GridProjection expects a map of shape (N, {self.in_channels}, >= 2, >= 2), got {tuple(last.shape)}. Set "
-                "its in_channels to those of the backbone's last stage; enlarge the frames if the map is too small."
+                "its in_channels to the channels of the last stage of the backbone; enlarge the frames if the map is too small."
             )
         return self.relu(self.pool(self.conv(last)))

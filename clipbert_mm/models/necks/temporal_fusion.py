@@ -1,4 +1,4 @@
-"""From the frames of a clip to the clip: the temporal fusion layer M of the paper (Section 3, Table 2)."""
+"""Fusing the frames of a clip: the temporal fusion layer M of the paper (Section 3, Table 2)."""
 
 from mmengine.model import BaseModule
 from torch import Tensor, nn
@@ -23,7 +23,7 @@ class MeanFusion(BaseModule):
 
 
 class ConvolutionalFusion(BaseModule):
-    """Convolves over time and space, then takes the mean over the frames; ``conv`` is set by the classes that inherit."""
+    """A convolution over time and space, then the mean over the frames; subclasses set ``conv``."""
 
     conv: nn.Module
 
@@ -59,8 +59,8 @@ class Conv3DFusion(ConvolutionalFusion):
 class Conv2Plus1DFusion(ConvolutionalFusion):
     """A convolution over space, ReLU, one over time, then the mean over the frames (Table 2, "Conv(2+1)D").
 
-    The paper says no more than that it is separable, after R(2+1)D (Tran et al., CVPR 2018). As there, the width between the
-    two is what gives both together the parameters of the full 3D convolution: 27·D² / (9·D + 3·D).
+    The paper only says that it is separable, after R(2+1)D (Tran et al., CVPR 2018). As there, the width between the two is
+    chosen so that both together have as many parameters as the full 3D convolution: 27·D² / (9·D + 3·D).
 
     Args:
         channels: Width D of the encoder.

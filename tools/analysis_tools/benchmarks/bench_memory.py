@@ -184,7 +184,9 @@ def counted_peak(model: ClipBert, setting: Setting, precision: str, device: str)
     with LiveBytes(*model.parameters(), *model.buffers(), frames, text_ids, text_mask, video_index) as live:
         with mixed_precision(precision, device):
             inputs = (model.data_preprocessor.normalize(frames), text_ids, text_mask, video_index)
-            predict = partial(clipwise_forward, model) if model.clip_sequential else model.predict_clips
+            predict = (
+                partial(clipwise_forward, model, model.predict_clips) if model.clip_sequential else model.predict_clips
+            )
             states, clip_logits = predict(*inputs)
             loss = model.aggregator(clip_logits).mean()
             if model.mlm_head is not None:
