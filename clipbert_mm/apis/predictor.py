@@ -188,7 +188,7 @@ class Predictor:
         """
         shape = (len(pieces), len(tokens))
         text_of, video_of = torch.arange(shape[0]).repeat_interleave(shape[1]), torch.arange(shape[1]).repeat(shape[0])
-        self.model.data_preprocessor.check_pieces(pieces)
+        self.model.data_preprocessor.check_token_ids(pieces)
         texts = self.pairs.encode_texts(pieces)
         logits = self.model.score_pairs(self.pairs, texts, tokens, text_of, video_of)  # (M·V, K, C)
         return logits.cpu().unflatten(0, shape)

@@ -122,8 +122,8 @@ class CountError(BaseMetric):
         predicted, counts = (np.concatenate([entry[key] for entry in read]) for key in ("predicted", "counts"))
         if outside := int(((counts < self.low) | (counts > self.high)).sum()):
             print_log(
-                f"{outside} of {len(counts)} counts in the annotations are outside of {self.low} to {self.high}, which rounding "
-                "can never predict. Set low and high of CountError, or convert TGIF-QA again: answers of 0 become 1.",
+                f"{outside} of {len(counts)} counts in the annotations are outside of {self.low} to {self.high}, which "
+                "rounding can never predict. Set low and high of CountError, or convert TGIF-QA again: answers of 0 become 1.",
                 logger="current",
                 level=logging.WARNING,
             )

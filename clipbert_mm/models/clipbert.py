@@ -6,24 +6,21 @@ clip, D width, C classes.
 
 from collections.abc import Sequence
 from functools import partial
+from operator import itemgetter
 
 import torch
 from mmengine.model import BaseModel
-from torch import Tensor, nn
+from torch import Tensor
 
 from clipbert_mm.errors import OptionError
 from clipbert_mm.models.backbones import build_backbone
 from clipbert_mm.models.encoders import EncodedTexts, PairEncoder
+from clipbert_mm.models.freezing import freeze
 from clipbert_mm.models.memory_saving import checkpoint_activations, clipwise_forward, compile_modules
 from clipbert_mm.registry import MODELS
 from clipbert_mm.structures import VideoTextSample
 
-PARTS = {
-    "visual_encoder": ("backbone", "projection", "temporal_fusion"),  # F_v of Eq. 3
-    "text_encoder": ("encoder.bert.embeddings", "encoder.bert.embeddings_project"),  # F_l of Eq. 3: word embeddings
-    "fusion_encoder": ("encoder.bert.encoder", "encoder.bert.pooler", "encoder.visual_embedding"),  # H without the head
-}
-"""The modules behind each name that ``frozen`` may hold."""
+TEXTS = itemgetter("text_ids", "text_mask", "video_index")
 
 
 @MODELS.register_module()
@@ -44,8 +41,7 @@ class ClipBert(BaseModel):
         frozen: Parts that keep their initial weights (Table 6), any of "visual_encoder", "text_encoder" (word embeddings) and
             "fusion_encoder" (the transformer): they stay in eval mode and have neither gradients nor optimizer state.
         clip_sequential: Whether training computes one clip at a time, so that memory hardly grows with K.
-        checkpointed: Modules, or lists of modules, that recompute activations instead of keeping them, such as
-            "backbone.layer3".
+        checkpointed: Modules, or lists of them, that recompute activations instead of keeping them: "backbone.layer3".
         compiled: Modules that torch compiles, such as "backbone" and "encoder.bert.encoder".
         channels_last: Whether the weights of the convolutions are stored channels-last, as the frames are.
         init_cfg: MMEngine's initialization config.
@@ -80,26 +76,18 @@ class ClipBert(BaseModel):
         self.head = MODELS.build(head)
         self.mlm_head = None if mlm_head is None else MODELS.build(mlm_head)
         self.aggregator = MODELS.build(aggregator)
-        if isinstance(frozen, str) or not set(frozen) <= set(PARTS):
-            raise OptionError(f"ClipBert expects frozen to be a list of some of {', '.join(PARTS)}, got {frozen!r}.")
-        self.frozen = tuple(frozen)
-        for module in self.frozen_modules():
-            module.requires_grad_(False)
+        self.frozen = frozen
+        freeze(self, frozen)
         for module in (self.backbone, self.projection) if channels_last else ():
             module.to(memory_format=torch.channels_last)
         self.clip_sequential = clip_sequential
         checkpoint_activations(self, checkpointed)
         compile_modules(self, compiled)
 
-    def frozen_modules(self) -> list[nn.Module]:
-        """Return the modules that keep their initial weights."""
-        names = [name for part in self.frozen for name in PARTS[part]]
-        return [module for name, module in self.named_modules() if name in names]
-
     def train(self, mode: bool = True) -> "ClipBert":
         """Set training mode, except for frozen modules."""
         super().train(mode)
-        for module in self.frozen_modules():
+        for module in freeze(self, self.frozen):
             module.eval()
         return self
 
@@ -136,12 +124,9 @@ class ClipBert(BaseModel):
         return self.encoder(text_ids, text_mask, visual_tokens[video_index])
 
     def score(self, visual_tokens: Tensor, text_ids: Tensor, text_mask: Tensor, video_index: Tensor) -> Tensor:
-        """Predict each text with each clip of its video; arguments as for :meth:`fuse`.
+        """Predict each text with each clip of its video: clip logits (M, K, C); arguments as for :meth:`fuse`.
 
         In eval mode without gradients, :meth:`score_pairs` computes the same faster.
-
-        Returns:
-            Clip logits, (M, K, C).
         """
         if self.training or torch.is_grad_enabled():
             return self.head(self.encoder.pool(self.fuse(visual_tokens, text_ids, text_mask, video_index)))
@@ -178,22 +163,19 @@ class ClipBert(BaseModel):
             inputs: ``frames``, ``text_ids``, ``text_mask``, ``video_index`` and, in pre-training, ``mlm_labels``.
             data_samples: The items, with labels for a loss.
             mode: "loss" for losses, "predict" for samples with scores, "tensor" for clip logits (M, K, C).
-
-        Raises:
-            OptionError: If ``mode`` is none of these.
         """
         if mode == "loss":
             return self.loss(inputs, data_samples or [])
         if mode == "predict":
             return self.predict(inputs, data_samples or [])
         if mode == "tensor":
-            return self.score(self.encode_video(inputs["frames"]), *self._texts(inputs))
+            return self.score(self.encode_video(inputs["frames"]), *TEXTS(inputs))
         raise OptionError(f"ClipBert.forward expects mode 'loss', 'predict' or 'tensor', got {mode!r}.")
 
     def loss(self, inputs: dict[str, Tensor], data_samples: list[VideoTextSample]) -> dict[str, Tensor]:
         """Compute the losses of a batch (Eq. 4): clips are pooled before the loss is taken."""
         predict = partial(clipwise_forward, self, self.predict_clips) if self.clip_sequential else self.predict_clips
-        states, clip_logits = predict(inputs["frames"], *self._texts(inputs))  # (M, K, L, D) and (M, K, C)
+        states, clip_logits = predict(inputs["frames"], *TEXTS(inputs))  # (M, K, L, D) and (M, K, C)
         losses = self.head.loss(self.aggregator(clip_logits), data_samples)
         if self.mlm_head is not None:
             losses |= self.mlm_head.loss(states, self.encoder.word_embeddings, inputs["mlm_labels"])
@@ -204,18 +186,14 @@ class ClipBert(BaseModel):
         if not inputs:
             return data_samples
         if self.mlm_head is None:
-            clip_logits = self.score(self.encode_video(inputs["frames"]), *self._texts(inputs))  # (M, K, C)
+            clip_logits = self.score(self.encode_video(inputs["frames"]), *TEXTS(inputs))  # (M, K, C)
         else:
-            states, clip_logits = self.predict_clips(inputs["frames"], *self._texts(inputs))
+            states, clip_logits = self.predict_clips(inputs["frames"], *TEXTS(inputs))
         scores = self.pool_scores(clip_logits)  # (M,), or (M, C) for answers
         for i, sample in enumerate(sample for sample in data_samples if sample.get("broken") is None):
             rows = inputs["video_index"] == i  # the texts of this item
             sample.clip_logits, sample.scores = clip_logits[rows], scores[rows]
             if self.mlm_head is not None and "mlm_labels" in inputs:
-                words = self.encoder.word_embeddings
-                sample.mlm_correct = self.mlm_head.is_correct(states[rows], words, inputs["mlm_labels"][rows])
+                labels = inputs["mlm_labels"][rows]
+                sample.mlm_correct = self.mlm_head.is_correct(states[rows], self.encoder.word_embeddings, labels)
         return data_samples
-
-    @staticmethod
-    def _texts(inputs: dict[str, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
-        return inputs["text_ids"], inputs["text_mask"], inputs["video_index"]

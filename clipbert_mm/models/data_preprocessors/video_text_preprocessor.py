@@ -93,7 +93,8 @@ class VideoTextPreprocessor(BaseDataPreprocessor):
         if largest >= self.vocab_size:
             raise OptionError(
                 f"The tokenizer gave token id {largest}, but the model has {self.vocab_size} tokens (0 to "
-                f"{self.vocab_size - 1}). Set vocab_size of the model to that of the tokenizer, or use the tokenizer that the model was trained with."
+                f"{self.vocab_size - 1}). Set vocab_size of the model to that of the tokenizer, or use the "
+                "tokenizer that the model was trained with."
             )
 
     def normalize(self, frames: Tensor) -> Tensor:

@@ -1,0 +1,36 @@
+"""The parts of a ClipBert that may be frozen (Table 6 of the paper)."""
+
+from collections.abc import Sequence
+
+from torch import nn
+
+from clipbert_mm.errors import OptionError
+
+PARTS = {
+    "visual_encoder": ("backbone", "projection", "temporal_fusion"),  # F_v of Eq. 3
+    "text_encoder": ("encoder.bert.embeddings", "encoder.bert.embeddings_project"),  # F_l of Eq. 3: word embeddings
+    "fusion_encoder": ("encoder.bert.encoder", "encoder.bert.pooler", "encoder.visual_embedding"),  # H without the head
+}
+"""The modules of each part, by the name that ``frozen`` of a ClipBert may hold."""
+
+
+def freeze(model: nn.Module, parts: Sequence[str]) -> list[nn.Module]:
+    """Switch off the gradients of parts of a model.
+
+    Args:
+        model: A ClipBert with all its modules.
+        parts: Names of :data:`PARTS`.
+
+    Returns:
+        The frozen modules.
+
+    Raises:
+        OptionError: If ``parts`` is a string or has another name.
+    """
+    if isinstance(parts, str) or not set(parts) <= set(PARTS):
+        raise OptionError(f"ClipBert expects frozen to be a list of some of {', '.join(PARTS)}, got {parts!r}.")
+    names = [name for part in parts for name in PARTS[part]]
+    modules = [module for name, module in model.named_modules() if name in names]
+    for module in modules:
+        module.requires_grad_(False)
+    return modules
