@@ -17,7 +17,7 @@ from clipbert_mm.apis.video_index import VideoIndex, is_gallery
 from clipbert_mm.datasets.transforms.decoding import RULES
 from clipbert_mm.engine.watched_loader import WatchedLoader
 from clipbert_mm.errors import QUOTED, BrokenMediaError, OptionError, printable
-from clipbert_mm.media.storage import walk_files
+from clipbert_mm.media.listing import walk_files
 from clipbert_mm.media.worker_status import FileProgress, WorkerStatus
 
 VIDEOS = (

@@ -15,7 +15,8 @@ from clipbert_mm.datasets.annotations import read_records
 from clipbert_mm.datasets.ledger import ledger_path, read_exclusions
 from clipbert_mm.errors import AnnotationError, BrokenMediaError, ClipBertError, OptionError, quoted
 from clipbert_mm.log import logger
-from clipbert_mm.media.storage import is_address, missing_media
+from clipbert_mm.media.listing import missing_media
+from clipbert_mm.media.storage import is_address
 from clipbert_mm.media.worker_status import FileProgress, WorkerStatus, share
 from clipbert_mm.structures import VideoTextSample
 

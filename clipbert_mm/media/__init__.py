@@ -1,1 +1,1 @@
-"""Pictures and videos: opening, decoding and re-encoding them, wherever they lie."""
+"""Media: opening, decoding and re-encoding videos and images from folders, LMDBs and file backends."""

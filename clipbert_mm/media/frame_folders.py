@@ -1,4 +1,4 @@
-"""Videos that lie as folders of their frames."""
+"""Reading videos that are stored as folders of frames."""
 
 import re
 from collections.abc import Iterator, Sequence
@@ -8,19 +8,20 @@ import numpy as np
 
 from clipbert_mm.errors import BrokenMediaError, quoted
 from clipbert_mm.media.images import decode_image
+from clipbert_mm.media.listing import list_names
 from clipbert_mm.media.readers import VideoReader
-from clipbert_mm.media.storage import list_names, read_bytes
+from clipbert_mm.media.storage import read_bytes
 
 FRAME_NAME = re.compile(r"(?P<prefix>\D*)(?P<number>\d+)(\.(jpg|jpeg|png|bmp|webp))?", re.IGNORECASE)
-"""Name of a frame in a folder of frames; without an ending in an LMDB of files without endings."""
+"""File name of a frame; the suffix may be missing in an LMDB."""
 
 
 class FrameFolder(VideoReader):
-    """Frames that lie as images, one a frame.
+    """Reader of a video that is stored as one image per frame.
 
     Args:
-        paths: The images in their order.
-        avg_fps: Frames a second.
+        paths: The images, in order.
+        avg_fps: Frames per second.
     """
 
     def __init__(self, paths: Sequence[str], avg_fps: float) -> None:
@@ -31,28 +32,28 @@ class FrameFolder(VideoReader):
         """Read frames; see :meth:`VideoReader.read`.
 
         Raises:
-            BrokenMediaError: If one cannot be read, or has another size than the others.
+            BrokenMediaError: If a frame cannot be read, or differs in size from the first.
         """
         size: str | None = None
         for i in frame_inds:
-            picture = decode_image(self.paths[i])
-            found = f"{picture.shape[1]} x {picture.shape[0]}"
-            size = size or found
-            if found != size:
-                expected = f"expected the size of {self.paths[frame_inds[0]]}, {size} pixels, got {found}"
-                raise BrokenMediaError(self.paths[i], expected)
-            yield i, picture
+            frame = decode_image(self.paths[i])
+            frame_size = f"{frame.shape[1]} x {frame.shape[0]}"
+            size = size or frame_size
+            if frame_size != size:
+                reason = f"expected the size of {self.paths[frame_inds[0]]}, {size} pixels, got {frame_size}"
+                raise BrokenMediaError(self.paths[i], reason)
+            yield i, frame
 
 
 def open_frame_folder(folder: str, fps: float | None = None) -> FrameFolder:
-    """Open a folder of frames without decoding one.
+    """Open a folder of frames without decoding them.
 
     Args:
-        folder: The folder; see :mod:`~clipbert_mm.media.storage` for where it may lie.
-        fps: Frames a second where the folder has no ``fps.txt``.
+        folder: The folder, in any storage of :mod:`~clipbert_mm.media.storage`.
+        fps: Frames per second, for a folder without ``fps.txt``.
 
     Raises:
-        BrokenMediaError: If there is no such folder, it has no frames or lacks some, or no frame rate is known.
+        BrokenMediaError: If there is no such folder, frames are missing, or the frame rate is not known.
     """
     names = list_names(folder)
     if not names:
@@ -61,9 +62,11 @@ def open_frame_folder(folder: str, fps: float | None = None) -> FrameFolder:
 
 
 def _read_fps(folder: str, names: Sequence[str], default: float | None) -> float:
-    if not {"fps.txt", "fps"} & set(names):  # without an ending in an LMDB of files without endings
+    if not {"fps.txt", "fps"} & set(names):  # without suffix in some LMDBs
         if default is None:
-            raise BrokenMediaError(folder, "its frame rate is not known; set fps of OpenFrames or put a fps.txt there")
+            raise BrokenMediaError(
+                folder, "its frame rate is not known; set fps of OpenFrames, or add a fps.txt to the folder"
+            )
         return float(default)
     text = read_bytes(f"{folder}/fps.txt").decode(errors="replace").strip()
     try:
@@ -72,26 +75,27 @@ def _read_fps(folder: str, names: Sequence[str], default: float | None) -> float
         fps = 0.0
     if not fps > 0:
         raise BrokenMediaError(
-            f"{folder}/fps.txt", f"expected the frames a second, such as 25 or 30000/1001, got {quoted(text)}"
+            f"{folder}/fps.txt", f"expected the frames per second, such as 25 or 30000/1001, got {quoted(text)}"
         )
     return fps
 
 
 def _order_frames(folder: str, names: list[str]) -> list[str]:
-    """Return the paths of the frames among the files of a folder, in their order."""
-    found = [match for match in map(FRAME_NAME.fullmatch, names) if match]
-    prefixes = {match["prefix"] for match in found}
-    numbers = sorted(int(match["number"]) for match in found)
-    if not found or len(prefixes) > 1:
+    """Return the paths of the frames in a folder, in order."""
+    matches = [match for match in map(FRAME_NAME.fullmatch, names) if match]
+    prefixes = {match["prefix"] for match in matches}
+    numbers = sorted(int(match["number"]) for match in matches)
+    if not matches or len(prefixes) > 1:
         got = (
             f"names that begin with {' and '.join(map(repr, sorted(prefixes)))}"
-            if found
+            if matches
             else f"{len(names)} other files"
         )
         raise BrokenMediaError(folder, f"expected frames 000001.jpg, 000002.jpg, ..., got {got}")
     if numbers != list(range(numbers[0], numbers[0] + len(numbers))):
         gap = next(i for i, number in enumerate(numbers, start=numbers[0]) if i != number)
         raise BrokenMediaError(
-            folder, f"expected one frame for each number from {numbers[0]} to {numbers[-1]}; see {gap}"
+            folder,
+            f"expected one frame for each number from {numbers[0]} to {numbers[-1]}; the first mismatch is at {gap}",
         )
-    return [f"{folder}/{match[0]}" for match in sorted(found, key=lambda match: int(match["number"]))]
+    return [f"{folder}/{match[0]}" for match in sorted(matches, key=lambda match: int(match["number"]))]

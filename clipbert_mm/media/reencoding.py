@@ -1,4 +1,4 @@
-"""Smaller videos that open faster: scaled down, H.264, key frames close to one another, without sound."""
+"""Re-encoding videos for faster training: scaled down, H.264, frequent key frames, without sound."""
 
 import errno
 import math
@@ -30,21 +30,21 @@ from clipbert_mm.media.readers.orientation import (
 from clipbert_mm.media.readers.pyav_reader import PyAVReader
 from clipbert_mm.media.storage import as_file
 
-FINEST = 100_000
-"""Ticks in a second, at most, in which times are written, and the largest denominator of a frame rate."""
+MAX_TICKS = 100_000
+"""Time units per second that are written, and denominator of a frame rate, at most."""
 BLACK = (16, 128, 128)
-"""Values of the planes of a black picture."""
+"""Black as Y, U and V."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Encoding:
-    """How videos are written.
+    """Settings of re-encoding.
 
     Args:
-        height: Pixels of the shorter side, the height of a landscape video, at most; smaller ones keep their size.
-        fps: Frames a second; None keeps each frame at its time.
+        height: Largest shorter side in pixels, which is the height of a landscape video; smaller videos keep their size.
+        fps: Frames per second; None keeps each frame and its time.
         keyframes: Frames from one key frame to the next, at most.
-        crf: Quality of x264: 0 loses nothing, 23 is its default, 51 is the worst.
+        crf: Quality of x264: 0 is lossless, 23 its default, 51 the worst.
     """
 
     height: int = 240
@@ -57,7 +57,7 @@ class Encoding:
             raise OptionError(f"Encoding expects height >= 2, fps > 0, keyframes >= 1 and 0 <= crf <= 51, got {self}.")
 
     def scale(self, width: int, height: int) -> tuple[int, int]:
-        """Return the size of a video of this size: even, as H.264 has it, and never larger.
+        """Return the new width and height of a video: even, as H.264 needs, and never larger.
 
         >>> Encoding(height=240).scale(1280, 720), Encoding(height=240).scale(721, 1280), Encoding().scale(161, 99)
         ((426, 240), (240, 426), (160, 98))
@@ -68,13 +68,13 @@ class Encoding:
 
 
 def reencode(job: tuple[str, str, Encoding]) -> str:
-    """Write a video anew, upright, each frame at its time; it appears under its name when it is whole.
+    """Re-encode a video, upright and with the times of its frames; the new file gets its name only when it is complete.
 
     Args:
-        job: The video, wherever it lies; the new file; how it is written.
+        job: The video, in any storage; the new file; the settings.
 
     Returns:
-        What is wrong with the video; empty if it was written.
+        Why the video cannot be re-encoded; empty if it was written.
     """
     source, target, encoding = job
     try:
@@ -85,7 +85,7 @@ def reencode(job: tuple[str, str, Encoding]) -> str:
     except OSError as error:
         if error.errno != errno.ENAMETOOLONG:
             raise
-        return f"its new name is too long: {printable(target)}"
+        return f"the name of the new file is too long: {printable(target)}"
     return ""
 
 
@@ -97,10 +97,10 @@ def _open(path: str, name: str) -> PyAVReader:
 
 
 def _read(path: str, reader: PyAVReader) -> Iterator[VideoFrame]:
-    """Decode the frames that are shown.
+    """Decode all shown frames.
 
     Raises:
-        BrokenMediaError: If one cannot be decoded, or there are fewer than the file says.
+        BrokenMediaError: If a frame cannot be decoded, or there are fewer than the file claims.
     """
     count = 0
     try:
@@ -126,37 +126,36 @@ def _write(part: Path, reader: PyAVReader, frames: Iterator[VideoFrame], encodin
             if not count:
                 continue
             size = size or encoding.scale(frame.width, frame.height)
-            if (
-                frame.rotation != rotation
-            ):  # PyAV frees a frame late once its matrix was asked for, so ask for one of them
+            # Once its matrix is read, PyAV frees a frame late; so it is read only when the rotation changes.
+            if frame.rotation != rotation:
                 rotation, filters = frame.rotation, upright_filters(display_matrix(frame))
-            picture = _turn(_scale(frame, *size), filters)
+            scaled = _turn(_scale(frame, *size), filters)
             if not written:
-                stream.width, stream.height = picture.width, picture.height
-                if ratio := reader.stream.sample_aspect_ratio:  # pixels that are not square stay so
+                stream.width, stream.height = scaled.width, scaled.height
+                if ratio := reader.stream.sample_aspect_ratio:  # keep the shape of pixels that are not square
                     stream.sample_aspect_ratio = 1 / ratio if swaps_sides(filters) else ratio
-            picture.pict_type, picture.time_base = PictureType.NONE, tick  # the encoder chooses its own key frames
+            scaled.pict_type, scaled.time_base = PictureType.NONE, tick  # the encoder chooses its own key frames
             for _ in range(count):
-                picture.pts = ticks[written]
-                picture.duration = ticks[written + 1] - ticks[written]
-                new.mux(stream.encode(picture))
+                scaled.pts = ticks[written]
+                scaled.duration = ticks[written + 1] - ticks[written]
+                new.mux(stream.encode(scaled))
                 written += 1
         new.mux(stream.encode())
 
 
 def _scale(frame: VideoFrame, width: int, height: int) -> VideoFrame:
-    """Scale a frame, and write colors the one way that small videos have them (BT.601), whatever the source's."""
+    """Scale a frame and convert its colors to BT.601, the usual standard of small videos."""
     colors: dict[str, Any] = dict(dst_colorspace=Colorspace.ITU601, dst_color_range=ColorRange.MPEG)
     return frame.reformat(width, height, "yuv420p", interpolation=Interpolation.AREA, threads=1, **colors)
 
 
-def _turn(picture: VideoFrame, filters: Sequence[str]) -> VideoFrame:
-    """Turn a YUV 4:2:0 picture of even sides upright, as filters of FFmpeg would."""
+def _turn(frame: VideoFrame, filters: Sequence[str]) -> VideoFrame:
+    """Turn a YUV 4:2:0 frame with even sides upright by filters of FFmpeg."""
     if not filters:
-        return picture
+        return frame
     planes = [
         np.frombuffer(memoryview(plane), np.uint8).reshape(plane.height, plane.line_size)[:, : plane.width]
-        for plane in picture.planes
+        for plane in frame.planes
     ]
     turned = [turn_upright(plane, filters, black) for plane, black in zip(planes, BLACK, strict=True)]
     stacked = np.concatenate([plane.ravel() for plane in turned]).reshape(-1, turned[0].shape[1])
@@ -164,19 +163,20 @@ def _turn(picture: VideoFrame, filters: Sequence[str]) -> VideoFrame:
 
 
 def _plan(reader: PyAVReader, fps: float | None) -> tuple[list[int], list[int], Fraction]:
-    """Choose how many times each frame of a video is written, and when what is written is shown.
+    """Plan how often each frame of a video is written, and the times of the written frames.
 
     Args:
-        reader: Of the video.
-        fps: Frames a second to be written; None for each frame once, at its time.
+        reader: Reader of the video.
+        fps: Frames per second to write; None to write each frame once, at its time.
 
     Returns:
-        How many times, (total_frames,); when each is shown, and when the last one ends, in ticks; seconds of a tick.
+        How often each frame is written, (total_frames,); the times of the written frames and the end of the last, in ticks; the
+        length of a tick in seconds.
     """
-    total, times, rate = reader.total_frames, reader.frame_times, Fraction(reader.avg_fps).limit_denominator(FINEST)
+    total, times, rate = reader.total_frames, reader.frame_times, Fraction(reader.avg_fps).limit_denominator(MAX_TICKS)
     if fps is not None:
-        new = Fraction(fps).limit_denominator(FINEST)
-        end = total / rate if times is None else Fraction(reader.duration).limit_denominator(FINEST)
+        new = Fraction(fps).limit_denominator(MAX_TICKS)
+        end = total / rate if times is None else Fraction(reader.duration).limit_denominator(MAX_TICKS)
         count = max(1, math.ceil(end * new))
         if times is None:
             shown = np.array([int(i * rate / new) for i in range(count)])
@@ -185,16 +185,16 @@ def _plan(reader: PyAVReader, fps: float | None) -> tuple[list[int], list[int], 
         return np.bincount(shown, minlength=total).tolist(), list(range(count + 1)), 1 / new
     if times is None:
         return [1] * total, list(range(total + 1)), 1 / rate
-    tick = max(reader.stream.time_base or Fraction(1), Fraction(1, FINEST))
+    tick = max(reader.stream.time_base or Fraction(1), Fraction(1, MAX_TICKS))
     return [1] * total, np.rint(np.append(times, reader.duration) / float(tick)).astype(np.int64).tolist(), tick
 
 
 def _add_stream(new: OutputContainer, reader: PyAVReader, encoding: Encoding, tick: Fraction) -> VideoStream:
-    """Add a stream of H.264 whose frames have their times in ticks of so many seconds."""
+    """Add an H.264 stream whose times are in ticks; ``tick`` is the length of one in seconds."""
     options = {"crf": str(encoding.crf), "preset": "veryfast", "threads": "1"}
     if reader.frame_times is not None and encoding.fps is None:
-        options["bf"] = "0"  # an MP4 file's length is by decoding times, which lag behind where frames are uneven
-    rate = Fraction(encoding.fps or reader.avg_fps).limit_denominator(FINEST)
+        options["bf"] = "0"  # the duration of an MP4 file is by decoding times, which lag behind with uneven frames
+    rate = Fraction(encoding.fps or reader.avg_fps).limit_denominator(MAX_TICKS)
     stream = new.add_stream("libx264", rate=rate, options=options)
     stream.pix_fmt = "yuv420p"
     stream.gop_size = encoding.keyframes

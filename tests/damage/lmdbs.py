@@ -11,7 +11,8 @@ from PIL import Image
 
 from clipbert_mm.datasets.transforms import DecodeClips, LoadImage, OpenFrames, OpenVideo, SampleClips
 from clipbert_mm.errors import ClipBertError
-from clipbert_mm.media.storage import list_names, missing_media, stamp_media
+from clipbert_mm.media.listing import list_names, missing_media
+from clipbert_mm.media.storage import stamp_media
 
 PAGE = 4096
 NUMBERS = (

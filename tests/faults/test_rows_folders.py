@@ -130,7 +130,7 @@ def test_m9_names_as_long_as_the_system_takes_are_encoded_and_longer_ones_told(t
     assert main([str(videos), str(out), "--workers", "1"]) == 1
     written = sorted(path.name for path in out.glob("*.mp4"))
     assert written == [f"{'a' * 247}.mp4", f"{'b' * 251}.mp4", f"{'c' * 251}.mp4"]
-    assert ": its new name is too long: " in capsys.readouterr().out
+    assert ": the name of the new file is too long: " in capsys.readouterr().out
     assert sorted(os.listdir(out)) == sorted([".reencoded.json", *written])
 
 

@@ -188,7 +188,7 @@ def test_m9_the_longest_names_do_not_end_an_encoding(run: Callable, tmp_path: Pa
     said = capsys.readouterr().out
     assert f"3 of 5 videos are in {out}, 2 are broken" in said
     for name in names[2:]:
-        assert f"broken: {folder / name}: its new name is too long: " in said
+        assert f"broken: {folder / name}: the name of the new file is too long: " in said
     assert sorted(path.name for path in out.glob("*.mp4")) == sorted(["a.mp4", *names[:2]])
     run("scan", folder)
     assert "ok: 0" in capsys.readouterr().out

@@ -77,21 +77,21 @@ def test_a_file_without_pages_that_nothing_needs_is_whole(tmp_path: Path):
 @pytest.mark.parametrize("share", [0.0, 0.001, 0.1, 0.5, 0.9, 0.99])
 def test_a_cut_file_is_named_when_it_is_opened(packed: Path, share: float):
     os.truncate(packed / "data.mdb", int(share * os.path.getsize(packed / "data.mdb")))
-    with pytest.raises(StorageError, match=r"a\.lmdb is expected to be an LMDB, and cannot be opened: it is cut short"):
+    with pytest.raises(StorageError, match=r"a\.lmdb cannot be opened as an LMDB: it is cut short"):
         LmdbReader(str(packed))
 
 
 @pytest.mark.parametrize(
     ("at", "data", "reason"),
     [
-        (16, bytes(4), "it does not begin as one"),
+        (16, bytes(4), "its first bytes are not those of an LMDB"),
         (20, b"\2", "expected version 1 of the format, got 2"),
-        (40, b"\1\0\0\0", "it says that a page has 1 bytes"),
+        (40, b"\1\0\0\0", "its header claims pages of 1 bytes"),
     ],
 )
 def test_what_is_no_lmdb_is_named(packed: Path, at: int, data: bytes, reason: str):
     patch(packed, at, data)
-    with pytest.raises(StorageError, match=f"is expected to be an LMDB, and cannot be opened: {reason}."):
+    with pytest.raises(StorageError, match=f"cannot be opened as an LMDB: {reason}."):
         LmdbReader(str(packed))
 
 
@@ -112,7 +112,7 @@ def test_damaged_pages_of_the_tree_are_named(packed: Path):
             patch(packed, page * PAGE, damage)
             with (
                 LmdbReader(str(packed)) as reader,
-                pytest.raises(StorageError, match=f"damaged: its page {page} is not"),
+                pytest.raises(StorageError, match=f"damaged: its page {page} does not match"),
             ):
                 list(reader.list_keys())
 
@@ -136,5 +136,5 @@ def test_other_kinds_of_databases_are_refused(tmp_path: Path):
     root = write(tmp_path / "dup", {b"a": b"1"})
     for at in (92, PAGE + 92):  # md_flags of the database of the values
         patch(root, at, b"\4")  # MDB_DUPSORT
-    with pytest.raises(StorageError, match="its keys have an order of their own, or several values"):
+    with pytest.raises(StorageError, match="its keys have a custom order, or several values per key"):
         LmdbReader(str(tmp_path / "dup"))

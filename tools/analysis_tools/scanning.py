@@ -22,7 +22,8 @@ from clipbert_mm.datasets.transforms.decoding import RULES, DecodeClips
 from clipbert_mm.errors import AnnotationError, BrokenMediaError
 from clipbert_mm.json_text import json_line, write_records
 from clipbert_mm.media.isolation import run_each
-from clipbert_mm.media.storage import list_names, missing_media, stamp_media
+from clipbert_mm.media.listing import list_names, missing_media
+from clipbert_mm.media.storage import stamp_media
 from clipbert_mm.registry import TRANSFORMS
 
 IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".webp")

@@ -15,8 +15,9 @@ import lmdb
 from clipbert_mm.engine.run_tool import run_tool
 from clipbert_mm.errors import OptionError, StorageError, printable
 from clipbert_mm.fileio import locked
+from clipbert_mm.media.listing import list_names
 from clipbert_mm.media.lmdb_reader import LmdbReader
-from clipbert_mm.media.storage import LONGEST_KEY, list_names
+from clipbert_mm.media.storage import MAX_KEY
 
 PAGE = 4096
 BATCH = 64 << 20
@@ -32,8 +33,8 @@ def choose_keys(folder: Path, keep_ending: bool) -> dict[bytes, Path]:
     for name in list_names(str(folder)):
         key = os.fsencode(name if keep_ending else os.path.splitext(name)[0])
         shown = printable(f"{folder}/{name}")
-        if len(key) > LONGEST_KEY:
-            raise OptionError(f"{shown}: an LMDB's keys have up to {LONGEST_KEY} bytes, got {len(key)}.")
+        if len(key) > MAX_KEY:
+            raise OptionError(f"{shown}: an LMDB's keys have up to {MAX_KEY} bytes, got {len(key)}.")
         if key in keys:
             raise OptionError(
                 f"{printable(str(keys[key]))} and {shown} would have one key. Pack them with --keep-ending."

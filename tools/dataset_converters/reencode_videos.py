@@ -12,8 +12,9 @@ from clipbert_mm.engine.run_tool import run_tool
 from clipbert_mm.errors import OptionError, printable
 from clipbert_mm.fileio import atomic_write, locked
 from clipbert_mm.media.isolation import run_each
+from clipbert_mm.media.listing import list_names
 from clipbert_mm.media.reencoding import Encoding, reencode
-from clipbert_mm.media.storage import list_names, stamp_media
+from clipbert_mm.media.storage import stamp_media
 
 SETTINGS = ".reencoded.json"
 

@@ -5,8 +5,7 @@ from clipbert_mm.datasets.transforms.packing import PackInputs, collate_items
 from clipbert_mm.datasets.transforms.sampling import SampleClips
 from clipbert_mm.datasets.transforms.spatial import ResizePad
 from clipbert_mm.datasets.transforms.text import MaskTokens, Tokenize
-from clipbert_mm.media.readers import BackendError
-from clipbert_mm.media.storage import BrokenMediaError
+from clipbert_mm.errors import BackendError, BrokenMediaError
 
 __all__ = [
     "BackendError",

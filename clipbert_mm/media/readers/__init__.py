@@ -1,4 +1,4 @@
-"""Readers: videos by one of four libraries, animated GIFs, folders of frames."""
+"""Readers of videos by four libraries, and of animated GIFs, all with the interface of VideoReader."""
 
 from clipbert_mm.media.readers.backends import BACKENDS, BackendError, check_backend, open_reader
 from clipbert_mm.media.readers.base import VideoReader

@@ -1,4 +1,4 @@
-"""Which libraries can read videos, and how they are installed."""
+"""The table of decoding libraries, the check that one is installed, and opening a file with it."""
 
 import importlib
 import sys
@@ -8,7 +8,7 @@ from importlib.util import find_spec
 from clipbert_mm.errors import BackendError, OptionError
 from clipbert_mm.media.readers.base import VideoReader
 from clipbert_mm.media.readers.decord_reader import DecordReader
-from clipbert_mm.media.readers.gif_reader import LARGEST_FILE, GifReader, is_gif
+from clipbert_mm.media.readers.gif_reader import MAX_BYTES, GifReader, is_gif
 from clipbert_mm.media.readers.opencv_reader import OpenCVReader
 from clipbert_mm.media.readers.pyav_reader import PyAVReader
 from clipbert_mm.media.readers.torchcodec_reader import TorchCodecReader
@@ -29,15 +29,15 @@ MODULES = {
     "opencv": ("cv2", "pip install opencv-python-headless"),
     "torchcodec": ("torchcodec.decoders", "pip install torchcodec"),
 }
-"""What is imported, and the command that installs it."""
+"""Module to import and command to install it, by library."""
 
 
 def check_backend(backend: str) -> None:
-    """See that a library can be used.
+    """Check that a library can be used.
 
     Raises:
-        OptionError: If there is none of this name.
-        BackendError: If it is not installed, or does not find what it needs.
+        OptionError: If the name is unknown.
+        BackendError: If the library is not installed, or cannot be loaded.
     """
     if backend not in BACKENDS:
         raise OptionError(f"OpenVideo expects backend {', '.join(BACKENDS)}, got {backend!r}.")
@@ -47,13 +47,15 @@ def check_backend(backend: str) -> None:
         raise BackendError(f"OpenVideo(backend={backend!r}) needs {package}, which is not installed: {command}")
     try:
         importlib.import_module(module)
-        if getattr(sys.modules[package], "ffmpeg_major_version", "") is None:  # torchcodec 0.17 fails at the first file
+        if (
+            getattr(sys.modules[package], "ffmpeg_major_version", "") is None
+        ):  # torchcodec 0.17 would fail at the first file
             raise ImportError("FFmpeg was not found")
     except Exception as error:  # torchcodec raises RuntimeError, others ImportError or OSError
         needs = (
-            "the system's FFmpeg, and a release that goes with the installed torch: apt-get install ffmpeg"
+            "the system's FFmpeg (apt-get install ffmpeg), and a release that matches the installed torch"
             if backend == "torchcodec"
-            else f"to be installed anew: {command}"
+            else f"to be reinstalled: {command}"
         )
         first = str(error).strip().partition("\n")[0]
         raise BackendError(
@@ -62,7 +64,7 @@ def check_backend(backend: str) -> None:
 
 
 def open_reader(name: str, backend: str, num_threads: int) -> VideoReader:
-    """Open a file with the reader that is for it; animated GIFs have their own.
+    """Open a file with the reader of a library; animated GIFs have a reader of their own.
 
     Args:
         name: The file.
@@ -72,5 +74,5 @@ def open_reader(name: str, backend: str, num_threads: int) -> VideoReader:
     with open(name, "rb") as file:
         if is_gif(file.read(6)):
             file.seek(0)
-            return GifReader(file.read(LARGEST_FILE + 1))
+            return GifReader(file.read(MAX_BYTES + 1))
     return BACKENDS[backend](name, num_threads)

@@ -1,4 +1,4 @@
-"""When each frame of a video is on screen, by the time stamps of its file."""
+"""Times at which the frames of a video are shown, by the timestamps of its file."""
 
 import math
 from dataclasses import dataclass
@@ -7,19 +7,19 @@ from fractions import Fraction
 import numpy as np
 
 JITTER = 0.001
-"""Seconds by which a frame of a constant rate may stand off its time, since containers round to milliseconds."""
+"""Deviation in seconds that is allowed at a constant rate, since containers round to milliseconds."""
 UNKNOWN_FPS = 25.0
-"""Frames a second of a file that says neither a rate nor a time, as FFmpeg has it for bare streams."""
+"""Frames per second of a file without rate and times; FFmpeg's default for raw streams."""
 
 
 @dataclass(frozen=True, eq=False)
 class Timing:
-    """When the frames of a video are shown.
+    """Times of the frames of a video.
 
     Args:
-        avg_fps: Frames a second, on average.
+        avg_fps: Average frames per second.
         duration: Seconds from the first frame to the end of the last.
-        frame_times: Seconds from the first frame to each, (N,) float64, increasing; None where the rate is constant, so that
+        frame_times: Seconds from the first frame to each, (N,) float64, increasing; None if the rate is constant: then
             frame i is shown at i / avg_fps.
     """
 
@@ -29,16 +29,16 @@ class Timing:
 
 
 def constant_rate(total_frames: int, fps: float) -> Timing:
-    """Return the timing of frames that follow each other evenly."""
+    """Return the timing of frames at a constant rate."""
     return Timing(fps, total_frames / fps)
 
 
 def is_even(ticks: np.ndarray, tick: Fraction) -> bool:
-    """Whether times lie on an even grid from the first to the last, as far as rounding to the container's ticks allows.
+    """Whether times are evenly spaced from the first to the last, up to rounding to the container's ticks.
 
     Args:
         ticks: The times, (N,) int64, ascending.
-        tick: Seconds of a tick.
+        tick: Length of a tick in seconds.
 
     >>> is_even(np.array([0, 33, 67, 100, 133]), Fraction(1, 1000)), is_even(np.array([0, 40, 3000]), Fraction(1, 1000))
     (True, False)
@@ -48,22 +48,21 @@ def is_even(ticks: np.ndarray, tick: Fraction) -> bool:
 
 
 def time_frames(ticks: np.ndarray, last: int, tick: Fraction, fps: float, longest: float = math.inf) -> Timing:
-    """Find out whether the rate is constant, and when each frame is shown.
+    """Find out whether the rate is constant, and at which time each frame is shown.
 
     Args:
-        ticks: The times at which frames are shown, in their order, (N,) int64, in ticks of the stream. Where one is not later
-            than the one before it, or later by more than ``longest``, as in recordings that were joined, the usual step is
-            taken to lie between them.
-        last: How long the last frame is shown, in ticks; 0 where the file does not say, which means the usual step.
-        tick: Seconds of a tick.
-        fps: Frames a second as the file's header has it; 0 where it has none. It is kept where the frames are even and it is
-            out by less than a frame at the end.
+        ticks: Times of the frames in display order, (N,) int64, in ticks of the stream. If a step is not positive, or longer
+            than ``longest``, as in recordings that were joined, it is replaced by the median step.
+        last: Duration of the last frame in ticks; 0 if the file has none: then it is the median step.
+        tick: Length of a tick in seconds.
+        fps: Frames per second by the file's header; 0 if it has none. It is used if the frames are even and it deviates by
+            less than one frame over the whole video.
         longest: The longest time from one frame to the next, in seconds.
     """
     steps = np.diff(ticks)
     known = (steps > 0) & (steps <= longest / float(tick))
     usual = float(np.median(steps[known])) if known.any() else 0.0
-    if not usual:  # one frame, or times that say nothing
+    if not usual:  # one frame, or no usable times
         fps = fps or (1 / float(last * tick) if len(ticks) == 1 and last > 0 else UNKNOWN_FPS)
         return constant_rate(len(ticks), fps)
     if not known.all():

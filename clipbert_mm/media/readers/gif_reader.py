@@ -1,4 +1,4 @@
-"""Animated GIFs, by PyAV."""
+"""The reader of animated GIFs."""
 
 import io
 from collections.abc import Iterator, Sequence
@@ -10,31 +10,32 @@ import numpy as np
 from clipbert_mm.media.readers.base import MAX_PIXELS, VideoReader, missing_frame, too_large
 
 GIF_DELAY = Fraction(1, 10)
-"""Seconds that a GIF's frame is shown where the file says 0, as browsers and FFmpeg have it."""
-LARGEST_FILE = 1 << 29
-"""Bytes of the largest file that is read; it is held in memory."""
-MOST_PIXELS = 512 * MAX_PIXELS
-"""Most pixels of all frames together. Any frame may need all before it, and 20 bytes are enough for one of any size."""
+"""Seconds that a frame is shown if the file says 0, as in browsers and FFmpeg."""
+MAX_BYTES = 1 << 29
+"""Bytes of a file, at most; it is held in memory."""
+MAX_TOTAL_PIXELS = 512 * MAX_PIXELS
+"""Pixels of all frames together, at most. A frame may depend on all earlier ones, and 20 bytes can encode one of any size."""
 
 
 class GifReader(VideoReader):
-    """Frames of an animated GIF, which decord opens none of. A frame is what differs from the one before.
+    """Read an animated GIF by PyAV; Decord cannot open any.
 
-    So all are decoded from the first to the last one wanted. What was transparent is white.
+    A frame is stored as the difference to the previous one, so all are decoded up to the last requested one. Transparent pixels
+    become white.
 
     Args:
-        data: Bytes of the file.
+        data: The bytes of the file.
 
     Raises:
-        ValueError: If it is no whole GIF, or its frames are too large or too many.
+        ValueError: If it is not a complete GIF, or its frames are too large or too many.
     """
 
     def __init__(self, data: bytes) -> None:
-        if len(data) > LARGEST_FILE:
-            raise ValueError(f"a GIF of more than the {LARGEST_FILE:,} bytes that are read. Encode it as a video")
-        if not _is_whole(data):
+        if len(data) > MAX_BYTES:
+            raise ValueError(f"a GIF of more than {MAX_BYTES:,} bytes, the largest that is read. Encode it as a video")
+        if not _is_complete(data):
             raise ValueError("a GIF that is cut short or damaged")
-        width, height = (int.from_bytes(data[place : place + 2], "little") for place in (6, 8))
+        width, height = (int.from_bytes(data[offset : offset + 2], "little") for offset in (6, 8))
         if width * height > MAX_PIXELS:
             raise ValueError(too_large(width, height))
         self.data = data
@@ -42,12 +43,12 @@ class GifReader(VideoReader):
             shown = [(packet.pts or 0, packet.duration or 0) for packet in container.demux(video=0) if packet.size]
             tick = container.streams.video[0].time_base or Fraction(1, 100)
         if not shown:
-            raise ValueError("a GIF without pictures")
+            raise ValueError("a GIF without frames")
         self.total_frames = len(shown)
-        if self.total_frames * width * height > MOST_PIXELS:
+        if self.total_frames * width * height > MAX_TOTAL_PIXELS:
             size = f"{self.total_frames:,} frames of {width:,} x {height:,} pixels"
             raise ValueError(
-                f"its {size} are more than the {MOST_PIXELS:,} pixels that are decoded. Encode it as a video"
+                f"its {size} are more than the {MAX_TOTAL_PIXELS:,} pixels that are decoded. Encode it as a video"
             )
         before, last = shown[-1][0] * tick, shown[-1][1] * tick  # seconds
         if not last:
@@ -60,19 +61,19 @@ class GifReader(VideoReader):
 
     def read(self, frame_inds: Sequence[int]) -> Iterator[tuple[int, np.ndarray]]:
         """Decode frames; see :meth:`VideoReader.read`."""
-        left = set(frame_inds)
+        remaining = set(frame_inds)
         with av.open(io.BytesIO(self.data), "r", "gif") as container:
             for i, frame in enumerate(container.decode(video=0)):
-                if i in left:
-                    left.remove(i)
+                if i in remaining:
+                    remaining.remove(i)
                     yield i, frame.to_ndarray(format="rgb24")
-                if not left:
+                if not remaining:
                     return
-        raise missing_frame(self.total_frames, sorted(left))
+        raise missing_frame(self.total_frames, sorted(remaining))
 
 
 def is_gif(head: bytes) -> bool:
-    """Whether a file that begins like this is a GIF.
+    """Whether a file with these first bytes is a GIF.
 
     >>> is_gif(b"GIF89a..."), is_gif(b"RIFF....")
     (True, False)
@@ -80,26 +81,26 @@ def is_gif(head: bytes) -> bool:
     return head[:6] in (b"GIF87a", b"GIF89a")
 
 
-def _is_whole(data: bytes) -> bool:
-    """Whether a GIF's blocks lead to its end mark, or to the end, as some programs write no mark.
+def _is_complete(data: bytes) -> bool:
+    """Whether the blocks of a GIF end with its trailer, or with the file, since some programs write no trailer.
 
-    Decoders take a GIF that is cut short for a shorter one.
+    Decoders read a GIF that is cut short as a shorter one.
     """
 
-    def colors(flags: int) -> int:
+    def palette_size(flags: int) -> int:
         return 3 << (flags % 8 + 1) if flags & 0x80 else 0
 
-    place = 13 + colors(data[10]) if len(data) > 13 else len(data) + 1
-    while place < len(data):
-        if data[place] == 0x3B:
+    offset = 13 + palette_size(data[10]) if len(data) > 13 else len(data) + 1
+    while offset < len(data):
+        if data[offset] == 0x3B:
             return True
-        if data[place] == 0x21:  # an extension, with its label
-            place += 2
-        elif data[place] == 0x2C and place + 9 < len(data):  # a picture, perhaps with colors of its own
-            place += 11 + colors(data[place + 9])
+        if data[offset] == 0x21:  # an extension, with its label
+            offset += 2
+        elif data[offset] == 0x2C and offset + 9 < len(data):  # a frame, possibly with a palette of its own
+            offset += 11 + palette_size(data[offset + 9])
         else:
             return False
-        while place < len(data) and data[place]:  # blocks that begin with their length, up to one of length 0
-            place += data[place] + 1
-        place += 1
-    return place == len(data)
+        while offset < len(data) and data[offset]:  # blocks that begin with their length; one of length 0 is the last
+            offset += data[offset] + 1
+        offset += 1
+    return offset == len(data)

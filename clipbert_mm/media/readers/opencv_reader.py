@@ -1,4 +1,4 @@
-"""OpenCV."""
+"""The reader that decodes by OpenCV."""
 
 from collections.abc import Iterator, Sequence
 
@@ -11,7 +11,7 @@ from clipbert_mm.media.readers.orientation import turn_upright, upright_filters
 
 
 class OpenCVReader(VideoReader):
-    """Frames of a video by OpenCV, which finds a frame for certain only by passing over those before it.
+    """Read a video by OpenCV, which finds a frame reliably only by decoding all frames before it.
 
     Args:
         name: The file.
@@ -22,20 +22,22 @@ class OpenCVReader(VideoReader):
     """
 
     def __init__(self, name: str, num_threads: int = 1) -> None:
-        self.found = inspect(name)
+        self.inspection = inspect(name)
         self.num_threads = num_threads
-        self.filters = upright_filters(self.found.matrix)
-        self.found.index.tell(self)
+        self.filters = upright_filters(self.inspection.matrix)
+        self.inspection.index.describe_to(self)
         try:
-            self.found.check_stream("opencv", self.found.first)
+            self.inspection.check_stream("opencv", self.inspection.first)
             self.open().release()
         except BaseException:
             self.close()
             raise
 
     def open(self) -> cv2.VideoCapture:
-        """Open the file, before its first frame."""
-        reader = cv2.VideoCapture(self.found.source.path, cv2.CAP_FFMPEG, [cv2.CAP_PROP_N_THREADS, self.num_threads])
+        """Open the file at its first frame."""
+        reader = cv2.VideoCapture(
+            self.inspection.source.path, cv2.CAP_FFMPEG, [cv2.CAP_PROP_N_THREADS, self.num_threads]
+        )
         if not reader.isOpened():
             raise ValueError("opencv cannot open it; use OpenVideo(backend='pyav')")
         reader.set(cv2.CAP_PROP_ORIENTATION_AUTO, 0)
@@ -43,22 +45,22 @@ class OpenCVReader(VideoReader):
 
     def read(self, frame_inds: Sequence[int]) -> Iterator[tuple[int, np.ndarray]]:
         """Decode frames; see :meth:`VideoReader.read`."""
-        left, reader = set(frame_inds), self.open()
+        remaining, reader = set(frame_inds), self.open()
         try:
-            for i in range(max(left) + 1):
+            for i in range(max(remaining) + 1):
                 if not reader.grab():
                     break
-                if i in left:
-                    found, picture = reader.retrieve()
-                    if not found:
+                if i in remaining:
+                    decoded, frame = reader.retrieve()
+                    if not decoded:
                         break
-                    left.remove(i)
-                    yield i, turn_upright(picture[..., ::-1], self.filters)
+                    remaining.remove(i)
+                    yield i, turn_upright(frame[..., ::-1], self.filters)
         finally:
             reader.release()
-        if left:
-            raise missing_frame(self.total_frames, sorted(left))
+        if remaining:
+            raise missing_frame(self.total_frames, sorted(remaining))
 
     def close(self) -> None:
         """Close the file."""
-        self.found.source.close()
+        self.inspection.source.close()

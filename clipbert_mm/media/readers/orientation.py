@@ -9,7 +9,7 @@ import numpy as np
 from av.video.frame import VideoFrame
 
 Matrix = tuple[int, ...]
-"""The nine numbers of a display matrix, row by row; the first four of its upper left say how frames are turned."""
+"""The nine numbers of a display matrix, row by row; its upper left 2 x 2 part is the rotation."""
 
 TURNS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "transpose=clock": lambda pixels: np.rot90(pixels, -1),
@@ -19,22 +19,22 @@ TURNS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "hflip": lambda pixels: pixels[:, ::-1],
     "vflip": lambda pixels: pixels[::-1],
 }
-"""What FFmpeg's filters do to (H, W, 3) pixels."""
+"""Effect of FFmpeg's filters on (H, W, 3) pixels."""
 PLAIN: list[list[str]] = [[], ["transpose=clock"], ["transpose=cclock"], ["hflip", "vflip"]]
-"""The filters that only turn, by right angles."""
+"""The filters that only rotate, by right angles."""
 
 
 def display_matrix(frame: VideoFrame) -> Matrix | None:
-    """Return the display matrix of a decoded frame, None if there is none."""
+    """Return the display matrix of a decoded frame; None if it has none."""
     side_data: Any = frame.side_data.get("DISPLAYMATRIX")
     return None if side_data is None else tuple(np.frombuffer(side_data, np.int32, 9).tolist())
 
 
 def upright_filters(matrix: Sequence[int] | None) -> list[str]:
-    """Return the FFmpeg filters that turn a frame upright: those that ``ffmpeg -i`` itself puts before all others.
+    """Return the FFmpeg filters that turn a frame upright: those that ``ffmpeg -i`` inserts itself.
 
-    Angles are rounded to degrees; those that are no right angle turn the picture within its size, in front of black. A matrix
-    that has no direction, such as one of zeros, turns nothing.
+    Angles are rounded to degrees. A rotation that is not by a right angle keeps the size of the frame and fills with black. A
+    matrix without a direction, such as zeros, rotates nothing.
 
     >>> (
     ...     upright_filters((0, 65536, 0, -65536, 0, 0, 0, 0, 1 << 30)),
@@ -60,33 +60,33 @@ def upright_filters(matrix: Sequence[int] | None) -> list[str]:
 
 
 def _round(value: float) -> int:
-    """Round half away from zero, as C does."""
+    """Round half away from zero, as in C."""
     return int(math.copysign(math.floor(abs(value) + 0.5), value))
 
 
 def is_plain(matrix: Sequence[int] | None) -> bool:
-    """Whether a matrix turns by exactly a right angle, or not at all, and mirrors nothing, which every library can do."""
+    """Whether a matrix rotates by a multiple of 90° and mirrors nothing, which every library supports."""
     exact = matrix is None or matrix[1] == matrix[3] == 0 or matrix[0] == matrix[4] == 0
     return exact and upright_filters(matrix) in PLAIN
 
 
 def swaps_sides(filters: Sequence[str]) -> bool:
-    """Whether the width of what filters give is the height of what they get."""
+    """Whether filters exchange width and height."""
     return any(name.startswith("transpose") for name in filters)
 
 
 def turn_upright(pixels: np.ndarray, filters: Sequence[str], black: int = 0) -> np.ndarray:
-    """Turn a picture, (H, W) or (H, W, C) uint8, as filters would; a view where that is possible.
+    """Apply filters to a frame, (H, W) or (H, W, C) uint8; return a view if possible.
 
     Args:
-        pixels: The picture.
-        filters: Those of :func:`upright_filters`.
-        black: What stands behind a picture that is turned by no right angle.
+        pixels: The frame.
+        filters: Filters of :func:`upright_filters`.
+        black: Value that fills the corners after a rotation by another angle than a right one.
     """
     for name in filters:
         if name in TURNS:
             pixels = TURNS[name](pixels)
-        else:  # within its size
+        else:  # a rotation that keeps the size
             height, width = pixels.shape[:2]
             degrees = float(name.removeprefix("rotate=").removesuffix("*PI/180"))
             turn = cv2.getRotationMatrix2D(((width - 1) / 2, (height - 1) / 2), -degrees, 1.0)

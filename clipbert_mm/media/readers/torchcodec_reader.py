@@ -1,4 +1,4 @@
-"""Torchcodec."""
+"""The reader that decodes by torchcodec."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -6,34 +6,36 @@ from typing import Any
 import numpy as np
 
 from clipbert_mm.media.readers.base import VideoReader
-from clipbert_mm.media.readers.inspection import inspect, plain_error
+from clipbert_mm.media.readers.inspection import convert_errors, inspect
 
 
 class TorchCodecReader(VideoReader):
-    """Frames of a video by torchcodec in its exact mode, which passes over the packets of the file once.
+    """Read a video by torchcodec in its exact mode, which reads the packets of the file once.
 
     Args:
         name: The file.
         num_threads: Threads of the decoder.
 
     Raises:
-        ValueError: If it is a file of which torchcodec takes other frames than it shows; see
+        ValueError: If torchcodec would return other frames than the file shows; see
             :meth:`~clipbert_mm.media.readers.inspection.Inspection.check`.
     """
 
     def __init__(self, name: str, num_threads: int = 1) -> None:
         from torchcodec.decoders import VideoDecoder
 
-        found = inspect(name, look_at_keys=True)
-        with found.source:
-            options: dict[str, Any] = dict(stream_index=found.stream, num_ffmpeg_threads=num_threads, seek_mode="exact")
-            with plain_error("torchcodec", "open"):
-                self.reader = VideoDecoder(found.source.path, dimension_order="NHWC", **options)
-            found.check("torchcodec", len(self.reader))
-        found.index.tell(self)
+        inspection = inspect(name, check_keys=True)
+        with inspection.source:
+            options: dict[str, Any] = dict(
+                stream_index=inspection.stream, num_ffmpeg_threads=num_threads, seek_mode="exact"
+            )
+            with convert_errors("torchcodec", "open"):
+                self.reader = VideoDecoder(inspection.source.path, dimension_order="NHWC", **options)
+            inspection.check("torchcodec", len(self.reader))
+        inspection.index.describe_to(self)
 
     def read(self, frame_inds: Sequence[int]) -> Iterator[tuple[int, np.ndarray]]:
         """Decode frames; see :meth:`VideoReader.read`."""
-        with plain_error("torchcodec", "decode"):
-            pictures = self.reader.get_frames_at(list(frame_inds)).data.numpy()
-        yield from zip(frame_inds, pictures, strict=True)
+        with convert_errors("torchcodec", "decode"):
+            frames = self.reader.get_frames_at(list(frame_inds)).data.numpy()
+        yield from zip(frame_inds, frames, strict=True)

@@ -1,4 +1,4 @@
-"""Opening a file with FFmpeg: under any name, without decoding, and with no other file opened on its behalf."""
+"""Source, a file that FFmpeg opens under any name, without decoding, and without opening other files; and its streams."""
 
 import os
 from collections.abc import Iterator
@@ -11,68 +11,68 @@ from av.stream import Disposition
 from av.video.stream import VideoStream
 
 from clipbert_mm.media.readers.base import MAX_PIXELS, too_large
-from clipbert_mm.media.readers.boxes import read_claims
+from clipbert_mm.media.readers.mp4_claims import read_claims
 
 CUT_SHORT = "not a video, or cut short"
 NO_VIDEO = "it has no video stream"
 QUICK = {"skip_frame": "all", "analyzeduration": "1"}
-"""Options by which FFmpeg looks for what a file is and decodes none of its frames, which costs more than all the rest."""
+"""Options for FFmpeg to detect the format without decoding frames, which takes most of the time of opening."""
 PEEKED = 24
-"""Packets that are looked at to see whether frames are shown in another order than they are decoded in."""
+"""Packets that are read to find out whether the display order differs from the decoding order."""
 HAS_PROC = os.path.isdir("/proc/self/fd")
 IMAGE_FORMATS = ("image2", "ico")
-"""FFmpeg's names of formats of still images, beside those that end in "_pipe"."""
+"""FFmpeg's names of formats of still images, besides those that end in "_pipe"."""
 IMAGE_BRANDS = ("avif", "heic", "heix", "mif1", "miaf")
-"""Brands by which an MP4 file says that it is a still image."""
+"""Brands of MP4 files that are still images."""
 COVERS = Disposition.attached_pic | Disposition.timed_thumbnails | Disposition.still_image
-"""Streams that are pictures of a file, and not its video."""
+"""Streams that are cover images, not the video."""
 
 
 class Source:
-    """A file that stays open until it is closed, so that neither its name nor its folder matters any more.
+    """An open file, which is read by its descriptor, whatever becomes of its name or folder.
 
-    FFmpeg reads from the open file: names such as ``12:30 talk.mp4`` are no protocols to it, names need not be UTF-8, and what
-    a file says of other files, as playlists do, is not followed.
+    FFmpeg reads from the descriptor: names such as ``12:30 talk.mp4`` are not taken for protocols, names need not be UTF-8, and
+    references to other files, as in playlists, are not followed.
 
     Args:
         name: The file.
 
     Raises:
-        ValueError: If it is an MP4 file that claims more frames than its bytes can hold.
+        ValueError: If it is an MP4 file that claims more frames than it has bytes.
     """
 
     def __init__(self, name: str) -> None:
         self.name = name
         self._first = True
-        self.number = os.open(name, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
+        self.descriptor = os.open(name, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
         try:
-            self.is_mp4 = os.pread(self.number, 8, 0)[4:] == b"ftyp"
-            self.fragmented = self.is_mp4 and read_claims(self.number).fragmented
+            self.is_mp4 = os.pread(self.descriptor, 8, 0)[4:] == b"ftyp"
+            self.fragmented = self.is_mp4 and read_claims(self.descriptor).fragmented
         except BaseException:
             self.close()
             raise
 
     @property
     def path(self) -> str:
-        """A path of the open file, good while it is open, for libraries that take paths alone."""
-        return f"/proc/self/fd/{self.number}" if HAS_PROC else os.path.abspath(self.name)
+        """A path of the open file, valid while it is open, for libraries that only take paths."""
+        return f"/proc/self/fd/{self.descriptor}" if HAS_PROC else os.path.abspath(self.name)
 
     def open(self) -> tuple[InputContainer, VideoStream]:
-        """Open it with FFmpeg, quickly if it is an MP4 that says enough of itself; return the video's stream too.
+        """Open the file with FFmpeg, quickly if it is an MP4 with a full header; return the container and the video stream.
 
         Raises:
-            ValueError: If it is no video, has no video stream, or one with too large frames or of an unknown codec.
+            ValueError: If it is not a video, has no video stream, or one with too large frames or an unknown codec.
         """
         try:
             if self.is_mp4:
                 container = self.container(**QUICK)
                 stream = best_stream(container)
-                if _says_enough(container, stream):
+                if _has_full_header(container, stream):
                     return container, stream
                 container.close()
             container = self.container(max_pixels=str(MAX_PIXELS))
             stream = best_stream(container)
-            if not stream.codec_context.width:  # FFmpeg forgets a size that it may not decode
+            if not stream.codec_context.width:  # FFmpeg drops a size beyond max_pixels
                 with self.container(**QUICK) as undecoded:
                     check_size(best_stream(undecoded))
         except av.error.FFmpegError as error:
@@ -81,20 +81,20 @@ class Source:
         return container, stream
 
     def container(self, **options: str) -> InputContainer:
-        """Open it with FFmpeg, as it is, with some options of formats and decoders.
+        """Open the file with FFmpeg, with options for formats and decoders.
 
         Raises:
             av.error.FFmpegError: If FFmpeg cannot open it.
         """
-        # Each container stands at a place of its own in the file; the first may have the one of this file.
-        number = self.number if self._first else os.open(self.path, os.O_RDONLY)
+        # Each container needs a file position of its own; the first uses that of this descriptor.
+        descriptor = self.descriptor if self._first else os.open(self.path, os.O_RDONLY)
         self._first = False
-        reads = {"fd": str(number), "protocol_whitelist": "fd"}
+        io_options = {"fd": str(descriptor), "protocol_whitelist": "fd"}
         try:
-            return av.open("fd:", options=options, container_options=reads, metadata_errors="replace")
+            return av.open("fd:", options=options, container_options=io_options, metadata_errors="replace")
         finally:
-            if number != self.number:
-                os.close(number)  # FFmpeg has one of its own
+            if descriptor != self.descriptor:
+                os.close(descriptor)  # FFmpeg has duplicated it
 
     def __enter__(self) -> "Source":
         return self
@@ -103,10 +103,10 @@ class Source:
         self.close()
 
     def close(self) -> None:
-        """Close the file; a container that was opened stays open."""
-        if self.number >= 0:
-            os.close(self.number)
-            self.number = -1
+        """Close the file; containers of it stay open."""
+        if self.descriptor >= 0:
+            os.close(self.descriptor)
+            self.descriptor = -1
 
     def __del__(self) -> None:
         if hasattr(self, "number"):
@@ -114,13 +114,13 @@ class Source:
 
 
 def best_stream(container: InputContainer) -> VideoStream:
-    """Return the stream that is the video, by one rule for whatever decodes it.
+    """Return the stream that is the video, by the same rule for all readers.
 
-    It is no cover picture and, where there is a choice, not of a single frame; then it is the one that players begin with, the
-    one of the largest picture, or the first.
+    Covers are excluded. Of several streams, it is one with more than one frame; of those the default one, then the one with the
+    largest frames, then the first.
 
     Raises:
-        ValueError: If there is none, or FFmpeg knows none of their codecs.
+        ValueError: If there is none, or FFmpeg knows none of the codecs.
     """
     streams = [stream for stream in container.streams.video if not stream.disposition & COVERS]
     if not streams:
@@ -133,32 +133,32 @@ def best_stream(container: InputContainer) -> VideoStream:
 
 def _preference(stream: VideoStream) -> tuple[Any, ...]:
     default = bool(stream.disposition & Disposition.default)
-    # Where the file does not count its frames, FFmpeg has seen which stream has several.
+    # If the file does not count its frames, FFmpeg has seen which stream has several.
     several = stream.frames > 1 or (not stream.frames and stream is stream.container.streams.best("video"))
     return several, default, stream.codec_context.width * stream.codec_context.height, -stream.index
 
 
 def is_still(container: InputContainer) -> bool:
-    """Whether the format is one of still images, of which a file may still hold several, one behind the other."""
+    """Whether the format is one of still images; a file may have several of them in sequence."""
     name, brand = container.format.name, container.metadata.get("major_brand", "").strip()
     return name.endswith("_pipe") or name in IMAGE_FORMATS or brand in IMAGE_BRANDS
 
 
 def check_size(stream: VideoStream) -> None:
-    """See that a frame is not too large to be decoded.
+    """Check that frames are not too large to be decoded.
 
     Raises:
-        ValueError: If it is.
+        ValueError: If they are.
     """
     width, height = stream.codec_context.width, stream.codec_context.height
     if width * height > MAX_PIXELS:
         raise ValueError(too_large(width, height))
 
 
-def _says_enough(container: InputContainer, stream: VideoStream) -> bool:
-    """Whether a decoder needs no more than what opening has found.
+def _has_full_header(container: InputContainer, stream: VideoStream) -> bool:
+    """Whether the header has all that a decoder needs.
 
-    H.264 need not say how far frames are shown from where they are decoded; FFmpeg then has to try.
+    H.264 may not state the delay between decoding and display order; then FFmpeg has to decode frames to find out.
     """
     check_size(stream)
     decoder = stream.codec_context
@@ -172,17 +172,17 @@ def _says_enough(container: InputContainer, stream: VideoStream) -> bool:
 
 
 def read_packets(container: InputContainer, stream: VideoStream) -> Iterator[Packet]:
-    """Read the stream's packets from where the container stands, without empty ones."""
+    """Read the packets of a stream from the current position on, without empty ones."""
     return (packet for packet in container.demux(stream) if packet.size)
 
 
 def go_to_start(container: InputContainer, stream: VideoStream, first: int | None) -> None:
-    """Go back to the beginning.
+    """Seek to the beginning.
 
     Args:
         container: The open file.
-        stream: Its video.
-        first: Decoding time of the first packet, in ticks; None if it is not known.
+        stream: Its video stream.
+        first: Decoding time of the first packet, in ticks; None if not known.
 
     Raises:
         av.error.FFmpegError: If FFmpeg cannot seek in it.

@@ -252,7 +252,7 @@ def test_torchcodec_without_ffmpeg_is_named(
     monkeypatch.syspath_prepend(str(tmp_path))
     for name in [name for name in sys.modules if name.partition(".")[0] == "torchcodec"]:
         monkeypatch.delitem(sys.modules, name)
-    message = r"torchcodec cannot be used and needs the system's FFmpeg.*apt-get install ffmpeg"
+    message = r"torchcodec cannot be used and needs the system's FFmpeg \(apt-get install ffmpeg\), and .*torch"
     with pytest.raises(BackendError, match=rf"{message} \({reason}\)$"):
         OpenVideo(backend="torchcodec")
     for name in [name for name in sys.modules if name.partition(".")[0] == "torchcodec"]:

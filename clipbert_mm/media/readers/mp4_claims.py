@@ -1,4 +1,4 @@
-"""What an MP4 file claims of itself, read without FFmpeg, which believes it and makes room for it."""
+"""How many samples an MP4 file claims to have, read without FFmpeg, which would allocate memory for them."""
 
 import mmap
 from collections.abc import Iterator
@@ -6,37 +6,37 @@ from dataclasses import dataclass
 from struct import Struct
 
 PARENTS = (b"moov", b"trak", b"mdia", b"minf", b"stbl", b"moof", b"traf")
-"""Boxes that hold those that count samples."""
+"""Boxes that contain the boxes that count samples."""
 COUNTS = {b"stsz": 8, b"stz2": 8, b"trun": 4}
-"""Boxes that count samples, and where in their content the number stands."""
+"""Boxes that count samples, and the offset of the count in their content."""
 HEAD, LONG, NUMBER = Struct(">I4s"), Struct(">Q"), Struct(">I")
 
 
 @dataclass(frozen=True)
 class Claims:
-    """What an MP4 file says that it holds.
+    """Contents that an MP4 file claims to have.
 
     Args:
-        samples: Frames, and pieces of sound, of all its tracks.
-        fragmented: Whether it is written in fragments, of which its list has but the first.
+        samples: Number of video frames and audio samples of all tracks.
+        fragmented: Whether it is written in fragments, of which its index lists only the first.
     """
 
     samples: int
     fragmented: bool
 
 
-def read_claims(number: int) -> Claims:
-    """Walk over the boxes of an open MP4 file.
+def read_claims(descriptor: int) -> Claims:
+    """Read the boxes of an open MP4 file.
 
     Args:
-        number: The file's descriptor, which is not moved.
+        descriptor: The file descriptor; its position is not changed.
 
     Raises:
-        ValueError: If the file claims more samples than it has bytes; FFmpeg would make room for each of them.
+        ValueError: If the file claims more samples than it has bytes; FFmpeg would allocate memory for each of them.
     """
     samples, fragmented = 0, False
-    with mmap.mmap(number, 0, access=mmap.ACCESS_READ) as data:
-        for name, begin, end in _counting(data, 0, len(data), len(PARENTS)):
+    with mmap.mmap(descriptor, 0, access=mmap.ACCESS_READ) as data:
+        for name, begin, end in _counting_boxes(data, 0, len(data), len(PARENTS)):
             fragmented = fragmented or name == b"trun"
             begin += COUNTS[name]
             samples += NUMBER.unpack_from(data, begin)[0] if begin + 4 <= end else 0
@@ -45,8 +45,8 @@ def read_claims(number: int) -> Claims:
     return Claims(samples, fragmented)
 
 
-def _counting(data: mmap.mmap, start: int, end: int, depth: int) -> Iterator[tuple[bytes, int, int]]:
-    """Find the boxes that count samples: the name of each, where its content begins, and where it ends."""
+def _counting_boxes(data: mmap.mmap, start: int, end: int, depth: int) -> Iterator[tuple[bytes, int, int]]:
+    """Find the boxes that count samples: the name of each, and the start and end of its content."""
     while start + 8 <= end:
         size, name = HEAD.unpack_from(data, start)
         begin = start + 8
@@ -58,5 +58,5 @@ def _counting(data: mmap.mmap, start: int, end: int, depth: int) -> Iterator[tup
         if name in COUNTS:
             yield name, begin, stop
         elif depth and name in PARENTS:
-            yield from _counting(data, begin, stop, depth - 1)
+            yield from _counting_boxes(data, begin, stop, depth - 1)
         start = stop
