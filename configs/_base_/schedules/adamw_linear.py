@@ -8,4 +8,4 @@ optim_wrapper = dict(
     clip_grad=dict(max_norm=5.0),
 )
 param_scheduler = [dict(type="WarmupLinearLR", warmup_share=0.1, convert_to_iter_based=True)]
-train_cfg = dict(type="EpochBasedTrainLoop")
+train_cfg = dict(type="ResumableEpochTrainLoop")
