@@ -28,11 +28,11 @@ $(STAMP): setup.py pyproject.toml $(wildcard requirements/*)
 demo: setup  ## train and try a small model on the embedded Shapes world (options: ARGS="...")
 	$(BIN)/python tools/demo.py $(ARGS)
 
-# What needs no training, no process of its own and no browser.
-QUICK := tests/models tests/evaluation
+# The core. After an edit elsewhere: make quick QUICK=tests/media
+QUICK := tests/models tests/evaluation tests/checkpoint tests/retrieval
 
-quick: lint  ## lint, types, and the tests of QUICK's folders: for each edit (options: ARGS="...")
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto $(QUICK) -m 'not slow' $(ARGS)
+quick: lint  ## lint, types, and the tests of the folders QUICK, without slow ones: for each edit (options: ARGS="...")
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto -m 'not slow' $(QUICK) $(ARGS)
 
 test: lint docs  ## lint, the site, then all tests and doctests (options: ARGS="...")
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto $(ARGS)

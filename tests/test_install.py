@@ -86,6 +86,13 @@ def test_wheels_for_the_cpu_where_there_is_no_gpu_and_their_index_answers(
     assert [Path(word).name for before, word in itertools.pairwise(last) if before == "--excludes"] == excluded
 
 
+@pytest.mark.parametrize("writes_none", [True, False])
+def test_bytecode_is_compiled_where_python_writes_none(run: Run, monkeypatch: pytest.MonkeyPatch, writes_none: bool):
+    monkeypatch.setattr(sys, "dont_write_bytecode", writes_none)
+    last = run(failing=lambda command: False, on_path=("uv",))[-1]
+    assert ("--compile-bytecode" in last) is writes_none
+
+
 @pytest.mark.parametrize("unusable", ["pip install uv", "/uv pip install"])
 def test_pip_installs_where_uv_cannot(run: Run, capsys: pytest.CaptureFixture, unusable: str):
     commands = [" ".join(command) for command in run(failing=lambda command: unusable in command)]

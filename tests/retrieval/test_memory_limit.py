@@ -47,6 +47,7 @@ print(scores.shape, scores.std() > 1e-4, limit, peak // 2**20)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="asks the kernel for the peak")
 def test_the_peak_stays_under_the_limit(tmp_path: Path):
     # Visual tokens of 160 MiB: with room for a third of them, and without a limit.

@@ -53,6 +53,7 @@ def test_tiles_that_were_cut_short_or_damaged_are_not_there(tmp_path: Path):
     assert np.array_equal(again.read(), scores)
 
 
+@pytest.mark.slow
 def test_e_a_full_disk_is_told_with_the_path(tmp_path: Path):
     script = """
 import resource, sys
