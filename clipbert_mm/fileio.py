@@ -42,7 +42,10 @@ def _close_inherited_locks() -> None:
     _locked_descriptors.clear()
 
 
-os.register_at_fork(after_in_child=_close_inherited_locks)
+@lru_cache(maxsize=1)
+def _prepare_for_forks() -> None:
+    """Register what a forked process has to do, with the first lock."""
+    os.register_at_fork(after_in_child=_close_inherited_locks)
 
 
 @contextmanager
@@ -213,6 +216,7 @@ def _open_locked(path: Path, *, require_lock: bool = False) -> int:
     except BaseException:
         os.close(descriptor)
         raise
+    _prepare_for_forks()
     _locked_descriptors.add(descriptor)
     return descriptor
 

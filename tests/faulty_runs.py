@@ -18,6 +18,8 @@ from mmengine.logging import HistoryBuffer
 from ports import free_port
 from torch import Tensor
 
+from clipbert_mm.checkpoint.archives import load_torch
+
 ROOT = Path(__file__).resolve().parents[1]
 CONFIG = """
 _base_ = ["{root}/configs/_base_/schedules/adamw_linear.py", "{root}/configs/_base_/default_runtime.py"]
@@ -204,7 +206,7 @@ class Run:
 
 def final(work_dir: Path, epochs: int) -> dict[str, Any]:
     """The last checkpoint of a training."""
-    return torch.load(work_dir / f"epoch_{epochs}.pth", weights_only=True)
+    return load_torch(work_dir / f"epoch_{epochs}.pth", mmap=False)
 
 
 def assert_same(found: Any, wanted: Any, where: str = "checkpoint") -> None:

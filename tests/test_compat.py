@@ -7,6 +7,7 @@ import pickle
 import subprocess
 import sys
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -25,6 +26,8 @@ from torch import nn
 
 from clipbert_mm import compat
 from clipbert_mm.checkpoint import CheckpointError
+from clipbert_mm.checkpoint.archives import load_torch
+from clipbert_mm.checkpoint.arrays import STAND_INS
 from clipbert_mm.compat import optim
 from clipbert_mm.engine.launch import build_runner
 from clipbert_mm.registry import HOOKS
@@ -44,7 +47,7 @@ def trained(runner_config: Config) -> tuple[Config, Path]:
 
 def test_a_checkpoint_of_the_runner_is_resumed(trained: tuple[Config, Path]):
     config, path = trained
-    checkpoint = torch.load(path, weights_only=True)
+    checkpoint = load_torch(path, mmap=False)
     history = checkpoint["message_hub"]["log_scalars"]["train/loss"]
     assert isinstance(history, HistoryBuffer)
     assert history.mean(2) == pytest.approx(np.mean(history.data[0][-2:]))
@@ -58,15 +61,27 @@ def test_a_checkpoint_of_the_runner_is_resumed(trained: tuple[Config, Path]):
 
 
 def test_without_the_work_around_it_is_refused(trained: tuple[Config, Path]):
-    allowed = torch.serialization.get_safe_globals()
-    torch.serialization.clear_safe_globals()
-    try:
-        with pytest.raises(pickle.UnpicklingError, match="HistoryBuffer"):
-            torch.load(trained[1], weights_only=True)
-        compat.allow_mmengine_checkpoints()
+    with pytest.raises(pickle.UnpicklingError, match="HistoryBuffer"):
+        torch.load(trained[1], weights_only=True)
+    with compat.allowing_mmengine_checkpoints(STAND_INS):
         assert "message_hub" in torch.load(trained[1], weights_only=True)
-    finally:
-        torch.serialization.add_safe_globals(allowed)
+
+
+def test_what_the_user_allows_stays_allowed():
+    before = set(torch.serialization.get_safe_globals())
+    with torch.serialization.safe_globals([HistoryBuffer, SimpleNamespace]):
+        with compat.allowing_mmengine_checkpoints(STAND_INS):
+            assert set(torch.serialization.get_safe_globals()) > {*before, HistoryBuffer, SimpleNamespace}
+        assert set(torch.serialization.get_safe_globals()) == {*before, HistoryBuffer, SimpleNamespace}
+    assert set(torch.serialization.get_safe_globals()) == before
+
+
+def test_threads_load_at_the_same_time(tmp_path: Path):
+    history = HistoryBuffer([0.5], [1])
+    torch.save({"history": history}, tmp_path / "a.pth")
+    with ThreadPoolExecutor(4) as threads:
+        found = list(threads.map(load_torch, [tmp_path / "a.pth"] * 100))
+    assert all(each["history"].mean() == 0.5 for each in found)
 
 
 @pytest.mark.parametrize("core", [b"numpy.core", b"numpy._core"], ids=["numpy 1", "numpy 2"])
@@ -80,7 +95,7 @@ def test_numpy_s_own_names_of_either_release_are_read(tmp_path: Path, core: byte
                 data = data.replace(b"numpy._core", b"numpy.core").replace(b"numpy.core", core)
                 assert core + b".multiarray" in data
             target.writestr(entry, data)
-    found = torch.load(renamed, weights_only=True)
+    found = load_torch(renamed, mmap=False)
     assert found["scalar"] == 0.5
     assert found["array"].tolist() == [0, 1, 2]
 
@@ -122,11 +137,12 @@ def test_a_malicious_checkpoint_is_refused_and_nothing_in_it_runs(
 )
 def test_getattr_gives_nothing_but_four_statistics(tmp_path: Path, owner: type, name: str):
     torch.save({"message_hub": Command(getattr, owner, name)}, tmp_path / "evil.pth")
-    with pytest.raises((pickle.UnpicklingError, ValueError), match=rf"\.{name}, which ours never hold"):
-        torch.load(tmp_path / "evil.pth", weights_only=True)
-    for good in ("current", "max", "mean", "min"):
-        torch.save({"a": Command(getattr, HistoryBuffer, good)}, tmp_path / "good.pth")
-        assert torch.load(tmp_path / "good.pth", weights_only=True)["a"] is getattr(HistoryBuffer, good)
+    with compat.allowing_mmengine_checkpoints(STAND_INS):
+        with pytest.raises((pickle.UnpicklingError, ValueError), match=rf"\.{name}, which ours never hold"):
+            torch.load(tmp_path / "evil.pth", weights_only=True)
+        for good in ("current", "max", "mean", "min"):
+            torch.save({"a": Command(getattr, HistoryBuffer, good)}, tmp_path / "good.pth")
+            assert torch.load(tmp_path / "good.pth", weights_only=True)["a"] is getattr(HistoryBuffer, good)
 
 
 def test_mmpretrain_is_imported_also_beside_pycocotools(tmp_path: Path, root: Path):
@@ -140,6 +156,7 @@ from mmpretrain.utils import dependency
 assert dependency.WITH_MULTIMODAL
 from clipbert_mm.models.backbones import build_backbone
 print(type(build_backbone(dict(type="mmpretrain.ResNet", depth=18))).__module__)
+assert dependency.WITH_MULTIMODAL, "it was put back"
 """
     environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(tmp_path), str(root)])}
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)

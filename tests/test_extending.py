@@ -11,6 +11,7 @@ from types import ModuleType
 import pytest
 import torch
 
+from clipbert_mm.checkpoint.archives import load_torch
 from clipbert_mm.engine.config import load_config
 from clipbert_mm.registry import DATASETS, MODELS
 
@@ -102,6 +103,6 @@ def test_a_worked_example_does_what_its_page_says(page: Path, folder: Path, tool
 def check_that_it_was_trained(kind: type, model: torch.nn.Module, first: Path, last: Path) -> None:
     """See that a part is in the model and that training moved every parameter of it between two checkpoints."""
     (prefix,) = [name for name, module in model.named_modules() if isinstance(module, kind)]
-    before, after = (torch.load(path, weights_only=True)["state_dict"] for path in (first, last))
+    before, after = (load_torch(path, mmap=False)["state_dict"] for path in (first, last))
     own = [name for name, _ in model.named_parameters() if name.startswith(f"{prefix}.")]
     assert not [name for name in own if torch.equal(before[name], after[name])], "not reached by training"

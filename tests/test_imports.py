@@ -1,5 +1,6 @@
-"""What is not used is not imported: in a process of its own, as long as it takes nobody's seconds."""
+"""What is not used is not imported, and importing changes nothing; each is looked at in a process of its own."""
 
+import json
 import subprocess
 import sys
 
@@ -10,12 +11,21 @@ HEAVY = {
     "fvcore", "scipy", "mmengine.optim", "mmengine.runner", "torch._dynamo", "torch.distributed.fsdp",
 }  # fmt: skip
 """Libraries that tasks use, each by some of them."""
+HEAVIEST = {"torch", "mmengine", "numpy"}
+"""What nearly every task uses, but for those that only say something."""
+
+
+def modules_after(code: str) -> set[str]:
+    """Return the modules that a new process has after it ran the code."""
+    code = f"{code}\nimport sys\nprint()\nprint(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return set(done.stdout.splitlines()[-1].split())
 
 
 @pytest.mark.parametrize(
     ("statement", "needed"),
     [
-        ("import clipbert_mm", set()),
+        ("import clipbert_mm.registry", set()),
         ("import clipbert_mm.evaluation", set()),
         ("import clipbert_mm.checkpoint", set()),
         (
@@ -25,8 +35,129 @@ HEAVY = {
     ],
 )
 def test_what_is_not_used_is_not_imported(statement: str, needed: set[str]):
-    code = f"{statement}\nimport sys\nprint(*sys.modules)"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    imported = set(done.stdout.split())
-    assert {"torch", "clipbert_mm"} <= imported
+    imported = modules_after(statement)
     assert imported & HEAVY <= needed
+
+
+COMMAND = """
+from contextlib import suppress
+from clipbert_mm.__main__ import main
+with suppress(SystemExit):
+    main({})
+"""
+START = modules_after("")
+"""What Python imports before it does anything."""
+
+
+@pytest.mark.parametrize(
+    ("code", "most"),
+    [
+        ("import clipbert_mm\nclipbert_mm.__version__", 10),
+        ("import clipbert_mm.errors, clipbert_mm.fileio, clipbert_mm.deprecation", 70),
+        (COMMAND.format(["--help"]), 70),
+        (COMMAND.format(["search", "--help"]), 70),
+        (COMMAND.format(["search"]), 70),  # a wrong command line
+        (COMMAND.format(["search", "a red circle", "--gallery", "/nowhere"]), None),
+    ],
+    ids=[
+        "the package",
+        "errors and files",
+        "help",
+        "help of a command",
+        "a wrong command line",
+        "a gallery that is missing",
+    ],
+)
+def test_what_only_says_something_imports_no_library(code: str, most: int | None):
+    imported = modules_after(code) - START
+    if most is not None:
+        assert not imported & (HEAVY | HEAVIEST)
+        assert len(imported) <= most, sorted(imported)
+    assert not any(name.startswith("transformers.models.") for name in imported)
+
+
+def test_mmengine_finds_the_registries_of_a_package_that_was_only_imported():
+    code = """
+import clipbert_mm, sys
+assert "clipbert_mm.registry" not in sys.modules
+from mmengine.registry import MODELS, DefaultScope
+assert MODELS.get("clipbert_mm.MeanAggregator").__module__.startswith("clipbert_mm.models.")
+with DefaultScope.overwrite_default_scope("clipbert_mm"):
+    assert type(MODELS.build(dict(type="MaxAggregator"))).__name__ == "MaxAggregator"
+assert clipbert_mm.registry.MODELS.get("MeanAggregator") is MODELS.get("clipbert_mm.MeanAggregator")
+"""
+    assert "clipbert_mm.models" in modules_after(code)
+
+
+PROCESS = """
+import atexit, gc, json, locale, logging, multiprocessing, os, random, signal, socket, sys, threading, warnings
+import torch, numpy, mmengine, mmengine.logging
+import torch.serialization
+from mmengine.registry import DefaultScope
+
+forks, exits = [], []
+os.register_at_fork = lambda **functions: forks.append(sys._getframe(1).f_globals["__name__"])
+atexit.register = lambda function, *arguments, **more: exits.append(function.__module__) or function
+
+def state():
+    return {
+        "torch's functions": [id(value) for value in (torch.load, torch.save, torch.nn.Module.__init__, torch.empty)],
+        "torch's safe globals": sorted(map(repr, torch.serialization.get_safe_globals())),
+        "torch's settings": [
+            torch.get_num_threads(), torch.get_num_interop_threads(), str(torch.get_default_dtype()),
+            torch.is_grad_enabled(), torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn.benchmark,
+            torch.get_float32_matmul_precision(), torch.multiprocessing.get_sharing_strategy(),
+        ],
+        "random states": [
+            hash(random.getstate()), hash(numpy.random.get_state()[1].tobytes()), hash(torch.get_rng_state().numpy().tobytes()),
+        ],
+        "numpy's errors": numpy.geterr(),
+        "environment": dict(os.environ),
+        "path": sys.path[:],
+        "finders": [repr(type(each)) for each in sys.meta_path + sys.path_hooks],
+        "hooks": [id(each) for each in (sys.excepthook, sys.displayhook, threading.excepthook, sys.unraisablehook)],
+        "streams": [id(sys.stdout), id(sys.stderr), id(sys.stdin)],
+        "signals": {number: repr(signal.getsignal(number)) for number in map(int, signal.valid_signals())},
+        "warnings": [list(map(repr, warnings.filters)), id(warnings.showwarning)],
+        "loggers": {
+            name: [logger.level, logger.propagate, list(map(repr, logger.handlers)), list(map(repr, logger.filters))]
+            for name, logger in [("root", logging.root), *logging.root.manager.loggerDict.items()]
+            if isinstance(logger, logging.Logger)
+        },
+        "start method": multiprocessing.get_start_method(allow_none=True),
+        "threads": [each.name for each in threading.enumerate()],
+        "time-outs, folder, limits": [
+            socket.getdefaulttimeout(), os.getcwd(), sys.getrecursionlimit(), sys.getswitchinterval(), gc.get_threshold(),
+            gc.isenabled(), locale.setlocale(locale.LC_ALL),
+        ],
+        "scope of MMEngine": repr(DefaultScope.get_current_instance()),
+        "called when the process forks or ends": [forks[:], exits[:]],
+        "mmpretrain": vars(sys.modules["mmpretrain.utils.dependency"]).get("WITH_MULTIMODAL")
+        if "mmpretrain.utils.dependency" in sys.modules else None,
+    }
+"""
+
+
+@pytest.mark.parametrize(
+    ("others", "ours"),
+    [
+        ("", "clipbert_mm"),
+        (
+            "mmengine.runner, mmengine.hooks, mmengine.visualization, mmcv.cnn, transformers, av, cv2, lmdb, "
+            "matplotlib.figure, PIL.Image, mmpretrain.models, torch._dynamo, transformers.models.bert.modeling_bert",
+            "clipbert_mm, clipbert_mm.apis, clipbert_mm.checkpoint, clipbert_mm.datasets, clipbert_mm.engine, "
+            "clipbert_mm.evaluation, clipbert_mm.models, clipbert_mm.retrieval",
+        ),
+    ],
+    ids=["the package", "its rooms, after other libraries"],
+)
+def test_importing_leaves_the_process_as_it_was(others: str, ours: str):
+    code = f"{PROCESS}\n" + f"import {others}\n" * bool(others)
+    code += f"state()\nbefore = state()\nimport {ours}\nafter = state()\n"
+    code += (
+        "for name in set(after['loggers']) - set(before['loggers']):\n"  # a new logger is one that says what others say
+    )
+    code += "    assert after['loggers'].pop(name) == [0, True, [], []], name\n"
+    code += "print(json.dumps([[key, before[key], after[key]] for key in before if before[key] != after[key]]))"
+    done = subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, check=True)
+    assert json.loads(done.stdout.splitlines()[-1]) == []

@@ -9,6 +9,8 @@ from typing import Any
 
 import torch
 
+from clipbert_mm import compat
+from clipbert_mm.checkpoint.arrays import STAND_INS
 from clipbert_mm.checkpoint.pickles import Inspector, Reader
 from clipbert_mm.errors import CheckpointError, printable
 
@@ -38,11 +40,13 @@ def load_torch(path: str | os.PathLike, map_location: str | torch.device = "cpu"
     with open(name, "rb") as file:
         if file.read(len(ZIP_MAGIC)) != ZIP_MAGIC:
             _inspect_old(name)
-            return torch.load(name, map_location=map_location, weights_only=True)
+            with compat.allowing_mmengine_checkpoints(STAND_INS):
+                return torch.load(name, map_location=map_location, weights_only=True)
     state = os.stat(name)
     _check(name, state.st_size, state.st_mtime_ns, state.st_ino)
     _inspect(name)
-    return torch.load(name, map_location=map_location, weights_only=True, mmap=mmap)
+    with compat.allowing_mmengine_checkpoints(STAND_INS):
+        return torch.load(name, map_location=map_location, weights_only=True, mmap=mmap)
 
 
 def _inspect(path: str) -> None:

@@ -6,8 +6,11 @@ have a file of their own, for what they inherit from takes seconds to import.
 
 import os
 import re
+import sys
+import threading
 import warnings
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from typing import Any
 
@@ -15,7 +18,6 @@ import numpy as np
 import torch
 from mmengine.logging import HistoryBuffer
 
-from clipbert_mm.checkpoint.arrays import STAND_INS
 from clipbert_mm.errors import CheckpointError, OptionError, printable, quoted
 
 
@@ -26,15 +28,26 @@ def _history_statistic(owner: type, name: str) -> object:
     raise OptionError(f"A checkpoint asks for {getattr(owner, '__name__', owner)}.{name}, which ours never hold.")
 
 
-def allow_mmengine_checkpoints() -> None:
-    """Let ``torch.load(weights_only=True)`` read what MMEngine's Runner writes.
+_one_at_a_time = threading.RLock()  # torch has one list of allowed types for all threads
+
+
+@contextmanager
+def allowing_mmengine_checkpoints(stand_ins: Mapping[str, Any]) -> Iterator[None]:
+    """Let ``torch.load(weights_only=True)`` read, for the time of a block, what MMEngine's Runner writes.
 
     For MMEngine 0.10.7 with torch >= 2.6: the Runner's checkpoints hold its message hub (HistoryBuffer, numpy arrays),
     which torch refuses since weights-only loading is the default; so neither resume nor test could open them. Only
-    harmless types are allowed, numpy's by stand-ins of ours; the check stays on.
+    harmless types are allowed, and the check stays on.
+
+    Args:
+        stand_ins: What takes the place of numpy's names in a pickle.
     """
-    arrays = [(stand_in, name) for name, stand_in in STAND_INS.items()]
-    torch.serialization.add_safe_globals([HistoryBuffer, *arrays, (_history_statistic, "builtins.getattr")])
+    arrays = [(stand_in, name) for name, stand_in in stand_ins.items()]
+    needed = [HistoryBuffer, *arrays, (_history_statistic, "builtins.getattr")]
+    with _one_at_a_time:
+        already = torch.serialization.get_safe_globals()  # which the block would take away when it ends
+        with torch.serialization.safe_globals([each for each in needed if each not in already]):
+            yield
 
 
 def import_mmpretrain() -> None:
@@ -44,12 +57,17 @@ def import_mmpretrain() -> None:
     ("NoneType takes no arguments"). They are left out; backbones need none of them. MMEngine would otherwise turn any
     import error into "'mmpretrain.ResNet' is not in the registry".
     """
+    if "mmpretrain.models" in sys.modules:
+        return
     from mmpretrain.utils import dependency
 
-    dependency.WITH_MULTIMODAL = False
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # mmcv-lite says that it has no operators; nothing here needs them
-        import mmpretrain.models  # noqa: F401
+    found, dependency.WITH_MULTIMODAL = dependency.WITH_MULTIMODAL, False
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # mmcv-lite says that it has no operators; none is needed here
+            import mmpretrain.models  # noqa: F401
+    finally:
+        dependency.WITH_MULTIMODAL = found
 
 
 def put_channels_first(backbone: torch.nn.Module) -> None:

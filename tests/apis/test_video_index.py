@@ -16,6 +16,7 @@ import torch
 from clipbert_mm.apis import VideoIndex, VideoIndexError, VideoSearch
 from clipbert_mm.apis.index_records import Entry
 from clipbert_mm.apis.indexing import find_videos
+from clipbert_mm.checkpoint.archives import load_torch
 from clipbert_mm.errors import BusyFolderError
 
 VIDEOS = [f"test_{i:05}.mp4" for i in range(4)]
@@ -142,7 +143,7 @@ def test_a_killed_indexing_goes_on(checkpoint: Path, world: Path, tmp_path: Path
 
 def test_another_model_is_refused(search: VideoSearch, videos: Path, checkpoint: Path, tmp_path: Path):
     search.index(videos, workers=0)
-    other = torch.load(checkpoint, weights_only=True)
+    other = load_torch(checkpoint, mmap=False)
     other["state_dict"]["projection.conv.weight"] += 1
     torch.save(other, tmp_path / "other.pth")
     with pytest.raises(

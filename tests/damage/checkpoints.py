@@ -20,9 +20,9 @@ from safetensors.torch import save_file
 from torch import Tensor
 from transformers import BertConfig
 
-from clipbert_mm import compat
 from clipbert_mm.apis.predictor import Predictor
 from clipbert_mm.checkpoint import CheckpointMetadata, read_source
+from clipbert_mm.checkpoint.archives import load_torch
 from clipbert_mm.checkpoint.metadata import KEY
 from clipbert_mm.checkpoint.training_state import training_state
 from clipbert_mm.datasets import train_vocabulary
@@ -60,7 +60,6 @@ PIPELINE = [
 
 def prepare(folder: Path) -> None:
     """Write a checkpoint of a tiny model in each format, and a folder of Hugging Face's."""
-    compat.allow_mmengine_checkpoints()
     torch.manual_seed(0)
     tokenizer = train_vocabulary(TEXTS, folder / "hf", VOCAB)
     with DefaultScope.overwrite_default_scope("clipbert_mm"):
@@ -128,7 +127,7 @@ def use(path: Path) -> None:
 
 
 def _loaded(folder: Path) -> dict[str, Any]:
-    return torch.load(folder / "new.pth", weights_only=True)
+    return load_torch(folder / "new.pth", mmap=False)
 
 
 def _saved(rng: random.Random, checkpoint: Any, target: Path) -> Path:

@@ -13,6 +13,7 @@ from mmengine.config import Config
 from mmengine.hooks import Hook
 
 from clipbert_mm.checkpoint import CheckpointError, find_latest
+from clipbert_mm.checkpoint.archives import load_torch
 from clipbert_mm.engine import StoppedBySignal
 from clipbert_mm.engine.launch import build_runner
 from clipbert_mm.errors import ClipBertError, OptionError
@@ -65,7 +66,7 @@ def begin(config: Config, *hooks: Hook, **settings: Any) -> Any:
 
 
 def load(config: Config, name: str) -> dict[str, Any]:
-    return torch.load(Path(config.work_dir) / f"{name}.pth", weights_only=True)
+    return load_torch(Path(config.work_dir) / f"{name}.pth", mmap=False)
 
 
 def names(config: Config) -> list[str]:
@@ -105,7 +106,7 @@ def test_s6_the_names_of_a_checkpoint_delete_nothing_but_checkpoints_of_the_work
     for victim in victims:
         victim.write_text("keep")
     path = Path(config.work_dir) / "epoch_1.pth"
-    content = torch.load(path, weights_only=True)
+    content = load_torch(path, mmap=False)
     hub = content["message_hub"]
     wrong = [str(victims[0]), "../victim.pth", str(victims[1]), "victim.txt", "..", "", "/", 3, None, "iter_1.pth\0"]
     for key, value in {"passing_checkpoints": [*wrong, "a.pth", "b.pth"], "best_ckpt": str(victims[2])}.items():

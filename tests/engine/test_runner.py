@@ -16,6 +16,7 @@ from transformers import BertConfig, BertModel
 
 from clipbert_mm import compat
 from clipbert_mm.checkpoint import CheckpointError, InputSpec
+from clipbert_mm.checkpoint.archives import load_torch
 from clipbert_mm.checkpoint.preprocessing import CAFFE, PYTORCH
 from clipbert_mm.engine import ClipBertRunner
 from clipbert_mm.engine.launch import build_runner
@@ -154,7 +155,7 @@ def test_our_checkpoints_say_how_they_were_trained(runner_config: Config, tmp_pa
     runner = build_runner(runner_config)
     runner.train()
     own = tmp_path / "work" / "epoch_1.pth"
-    saved = torch.load(own, weights_only=True)
+    saved = load_torch(own, mmap=False)
     assert InputSpec.from_dict(saved["convention"]) == InputSpec.of_model(runner.model)
     assert saved["convention"]["mean"] == (120.0, 110.0, 100.0)
     vocabulary = saved["vocabulary"]
@@ -166,7 +167,7 @@ def test_our_checkpoints_say_how_they_were_trained(runner_config: Config, tmp_pa
     assert runner.model.data_preprocessor.mean.flatten().tolist() == [120.0, 110.0, 100.0]
     assert not runner.model.data_preprocessor.to_bgr
     runner.train()
-    assert torch.load(own, weights_only=True)["vocabulary"] == vocabulary
+    assert load_torch(own, mmap=False)["vocabulary"] == vocabulary
 
 
 def test_each_checkpoint_s_vocabulary_is_looked_at(
@@ -195,12 +196,12 @@ def test_a_run_goes_on_exactly_even_if_its_checkpoint_is_overwritten(runner_conf
     runner_config.default_hooks.logger = dict(type="MainProcessLoggerHook", interval=1)
     build_runner(runner_config).train()
     first, last = (tmp_path / "work" / f"epoch_{epoch}.pth" for epoch in (1, 2))
-    wanted = torch.load(last, weights_only=True)
+    wanted = load_torch(last, mmap=False)
     runner_config.update(load_from=str(first), resume=True, experiment_name=tmp_path.name + "-on")
     runner = build_runner(runner_config)
     runner.register_hook(OverwriteWhenTraining(first))
     runner.train()
-    found = torch.load(last, weights_only=True)
+    found = load_torch(last, mmap=False)
     for part in ("state_dict", "optimizer"):
         torch.testing.assert_close(found[part], wanted[part], rtol=0, atol=0)
     assert found["meta"]["iter"] == wanted["meta"]["iter"] == 12

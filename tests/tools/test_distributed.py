@@ -17,6 +17,7 @@ import torch
 from mmengine.fileio import load
 from ports import free_port
 
+from clipbert_mm.checkpoint.archives import load_torch
 from clipbert_mm.engine.config import load_config
 from clipbert_mm.evaluation import read_rankings
 from clipbert_mm.registry import MODELS
@@ -92,7 +93,7 @@ def assert_same_weights(path: Path, wanted: Path) -> None:
     Where a gradient is hardly more than rounding, Adam makes a step of it, of 5e-4 at most to either side; so a few numbers in
     10,000 may be apart by that.
     """
-    found, first = (torch.load(each, weights_only=True)["state_dict"] for each in (path, wanted))
+    found, first = (load_torch(each, mmap=False)["state_dict"] for each in (path, wanted))
     assert found.keys() == first.keys()
     apart = {name: ~torch.isclose(found[name], value, atol=2e-5, rtol=1e-3) for name, value in first.items()}
     assert sum(int(each.sum()) for each in apart.values()) < 1e-4 * sum(each.numel() for each in apart.values())
@@ -248,7 +249,7 @@ def test_two_processes_synchronize_once_a_step_and_train_alike_twice(folder: Pat
     assert len(items[0] | items[1]) == 24 - 3, "of one video cannot be read"
     assert one["dropped"][0] != other["dropped"][0], "and its own random numbers"
     paths = [folder / f"deterministic-{name}" / "epoch_1.pth" for name in ("first", "second")]
-    first, second = (torch.load(path, weights_only=True)["state_dict"] for path in paths)
+    first, second = (load_torch(path, mmap=False)["state_dict"] for path in paths)
     assert all(torch.equal(value, second[name]) for name, value in first.items())
 
 

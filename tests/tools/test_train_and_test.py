@@ -16,6 +16,7 @@ import torch
 from mmengine.fileio import load
 
 from clipbert_mm.checkpoint import CheckpointError
+from clipbert_mm.checkpoint.archives import load_torch
 from clipbert_mm.datasets import train_vocabulary
 from clipbert_mm.evaluation import read_rankings, retrieval_metrics
 
@@ -39,7 +40,7 @@ def options(**more) -> list[str]:
 
 def weights(path: Path) -> dict[str, torch.Tensor]:
     """The weights of a checkpoint."""
-    return torch.load(path, weights_only=True)["state_dict"]
+    return load_torch(path, mmap=False)["state_dict"]
 
 
 def logged(work_dir: Path) -> list[dict]:
