@@ -16,7 +16,15 @@ import torch
 from mmengine.registry import DefaultScope
 from torch import Tensor
 
-from clipbert_mm.checkpoint import LoadedCheckpoint, build_model, check_fit, damaged_metadata, load_weights, read_source
+from clipbert_mm.checkpoint import (
+    LoadedCheckpoint,
+    WithoutInitialization,
+    build_model,
+    check_fit,
+    damaged_metadata,
+    load_weights,
+    read_source,
+)
 from clipbert_mm.checkpoint.metadata import metadata_of
 from clipbert_mm.errors import CheckpointError, OptionError, quoted
 from clipbert_mm.fileio import temporary_folder
@@ -78,7 +86,8 @@ class Predictor:
             recipe, self.weights = _recipe_of_config(self.source, weights)
             source = read_source(self.weights)
             with DefaultScope.overwrite_default_scope("clipbert_mm"):
-                model = MODELS.build(recipe.model)
+                with WithoutInitialization():
+                    model = MODELS.build(recipe.model)
                 self.media_steps, self.tokenize = _split(recipe.pipeline)
         else:
             self.weights = self.source
@@ -102,6 +111,10 @@ class Predictor:
 
     def _try_out(self) -> None:
         """See that the parts that a checkpoint describes go together: one black frame and two word pieces pass through them."""
+        from clipbert_mm.models import JointEncoder
+
+        if isinstance(self.model.encoder, JointEncoder):
+            self.model.encoder.check_architecture()  # it was built without its weights
         size = next(step.size for step in reversed(self.media_steps) if hasattr(step, "size"))
         tokens = self.encode([np.zeros((1, 1, size, size, 3), np.uint8)])
         self.clip_scores(self.clip_logits(tokens, [np.zeros(2, np.int64)]))

@@ -1,7 +1,7 @@
 """Checkpoints: opening any safely, recognizing them, converting names, checking that they fit; writing ours safely."""
 
 from clipbert_mm.checkpoint.archives import verify_checkpoint
-from clipbert_mm.checkpoint.building import build_model, damaged_metadata
+from clipbert_mm.checkpoint.building import WithoutInitialization, build_model, damaged_metadata
 from clipbert_mm.checkpoint.compatibility import LoadReport, check_fit, load_weights
 from clipbert_mm.checkpoint.formats import LoadedCheckpoint, read_source
 from clipbert_mm.checkpoint.integrity import find_latest
@@ -18,6 +18,7 @@ __all__ = [
     "InputSpec",
     "LoadReport",
     "LoadedCheckpoint",
+    "WithoutInitialization",
     "build_model",
     "check_fit",
     "convert_official_state_dict",

@@ -26,7 +26,7 @@ OPERATIONS_A_TENSOR = 20
 
 
 def build_model(config: Mapping[str, Any], tensors: Mapping[str, Tensor], path: str) -> nn.Module:
-    """Build the model of a checkpoint; its weights are fresh.
+    """Build the model of a checkpoint, for its weights: those that would be initialized at random are zeros.
 
     Args:
         config: Config of the model, checked by :mod:`clipbert_mm.trusted`.
@@ -41,7 +41,7 @@ def build_model(config: Mapping[str, Any], tensors: Mapping[str, Tensor], path: 
     with damaged_metadata(path):
         _check_numbers(config, max((side for tensor in tensors.values() for side in tensor.shape), default=0))
         try:
-            with bounded, DefaultScope.overwrite_default_scope("clipbert_mm"):
+            with bounded, WithoutInitialization(), DefaultScope.overwrite_default_scope("clipbert_mm"):
                 return MODELS.build(config)
         finally:
             bounded.check()  # a class may have put the error into words of its own
@@ -79,6 +79,20 @@ def damaged_metadata(path: str) -> Iterator[None]:
             f"{printable(path)} does not say how its model is built, or that is damaged: {quoted(reason)}. Take another copy, "
             "or give its config (.py) with the checkpoint as weights."
         ) from error
+
+
+class WithoutInitialization(TorchDispatchMode):
+    """While it is active, tensors that would be filled with random numbers in this thread are filled with zeros.
+
+    For models whose weights are loaded next: all else that their constructors compute, such as buffers that no checkpoint
+    holds, is as ever. Random generators stay as they were.
+    """
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:  # noqa: ANN401
+        """Do an operation, or fill with zeros."""
+        if torch.Tag.nondeterministic_seeded in func.tags and func._schema.name.endswith("_"):  # in place
+            return args[0].zero_()
+        return func(*args, **(kwargs or {}))
 
 
 class Bounded(TorchDispatchMode):

@@ -207,7 +207,7 @@ class JointEncoder(BaseModule):
             layer_norm_eps=getattr(self.bert.config, "layer_norm_eps", 1e-12),
             std=initializer_range,
         )
-        self._check_architecture()
+        self.check_architecture()
         if attention != "sdpa":
             self._use_attention(attention)
 
@@ -221,7 +221,7 @@ class JointEncoder(BaseModule):
             ) from error
 
     @torch.no_grad()
-    def _check_architecture(self) -> None:
+    def check_architecture(self) -> None:
         """Check that the architecture runs as BERT does, and that masked tokens change nothing.
 
         Raises:
@@ -233,6 +233,7 @@ class JointEncoder(BaseModule):
         ids = torch.tensor([[2, 3, 4]], device=weight.device)
         mask = torch.tensor([[1, 1, 0]], device=weight.device)
         cells = weight.new_zeros(1, 1, 1, self.bert.config.hidden_size)
+        was_training = self.training
         self.eval()
         try:
             padded, alone = self(ids, mask, cells)[:, :, :2], self(ids[:, :2], mask[:, :2], cells)
@@ -243,7 +244,7 @@ class JointEncoder(BaseModule):
             )
         except Exception as error:  # each architecture has its own errors
             reason = str(error)
-        self.train()
+        self.train(was_training)
         if reason is not None:
             raise OptionError(f"JointEncoder cannot use '{self.bert.config.model_type}' in place of BERT: {reason}.")
 
