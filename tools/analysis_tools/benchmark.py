@@ -21,7 +21,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "search": ("bench_search", "indexing, a search, and the first answer of the command, and of what they are made"),
     "step": ("bench_step", "time of a training step against N_train and T, and achieved FLOP/s"),
     "gains": ("bench_speedups", "time and memory that each way of computing a step gains"),
-    "start": ("bench_start", "time from the start of a training to its first step"),
+    "start": ("bench_start", "time from the start of a training to its first step, and of short commands"),
     "memory": ("bench_memory", "memory of a training step against N_train and T, and the largest batch that fits"),
 }
 """Module of the package benchmarks and what it measures, by sub-command."""

@@ -8,7 +8,7 @@ from typing import Any
 
 import cv2
 import pytest
-from benchmarks import bench_start
+from benchmarks import bench_start, command_times
 
 from clipbert_mm.engine.config import load_config
 from clipbert_mm.errors import ClipBertError
@@ -108,6 +108,25 @@ def test_a_start_is_told_by_phase(report_of: Callable):
     )
     assert {"torch", "mmengine", "transformers"} <= set(report["packages"])
     assert {"timm", "torchcodec", "fvcore", "pandas", "tensorboard"}.isdisjoint(report["packages"])
+    for name in ("import clipbert_mm", "clipbert --help"):
+        command = report["commands"][name]
+        assert command["repeats"] == 1
+        assert command["processor_s"] > 0
+        assert command["modules"] == pytest.approx(60, abs=60)
+        assert "clipbert_mm" in command["imports_s"]
+        assert "torch" not in command["imports_s"]
+        assert sum(command["imports_s"].values()) > 0
+
+
+def test_imports_are_counted_by_package_and_a_command_that_fails_is_told(tmp_path: Path):
+    (tmp_path / "one.py").write_text("import decimal, two")
+    (tmp_path / "two.py").write_text("")
+    code = f"import sys; sys.path.insert(0, {str(tmp_path)!r}); import one"
+    report = command_times.time_commands({"one": ["-c", code]}, repeats=2, warmup=0)["one"]
+    assert report["repeats"] == 2
+    assert {"one", "two", "decimal", "_decimal"} & set(report["imports_s"])
+    with pytest.raises(ClipBertError, match=r"python -c import none failed:\n(.|\n)*No module named 'none'"):
+        command_times.time_commands({"none": ["-c", "import none"]}, repeats=1, warmup=0)
 
 
 def test_a_training_that_cannot_begin_is_told(own_world: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path):

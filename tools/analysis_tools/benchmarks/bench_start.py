@@ -1,4 +1,4 @@
-"""Time from the start of a training to its first step, by phase (of which packages, beside)."""
+"""Time from the start of a training to its first step, by phase, and of short commands: help, an import, a search."""
 
 import argparse
 import itertools
@@ -14,6 +14,7 @@ from typing import Any
 from matplotlib.figure import Figure
 from mmengine.config import Config
 
+from benchmarks.command_times import time_commands
 from benchmarks.timing import Timing, environment
 from clipbert_mm.errors import ClipBertError
 from clipbert_mm.visualization.figures import save_figure
@@ -57,21 +58,23 @@ runner.train()
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add what can be set."""
-    parser.add_argument("--repeats", type=int, default=5, help="trainings that are begun (default: 5)")
+    parser.add_argument("--repeats", type=int, default=5, help="times that each is started (default: 5)")
     parser.add_argument(
-        "--warmup", type=int, default=1, help="trainings before, which find files that were not read yet (default: 1)"
+        "--warmup", type=int, default=1, help="starts before, which find files that were not read yet (default: 1)"
     )
+    parser.add_argument("--gallery", type=Path, help="also measure a search in this gallery")
+    parser.add_argument("--text", default="a red circle", help="what is searched for (default: a red circle)")
 
 
 def measure(config: Config, args: argparse.Namespace) -> dict[str, Any]:
-    """Begin a training several times, each in a process of its own, from random weights.
+    """Begin a training several times, each in a process of its own, from random weights; run short commands the same way.
 
     Returns:
-        A report of times of each of ``PHASES``, by the clock and by the processor, ``total``, and the ``packages`` that were
-        imported.
+        A report of times of each of ``PHASES``, by the clock and by the processor, ``total``, the ``packages`` that were
+        imported; and of ``commands``, see :func:`~benchmarks.command_times.time_commands`.
 
     Raises:
-        ClipBertError: If the training ends before its first step.
+        ClipBertError: If the training ends before its first step, or a command fails.
     """
     config = Config(config.to_dict())
     config.load_from, config.resume, config.log_level = None, False, "ERROR"
@@ -92,7 +95,19 @@ def measure(config: Config, args: argparse.Namespace) -> dict[str, Any]:
         total=Timing(tuple(sum(run["seconds"].values()) for run in runs)).to_dict(),
         modules=len(runs[-1]["modules"]),
         packages=sorted(name for name in packages if not name.startswith("_")),
+        commands=time_commands(short_commands(args), repeats=args.repeats, warmup=args.warmup),
     )
+
+
+def short_commands(args: argparse.Namespace) -> dict[str, list[str]]:
+    """Return the arguments of Python of each command that is timed."""
+    commands = {
+        "import clipbert_mm": ["-c", "import clipbert_mm"],
+        "clipbert --help": ["-m", "clipbert_mm", "--help"],
+    }
+    if args.gallery is not None:
+        commands["clipbert search"] = ["-m", "clipbert_mm", "search", args.text, "--gallery", str(args.gallery)]
+    return commands
 
 
 def begin(config: Config, folder: Path) -> dict[str, Any]:
@@ -119,25 +134,28 @@ def begin(config: Config, folder: Path) -> dict[str, Any]:
     )
 
 
-def draw(report: dict[str, Any], picture: str | Path) -> None:
-    """Draw the median of each phase as a bar that begins where the one before ends."""
-    figure = Figure(figsize=(8, 3), layout="constrained")
+def draw(report: dict[str, Any], out_file: str | Path) -> None:
+    """Draw the median of each phase as a bar that begins where the one before ends; below, a bar for each command."""
+    figure = Figure(figsize=(8, 4), layout="constrained")
     axes = figure.subplots()
+    rows = [*PHASES, *report["commands"]]
     left = 0.0
-    for i, phase in enumerate(PHASES):
-        width, processor = (report["phases"][phase][key] for key in ("median_s", "processor_s"))
-        axes.barh(len(PHASES) - i, width, left=left, color="#4878a8")
+    for i, name in enumerate(rows):
+        timing = report["phases"].get(name) or report["commands"][name]
+        width, processor = timing["median_s"], timing["processor_s"]
+        begin = left if name in PHASES else 0.0
+        axes.barh(len(rows) - i, width, left=begin, color="#4878a8" if name in PHASES else "#a87848")
         axes.annotate(
             f"{width:.2f} s, of the processor {processor:.2f} s",
-            (left + width, len(PHASES) - i),
+            (begin + width, len(rows) - i),
             xytext=(4, 0),
             textcoords="offset points",
             va="center",
         )
         left += width
-    axes.set_yticks(range(len(PHASES), 0, -1), PHASES)
+    axes.set_yticks(range(len(rows), 0, -1), rows)
     axes.set_xlabel("seconds from the start of the process")
     axes.spines[["top", "right"]].set_visible(False)
     axes.margins(x=0.3)
     axes.set_title(f"{report.get('config', '')}; {report['environment']['device']}", fontsize=9, loc="left")
-    save_figure(figure, picture)
+    save_figure(figure, out_file)
