@@ -16,7 +16,7 @@ import pytest
 import scanning
 from scanning import Limits, classify, config_files, probe, scan
 
-from clipbert_mm.datasets.ledger import ledger_path, read_exclusions
+from clipbert_mm.datasets.ledger import STATUSES, ledger_path, read_exclusions
 from clipbert_mm.errors import AnnotationError
 from clipbert_mm.media.isolation import Outcome
 
@@ -100,7 +100,7 @@ def test_the_ledger_says_what_is_there(main: Callable, folder: Path, tmp_path: P
             assert (entry["size"], entry["mtime"]) == ((folder / name).stat().st_size, (folder / name).stat().st_mtime)
     printed = capsys.readouterr().out
     counts = Counter(status for status, _ in EXPECTED.values())
-    for status in scanning.STATUSES:
+    for status in STATUSES:
         assert f"{status}: {counts[status]}" in printed
     assert f"  unreadable: {folder / 'empty.mp4'}: the file is empty (0 bytes)" in printed
     # 2.5, 4, 0.4, 1, 3, 2, 2 and 2 seconds
@@ -360,7 +360,7 @@ def test_what_is_usual_has_limits(values: dict[str, float], status: str):
 
 def test_a_ledger_says_what_to_leave_out(tmp_path: Path):
     shape = dict.fromkeys((*scanning.NO_PROPERTIES, "size", "mtime"))
-    entries = [dict(path=f"/v/{status}.mp4", status=status, reason="because", **shape) for status in scanning.STATUSES]
+    entries = [dict(path=f"/v/{status}.mp4", status=status, reason="because", **shape) for status in STATUSES]
     ledger = tmp_path / "ledger.jsonl"
     ledger.write_text("".join(json.dumps(entry) + "\n" for entry in entries))
     useless = ("missing", "unreadable", "timeout")
@@ -368,7 +368,7 @@ def test_a_ledger_says_what_to_leave_out(tmp_path: Path):
     assert read_exclusions(ledger, ["too_short"]) == {"/v/too_short.mp4": "too_short: because"}
     assert read_exclusions(ledger, []) == {}
     assert ledger_path(os.path.relpath("/v/missing.mp4")) in read_exclusions(ledger)
-    with pytest.raises(ValueError, match=r"statuses are ok, missing, .*; got 'broken', 'short'\."):
+    with pytest.raises(ValueError, match=r"statuses of a ledger \(ok, missing, .*\), got 'broken', 'short'\."):
         read_exclusions(ledger, ["short", "ok", "broken"])
     with pytest.raises(
         AnnotationError, match=r"There is no ledger .*none\.jsonl\. tools/analysis_tools/scan_videos\.py"
