@@ -8,7 +8,7 @@ from clipbert_mm.errors import AnnotationError, quoted
 from clipbert_mm.json_text import BOM, decode, is_blank, parse_json, reject_unpaired_surrogates
 
 MEDIA_KEYS = ("video", "image", "clip_name", "gif_name", "video_id", "image_id", "coco_id", "vg_id")
-"""Keys that name the file of a record: ours, then those of the paper's release. The first one that a record has is used."""
+"""Keys that name the file of a record, ours and then those of the paper's release. The first one that a record has is used."""
 MAX_LINE = 16 * 2**20
 """Bytes of a line of a JSON-lines file, at most."""
 

@@ -92,7 +92,7 @@ class MediaDataset(BaseDataset):
         """Read the annotation file; override it to read another format.
 
         Returns:
-            The records: dicts with the name of the file under ``media``, and the keys of :attr:`KEYS`.
+            The records, dicts with the name of the file under ``media``, and the keys of :attr:`KEYS`.
         """
         return read_records(self.ann_file, self.KEYS, self.EXAMPLE, self.fault_of)
 
@@ -167,8 +167,8 @@ class MediaDataset(BaseDataset):
         """Mark a file as broken, since a worker hung or ended while it read the file.
 
         Returns:
-            Whether to continue without it: in training, and in testing if ``on_broken`` is "skip", as long as there are at
-            most 20 such files, or a twentieth of the items.
+            Whether to continue without it. This is so in training, and in testing if ``on_broken`` is "skip", as long as there
+            are at most 20 such files, or a twentieth of the items.
         """
         self._broken[path] = reason
         skips = not self.test_mode or self.on_broken == "skip"

@@ -16,7 +16,7 @@ from clipbert_mm.media.storage import read_bytes
 PILLOW_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "PPM", "JPEG2000", "AVIF")
 """Supported formats besides GIF, by Pillow's names."""
 MAX_BYTES = 8 * MAX_PIXELS
-"""Bytes of an image file, at most: four uncompressed channels of 16 bits."""
+"""Bytes of an image file, at most, as of four uncompressed channels of 16 bits."""
 
 
 def describe_decode_error(error: Exception) -> str:

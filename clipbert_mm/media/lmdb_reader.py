@@ -15,18 +15,18 @@ from types import TracebackType
 from clipbert_mm.errors import StorageError, printable
 
 META = struct.Struct("<16x2I16xI2H5QI2H5Q2Q")
-"""Header of a meta page: magic number and version; the database of free pages, that of the values; last page, transaction."""
+"""Header of a meta page, with magic number, version, the database of free pages, that of the values, last page, transaction."""
 MAGIC, VERSION = 0xBEEFC0DE, 1
 PAGE_SIZES = frozenset(1 << bits for bits in range(9, 16))
 HEADER = struct.Struct("<Q2x3H")
-"""Header of a page: page number, kind, end of the list of its nodes, start of the nodes."""
+"""Header of a page, with page number, kind, end of the list of its nodes, start of the nodes."""
 LONG_HEADER = struct.Struct("<Q2xHI")
-"""Header of a long value: number of its first page, kind, number of pages."""
+"""Header of a long value, with number of its first page, kind, number of pages."""
 NODE = struct.Struct("<4H")
-"""Header of a node. In a leaf: size of the value (low, high), flags, size of the key; in a branch: a page in three parts."""
+"""Header of a node. A leaf has size of the value (low, high), flags and size of the key; a branch has a page in three parts."""
 BRANCH, LEAF, LONG = 1, 2, 4
 LONG_VALUE, OTHER_VALUE = 1, 6
-"""Flags of a node of a leaf: its value has pages of its own; its value is a database, or several values."""
+"""Flags of a node of a leaf whose value has pages of its own, and of one whose value is a database or several values."""
 NO_PAGE = 2**64 - 1
 MAX_DEPTH = 32
 _COMPLETE: set[tuple[str, int, int]] = set()  # LMDBs that lack their last pages and do not use them

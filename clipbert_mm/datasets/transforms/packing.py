@@ -49,8 +49,8 @@ def collate_items(items: list[dict[str, Any]]) -> dict[str, Any]:
         items: Outputs of :class:`PackInputs`; ``inputs`` is None for an item whose file could not be read.
 
     Returns:
-        ``inputs``, empty if no item is readable: ``frames``, uint8 (B, K, T, H, W, 3), and lists with one entry per readable
-        item; ``data_samples``, the samples of all items.
+        ``inputs`` with ``frames``, uint8 (B, K, T, H, W, 3), and lists with one entry per readable item; it is empty if no item
+        is readable. ``data_samples`` has the samples of all items.
     """
     readable = [item["inputs"] for item in items if item["inputs"] is not None]
     inputs: dict[str, Any] = {key: [entry[key] for entry in readable] for key in (readable[0] if readable else ())}
