@@ -31,10 +31,10 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         "--dump", metavar="FILE.pkl", help="write every prediction to a pickle file for offline evaluation"
     )
     parser.add_argument(
-        "--show-dir", metavar="DIR", help="write rankings.json and a picture of queries with their best videos"
+        "--show-dir", metavar="DIR", help="write rankings.json and an image of queries with their best videos"
     )
     parser.add_argument(
-        "--cfg-options", nargs="+", action=DictAction, metavar="KEY=VALUE", help="settings laid over the config's"
+        "--cfg-options", nargs="+", action=DictAction, metavar="KEY=VALUE", help="settings that override the config's"
     )
     parser.add_argument("--launcher", choices=["none", "pytorch", "slurm", "mpi"], default="none")
     parser.add_argument("--local_rank", "--local-rank", type=int, default=0, help=argparse.SUPPRESS)
@@ -56,23 +56,23 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
     if args.amp is not None:
         use_amp_in_test(config, args.amp)
     if args.show_dir is not None:
-        found = config.test_evaluator if isinstance(config.test_evaluator, list) else [config.test_evaluator]
-        retrieval = [metric for metric in found if metric.get("type") == "RetrievalMetric"]
+        metrics = config.test_evaluator if isinstance(config.test_evaluator, list) else [config.test_evaluator]
+        retrieval = [metric for metric in metrics if metric.get("type") == "RetrievalMetric"]
         if not retrieval:
-            tested = ", ".join(str(metric.get("type")) for metric in found)
-            raise OptionError(f"--show-dir draws retrieval, but {args.config} is tested by {tested}.")
+            types = ", ".join(str(metric.get("type")) for metric in metrics)
+            raise OptionError(f"--show-dir draws retrieval and needs a RetrievalMetric, {args.config} has {types}.")
         rankings = retrieval[0].rankings_file = os.path.join(args.show_dir, "rankings.json")
     runner = build_runner(config)
     if args.dump is not None:
         from mmengine.evaluator import DumpResults
 
         runner.test_evaluator.metrics.append(DumpResults(out_file_path=args.dump, collect_device="gpu"))
-    metrics = runner.test()
+    scores = runner.test()
     if args.show_dir is not None and runner.rank == 0:
-        picture = Path(args.show_dir) / "retrieval.png"
-        draw_retrieval(rankings, picture)
-        runner.logger.info(f"drew {picture}")
-    return metrics
+        out_file = Path(args.show_dir) / "retrieval.png"
+        draw_retrieval(rankings, out_file)
+        runner.logger.info(f"Wrote {out_file}.")
+    return scores
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         nargs="?",
         const="auto",
         metavar="auto|PATH",
-        help="go on from the newest whole checkpoint of the work dir, or from the one at PATH",
+        help="resume from the latest intact checkpoint of the work dir, or from the one at PATH",
     )
     parser.add_argument(
         "--amp",
@@ -38,7 +38,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         help="scale the learning rate with the global batch (auto_scale_lr of the config)",
     )
     parser.add_argument(
-        "--cfg-options", nargs="+", action=DictAction, metavar="KEY=VALUE", help="settings laid over the config's"
+        "--cfg-options", nargs="+", action=DictAction, metavar="KEY=VALUE", help="settings that override the config's"
     )
     parser.add_argument("--launcher", choices=["none", "pytorch", "slurm", "mpi"], default="none")
     parser.add_argument("--local_rank", "--local-rank", type=int, default=0, help=argparse.SUPPRESS)
@@ -58,19 +58,19 @@ def main(argv: list[str] | None = None) -> None:
         use_amp(config, args.amp)
     if args.auto_scale_lr:
         config.auto_scale_lr = {**(config.get("auto_scale_lr") or {}), "enable": True}
-    passed_over: list[str] = []
+    skipped: list[str] = []
     if args.resume == "auto":
-        # MMEngine would resume from the config's load_from instead; that is where training begins, not where it goes on.
-        newest, passed_over = find_latest(*checkpoint_folders(config.work_dir, config))
-        config.resume = newest is not None
-        config.load_from = newest if config.resume else config.get("load_from")
+        # MMEngine would resume from the config's load_from, which holds the weights that the training started from.
+        latest, skipped = find_latest(*checkpoint_folders(config.work_dir, config))
+        config.resume = latest is not None
+        config.load_from = latest if config.resume else config.get("load_from")
     elif args.resume is not None:
         config.resume, config.load_from = True, args.resume
     runner = build_runner(config)
-    for each in passed_over:
-        runner.logger.warning(f"passed over: {each}")
+    for reason in skipped:
+        runner.logger.warning(f"Skipped a checkpoint: {reason}")
     if config.get("resume"):
-        runner.logger.info(f"goes on from {config.load_from}")
+        runner.logger.info(f"Resumes from {config.load_from}.")
     runner.train()
 
 

@@ -76,7 +76,7 @@ def check_fit(
     for module in fresh:
         if not any(within(name, (module,)) for name in own):
             raise CheckpointError(
-                f"fresh names '{module}', which is no module of the model. It has: "
+                f"reinit names '{module}', which is no module of the model. It has: "
                 f"{', '.join(dict.fromkeys(name.partition('.')[0] for name in own))}."
             )
     given: dict[str, Tensor] = {}
@@ -194,7 +194,7 @@ def _check_sizes(
     ]
     heads = [name for name in report.wrong_shape if name.startswith("head.")]
     advice = (
-        "Set fresh=['head'] of CheckpointCompatibilityHook to train a new head."
+        "Set reinit=['head'] of CheckpointCompatibilityHook to train a new head."
         if heads and len(heads) == len(report.wrong_shape) and not depths and not whole
         else "Use the config that the checkpoint was trained with, or change the model's."
     )

@@ -14,18 +14,18 @@ from clipbert_mm.registry import HOOKS, OPTIM_WRAPPERS
 
 
 class _CountsOneStep:
-    """Counts the batches of one step of the optimizer at a time.
+    """Counts the batches of each step of the optimizer.
 
     For MMEngine 0.10.7, whose wrappers count the batches of a whole training, so that a step may begin in one epoch and end in
-    the next; and which warn where a training is resumed or has frozen batch norms, though nothing is lost.
+    the next; they also warn if a training is resumed or has frozen batch norms, though nothing is lost.
     """
 
     def begin_step(self, batches: int) -> None:
-        """Say of how many batches the next step is; their gradients are averaged, and synchronized once."""
+        """Set the number of batches of the next step; their gradients are averaged, and synchronized once."""
         self.initialize_count_status(None, 0, batches)
 
     def initialize_count_status(self, model: torch.nn.Module | None, init_counts: int, max_counts: int) -> None:
-        """Begin to count at ``init_counts``; the last step, at ``max_counts``, may be of fewer batches."""
+        """Count from ``init_counts``; the last step, at ``max_counts``, may have fewer batches."""
         self._inner_count, self._max_counts = init_counts, max_counts
         self._remainder_counts = max_counts % self._accumulative_counts  # type: ignore[attr-defined]
 
@@ -38,11 +38,11 @@ class ResumableEarlyStoppingHook(mmengine.hooks.EarlyStoppingHook):
     """
 
     def state_dict(self) -> dict[str, Any]:
-        """Return what it counted, for a checkpoint."""
+        """Return the count and the best score, for a checkpoint."""
         return dict(wait_count=self.wait_count, best_score=self.best_score)
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on where a run was cut."""
+        """Resume the count of a run that was cut."""
         self.wait_count, self.best_score = state["wait_count"], state["best_score"]
 
 
@@ -68,15 +68,15 @@ class AccumulatingOptimWrapper(_CountsOneStep, mmengine.optim.OptimWrapper):
 class AmpAccumulatingOptimWrapper(_CountsOneStep, mmengine.optim.AmpOptimWrapper):
     """:class:`AccumulatingOptimWrapper` in mixed precision, on a GPU as MMEngine's AmpOptimWrapper, and on the CPU.
 
-    For MMEngine 0.10.7, whose AmpOptimWrapper refuses CPUs, scales losses in bfloat16 too, and learns only in the first step
-    that a GPU has no bfloat16. Weights and optimizer stay in float32.
+    For MMEngine 0.10.7, whose AmpOptimWrapper refuses CPUs, scales losses in bfloat16 too, and fails only in the first step if
+    a GPU has no bfloat16. Weights and optimizer stay in float32.
 
     Args:
         optimizer: The optimizer.
         dtype: "float16" or "bfloat16"; "auto" for float16 on a GPU and bfloat16 on a CPU.
-        loss_scale: In float16, as of MMEngine's: "dynamic", a fixed scale, or GradScaler's arguments. bfloat16 has float32's
-            range and needs none.
-        accumulative_counts: Batches of a step.
+        loss_scale: For float16, as in MMEngine: "dynamic", a fixed scale, or GradScaler's arguments. bfloat16 has the range of
+            float32 and needs none.
+        accumulative_counts: Batches per step.
         clip_grad: Arguments of torch's ``clip_grad_norm_``.
         use_fsdp: Whether the scaler is that of sharded gradients.
 

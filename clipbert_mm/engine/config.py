@@ -1,4 +1,4 @@
-"""Reading a config with options from the command line, none of which may be misspelt in silence."""
+"""Read a config with options from the command line, and refuse misspelt names."""
 
 import difflib
 import inspect
@@ -16,21 +16,21 @@ RUNNER_KEYS = {
     *inspect.signature(Runner.__init__).parameters,
     *("custom_imports", "find_unused_parameters", "model_wrapper_cfg", "runner_type"),
 } - {"self", "cfg"}
-"""Top-level names of a config that a run reads; the others are variables of the config file."""
+"""Top-level names of a config that a run reads; all others are variables of the config file."""
 
 
 def load_config(path: str, options: dict[str, Any] | None = None, needs: Sequence[str] = ("model",)) -> Config:
-    """Read a config file and lay options over it.
+    """Read a config file and apply options to it.
 
     Args:
         path: The config file.
-        options: Values by dotted key, as in ``{"train_dataloader.batch_size": 8}``.
-        needs: What the config has to have.
+        options: Values by dotted key, such as ``{"train_dataloader.batch_size": 8}``.
+        needs: Top-level names that the config must have.
 
     Raises:
         FileNotFoundError: If there is no such file.
-        OptionError: If there is nothing in the config that such a key could set, or the file itself misspells a name that a
-            run reads.
+        OptionError: If a key sets nothing in the config, the file misspells a name that a run reads, or one of ``needs`` is
+            missing.
     """
     if not os.path.isfile(path):
         raise FileNotFoundError(f"There is no config {os.path.abspath(path)}.")
@@ -38,40 +38,44 @@ def load_config(path: str, options: dict[str, Any] | None = None, needs: Sequenc
     for name in config:
         near = difflib.get_close_matches(name, RUNNER_KEYS, n=1, cutoff=0.85)
         if name not in RUNNER_KEYS and near:
-            raise OptionError(f"{path}: nothing reads '{name}'. Did you mean {near[0]}?")
+            raise OptionError(f"{path}: '{name}' is not used by anything. Did you mean {near[0]}?")
     for key in options or {}:
         check_option(config, key)
     config.merge_from_dict(options or {})
     for name in needs:
         if config.get(name) is None:
-            raise OptionError(f"{path} has no {name}, which this needs. It has: {', '.join(sorted(config))}.")
+            raise OptionError(f"{path} needs {name} for this. It has: {', '.join(sorted(config))}.")
     return config
 
 
 def foreign_model(config: Mapping[str, Any]) -> str | None:
-    """Return the type of a config's model if it is another library's, trained with our tools; None for a ClipBert."""
+    """Return the type of a config's model if it is another library's, which our tools train too; None for a ClipBert."""
     model = config.get("model") or {}
     return str(model.get("type")) if model and "encoder" not in model else None
 
 
 def expect_clipbert(config: Mapping[str, Any], who: str) -> None:
-    """See that a config is of a ClipBert and its data.
+    """Check that a config is for a ClipBert.
 
     Raises:
         OptionError: If its model is another library's.
     """
     if (other := foreign_model(config)) is not None:
-        raise OptionError(
-            f"{who} is for a ClipBert and its data; the config's model is of type {other}. Choose a config of a ClipBert."
-        )
+        raise OptionError(f"{who} needs the config of a ClipBert, got one with a model of type {other}.")
+
+
+def text_without_folders(config: Config) -> str:
+    """Return the text of a config with only the last part of each absolute path, for a checkpoint that may go anywhere.
+
+    >>> print(text_without_folders(Config(dict(data_root="/home/someone/msrvtt", load_from="bert.pth"))).strip())
+    data_root = 'msrvtt'
+    load_from = 'bert.pth'
+    """
+    return Config(without_folders(config.to_dict())).pretty_text
 
 
 def without_folders(value: Any) -> Any:  # noqa: ANN401
-    """Return a config's value with the last part alone of each absolute path, for a checkpoint that may go anywhere.
-
-    >>> without_folders({"data_root": "/home/someone/data/msrvtt", "load_from": ["weights/bert.pth"]})
-    {'data_root': 'msrvtt', 'load_from': ['weights/bert.pth']}
-    """
+    """Return a config's value with only the last part of each absolute path."""
     if isinstance(value, Mapping):
         return {key: without_folders(each) for key, each in value.items()}
     if isinstance(value, (list, tuple)):
@@ -80,11 +84,11 @@ def without_folders(value: Any) -> Any:  # noqa: ANN401
 
 
 def check_option(config: Config, key: str) -> None:
-    """See that a dotted key names something that is there, or that is checked where it is used.
+    """Check that a dotted key names something that the config has, or that is checked where it is used.
 
-    A new key may go into a dict with a ``type``, whose class refuses what it does not know; into a dataloader, if
-    torch's DataLoader takes it; and to the top, if MMEngine's Runner takes it. Other names at the top are variables of the
-    config file: what was made from them does not change any more.
+    A new key may be added to a dict with a ``type``, whose class refuses what it does not know; to a dataloader, if torch's
+    DataLoader takes it; and at the top, if MMEngine's Runner takes it. Other names at the top are variables of the config
+    file: settings computed from them do not follow a change.
 
     Raises:
         OptionError: If the key names nothing.
@@ -93,18 +97,18 @@ def check_option(config: Config, key: str) -> None:
     parts = key.split(".")
     if parts[0] in config and parts[0] not in RUNNER_KEYS:
         raise OptionError(
-            f"--cfg-options {key}: '{parts[0]}' is a variable of the config file, which the settings made from it no longer "
-            "follow. Set those (tools/analysis_tools/print_config.py shows them), or the variable in a config of your own."
+            f"--cfg-options {key}: '{parts[0]}' is a variable of the config file; settings computed from it do not follow a "
+            "change. Set those (tools/analysis_tools/print_config.py shows them), or the variable in a config of your own."
         )
     for depth, part in enumerate(parts):
         if isinstance(node, (list, tuple)):
             if not part.isdigit() or int(part) >= len(node):
-                raise OptionError(f"--cfg-options {key}: '{part}' is no place in a list of {len(node)}.")
+                raise OptionError(f"--cfg-options {key}: '{part}' is no index of a list of {len(node)}.")
             node = node[int(part)]
             continue
         if not isinstance(node, dict) and not isinstance(node, Config):
             raise OptionError(
-                f"--cfg-options {key}: {'.'.join(parts[:depth])} is {quoted(node)}, which has nothing inside."
+                f"--cfg-options {key}: {'.'.join(parts[:depth])} is {quoted(node)}, which has no '{part}'."
             )
         if part in node:
             node = node[part]

@@ -1,4 +1,4 @@
-"""From a config to a Runner, wherever it runs: one process or several, on GPUs or on the CPU."""
+"""Build the Runner of a config, wherever it runs: in one process or several, on GPUs or on the CPU."""
 
 import importlib.util
 import os
@@ -22,49 +22,49 @@ from clipbert_mm.errors import OptionError
 def build_runner(config: Config) -> Runner:
     """Build the Runner; on the CPU, start the process group that several processes need.
 
-    Vocabularies that the config asks for are trained; see :func:`~clipbert_mm.datasets.train_vocabularies`.
+    Two things in the config are changed, each with a line in the log: what several processes need (:func:`distribute`), and
+    the input and strides of the model according to the weights that it starts from (:func:`follow_weights`). Vocabularies that
+    the config needs are trained; see :func:`~clipbert_mm.datasets.train_vocabularies`.
 
     Args:
-        config: A whole config, with ``launcher``. What of the model follows from the weights it starts from is changed.
+        config: A whole config, with ``launcher``.
 
     Raises:
-        CheckpointError: If a checkpoint of ``load_from`` cannot be read or is of no known kind.
+        CheckpointError: If a checkpoint of ``load_from`` cannot be read or is of no known format.
+        OptionError: If the launcher did not start this process, or a backend of the visualizer is not installed.
     """
-    for name, loader in config.items():
-        if name.endswith("_dataloader") and isinstance(loader, dict) and not loader.get("num_workers"):
-            loader.pop("persistent_workers", None)  # torch refuses it where there is no worker
     if str(config.get("model", {}).get("type", "")).startswith("mmpretrain."):
         compat.import_mmpretrain()
     check_backends(config.get("visualizer") or {})
     if config.get("randomness", {}).get("deterministic"):
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # which torch asks for before the first product
-    if config.get("launcher", "none") != "none":
-        distribute(config)
-    paths = config.get("load_from")
-    if paths is None and config.get("resume"):
-        paths, _ = find_latest(*checkpoint_folders(config.work_dir, config))
-    changes, is_foreign = {}, foreign_model(config) is not None
-    for path in [paths] if isinstance(paths, str) else paths or ():
-        convention = read_source(path).convention
-        changes[path] = [] if convention is None or is_foreign else follow(config.model, convention)
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # torch requires it before the first matrix product
+    changes = distribute(config) if config.get("launcher", "none") != "none" else []
+    warnings = follow_weights(config)
     runner = ClipBertRunner.from_cfg(config)
+    for change in changes:
+        runner.logger.info(change)
+    for warning in warnings:
+        runner.logger.warning(warning)
     train_vocabularies(config)
-    for path, changed in changes.items():
-        if changed:
-            runner.logger.warning(f"{path} changes the {' and the '.join(changed)}.")
     return runner
 
 
-def distribute(config: Config) -> None:
-    """Let a config run in several processes, on GPUs or on CPUs, whatever started them.
+def distribute(config: Config) -> list[str]:
+    """Change a config so that it runs in several processes, on GPUs or on CPUs, whatever started them.
+
+    Returns:
+        What was changed, as lines for the log.
 
     Raises:
         OptionError: If the launcher is unknown, or did not start this process.
     """
+    changes = []
     if config.launcher == "pytorch" and "TORCHELASTIC_RUN_ID" in os.environ:
         end_with_launcher()
     compat.start_processes(config.launcher, config.get("env_cfg", {}).get("dist_cfg", {}).get("timeout"))
-    config.launcher = "pytorch"
+    if config.launcher != "pytorch":
+        changes.append(f"launcher is pytorch, whose environment variables are set from those of {config.launcher}.")
+        config.launcher = "pytorch"
     if not torch.cuda.is_available():
         default = {
             "type": "MMDistributedDataParallel",
@@ -72,61 +72,91 @@ def distribute(config: Config) -> None:
             "find_unused_parameters": config.get("find_unused_parameters", False),
         }
         config.model_wrapper_cfg = {**default, **config.get("model_wrapper_cfg", {}), "device_ids": None}
+        changes.append("model_wrapper_cfg has device_ids=None, since there is no GPU.")
     for name in ("val_evaluator", "test_evaluator"):
         metrics = config.get(name) or []
         for metric in [metrics] if isinstance(metrics, dict) else metrics:
-            # Over the network; "cpu" stands for files in a folder that all machines share.
-            metric.setdefault("collect_device", "gpu")
+            if "collect_device" not in metric:
+                metric["collect_device"] = (
+                    "gpu"  # over the process group; "cpu" means files in a folder that all machines share
+                )
+                changes.append(
+                    f"{name}: {metric.get('type')} collects results over the process group, not through files."
+                )
+    return changes
+
+
+def follow_weights(config: Config) -> list[str]:
+    """Adapt the input and the strides of a config's model to the weights that it starts from or is resumed from.
+
+    Returns:
+        What was changed, as lines for the log.
+
+    Raises:
+        CheckpointError: If a checkpoint cannot be read or is of no known format.
+    """
+    paths = config.get("load_from")
+    if paths is None and config.get("resume"):
+        paths, _ = find_latest(*checkpoint_folders(config.work_dir, config))
+    changes = []
+    for path in [paths] if isinstance(paths, str) else paths or ():
+        spec = read_source(path).convention
+        if spec is not None and foreign_model(config) is None:
+            changes += [f"{path} changes {change}." for change in adapt_to_weights(config.model, spec)]
+    return changes
 
 
 def check_backends(visualizer: dict[str, Any]) -> None:
-    """See that what the visualizer writes to is installed.
+    """Check that the packages that the visualizer's backends need are installed.
 
     Raises:
-        OptionError: If it is not.
+        OptionError: If one is not.
     """
     needed = {"TensorboardVisBackend": "tensorboard", "WandbVisBackend": "wandb"}
     for backend in visualizer.get("vis_backends") or ():
         package = needed.get(backend.get("type"))
         if package and importlib.util.find_spec(package) is None:
             raise OptionError(
-                f"The visualizer's {backend['type']} needs {package}, which is missing: pip install {package}"
+                f"The visualizer's {backend['type']} needs {package}, which is not installed: pip install {package}"
             )
 
 
-def follow(model: dict[str, Any], convention: InputSpec) -> list[str]:
-    """Let the input and the strides of a model's config follow from the weights that it starts from.
+def adapt_to_weights(model: dict[str, Any], spec: InputSpec) -> list[str]:
+    """Adapt the input and the strides of a model's config to its weights.
 
     Args:
         model: Config of a ClipBert; changed in place.
-        convention: What the weights take for granted.
+        spec: The preprocessing and strides that the weights were trained with.
 
     Returns:
         What was changed.
     """
-    frames, backbone = model["data_preprocessor"], model["backbone"]
-    wanted = convention.to_dict()
-    style = wanted.pop("style")
-    frames_now = InputSpec(tuple(frames["mean"]), tuple(frames["std"]), frames.get("to_bgr", False), None)
+    preprocessor, backbone = model["data_preprocessor"], model["backbone"]
+    settings = spec.to_dict()
+    style = settings.pop("style")
+    mean, std = tuple(preprocessor["mean"]), tuple(preprocessor["std"])
+    before = InputSpec(mean, std, preprocessor.get("to_bgr", False), None)
     changes = []
-    if not frames_now.agrees(convention):
-        frames.update({key: list(value) if isinstance(value, tuple) else value for key, value in wanted.items()})
-        changes.append(f"input from {frames_now} to {InputSpec(**wanted, style=None)}")
+    if not before.agrees(spec):
+        preprocessor.update(
+            {key: list(value) if isinstance(value, tuple) else value for key, value in settings.items()}
+        )
+        changes.append(f"the input from {before} to {InputSpec(**settings, style=None)}")
     if style is not None and backbone["type"] == "mmpretrain.ResNet" and backbone.get("style", "pytorch") != style:
-        changes.append(f"strides of the ResNet from {backbone.get('style', 'pytorch')}'s style to {style}'s")
+        changes.append(f"the strides of the ResNet from {backbone.get('style', 'pytorch')}'s style to {style}'s")
         backbone["style"] = style
     return changes
 
 
 def use_amp(config: Config, dtype: str = "auto") -> None:
-    """Let a config train in mixed precision.
+    """Change a config to train in mixed precision.
 
     Args:
         config: The config; its optimizer wrapper is changed.
-        dtype: "fp16" (with loss scaling), "bf16", or "auto": what the config says, else fp16 on a GPU and bf16 on a CPU.
+        dtype: "fp16" (with loss scaling), "bf16", or "auto": the config's, or fp16 on a GPU and bf16 on a CPU.
 
     Raises:
-        OptionError: If the config has an optimizer wrapper of its own kind, or this machine cannot compute in ``dtype``.
+        OptionError: If the config has another optimizer wrapper than ours, or this machine cannot compute in ``dtype``.
     """
     mixed = "AmpAccumulatingOptimWrapper"
     wrapper = config.optim_wrapper.get("type", mixed)
@@ -141,7 +171,7 @@ def use_amp(config: Config, dtype: str = "auto") -> None:
 
 
 def use_amp_in_test(config: Config, dtype: str = "auto") -> None:
-    """Let a config test in mixed precision; arguments as of :func:`use_amp`.
+    """Change a config to test in mixed precision; the arguments are those of :func:`use_amp`.
 
     Raises:
         OptionError: If this machine cannot compute in ``dtype``.
@@ -150,5 +180,5 @@ def use_amp_in_test(config: Config, dtype: str = "auto") -> None:
     if config.test_cfg.get("type") == "RetrievalTestLoop":
         config.test_cfg.precision = {torch.float16: "fp16", torch.bfloat16: "bf16"}[chosen]
         return
-    config.test_cfg.fp16 = True  # MMEngine's word for half precision of any type
+    config.test_cfg.fp16 = True  # MMEngine's name for half precision of any type
     torch.set_autocast_dtype("cuda" if torch.cuda.is_available() else "cpu", chosen)

@@ -1,4 +1,4 @@
-"""From a model to the groups of its optimizer."""
+"""The parameter groups of the optimizer, and its learning rate."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -13,26 +13,26 @@ from clipbert_mm.registry import OPTIM_WRAPPER_CONSTRUCTORS, OPTIM_WRAPPERS, OPT
 
 @OPTIM_WRAPPER_CONSTRUCTORS.register_module()
 class GroupedOptimWrapperConstructor:
-    """Few groups of parameters: biases and norm scales without weight decay, modules with rates of their own.
+    """Make few parameter groups: biases and norm scales without weight decay, modules with their own learning rates.
 
-    MMEngine's own constructor makes a group of each parameter, which a fused optimizer steps through one by one, and where a
-    module has a rate of its own, decays its biases and norms. What is frozen is in no group.
+    MMEngine's DefaultOptimWrapperConstructor makes one group per parameter, which a fused optimizer updates one by one, and
+    applies weight decay to the biases and norms of a module with its own learning rate. Frozen parameters are in no group.
 
     Args:
-        optim_wrapper_cfg: Config of the optimizer wrapper with that of the ``optimizer``.
-        paramwise_cfg: ``lr_mult``, a dict of factors of the rate by module, such as ``{"backbone": 0.1, "encoder": 0.5}``;
-            of several that hold a parameter, the longest name counts.
+        optim_wrapper_cfg: Config of the optimizer wrapper, with the config of the ``optimizer``.
+        paramwise_cfg: ``lr_mult``, a dict of factors of the learning rate by module, such as ``{"backbone": 0.1, "encoder":
+            0.5}``; if several hold a parameter, the longest name counts.
 
     Raises:
-        OptionError: If ``paramwise_cfg`` has something else, or the optimizer no ``lr``.
+        OptionError: If ``paramwise_cfg`` has another key, or the optimizer no ``lr``.
     """
 
     def __init__(self, optim_wrapper_cfg: dict[str, Any], paramwise_cfg: Mapping[str, Any] | None = None) -> None:
         unknown = set(paramwise_cfg or {}) - {"lr_mult"}
         if unknown:
             raise OptionError(
-                f"GroupedOptimWrapperConstructor knows lr_mult in paramwise_cfg, got {', '.join(sorted(unknown))}. Biases and "
-                "norm scales have no weight decay anyway."
+                f"GroupedOptimWrapperConstructor takes lr_mult in paramwise_cfg, got {', '.join(sorted(unknown))}. Biases and "
+                "norm scales have no weight decay anyway; for other settings use DefaultOptimWrapperConstructor."
             )
         self.wrapper = dict(optim_wrapper_cfg)
         self.optimizer = dict(self.wrapper.pop("optimizer"))
@@ -41,10 +41,10 @@ class GroupedOptimWrapperConstructor:
         self.lr_mult = dict((paramwise_cfg or {}).get("lr_mult", {}))
 
     def __call__(self, model: nn.Module) -> OptimWrapper:
-        """Build optimizer and wrapper.
+        """Build the optimizer and its wrapper.
 
         Raises:
-            OptionError: If the model has no module of a name in ``lr_mult``, or nothing to train.
+            OptionError: If ``lr_mult`` names no module of the model, or every parameter is frozen.
         """
         model = getattr(model, "module", model)
         trained = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
@@ -52,17 +52,17 @@ class GroupedOptimWrapperConstructor:
             if not any(parameter.startswith(f"{name}.") for parameter in trained):
                 modules = ", ".join(dict.fromkeys(parameter.partition(".")[0] for parameter in trained))
                 raise OptionError(
-                    f"lr_mult names '{name}', which is no module of the model with weights to train. Such are: {modules}."
+                    f"lr_mult names '{name}', which is no module with trainable parameters. The model has: {modules}."
                 )
         groups: dict[tuple[float, bool], list[nn.Parameter]] = {}
         for name, parameter in trained.items():
-            own = max((module for module in self.lr_mult if name.startswith(f"{module}.")), key=len, default=None)
-            # Scales and shifts of norms have one dimension; so have biases, but for tables of them in some backbones.
+            module = max((each for each in self.lr_mult if name.startswith(f"{each}.")), key=len, default=None)
+            # Scales and shifts of norms have one dimension; so have biases, except for tables of them in some backbones.
             decays = parameter.ndim > 1 and "bias" not in name.rpartition(".")[2]
-            groups.setdefault((1.0 if own is None else self.lr_mult[own], decays), []).append(parameter)
+            groups.setdefault((1.0 if module is None else self.lr_mult[module], decays), []).append(parameter)
         if not groups:
             raise OptionError("There is nothing to train: every parameter of the model is frozen.")
-        # The log names the rate of the first group: the one whose factor is 1, if there is one.
+        # The log shows the learning rate of the first group: a group with factor 1, if there is one.
         self.optimizer["params"] = [
             dict(params=parameters, lr=self.optimizer["lr"] * factor) | ({} if decays else dict(weight_decay=0.0))
             for (factor, decays), parameters in sorted(groups.items(), key=lambda group: group[0][0] != 1.0)
@@ -72,28 +72,30 @@ class GroupedOptimWrapperConstructor:
 
 
 def scale_learning_rate(runner: Runner, wrapper: OptimWrapper, auto_scale_lr: Mapping[str, Any] | None) -> None:
-    """Scale the learning rate by the items of a step over those that it is for (the linear rule), if ``enable`` says so.
+    """Scale the learning rate linearly with the global batch, if ``enable`` is set.
 
-    Unlike MMEngine's, it counts the batches that a step accumulates.
+    Unlike MMEngine's rule, it counts the batches that a step accumulates.
 
     Args:
         runner: The runner, whose training loop is built.
-        wrapper: The optimizer wrapper; its rates are changed.
-        auto_scale_lr: ``enable``, and ``base_batch_size``: the items of a step that the config's rate is for.
+        wrapper: The optimizer wrapper; its learning rates are changed.
+        auto_scale_lr: ``enable``, and ``base_batch_size``: the items per step that the config's learning rate is for.
 
     Raises:
-        OptionError: If ``base_batch_size`` is missing or no positive number.
+        OptionError: If ``base_batch_size`` is missing or not positive.
     """
     if not (auto_scale_lr or {}).get("enable", False):
         return
     base = auto_scale_lr.get("base_batch_size")  # type: ignore[union-attr]
     if not isinstance(base, int) or base < 1:
         raise OptionError(
-            "Scaling the learning rate needs the items of a step that the config's rate is for, got "
+            "auto_scale_lr needs base_batch_size, the items per step that the config's learning rate is for, got "
             f"auto_scale_lr={dict(auto_scale_lr or {})}. Set auto_scale_lr=dict(base_batch_size=...): processes x batch_size x "
             "accumulative_counts."
         )
     items = runner.items_per_step
     for group in wrapper.param_groups:
         group["lr"] *= items / base
-    runner.logger.info(f"Learning rate times {items / base:g}: {items} items a step, the config's is for {base}.")
+    runner.logger.info(
+        f"Learning rate scaled by {items / base:g}: {items} items per step, the config's learning rate is for {base}."
+    )

@@ -1,4 +1,4 @@
-"""A batch that does not fit into memory: what of it does, found by trying."""
+"""Explain that a batch does not fit into memory, by trying what does fit."""
 
 import gc
 import traceback
@@ -17,24 +17,22 @@ if TYPE_CHECKING:
     from clipbert_mm.models import ClipBert
 
 ADAM_STATES = 2
-"""Numbers that the optimizer is going to hold for each one that is trained."""
-
-
+"""Numbers that the optimizer will hold for each trained parameter."""
 ALLOCATION_FAILED = (
     "DefaultCPUAllocator: can't allocate memory",
     "std::bad_alloc",
-    "could not create a primitive",  # oneDNN's word for it
+    "could not create a primitive",  # of oneDNN
     "could not create a memory",
 )
-"""What the errors of CPUs say, which have no class of their own."""
+"""Texts of out-of-memory errors on the CPU, which have no class of their own."""
 
 
 class OutOfMemoryError(ClipBertError, RuntimeError):
-    """A batch does not fit into memory; the message says what of it does, and what else would help."""
+    """A batch does not fit into memory; the message says how much of it fits, and what else helps."""
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Say whether an error means that a GPU's or the machine's memory ended."""
+    """Return whether an error means that a GPU or the machine is out of memory."""
     return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or (
         isinstance(error, RuntimeError) and any(words in str(error) for words in ALLOCATION_FAILED)
     )
@@ -42,13 +40,13 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 @contextmanager
 def explaining_out_of_memory(runner: Runner) -> Iterator[None]:
-    """Turn the end of memory into a message that says what to lower and by how much.
+    """Turn an out-of-memory error into a message that says what to lower and by how much.
 
     Args:
-        runner: A runner whose ``batch_at_work`` is the stage and the batch that it works on, or None between batches.
+        runner: A runner whose ``current_batch`` is the stage and the batch that it processes, or None between batches.
 
     Raises:
-        OutOfMemoryError: If memory ended while a batch was worked on, or a gallery scored.
+        OutOfMemoryError: If the process ran out of memory.
     """
     try:
         yield
@@ -58,14 +56,13 @@ def explaining_out_of_memory(runner: Runner) -> Iterator[None]:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         traceback.clear_frames(error.__traceback__)  # they hold the graph of the batch
         error.__traceback__ = None
-        found = runner.batch_at_work
-        if found is None:
-            raise OutOfMemoryError(f"{describe_settings(runner)} ({reason})") from None
-        raise OutOfMemoryError(f"{advise(runner, *found)} ({reason})") from None
+        current = runner.current_batch
+        advice = describe_settings(runner) if current is None else advise(runner, *current)
+        raise OutOfMemoryError(f"{advice} ({reason})") from None
 
 
 def describe_settings(runner: Runner) -> str:
-    """Name what bounds the memory where no batch is known: of a gallery that is encoded and scored."""
+    """Name the settings that bound the memory where no batch is known: when a gallery is encoded and scored."""
     settings = {
         f"{part}.{key}": value
         for part in ("test_cfg", "test_dataloader")
@@ -73,16 +70,16 @@ def describe_settings(runner: Runner) -> str:
         if key in ("clips_per_tile", "batch_size")
     }
     named = " or ".join(f"{name} (now {value}, try {max(1, value // 2)})" for name, value in settings.items())
-    return f"Memory ended. Lower {named or 'the batch size'}, or the size of ResizePad."
+    return f"Out of memory. Lower {named or 'the batch size'}, or the size of ResizePad."
 
 
 def advise(runner: Runner, stage: str, batch: dict[str, Any]) -> str:
-    """Try smaller batches, and the same batch with less held, and say what fits.
+    """Try smaller batches, and the same batch with options that save memory, and say what fits.
 
     Args:
         runner: The runner, with its model on the device.
         stage: "train", "val" or "test".
-        batch: The collated batch that did not fit; of several that make a step, the first is tried.
+        batch: The collated batch that did not fit; if a step has several, the first is tried.
     """
     if foreign_model(runner.cfg) is not None:
         return f"A batch of {len(batch['inputs'])} does not fit into memory. Lower {stage}_dataloader.batch_size"
@@ -91,37 +88,37 @@ def advise(runner: Runner, stage: str, batch: dict[str, Any]) -> str:
     inputs = inputs[0] if isinstance(inputs, list) else inputs
     items, clips, frames, height, width, _ = inputs["frames"].shape
     training = stage == "train"
-    attempt = TrialStep(runner, model, inputs, samples, training=training)
+    trial = TrialStep(runner, model, inputs, samples, training=training)
     count = items // 2
-    while count and not attempt(count):
+    while count and not trial(count):
         count //= 2
-    texts = [len(ids) for item in inputs["text_ids"] for ids in item]
-    said = (
-        f"A batch of {items} x {clips} clips x {frames} frames of {width} x {height} pixels with {len(texts)} texts of up to "
-        f"{max(texts)} word pieces does not fit into memory. By trying: "
+    lengths = [len(ids) for item in inputs["text_ids"] for ids in item]
+    advice = (
+        f"A batch of {items} x {clips} clips x {frames} frames of {width} x {height} pixels with {len(lengths)} texts of up to "
+        f"{max(lengths)} tokens does not fit into memory. Tried: "
     )
     if count:
-        said += f"{count} of {items} fit. Set {stage}_dataloader.batch_size={count}"
+        advice += f"{count} of {items} fit. Set {stage}_dataloader.batch_size={count}"
         if training:
-            steps = -(-items // count) * runner.optim_wrapper._accumulative_counts
-            said += f" and optim_wrapper.accumulative_counts={steps} for a step of as many items"
+            batches = -(-items // count) * runner.accumulation
+            advice += f" and optim_wrapper.accumulative_counts={batches} for a step of as many items"
     else:
-        said += f"not even 1 of {items} fits"
+        advice += f"not even 1 of {items} fits"
     if training:
-        said += "".join(f"; or keep {items} with {option}" for option in attempt.helpful(clips))
+        advice += "".join(f"; or keep {items} with {option}" for option in trial.helpful_options(clips))
     fewer = "num_clips of SampleClips and " if clips > 1 else ""
-    return f"{said}. Lowering {fewer}the size of ResizePad helps too."
+    return f"{advice}. Lowering {fewer}the size of ResizePad helps too."
 
 
 class TrialStep:
-    """A step without its end, for the first items of a batch: weights and statistics stay as they are.
+    """A training or test step on the first items of a batch that leaves weights and statistics unchanged.
 
     Args:
         runner: The runner.
         model: The model.
-        inputs: What was collated.
-        samples: The samples.
-        training: Whether there is a backward pass.
+        inputs: The collated inputs.
+        samples: The data samples.
+        training: Whether the step has a backward pass.
     """
 
     def __init__(
@@ -130,7 +127,7 @@ class TrialStep:
         self.runner, self.model, self.inputs, self.samples, self.training = runner, model, inputs, samples, training
 
     def __call__(self, count: int) -> bool:
-        """Say whether the first ``count`` items fit."""
+        """Return whether the first ``count`` items fit."""
         self.free()
         buffers = [(buffer, buffer.clone()) for buffer in self.model.buffers()]
         try:
@@ -146,7 +143,7 @@ class TrialStep:
         return True
 
     def run(self, count: int) -> None:
-        """Do what takes memory."""
+        """Run the forward pass and, in training, the backward pass with room for the optimizer."""
         data = {
             "inputs": {key: value[:count] for key, value in self.inputs.items()},
             "data_samples": self.samples[:count],
@@ -156,29 +153,29 @@ class TrialStep:
                 self.model(**self.model.data_preprocessor(data), mode="predict")
             return
         wrapper = self.runner.optim_wrapper
-        waiting = sum(
+        missing = sum(  # bytes of parameters that have no optimizer state yet
             parameter.numel() * parameter.element_size()
             for group in wrapper.param_groups
             for parameter in group["params"]
             if parameter not in wrapper.optimizer.state
         )
         device = next(self.model.parameters()).device
-        reserved = torch.empty(ADAM_STATES * waiting, dtype=torch.uint8, device=device)
+        reserved = torch.empty(ADAM_STATES * missing, dtype=torch.uint8, device=device)
         with wrapper.optim_context(self.model):
             losses = self.model(**self.model.data_preprocessor(data, True), mode="loss")
         self.model.parse_losses(losses)[0].backward()
         del reserved
 
     def free(self) -> None:
-        """Let go of what an attempt left."""
+        """Free the memory of a trial."""
         self.model.zero_grad()
         gc.collect()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
 
-    def helpful(self, clips: int) -> Iterator[str]:
-        """Name the options that let the whole batch fit; each is tried on top of those before it."""
-        # The models take seconds to import, and the engine does without them until it has one.
+    def helpful_options(self, clips: int) -> Iterator[str]:
+        """Yield the options with which the whole batch fits; each is tried together with those before it."""
+        # The models take seconds to import, and the engine does not need them earlier.
         from clipbert_mm.models.memory_saving import checkpoint_activations
 
         layers = "encoder.bert.encoder.layer"
@@ -188,13 +185,13 @@ class TrialStep:
         }
         if clips == 1 or self.model.clip_sequential:
             del options["model.clip_sequential=True"]
-        said = []
+        tried = []
         for option, switch_on in options.items():
             try:
                 switch_on()
-                said.append(option)
+                tried.append(option)
                 if self(len(self.samples)):
-                    yield " and ".join(said)
+                    yield " and ".join(tried)
                     return
-            except ValueError:  # batch norms follow the batch, or another architecture calls its layers otherwise
+            except ValueError:  # batch norms use batch statistics, or another architecture names its layers differently
                 return

@@ -1,4 +1,4 @@
-"""The state of the generators of a process, as plain values that weights-only loading takes."""
+"""The state of a process's random generators, as plain values that weights-only loading accepts."""
 
 import random
 from collections.abc import Iterator
@@ -10,7 +10,7 @@ import torch
 
 
 def random_state() -> dict[str, Any]:
-    """Return the states of torch's generators (CPU, and the current GPU if there is one), numpy's and Python's."""
+    """Return the states of the generators of torch (CPU, and the current GPU if there is one), numpy and Python."""
     name, keys, *rest = np.random.get_state()
     state: dict[str, Any] = dict(
         torch=torch.get_rng_state(), numpy=(name, np.asarray(keys).tolist(), *rest), python=random.getstate()
@@ -21,7 +21,7 @@ def random_state() -> dict[str, Any]:
 
 
 def set_random_state(state: dict[str, Any]) -> None:
-    """Set what :func:`random_state` returned."""
+    """Set the states that :func:`random_state` returned."""
     torch.set_rng_state(state["torch"].cpu())
     kind, keys, *rest = state["numpy"]
     np.random.set_state((kind, np.array(keys, np.uint32), *rest))
@@ -33,7 +33,7 @@ def set_random_state(state: dict[str, Any]) -> None:
 
 @contextmanager
 def unchanged_random_state() -> Iterator[None]:
-    """Leave the generators as they were before the block."""
+    """Restore the generators at the end of the block."""
     state = random_state()
     try:
         yield

@@ -1,4 +1,4 @@
-"""How the tools end on an error: in one message where a user can act on it, else with the traceback of a defect."""
+"""How the tools end on an error: with one message if a user can act on it, else with the traceback of a defect."""
 
 import difflib
 import inspect
@@ -16,13 +16,13 @@ from clipbert_mm.log import show_in_run_log
 LOST_PEER = re.compile(
     r"Connection (closed|reset) by peer|Connection refused|Broken pipe|remote process exited|Socket closed|heartbeat"
 )
-"""How gloo and NCCL say that another process of the training is gone."""
+"""How errors of gloo and NCCL say that another process of the training is gone."""
 
 
 def run_tool(main: Callable[[], object]) -> NoReturn:
-    """Run a tool and leave: with the status that it returns, if it returns a number.
+    """Run a tool and exit, with the status that it returns if it returns a number.
 
-    An error that a user can act on ends it with one message and exit status 1.
+    An error that a user can act on becomes one message and exit status 1.
     """
     show_in_run_log()
     try:
@@ -38,17 +38,17 @@ def run_tool(main: Callable[[], object]) -> NoReturn:
 def format_error(error: Exception) -> str | None:
     """Return an error as one message that begins with "error:".
 
-    That is for a :class:`~clipbert_mm.errors.ClipBertError`, for files and folders that the system refuses, for an argument
-    that a class does not have, and for another process of a training that is gone.
+    Errors that a user can act on are a :class:`~clipbert_mm.errors.ClipBertError`, the system's errors on files and folders,
+    an argument that a class does not have, and the loss of another process of a training.
 
     Returns:
-        The message; None for a defect, whose traceback is what helps.
+        The message; None for a defect, of which the traceback helps more.
     """
-    text = _own_words(error)
+    text = _original_text(error)
     if isinstance(error, RuntimeError) and get_world_size() > 1 and (lost := LOST_PEER.search(text)):
         return (
-            f"error: Process {get_rank()} lost another process of this training, which failed first; its own error is in what "
-            f"that process printed ({lost[0]})."
+            f"error: Process {get_rank()} lost another process of this training, which failed first; see the output of that "
+            f"process for its error ({lost[0]})."
         )
     if isinstance(error, TypeError):
         explained = explain_arguments(text)
@@ -56,8 +56,8 @@ def format_error(error: Exception) -> str | None:
     return f"error: {text}" if isinstance(error, (ClipBertError, OSError)) else None
 
 
-def _own_words(error: Exception) -> str:
-    """Return the text of an error; of a worker's, which torch passes on with its traceback, what the worker raised."""
+def _original_text(error: Exception) -> str:
+    """Return the text of an error, without the traceback that torch adds to the error of a worker."""
     text = str(error)
     if "Traceback (most recent call last)" not in text:
         return text
@@ -67,7 +67,7 @@ def _own_words(error: Exception) -> str:
 
 
 def explain_arguments(text: str) -> str | None:
-    """Add the arguments that there are to Python's word on one that there is not; None if the text is of another kind."""
+    """Name the arguments that a class has if Python says that it lacks one; None if the text says something else."""
     found = re.search(r"(\w+)\.__init__\(\) got an unexpected keyword argument '(\w+)'", text)
     if found is None:
         return None
@@ -78,7 +78,7 @@ def explain_arguments(text: str) -> str | None:
     for module in {module for group in groups for module in group.module_dict.values() if inspect.isclass(module)}:
         lineage = inspect.getmro(module)
         names = [ancestor.__name__ for ancestor in lineage]
-        if name in names:  # a class that inherits may pass on what it does not know
+        if name in names:  # a subclass may pass unknown arguments on
             for ancestor in lineage[: names.index(name) + 1]:
                 known |= set(inspect.signature(ancestor).parameters) - {"options", "args", "kwargs"}
     if not known:

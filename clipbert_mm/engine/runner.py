@@ -1,35 +1,34 @@
-"""MMEngine's Runner: it loads checkpoints of any kind, and writes its own so that a run can go on from them exactly."""
+"""MMEngine's Runner that loads checkpoints of every known format, and whose own checkpoints resume a run exactly."""
 
 import functools
 import os
-import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from typing import Any
 
-import mmengine
 import torch
-from mmengine.config import Config
-from mmengine.dist import all_gather_object, barrier, get_world_size
+from mmengine.dist import all_gather_object, barrier
 from mmengine.logging import MMLogger
 from mmengine.model import is_model_wrapper
 from mmengine.optim import AmpOptimWrapper, OptimWrapper
 from mmengine.runner import BaseLoop, Runner
-from mmengine.runner.checkpoint import weights_to_cpu
-from torch import Tensor, nn
+from torch import nn
 from torch.utils.data import DataLoader
 
 from clipbert_mm.checkpoint import find_latest, load_weights, read_source, write_checkpoint
 from clipbert_mm.checkpoint.archives import first_line
-from clipbert_mm.checkpoint.compatibility import not_finite
 from clipbert_mm.checkpoint.training_state import training_state
-from clipbert_mm.deprecation import NAMES_IN_CONFIGS
-from clipbert_mm.engine.config import without_folders
-from clipbert_mm.engine.hooks.checkpoint_hook import checkpoint_folders, file_names
+from clipbert_mm.engine.config import text_without_folders
+from clipbert_mm.engine.hooks.checkpoint_hook import checkpoint_folders
 from clipbert_mm.engine.optimizer import scale_learning_rate
 from clipbert_mm.engine.out_of_memory import explaining_out_of_memory
-from clipbert_mm.engine.random_state import random_state, set_random_state
-from clipbert_mm.engine.rank_sync import locked_for_all, raise_together, told_by_first
+from clipbert_mm.engine.rank_sync import broadcast_from_first, lock_folders, raise_on_all_ranks
+from clipbert_mm.engine.run_state import (
+    check_finite,
+    checkpoint_content,
+    rank_state,
+    restore_paths,
+)
 from clipbert_mm.engine.train_loop import ResumableEpochTrainLoop
 from clipbert_mm.engine.watched_loader import WatchedLoader
 from clipbert_mm.errors import CheckpointError, ClipBertError, OptionError, printable
@@ -39,35 +38,40 @@ from clipbert_mm.registry import RUNNERS
 
 @RUNNERS.register_module()
 class ClipBertRunner(Runner):
-    """Runner whose ``load_from`` takes checkpoints of every kind that is known, alone or several in a list.
+    """Runner whose ``load_from`` takes a checkpoint of any known format, or a list of several.
 
-    They are recognized by their content and opened without running code from them; see :mod:`clipbert_mm.checkpoint`.
-    :class:`~clipbert_mm.engine.CheckpointCompatibilityHook` sees that they fit. Where memory ends, it says what would fit.
+    Formats are detected by content, and no code of a file is run; see :mod:`clipbert_mm.checkpoint`.
+    :class:`~clipbert_mm.engine.CheckpointCompatibilityHook` checks that they fit. An out-of-memory error says what would fit.
 
-    Its own checkpoints have the state of each process too: its random generators and what its hooks count. A hook takes
-    part that has ``state_dict`` and ``load_state_dict``.
+    Its own checkpoints also have the state of each process: its random generators and its hooks, if they have ``state_dict``
+    and ``load_state_dict``.
     """
 
     _resume: bool
     _load_from: str | None
     _has_loaded: bool
     resumed: dict[str, Any] | None = None
-    """Of a checkpoint that the run goes on from, ``meta`` and, by process, ``ranks``; None if it goes on from none."""
+    """``meta`` and, by process, ``ranks`` of the checkpoint that the run was resumed from; None if it was not resumed."""
     while_training: ExitStack
-    """What hooks begin before a training, such as watching for signals; it ends with the training, however that ends."""
-    batch_at_work: tuple[str, dict[str, Any]] | None = None
-    """The stage ("train", "val" or "test") and the batch that is worked on; None between batches."""
+    """Contexts that hooks enter before training, such as watching for signals; they exit when training ends or fails."""
+    current_batch: tuple[str, dict[str, Any]] | None = None
+    """The stage ("train", "val" or "test") and the batch that is processed; None between batches."""
 
     @staticmethod
     def build_dataloader(
         dataloader: DataLoader | dict[str, Any], seed: int | None = None, diff_rank_seed: bool = False
     ) -> WatchedLoader:
-        """Build a dataloader, as MMEngine's Runner does, whose workers are watched."""
+        """Build a dataloader as MMEngine's Runner does, and watch its workers.
+
+        ``persistent_workers`` is ignored if there are no workers, where torch refuses it.
+        """
+        if isinstance(dataloader, dict) and not dataloader.get("num_workers"):
+            dataloader = {key: value for key, value in dataloader.items() if key != "persistent_workers"}
         built = Runner.build_dataloader(dataloader, seed=seed, diff_rank_seed=diff_rank_seed)
         return built if isinstance(built, WatchedLoader) else WatchedLoader(built, warn=logger.warning)
 
     def build_logger(self, *arguments: Any, **options: Any) -> MMLogger:  # noqa: ANN401
-        """Build the log of the run, which also shows what the package says; see MMEngine's Runner."""
+        """Build the log of the run, which also shows messages of the package; see MMEngine's Runner."""
         show_in_run_log()
         return super().build_logger(*arguments, **options)
 
@@ -76,11 +80,12 @@ class ClipBertRunner(Runner):
 
         Raises:
             BusyFolderError: If another training writes to the work folder.
-            WorkerError: If a worker of a dataloader hung or died: at which file it was.
+            OutOfMemoryError: If a batch does not fit into memory.
+            WorkerError: If a worker of a dataloader hung or died.
         """
         self.while_training = ExitStack()
         folders = checkpoint_folders(self.work_dir, self.cfg)
-        with locked_for_all(*folders), explaining_out_of_memory(self), self.while_training:
+        with lock_folders(*folders), explaining_out_of_memory(self), self.while_training:
             super().dump_config()
             return super().train()
 
@@ -96,26 +101,26 @@ class ClipBertRunner(Runner):
             return super().test()
 
     def dump_config(self) -> None:
-        """Leave the config of the work folder as it is until this runner trains or tests there."""
+        """Do not write the config to the work folder yet; training and testing do it, as soon as they hold the folder."""
 
     def register_default_hooks(self, hooks: dict[str, Any] | None = None) -> None:
-        """Register the default hooks; ours, where a config names none, in the place of MMEngine's of that purpose."""
+        """Register the default hooks, with ours for logs and checkpoints where the config names none."""
         ours = dict(
             logger=dict(type="MainProcessLoggerHook"), checkpoint=dict(type="FaultTolerantCheckpointHook", interval=1)
         )
         super().register_default_hooks({**ours, **(hooks or {})})
 
     def build_train_loop(self, loop: BaseLoop | dict[str, Any]) -> BaseLoop:
-        """Build the loop of training; MMEngine's short form, ``by_epoch=True``, gives :class:`ResumableEpochTrainLoop`."""
+        """Build the training loop; MMEngine's short form ``by_epoch=True`` gives :class:`ResumableEpochTrainLoop`."""
         if isinstance(loop, dict) and loop.get("by_epoch"):
             loop = {"type": "ResumableEpochTrainLoop", **{key: loop[key] for key in loop if key != "by_epoch"}}
         return super().build_train_loop(loop)
 
     def build_optim_wrapper(self, optim_wrapper: OptimWrapper | dict[str, Any]) -> OptimWrapper:
-        """Build the optimizer wrapper, an AccumulatingOptimWrapper where a config names none.
+        """Build the optimizer wrapper, an AccumulatingOptimWrapper where the config names none.
 
         Raises:
-            OptionError: If it is MMEngine's AmpOptimWrapper, and there is no GPU.
+            OptionError: If it is MMEngine's AmpOptimWrapper and there is no GPU.
         """
         if isinstance(optim_wrapper, dict) and "optimizer" in optim_wrapper:
             optim_wrapper = {"type": "AccumulatingOptimWrapper", **optim_wrapper}
@@ -128,7 +133,7 @@ class ClipBertRunner(Runner):
 
     @property
     def accumulation(self) -> int:
-        """Batches of which a step of the optimizer accumulates the gradients."""
+        """Number of batches of which a step of the optimizer accumulates the gradients."""
         wrapper = self.optim_wrapper  # a config until training begins
         if isinstance(wrapper, dict):
             return wrapper.get("accumulative_counts", 1)
@@ -136,14 +141,14 @@ class ClipBertRunner(Runner):
 
     @property
     def items_per_step(self) -> int:
-        """Items of one step of the optimizer over all processes (the global batch)."""
+        """Number of items of a step of the optimizer over all processes (the global batch)."""
         return self.world_size * self.train_dataloader.batch_sampler.batch_size * self.accumulation
 
     def call_hook(self, fn_name: str, **kwargs: Any) -> None:  # noqa: ANN401
-        """Call the hooks, and note which batch is worked on."""
+        """Call the hooks, and note which batch is processed."""
         when, stage, *what = fn_name.split("_")
         if what == ["iter"]:
-            self.batch_at_work = (stage, kwargs["data_batch"]) if when == "before" else None
+            self.current_batch = (stage, kwargs["data_batch"]) if when == "before" else None
         super().call_hook(fn_name, **kwargs)
 
     def scale_lr(self, optim_wrapper: OptimWrapper, auto_scale_lr: dict[str, Any] | None = None) -> None:
@@ -151,30 +156,31 @@ class ClipBertRunner(Runner):
         scale_learning_rate(self, optim_wrapper, auto_scale_lr)
 
     def load_or_resume(self) -> None:
-        """Load weights, or a training's state: without ``load_from``, of the newest whole checkpoint of the work folder.
+        """Load weights, or resume a training; without ``load_from``, from the latest intact checkpoint of the work folder.
 
         Raises:
-            CheckpointError: If there are checkpoints in the work folder, but none is whole.
+            CheckpointError: If the work folder has checkpoints but none is intact, or processes would resume from different
+                ones.
         """
         if self._resume and self._load_from is None and not self._has_loaded:
-            self._load_from, passed_over = find_latest(*checkpoint_folders(self.work_dir, self.cfg))
-            for each in passed_over:
-                self.logger.warning(f"passed over: {each}")
+            self._load_from, skipped = find_latest(*checkpoint_folders(self.work_dir, self.cfg))
+            for reason in skipped:
+                self.logger.warning(f"Skipped a checkpoint: {reason}")
             self._resume = self._load_from is not None
         name = os.path.basename(str(self._load_from)) if self._resume else "no checkpoint"
-        first = told_by_first(name)
+        first = broadcast_from_first(name)
         error = CheckpointError(
-            f"Process {self.rank} would go on from {name}, process 0 from {first}. Copy the checkpoint of machine 0 to the "
+            f"Process {self.rank} would resume from {name}, process 0 from {first}. Copy the checkpoint of machine 0 to the "
             "work folder of each machine."
         )
-        raise_together(error if name != first else None)
+        raise_on_all_ranks(error if name != first else None)
         super().load_or_resume()
 
     def resume(self, filename: str, *arguments: Any, **options: Any) -> None:  # noqa: ANN401
-        """Go on from a checkpoint; arguments as of MMEngine's.
+        """Resume from a checkpoint; arguments are those of MMEngine's Runner.
 
         Raises:
-            CheckpointError: If it cannot be read or does not fit, or the state of its training is damaged.
+            CheckpointError: If it cannot be read or does not fit, or its training state is damaged.
         """
         try:
             super().resume(filename, *arguments, **options)
@@ -182,18 +188,14 @@ class ClipBertRunner(Runner):
             if isinstance(error, (ClipBertError, torch.OutOfMemoryError)):
                 raise
             raise CheckpointError(
-                f"{printable(filename)} cannot be resumed: the state of its training is damaged or another training's "
+                f"{printable(filename)} cannot be resumed: its training state is damaged or of another config "
                 f"({type(error).__name__}: {first_line(error)}). Use the config that it was trained with, another copy, or "
                 "train from its weights with load_from."
             ) from error
-        folder = checkpoint_folders(self.work_dir, self.cfg)[-1]
-        for key, path in self._checkpoint_paths(self.message_hub.runtime_info).items():
-            # MMEngine's CheckpointHook takes them for paths, and removes the file.
-            names = file_names([path])
-            self.message_hub.update_info(key, os.path.join(folder, names[0]) if names else None)
+        restore_paths(self)
         sampler = self.train_dataloader.sampler
         if getattr(sampler, "seed", None) is not None and not self._randomness_cfg.get("diff_rank_seed"):
-            sampler.seed = self.seed  # it was built before the seed of the run before was known
+            sampler.seed = self.seed  # it was built before the seed of the resumed run was known
         if not isinstance(self.train_loop, ResumableEpochTrainLoop):
             self.logger.warning(
                 f"{type(self.train_loop).__name__} resumes at the beginning of an epoch, with other random numbers. Use "
@@ -210,20 +212,20 @@ class ClipBertRunner(Runner):
         """Load weights into the model.
 
         Args:
-            filename: File, folder or name of a checkpoint, or several, of which the last counts where they overlap.
+            filename: File, folder or name of a checkpoint, or several; where they overlap, the last one counts.
             map_location: Device for the tensors of torch's files.
-            strict: Whether the names of the checkpoints have to be the model's exactly.
-            revise_keys: Must be empty; names are converted by the kind of the checkpoint.
+            strict: Whether the checkpoints must have exactly the names of the model.
+            revise_keys: Must be empty; names are converted according to the format of the checkpoint.
 
         Returns:
-            The checkpoint; what the last file holds beside weights is in it.
+            The checkpoint, with all that the last file holds besides weights.
 
         Raises:
-            CheckpointError: If one cannot be read, is of no known kind, or does not fit.
+            CheckpointError: If one cannot be read, is of no known format, or does not fit.
         """
-        assert not revise_keys, "names are converted by the kind of the checkpoint"
+        assert not revise_keys, "names are converted according to the format of the checkpoint"
         paths = [filename] if isinstance(filename, str) else list(filename)
-        # What is resumed stays in use, and the file may be overwritten meanwhile; weights are copied at once.
+        # A resumed state stays in use, and its file may be overwritten meanwhile; weights are copied at once.
         sources = [read_source(path, map_location, mmap=not self._resume) for path in paths]
         rest = training_state(sources[-1].rest, paths[-1]) if self._resume else sources[-1].rest
         tensors = {name: tensor for source in sources for name, tensor in source.tensors.items()}
@@ -247,21 +249,21 @@ class ClipBertRunner(Runner):
         by_epoch: bool = True,
         backend_args: dict[str, Any] | None = None,
     ) -> None:
-        """Write a checkpoint; every process has to call it, the first one writes.
+        """Write a checkpoint; every process must call it, and the first one writes.
 
         Args:
             out_dir: Folder.
             filename: Name of the file.
-            file_client_args: Must be None, as ``backend_args``: checkpoints are files.
-            save_optimizer: Whether a training can go on from it.
+            file_client_args: Must be None.
+            save_optimizer: Whether a training can be resumed from it.
             save_param_scheduler: Whether it has the state of the schedule.
-            meta: ``epoch`` (epochs done) and ``iter`` (iterations done), and what else is to be noted.
-            by_epoch: Where ``meta`` has none: whether it is called at the end of an epoch or after an iteration.
+            meta: ``epoch`` (epochs done), ``iter`` (iterations done), and other entries to save.
+            by_epoch: Whether it is called at the end of an epoch or after an iteration, if ``meta`` does not say.
             backend_args: Must be None.
 
         Raises:
-            CheckpointError: If it cannot be written, or weights are not finite. Older ones stay.
-            OptionError: If it should go to a storage that is no file system.
+            CheckpointError: If it cannot be written, or weights are not finite. Older checkpoints stay.
+            OptionError: If it is to be written to something else than a file system.
         """
         if file_client_args or backend_args or "://" in out_dir:
             raise OptionError(
@@ -269,97 +271,26 @@ class ClipBertRunner(Runner):
                 "Mount the storage, and leave file_client_args and backend_args out."
             )
         done = dict(epoch=self.epoch + 1, iter=self.iter) if by_epoch else dict(epoch=self.epoch, iter=self.iter + 1)
-        ranks = all_gather_object(dict(random=random_state(), hooks=self._hook_states()))
+        ranks = all_gather_object(rank_state(self))
         if self.rank == 0:
-            checkpoint = self._checkpoint({**done, **(meta or {})}, save_optimizer, save_param_scheduler)
+            parts = dict(save_optimizer=save_optimizer, save_param_scheduler=save_param_scheduler)
+            checkpoint = checkpoint_content(self, {**done, **(meta or {})}, **parts)
             checkpoint["ranks"] = ranks
             self.call_hook("before_save_checkpoint", checkpoint=checkpoint)
-            self._check_finite(checkpoint["state_dict"], filename)
+            check_finite(checkpoint["state_dict"], filename)
             write_checkpoint(checkpoint, f"{out_dir}/{filename}")
-        barrier()  # no process ends before the file is whole
-
-    def _checkpoint(self, meta: dict[str, Any], save_optimizer: bool, save_param_scheduler: bool) -> dict[str, Any]:
-        """Return what MMEngine's checkpoints hold."""
-        meta |= dict(
-            cfg=self._config_text,
-            seed=self.seed,
-            experiment_name=self.experiment_name,
-            time=time.strftime("%Y%m%d_%H%M%S", time.localtime()),
-            mmengine_version=mmengine.__version__,
-            dataset_meta=getattr(self.train_dataloader.dataset, "metainfo", None),
-            **self.epoch_shape(),
-        )
-        model = self.model.module if is_model_wrapper(self.model) else self.model
-        hub = self.message_hub.state_dict()
-        infos = hub["runtime_info"]
-        infos |= {key: os.path.basename(path) for key, path in self._checkpoint_paths(infos).items()}
-        if "cfg" in infos:
-            infos["cfg"] = self._config_text
-        checkpoint = dict(meta=meta, state_dict=weights_to_cpu(model.state_dict()), message_hub=hub)
-        if save_optimizer:
-            checkpoint["optimizer"] = self.optim_wrapper.state_dict()
-        if save_param_scheduler and self.param_schedulers is not None:
-            checkpoint["param_schedulers"] = (
-                [scheduler.state_dict() for scheduler in self.param_schedulers]
-                if isinstance(self.param_schedulers, list)
-                else {name: [each.state_dict() for each in own] for name, own in self.param_schedulers.items()}
-            )
-        return checkpoint
+        barrier()  # no process ends before the file is complete
 
     @functools.cached_property
-    def _config_text(self) -> str:
-        return Config(
-            without_folders(self.cfg.to_dict())
-        ).pretty_text  # formatting takes longer than a small model's writing
-
-    @staticmethod
-    def _checkpoint_paths(infos: Mapping[str, Any]) -> dict[str, str]:
-        """Return the paths of checkpoints among the entries of the message hub: last_ckpt, best_ckpt and best_ckpt_METRIC."""
-        return {
-            key: value
-            for key, value in infos.items()
-            if key.startswith(("last_ckpt", "best_ckpt")) and isinstance(value, str)
-        }
-
-    def _check_finite(self, tensors: dict[str, Tensor], filename: str) -> None:
-        """See that weights are worth keeping: a gradient without a number ruins them a step before the loss shows it."""
-        broken = not_finite(tensors)
-        if broken:
-            raise CheckpointError(
-                f"{filename} is not written: {len(broken)} of the {len(tensors)} tensors of the model are not finite, the "
-                f"first is {broken[0]}. Older checkpoints are as they were. Lower the learning rate or clip gradients, and go "
-                "on with --resume."
-            )
+    def config_text(self) -> str:
+        """The config's text for checkpoints; formatting it takes longer than writing a small model."""
+        return text_without_folders(self.cfg)
 
     def epoch_shape(self) -> dict[str, int]:
-        """Return how many iterations an epoch of training has, and how many items an iteration over all processes.
+        """Return how many iterations an epoch has, and how many items an iteration has over all processes.
 
         An iteration is a step of the optimizer in our loop, a batch in MMEngine's.
         """
         batches = getattr(self.train_loop, "accumulation", 1)
         items = self.items_per_step // self.accumulation * batches
         return dict(steps_per_epoch=len(self.train_dataloader), items_per_step=items)
-
-    def _hook_states(self) -> dict[str, Any]:
-        return {type(hook).__name__: hook.state_dict() for hook in self.hooks if hasattr(hook, "state_dict")}
-
-    def restore_rank(self) -> None:
-        """Set random generators and hooks as they were in the process of this number when the run was cut."""
-        ranks = [] if self.resumed is None else self.resumed["ranks"]
-        if len(ranks) != get_world_size():
-            self.logger.warning(
-                f"The run before had the state of {len(ranks)} processes saved, this one has {get_world_size()}: it goes on "
-                "from its weights and place, with random numbers of its own."
-            )
-            return
-        try:
-            states = {NAMES_IN_CONFIGS.get(name, name): state for name, state in ranks[self.rank]["hooks"].items()}
-            for hook in self.hooks:
-                if type(hook).__name__ in states and hasattr(hook, "load_state_dict"):
-                    hook.load_state_dict(states[type(hook).__name__])
-            set_random_state(ranks[self.rank]["random"])
-        except (AttributeError, LookupError, OverflowError, RuntimeError, TypeError, ValueError) as error:
-            raise CheckpointError(
-                f"The checkpoint holds no state of process {self.rank} that can be resumed: {first_line(error)}. Take another "
-                "copy, or train from its weights with load_from."
-            ) from error

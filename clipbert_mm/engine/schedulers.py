@@ -1,4 +1,4 @@
-"""The paper's learning rate: up over the first steps, then linearly to zero."""
+"""The paper's learning rate schedule: linear warm-up, then linear decay to zero."""
 
 import warnings
 from typing import Any
@@ -11,15 +11,15 @@ from clipbert_mm.registry import PARAM_SCHEDULERS
 
 @PARAM_SCHEDULERS.register_module()
 class WarmupLinearLR(LRSchedulerMixin, _ParamScheduler):
-    """Warm-up over a share of the optimizer's steps, then linear to 0 (Section 3 of the paper, Implementation Details).
+    """Warm up over a share of the steps, then decay linearly to 0 (Section 3 of the paper, Implementation Details).
 
-    Use it with ``convert_to_iter_based=True``; ``end`` is then the training's last epoch unless given. It holds for any
-    number of steps, also where the warm-up is a fraction of an epoch. Steps are the optimizer's under gradient accumulation
+    Use it with ``convert_to_iter_based=True``; ``end`` is then the training's last epoch unless given. It works for any
+    number of steps, also if the warm-up is a fraction of an epoch. Steps are those of the optimizer under gradient accumulation
     too, since they are the iterations of :class:`~clipbert_mm.engine.ResumableEpochTrainLoop`.
 
     Args:
         optimizer: Optimizer or its wrapper.
-        warmup_share: Share of the steps over which the rate rises; 0.1 in the paper.
+        warmup_share: Share of the steps over which the learning rate rises; 0.1 in the paper.
         end: Number of steps.
         **schedule: ``begin``, ``last_step``, ``by_epoch`` and ``verbose`` of MMEngine's schedulers.
     """
@@ -39,23 +39,23 @@ class WarmupLinearLR(LRSchedulerMixin, _ParamScheduler):
         by_epoch: bool = True,
         **options: Any,  # noqa: ANN401
     ) -> "WarmupLinearLR":
-        """Build it for a training whose ``end`` is given in epochs of ``epoch_length`` steps."""
+        """Build a schedule whose ``end`` is given in epochs of ``epoch_length`` steps."""
         return cls(optimizer, end=end * epoch_length, by_epoch=False, **options)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on where a training was cut; its length is the config's, which may be another now."""
+        """Resume a schedule; its length stays that of the config, which may differ from the saved one."""
         length = ("end", "total", "warmup")
         super().load_state_dict({key: value for key, value in state_dict.items() if key not in length})
 
     def step(self) -> None:
         """Go to the next step."""
         with warnings.catch_warnings():
-            # In float16 the first steps are left out until the scale of the loss fits.
+            # In float16 the optimizer skips the first steps until the scale of the loss fits.
             warnings.filterwarnings("ignore", "Detected call of `scheduler.step", UserWarning)
             super().step()
 
     def factor(self, step: int) -> float:
-        """Return the share of the full rate at a step of the optimizer, from 0; each step of the training has more than 0."""
+        """Return the share of the full learning rate at a step of the optimizer, counted from 0; it is above 0 in training."""
         if step + 1 < self.warmup:
             return (step + 1) / self.warmup
         return min(1.0, max(0.0, (self.total - step) / max(1.0, self.total - self.warmup)))

@@ -1,4 +1,4 @@
-"""A cluster's notice that it is going to end a job, and how a training answers it."""
+"""Signals by which a cluster announces that it is going to end a job, and how a training stops on them."""
 
 import os
 import signal
@@ -16,34 +16,31 @@ from clipbert_mm.engine.loader_workers import STOP_SIGNALS
 from clipbert_mm.log import logger
 
 EXIT_AGAIN = os.EX_TEMPFAIL
-"""With what a training leaves that was told to stop and saved its state, 75, "try again later" of sysexits.h."""
+"""Exit status of a training that saved its state and stopped on a signal: 75, "try again later" in sysexits.h."""
 GRACE_SECONDS = 120
-"""How long a process whose launcher is gone may take to save its state."""
+"""Seconds that a process whose launcher is gone may take to save its state."""
 
 
 class StoppedBySignal(SystemExit):
-    """The training saved its state because a signal told it to stop; ends the process with ``EXIT_AGAIN``."""
+    """The training saved its state and stops on a signal; ends the process with ``EXIT_AGAIN``."""
 
     def __init__(self) -> None:
         super().__init__(EXIT_AGAIN)
 
 
 class StopSignal:
-    """Whether a signal to stop came.
-
-    Args:
-        received: The first that came.
-    """
+    """The signal to stop that this process got, if any."""
 
     def __init__(self) -> None:
         self.received: signal.Signals | None = None
+        """The first signal that came."""
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         self.received = self.received or signal.Signals(number)
 
     @contextmanager
     def watching(self) -> Iterator["StopSignal"]:
-        """Note the signals instead of ending at them, until the block ends; only a program's main thread can."""
+        """Note the signals instead of ending at them, until the block ends; does nothing outside of the main thread."""
         if threading.current_thread() is not threading.main_thread():
             yield self
             return
@@ -56,9 +53,9 @@ class StopSignal:
 
 
 def end_with_launcher() -> None:
-    """Let this process end when the one that launched it ends without telling it, by SIGKILL for example.
+    """Let this process end when its launcher ends without a signal to it, by SIGKILL for example.
 
-    It is told to stop by SIGTERM, at which a training saves its state, and killed if it goes on after :data:`GRACE_SECONDS`.
+    It gets SIGTERM, at which a training saves its state, and is killed if it still runs after :data:`GRACE_SECONDS`.
     """
     threading.Thread(target=_watch, args=(os.getppid(),), daemon=True).start()
 
@@ -66,14 +63,14 @@ def end_with_launcher() -> None:
 def _watch(launcher: int) -> None:
     while os.getppid() == launcher:
         time.sleep(1)
-    logger.warning(f"Process {launcher}, which launched this one, is gone.")
+    logger.warning(f"The launcher of this process (process {launcher}) is gone: this process stops too.")
     os.kill(os.getpid(), signal.SIGTERM)
     time.sleep(GRACE_SECONDS)
     os.kill(os.getpid(), signal.SIGKILL)
 
 
 class RankMax:
-    """Lets all processes of a training know the largest of a number that each has; on the CPU, so that no GPU waits."""
+    """The maximum of a number over all processes of a training; computed on the CPU, so that no GPU waits."""
 
     def __init__(self) -> None:
         self.group: Any = None
@@ -81,7 +78,7 @@ class RankMax:
             self.group = torch.distributed.new_group(backend="gloo")
 
     def largest(self, number: int) -> int:
-        """Return the largest."""
+        """Return the maximum over all processes."""
         if get_world_size() == 1:
             return number
         shared = torch.tensor(number)

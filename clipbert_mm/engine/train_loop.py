@@ -1,4 +1,4 @@
-"""Training by epochs, counted in steps of the optimizer, that goes on from the very step where a run was cut."""
+"""Training by epochs that counts steps of the optimizer and resumes at the very step where a run was cut."""
 
 import math
 import random
@@ -14,19 +14,20 @@ from mmengine.runner import Runner
 from torch import nn
 
 from clipbert_mm.engine.random_state import unchanged_random_state
+from clipbert_mm.engine.run_state import restore_rank
 from clipbert_mm.engine.watched_loader import WatchedLoader
 from clipbert_mm.errors import CheckpointError, OptionError
 from clipbert_mm.registry import LOOPS
 
 
 class AccumulatedLoader:
-    """A dataloader by steps of the optimizer: each gives a list of batches. All else is the dataloader's.
+    """A dataloader that yields the batches of a step of the optimizer as a list. All else is the dataloader's.
 
-    The last step of an epoch may be of fewer batches, so that each epoch ends with a step.
+    The last step of an epoch may have fewer batches, so that each epoch ends with a step.
 
     Args:
-        dataloader: What gives the batches.
-        accumulation: Batches of a step.
+        dataloader: The dataloader of single batches.
+        accumulation: Batches per step.
     """
 
     def __init__(self, dataloader: WatchedLoader, accumulation: int) -> None:
@@ -42,7 +43,7 @@ class AccumulatedLoader:
             yield step
 
     def skip(self, steps: int) -> None:
-        """Let the next pass begin after some steps, whose items are not loaded."""
+        """Start the next pass after some steps, whose items are not loaded."""
         self.dataloader.skip(steps * self.accumulation)
 
     def __getattr__(self, name: str) -> Any:  # noqa: ANN401
@@ -79,8 +80,8 @@ class ResumableEpochTrainLoop(mmengine.runner.EpochBasedTrainLoop):
         if len(self.dataloader) == 0:
             raise OptionError(
                 f"The training set has {len(self.dataloader.dataset)} items, fewer than a batch of "
-                f"{self.dataloader.batch_size} in each of {runner.world_size} processes, and drop_last leaves such a batch "
-                "out: no step would be made. Lower batch_size of train_dataloader, or set its drop_last to False."
+                f"{self.dataloader.batch_size} in each of {runner.world_size} processes, and drop_last drops such a batch, so "
+                "that no step is left. Lower batch_size of train_dataloader, or set its drop_last to False."
             )
         self.accumulation = runner.accumulation
         if self.accumulation > 1:
@@ -88,23 +89,23 @@ class ResumableEpochTrainLoop(mmengine.runner.EpochBasedTrainLoop):
             self._max_iters = self._max_epochs * len(self.dataloader)
 
     def run(self) -> nn.Module:
-        """Say what a step is, and train; returns the model.
+        """Log what a step is, and train; returns the model.
 
         Raises:
-            CheckpointError: If a run is to go on in the middle of an epoch with steps of other items.
-            OptionError: If the optimizer wrapper cannot be told of how many batches a step is.
+            CheckpointError: If a run is resumed in the middle of an epoch with steps of other items.
+            OptionError: If the optimizer wrapper cannot accumulate step by step.
         """
         self._describe_steps()
         if self.runner.rank > 0:
-            own = self.runner.seed + self.runner.rank  # else each process would drop out the same
-            random.seed(own)
-            np.random.seed(own)
-            torch.manual_seed(own)
+            seed = self.runner.seed + self.runner.rank  # so that each process draws its own dropout
+            random.seed(seed)
+            np.random.seed(seed)
+            torch.manual_seed(seed)
         resumed = self.runner.resumed
         self.runner.call_hook("before_train")
         if resumed is not None:
             self.steps_done = self._steps_done(resumed["meta"])
-            self.runner.restore_rank()
+            restore_rank(self.runner)
             if self._epoch and not self.steps_done:
                 self._validate_if_due()
         while self._epoch < self._max_epochs and not self.stop_training:
@@ -114,33 +115,33 @@ class ResumableEpochTrainLoop(mmengine.runner.EpochBasedTrainLoop):
         return self.runner.model
 
     def run_epoch(self) -> None:
-        """Train for an epoch, or for what is left of it."""
+        """Train for an epoch, or for the rest of the epoch that is resumed."""
         done, self.steps_done = self.steps_done, 0
         self.runner.call_hook("before_train_epoch")
         self.runner.model.train()
         if done:
             self.dataloader.skip(done)
-            self.runner.restore_rank()  # the epoch began in the run before
+            restore_rank(self.runner)  # hooks have reset their state for a whole epoch
         for number, batch in enumerate(self.dataloader, start=done):
             self.run_iter(number, batch)
         self.runner.call_hook("after_train_epoch")
         self._epoch += 1
 
     def run_iter(self, idx: int, data_batch: Any) -> None:  # noqa: ANN401
-        """Make a step.
+        """Run a step of the optimizer.
 
         Args:
-            idx: Number of the step in its epoch.
-            data_batch: A batch, or a list of them where several make a step.
+            idx: Index of the step in its epoch.
+            data_batch: A batch, or a list of batches under accumulation.
         """
         batches = data_batch if self.accumulation > 1 else [data_batch]
-        whole = joined(batches)
+        step_batch = merge_batches(batches)
         if self.accumulation > 1:
             self.runner.optim_wrapper.begin_step(len(batches))
-        self.runner.call_hook("before_train_iter", batch_idx=idx, data_batch=whole)
+        self.runner.call_hook("before_train_iter", batch_idx=idx, data_batch=step_batch)
         outputs = [self.runner.model.train_step(each, optim_wrapper=self.runner.optim_wrapper) for each in batches]
         mean = {key: torch.stack([output[key].detach() for output in outputs]).mean() for key in outputs[0]}
-        self.runner.call_hook("after_train_iter", batch_idx=idx, data_batch=whole, outputs=mean)
+        self.runner.call_hook("after_train_iter", batch_idx=idx, data_batch=step_batch, outputs=mean)
         self._iter += 1
 
     def _describe_steps(self) -> None:
@@ -152,10 +153,10 @@ class ResumableEpochTrainLoop(mmengine.runner.EpochBasedTrainLoop):
                 f"{type(wrapper).__name__}."
             )
         items, processes = self.runner.items_per_step, self.runner.world_size
-        rate = wrapper.param_groups[0].get("initial_lr", wrapper.param_groups[0]["lr"])  # where schedules begin from
+        rate = wrapper.param_groups[0].get("initial_lr", wrapper.param_groups[0]["lr"])  # before the schedule
         self.runner.logger.info(
-            f"{items} items a step = {processes} processes x {items // processes // self.accumulation} items x "
-            f"{self.accumulation} batches; {len(self.dataloader)} steps an epoch, {self._max_iters} in all; learning rate "
+            f"{items} items per step = {processes} processes x {items // processes // self.accumulation} items x "
+            f"{self.accumulation} batches; {len(self.dataloader)} steps per epoch, {self._max_iters} in total; learning rate "
             f"{rate:g}."
         )
 
@@ -170,30 +171,28 @@ class ResumableEpochTrainLoop(mmengine.runner.EpochBasedTrainLoop):
                 self.runner.val_loop.run()
 
     def _steps_done(self, meta: dict[str, Any]) -> int:
-        """Return how many steps of the epoch the run before had made, and see that they are the same steps now."""
+        """Return how many steps of the epoch the resumed run had made, and check that an epoch has the same steps now."""
         saved = {key: meta.get(key) for key in ("steps_per_epoch", "items_per_step")}
         now = self.runner.epoch_shape()
-        if None in saved.values():  # a checkpoint of MMEngine's, which are of whole epochs
+        if None in saved.values():  # a checkpoint of MMEngine's Runner, written at the end of an epoch
             saved = now
         done = meta["iter"] - meta["epoch"] * saved["steps_per_epoch"]
         if saved != now and done:
             raise CheckpointError(
-                f"The run to go on with was cut after step {done} of {saved['steps_per_epoch']} of an epoch, each of "
-                f"{saved['items_per_step']} items over all processes; now an epoch has {now['steps_per_epoch']} of "
-                f"{now['items_per_step']}. Go on with the same data, batch size and number of processes, or from a checkpoint "
-                "of an epoch's end (--resume PATH)."
+                f"The run was cut after step {done} of {saved['steps_per_epoch']} of an epoch with {saved['items_per_step']} "
+                f"items per step over all processes; now an epoch has {now['steps_per_epoch']} steps of "
+                f"{now['items_per_step']} items. Resume with the same data, batch size and number of processes, or from a "
+                "checkpoint of the end of an epoch (--resume PATH)."
             )
         if saved != now:
-            self.runner.logger.warning(
-                f"An epoch was {saved} in the run before and is {now} now; so its steps are others."
-            )
+            self.runner.logger.warning(f"The steps of an epoch differ from the resumed run: {now} now, {saved} before.")
         return done
 
 
 def share_buffers(runner: Runner) -> None:
-    """Give every process the statistics of the first one's batch norms, which are those that a checkpoint has.
+    """Copy the statistics of rank 0's batch norms, which a checkpoint has, to every rank.
 
-    Else each would validate its videos with statistics of its own shard, and no test could repeat the metrics.
+    Otherwise each rank would validate with statistics of its own shard of the data, and no test could repeat the metrics.
     """
     if get_world_size() > 1:
         averaged = [hook.ema_model for hook in runner.hooks if hasattr(hook, "ema_model")]
@@ -201,8 +200,8 @@ def share_buffers(runner: Runner) -> None:
             broadcast(buffer, src=0)
 
 
-def joined(batches: list[dict[str, Any]]) -> dict[str, Any]:
-    """Return a step's batches as one for hooks: the samples of all, the inputs in a list; a single one as it is."""
+def merge_batches(batches: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return the batches of a step as one for hooks, with all samples and a list of the inputs; a single batch unchanged."""
     if len(batches) == 1:
         return batches[0]
     samples = list(chain.from_iterable(batch["data_samples"] for batch in batches))

@@ -13,7 +13,7 @@ from mmengine.dist import get_dist_info
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from clipbert_mm.engine.rank_sync import Machines, told_by_first
+from clipbert_mm.engine.rank_sync import FolderSync, broadcast_from_first
 from clipbert_mm.engine.watched_loader import WatchedLoader
 from clipbert_mm.retrieval.feature_store import SUFFIX as TOKENS
 from clipbert_mm.retrieval.feature_store import FeatureStore
@@ -104,10 +104,10 @@ class RetrievalEvaluator:
         *,
         clips_per_tile: int | None = None,
         memory_limit: str | None = None,
-        machines: Machines | None = None,
+        machines: FolderSync | None = None,
     ) -> None:
         self.model, self.pairs, self.folder, self.logger = model, pairs, folder, logger
-        self.machines = machines or Machines(folder)
+        self.machines = machines or FolderSync(folder)
         self.clips_per_tile = clips_per_tile or CLIPS_PER_TILE.get(pairs.device.type, CLIPS_PER_TILE["cuda"])
         self.memory_limit = memory_limit
         self.store = FeatureStore(folder / "gallery", budget=0)
@@ -124,7 +124,7 @@ class RetrievalEvaluator:
         """
         names = [f"{i:07d}" for i in range(len(dataloader.dataset))]  # type: ignore[arg-type]
         self.machines.exchange(self.store.folder, TOKENS)
-        missing = told_by_first([i for i, name in enumerate(names) if name not in self.store])
+        missing = broadcast_from_first([i for i, name in enumerate(names) if name not in self.store])
         if 0 < len(missing) < len(names):
             self.logger.info(f"{len(names) - len(missing)} of {len(names)} videos are encoded already")
         share = missing[self.rank :: self.world]
@@ -212,7 +212,7 @@ class RetrievalEvaluator:
         selected = np.ones(shape, bool) if selected is None else selected
         tokens = np.array([len(text) + cells for text in texts])[:, None]  # of a pair with one clip
         self.machines.exchange(matrix.folder, TILES)
-        missing = told_by_first(matrix.missing())
+        missing = broadcast_from_first(matrix.missing())
         if len(missing) < len(matrix.tiles):
             self.logger.info(f"{len(matrix.tiles) - len(missing)} of {len(matrix.tiles)} tiles are scored already")
         costs = [float((tokens[tile.rows] * selected[tile.rows, tile.columns]).sum()) for tile in missing]

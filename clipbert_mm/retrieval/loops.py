@@ -12,7 +12,7 @@ from mmengine.dist import get_dist_info, get_rank
 from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner, TestLoop, ValLoop
 
-from clipbert_mm.engine.rank_sync import Machines, locked_for_all, raise_together, told_by_first
+from clipbert_mm.engine.rank_sync import FolderSync, lock_folders, raise_on_all_ranks, broadcast_from_first
 from clipbert_mm.errors import OptionError, VideoIndexError
 from clipbert_mm.fileio import LOCK
 from clipbert_mm.registry import LOOPS
@@ -91,16 +91,16 @@ class RetrievalLoop:
         fingerprint = self._fingerprint(model, pairs)
         folder = Path(self.runner.work_dir) / f"retrieval_{self.STAGE}"
         if self.RESUMES:
-            folder = folder.with_name(told_by_first(f"{folder.name}-{digest(fingerprint)[:8]}"))
+            folder = folder.with_name(broadcast_from_first(f"{folder.name}-{digest(fingerprint)[:8]}"))
         machines = self._machines
-        with locked_for_all(folder, holders=machines.leaders):
-            if machines.leads and not self.RESUMES:
+        with lock_folders(folder, holders=machines.leaders):
+            if machines.is_leader and not self.RESUMES:
                 empty(folder)
             self._reserve(folder, fingerprint, machines)
             evaluator = RetrievalEvaluator(model, pairs, folder, self.runner.logger, machines=machines, **self.storing)  # type: ignore[arg-type]
             records = evaluator.encode(self.dataloader)
             metrics = self._evaluate(records, *evaluator.score(records, self.shortlist))
-            if machines.leads and not self.keep_scores:
+            if machines.is_leader and not self.keep_scores:
                 empty(folder)
         with suppress(OSError):  # not empty, or deleted by another machine
             folder.rmdir()
@@ -109,8 +109,8 @@ class RetrievalLoop:
         return metrics
 
     @cached_property
-    def _machines(self) -> Machines:
-        return Machines(self.runner.work_dir)
+    def _machines(self) -> FolderSync:
+        return FolderSync(self.runner.work_dir)
 
     def _evaluate(
         self, records: list[dict[str, Any]], scores: np.ndarray, chosen: np.ndarray | None
@@ -151,9 +151,9 @@ class RetrievalLoop:
             settings=digest(shape | dict(tokens_per_pass=pairs.tokens_per_pass, device=pairs.device.type)),
         )
 
-    def _reserve(self, folder: Path, fingerprint: dict[str, str], machines: Machines) -> None:
+    def _reserve(self, folder: Path, fingerprint: dict[str, str], machines: FolderSync) -> None:
         """Check that all processes run the same test, and that results in the folder, if any, belong to this very test."""
-        first = told_by_first(fingerprint)
+        first = broadcast_from_first(fingerprint)
         error: VideoIndexError | OptionError | None = None
         # Paths and modification times of the videos may differ between machines.
         common = fingerprint.keys() - {"videos", "pipeline"}
@@ -163,12 +163,12 @@ class RetrievalLoop:
                 f"Rank {get_rank()} of this test differs from rank 0 in: {', '.join(differing)}. Start all ranks with the same "
                 "config, checkpoint and annotations."
             )
-        elif machines.leads:
+        elif machines.is_leader:
             try:
                 reserve(folder, fingerprint)
             except VideoIndexError as mismatch:
                 error = mismatch
-        raise_together(error)
+        raise_on_all_ranks(error)
         others = sorted(
             path.name for path in folder.parent.glob(f"retrieval_{self.STAGE}*") if path.name != folder.name
         )

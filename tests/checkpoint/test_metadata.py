@@ -168,8 +168,8 @@ def test_answers_in_other_places_are_refused(runner_config: Config, world: Path,
     with pytest.raises(CheckpointError) as caught:
         build_runner(runner_config).test()
     assert str(caught.value) == (
-        f"The checkpoint {trained} was trained for something else than the config is for. answer 2: checkpoint {names[4]!r}, "
-        f"config {names[2]!r}. Use the config that it was trained with, or the answer_file of the training."
+        f"The checkpoint {trained} was trained for something else than the config. answer 2: checkpoint {names[4]!r}, "
+        f"config {names[2]!r}. Use the config that it was trained with, or the answer_file of that training."
     )
 
 

@@ -298,7 +298,7 @@ def test_a_run_goes_on_only_with_the_same_batches(config: Config):
     config.resume = True
     config.train_dataloader.batch_size = 3
     with pytest.raises(
-        CheckpointError, match="cut after step 2 of 6 of an epoch, each of 4 items over all processes; now an "
+        CheckpointError, match="cut after step 2 of 6 of an epoch with 4 items per step over all processes; now an "
     ):
         begin(config, interval=1).train()
     assert find_latest(config.work_dir)[0].endswith("iter_8.pth")

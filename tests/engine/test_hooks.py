@@ -144,13 +144,13 @@ def test_training_may_begin_with_part_of_a_checkpoint_and_says_which(
     assert all((at_first.weights[name] == 0.25).all() for name in part)
 
 
-def test_a_fresh_head_keeps_its_first_values(runner_config: Config, tmp_path: Path):
+def test_a_reinitialized_head_keeps_its_first_values(runner_config: Config, tmp_path: Path):
     model = build_runner(runner_config).model.state_dict()
     saved = {name: torch.full_like(value, 0.25) for name, value in model.items()}
     torch.save(saved, tmp_path / "a.pth")
     starts = []
-    for fresh, load_from in (((), None), (("head",), str(tmp_path / "a.pth"))):
-        runner_config.default_hooks.checkpoint_fit.fresh, runner_config.load_from = fresh, load_from
+    for reinit, load_from in (((), None), (("head",), str(tmp_path / "a.pth"))):
+        runner_config.default_hooks.checkpoint_fit.reinit, runner_config.load_from = reinit, load_from
         runner_config.experiment_name += "-next"
         runner = build_runner(runner_config)
         starts.append(CatchWeights())
@@ -160,19 +160,19 @@ def test_a_fresh_head_keeps_its_first_values(runner_config: Config, tmp_path: Pa
         assert torch.equal(value, (starts[0].weights if name.startswith("head.") else saved)[name]), name
 
 
-def test_a_fresh_head_lets_other_answers_be_trained_but_not_tested(runner_config: Config, tmp_path: Path):
+def test_a_reinitialized_head_lets_other_answers_be_trained_but_not_tested(runner_config: Config, tmp_path: Path):
     source = build_runner(runner_config).model.state_dict()
     other = source | {"head.classifier.2.weight": torch.ones(9, 32), "head.classifier.2.bias": torch.ones(9)}
     torch.save(other, tmp_path / "a.pth")
     runner_config.load_from = str(tmp_path / "a.pth")
     use = "answers of the head: checkpoint 9, model 2; .* Use the config"
-    message = r"answers of the head: checkpoint 9, model 2; .* Set fresh=\['head'\] of CheckpointCompatibilityHook"
-    for fresh, task, words in (
+    message = r"answers of the head: checkpoint 9, model 2; .* Set reinit=\['head'\] of CheckpointCompatibilityHook"
+    for reinit, task, words in (
         ((), "train", message),
         (("head",), "train", None),
         (("head",), "test", use),
     ):
-        runner_config.default_hooks.checkpoint_fit.fresh = fresh
+        runner_config.default_hooks.checkpoint_fit.reinit = reinit
         runner_config.experiment_name += "-next"
         run = getattr(build_runner(runner_config), task)
         if words is None:
@@ -200,16 +200,21 @@ def test_the_share_of_weights_that_a_part_needs(runner_config: Config, tmp_path:
             runner.train()
 
 
+def test_the_old_name_of_reinit_is_taken_with_a_warning():
+    with pytest.warns(FutureWarning, match=r"fresh of CheckpointCompatibilityHook is deprecated .* Use reinit\."):
+        assert CheckpointCompatibilityHook(fresh=["head"]).reinit == ("head",)
+
+
 @pytest.mark.parametrize(
     ("options", "got"),
     [
         (dict(min_share=1.01), r"1\.01 and \(\)"),
         (dict(min_share=-0.1), "-0.1"),
-        (dict(fresh="head"), "0.95 and 'head'"),
+        (dict(reinit="head"), "0.95 and 'head'"),
     ],
 )
 def test_what_the_fit_hook_takes(options: dict, got: str):
-    with pytest.raises(ValueError, match=rf"expects min_share in \[0, 1\] and fresh a list, got {got}"):
+    with pytest.raises(ValueError, match=rf"expects min_share in \[0, 1\] and reinit a list, got {got}"):
         CheckpointCompatibilityHook(**options)
 
 

@@ -12,7 +12,7 @@ from mmengine.config import Config
 from clipbert_mm.checkpoint import InputSpec
 from clipbert_mm.checkpoint.preprocessing import CAFFE, PYTORCH
 from clipbert_mm.compat.optim import AmpAccumulatingOptimWrapper
-from clipbert_mm.engine.launch import build_runner, distribute, follow, use_amp, use_amp_in_test
+from clipbert_mm.engine.launch import adapt_to_weights, build_runner, distribute, use_amp, use_amp_in_test
 from clipbert_mm.errors import OptionError
 from clipbert_mm.models.encoders import pair_encoder
 
@@ -109,17 +109,32 @@ def test_a_launcher_that_did_not_start_this_process(runner_config: Config, monke
 def test_metrics_are_not_collected_through_files(runner_config: Config, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("clipbert_mm.compat.start_processes", lambda launcher, timeout: None)
     runner_config.update(launcher="mpi", val_evaluator=[dict(type="A"), dict(type="B", collect_device="cpu")])
-    distribute(runner_config)
+    changes = distribute(runner_config)
     assert runner_config.launcher == "pytorch", "which all launchers are made to look like"
     assert [metric.collect_device for metric in runner_config.val_evaluator] == ["gpu", "cpu"]
     assert runner_config.test_evaluator.collect_device == "gpu"
+    assert runner_config.model_wrapper_cfg.device_ids is None
+    assert changes == [
+        "launcher is pytorch, whose environment variables are set from those of mpi.",
+        "model_wrapper_cfg has device_ids=None, since there is no GPU.",
+        "val_evaluator: A collects results over the process group, not through files.",
+        "test_evaluator: RetrievalMetric collects results over the process group, not through files.",
+    ]
+
+
+def test_building_a_runner_changes_nothing_else_of_a_config(runner_config: Config):
+    runner_config.train_cfg = dict(by_epoch=True, max_epochs=1)
+    runner_config.train_dataloader.persistent_workers = True
+    before = copy.deepcopy(runner_config.to_dict())
+    build_runner(runner_config).train()
+    assert runner_config.to_dict() == before
 
 
 def test_a_writer_that_is_not_installed(runner_config: Config, monkeypatch: pytest.MonkeyPatch):
     find = importlib.util.find_spec
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name == "wandb" else find(name))
     runner_config.visualizer.vis_backends = [dict(type="LocalVisBackend"), dict(type="WandbVisBackend")]
-    with pytest.raises(OptionError, match="WandbVisBackend needs wandb, which is missing: pip install wandb"):
+    with pytest.raises(OptionError, match="WandbVisBackend needs wandb, which is not installed: pip install wandb"):
         build_runner(runner_config)
 
 
@@ -146,7 +161,7 @@ INPUT = (
             CAFFE,
             CAFFE_FRAMES,
             "caffe",
-            [f"input from {INPUT[1]} to {INPUT[0]}", "strides of the ResNet from pytorch's style to caffe's"],
+            [f"the input from {INPUT[1]} to {INPUT[0]}", "the strides of the ResNet from pytorch's style to caffe's"],
         ),
         (
             CAFFE_FRAMES,
@@ -154,7 +169,7 @@ INPUT = (
             PYTORCH,
             TORCH_FRAMES,
             "pytorch",
-            [f"input from {INPUT[0]} to {INPUT[1]}"],
+            [f"the input from {INPUT[0]} to {INPUT[1]}"],
         ),
         (
             TORCH_FRAMES,
@@ -162,7 +177,7 @@ INPUT = (
             PYTORCH,
             TORCH_FRAMES,
             "pytorch",
-            ["strides of the ResNet from caffe's style to"],
+            ["the strides of the ResNet from caffe's style to"],
         ),
         (CAFFE_FRAMES, dict(style="caffe"), dataclasses.replace(CAFFE, style=None), CAFFE_FRAMES, "caffe", []),
     ],
@@ -179,7 +194,7 @@ def test_frames_and_strides_follow_the_weights(
         data_preprocessor=dict(type="VideoTextPreprocessor", **copy.deepcopy(frames)),
         backbone=dict(type="mmpretrain.ResNet", **backbone),
     )
-    changed = follow(model, weights)
+    changed = adapt_to_weights(model, weights)
     assert model["data_preprocessor"] == dict(type="VideoTextPreprocessor", **new_frames)
     assert model["backbone"].get("style") == new_style
     assert len(changed) == len(said)
@@ -190,6 +205,6 @@ def test_other_backbones_have_no_strides_to_follow():
     model = dict(
         data_preprocessor=dict(type="VideoTextPreprocessor", **TORCH_FRAMES), backbone=dict(type="TinyBackbone")
     )
-    follow(model, CAFFE)
+    adapt_to_weights(model, CAFFE)
     assert model["backbone"] == dict(type="TinyBackbone")
     assert model["data_preprocessor"]["to_bgr"]

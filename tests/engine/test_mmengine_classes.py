@@ -15,7 +15,7 @@ from mmengine.config import Config
 from clipbert_mm.deprecation import NAMES_IN_CONFIGS
 from clipbert_mm.engine import FaultTolerantCheckpointHook, ResumableEpochTrainLoop
 from clipbert_mm.engine.launch import build_runner
-from clipbert_mm.engine.random_state import random_state
+from clipbert_mm.engine.run_state import rank_state, restore_rank
 from clipbert_mm.engine.runner import ClipBertRunner
 from clipbert_mm.errors import OptionError
 
@@ -185,9 +185,10 @@ def test_states_that_hooks_saved_under_an_old_name_are_restored(runner_config: C
     stop = dict(type="ResumableEarlyStoppingHook", monitor="t2v/R@1", rule="greater")
     runner_config.default_hooks.early_stopping = stop
     runner = build_runner(runner_config)
-    state = runner._hook_states()
-    state["EarlyStoppingHook"] = state.pop("ResumableEarlyStoppingHook") | dict(wait_count=3, best_score=40.0)
-    runner.resumed = dict(meta={}, ranks=[dict(hooks=state, random=random_state())])
-    runner.restore_rank()
+    state = rank_state(runner)
+    hooks = state["hooks"]
+    hooks["EarlyStoppingHook"] = hooks.pop("ResumableEarlyStoppingHook") | dict(wait_count=3, best_score=40.0)
+    runner.resumed = dict(meta={}, ranks=[state])
+    restore_rank(runner)
     (hook,) = (hook for hook in runner.hooks if isinstance(hook, mmengine.hooks.EarlyStoppingHook))
     assert (hook.wait_count, hook.best_score) == (3, 40.0)

@@ -127,13 +127,13 @@ def test_what_is_frozen_takes_no_state_and_stays(build: Callable, make_batch: Ca
 
 def test_what_cannot_be_grouped_is_said(build: Callable):
     model = build()
-    message = r"knows lr_mult in paramwise_cfg, got bias_decay_mult, custom_keys\. Biases and norm scales have no"
+    message = r"takes lr_mult in paramwise_cfg, got bias_decay_mult, custom_keys\. Biases and norm scales have no"
     with pytest.raises(ValueError, match=message):
         wrap(model, dict(custom_keys={}, bias_decay_mult=0.0, lr_mult={}), type="SGD", lr=0.1)
     for name in ("backbon", "aggregator", "head.classifier.1", "encoder.bert.encoder.layer.2"):
         parts = r"Such are: backbone, projection, encoder, head, mlm_head\."
         with pytest.raises(
-            ValueError, match=rf"names '{name}', which is no module of the model with weights to train\. {parts}"
+            ValueError, match=rf"names '{name}', which is no module with trainable parameters\. {parts}"
         ):
             wrap(model, {"lr_mult": {name: 0.1}}, type="SGD", lr=0.1)
     model.requires_grad_(False)

@@ -68,8 +68,8 @@ def run(runner_config, tmp_path: Path, stage: str, megabytes: int) -> str:
 
 def test_what_is_said_to_fit_fits(runner_config, tmp_path: Path):
     pattern = (
-        r"OutOfMemoryError A batch of 8 x 2 clips x 2 frames of 256 x 256 pixels with 16 texts of up to \d+ word pieces does "
-        r"not fit into memory\. By trying: (\d) of 8 fit\. Set train_dataloader\.batch_size=(\d) and "
+        r"OutOfMemoryError A batch of 8 x 2 clips x 2 frames of 256 x 256 pixels with 16 texts of up to \d+ tokens does "
+        r"not fit into memory\. Tried: (\d) of 8 fit\. Set train_dataloader\.batch_size=(\d) and "
         r"optim_wrapper\.accumulative_counts=(\d) for a step of as many items.*num_clips of SampleClips and the size of "
         r"ResizePad helps too\. \(.*allocate"
     )

@@ -117,8 +117,8 @@ def test_the_model_follows_the_weights_it_starts_from(resnet_config: Config, res
     build_runner(resnet_config)
     assert warned == [
         f"{resnet_weights[0]} changes the input from BGR minus (123.675, 116.28, 103.53) over (1, 1, 1) to RGB minus "
-        "(123.675, 116.28, 103.53) over (58.395, 57.12, 57.375) and the strides of the ResNet from caffe's style to "
-        "pytorch's."
+        "(123.675, 116.28, 103.53) over (58.395, 57.12, 57.375).",
+        f"{resnet_weights[0]} changes the strides of the ResNet from caffe's style to pytorch's.",
     ]
     changed = resnet_config.model
     assert changed.data_preprocessor == dict(type="VideoTextPreprocessor", vocab_size=200, **frames_of(PYTORCH))
@@ -135,7 +135,7 @@ def test_without_following_other_frames_are_refused(resnet_config: Config, resne
     with pytest.raises(CheckpointError) as caught:
         runner.train()
     assert str(caught.value) == (
-        f"{resnet_weights[0]} (torchvision's ResNet) wants its frames as {PYTORCH}, the model has {CAFFE}. Set mean, std and "
+        f"{resnet_weights[0]} (torchvision's ResNet) expects frames as {PYTORCH}, the model has {CAFFE}. Set mean, std and "
         "to_bgr of the data_preprocessor and style of the backbone."
     )
     name = "backbone.conv1.weight"
@@ -146,7 +146,7 @@ def test_two_backbones_that_want_other_frames_are_refused(resnet_config: Config,
     weights = {"projection.conv.weight": torch.ones(16, 256, 3, 3), **resnet_weights[1]}
     torch.save({"state_dict": weights, "convention": CAFFE.to_dict()}, tmp_path / "caffe.pth")
     resnet_config.load_from = [str(tmp_path / "caffe.pth"), resnet_weights[0]]
-    with pytest.raises(CheckpointError, match=r"caffe\.pth \(clipbert_mm's\) wants its frames as BGR .*has RGB"):
+    with pytest.raises(CheckpointError, match=r"caffe\.pth \(clipbert_mm's\) expects frames as BGR .*has RGB"):
         build_runner(resnet_config).train()
 
 

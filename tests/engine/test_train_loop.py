@@ -114,8 +114,8 @@ def test_the_global_batch_and_the_rate_are_said(stepping: Config, caplog: pytest
     runner.train()
     said = [record.getMessage() for record in caplog.records]
     rate = 1e-3 / 8 if enable else 1e-3
-    assert ("Learning rate times 0.125: 8 items a step, the config's is for 64." in said) == enable
-    sentence = "8 items a step = 1 processes x 2 items x 4 batches; 3 steps an epoch, 6 in all; learning rate "
+    assert ("Learning rate scaled by 0.125: 8 items per step, the config's learning rate is for 64." in said) == enable
+    sentence = "8 items per step = 1 processes x 2 items x 4 batches; 3 steps per epoch, 6 in total; learning rate "
     assert f"{sentence}{rate:g}." in said
     assert {group["initial_lr"] for group in runner.optim_wrapper.param_groups} == {rate}
 

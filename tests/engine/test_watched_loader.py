@@ -79,6 +79,36 @@ def test_batches_are_put_into_the_pinned_memory_of_the_process_s_accelerator(
     assert chosen == [3, 3], "in the thread of each worker"
 
 
+def test_workers_that_are_not_there_need_not_persist(train_loader: Config):
+    train_loader.update(num_workers=0, persistent_workers=True)  # which torch refuses
+    assert len(list(ClipBertRunner.build_dataloader(train_loader))) == 6
+
+
+class Described(torch.utils.data.Dataset):
+    """Items that say which worker of how many loaded them, by torch's own function."""
+
+    def __len__(self) -> int:
+        return 8
+
+    def __getitem__(self, idx: int) -> tuple[int, int, int, int]:
+        info = torch.utils.data.get_worker_info()
+        return info.id, info.num_workers, info.seed, len(info.dataset)
+
+
+def test_workers_tell_torch_which_they_are():
+    ours, torch_s = (
+        [[part.tolist() for part in batch] for batch in each]
+        for each in (
+            loader(Described(), num_workers=2),
+            torch.utils.data.DataLoader(Described(), batch_size=2, num_workers=2),
+        )
+    )
+    for batches in (ours, torch_s):
+        assert [batch[0] for batch in batches] == [[0, 0], [1, 1], [0, 0], [1, 1]]
+        assert all(batch[1] == [2, 2] and batch[3] == [8, 8] for batch in batches)
+        assert batches[1][2][0] == batches[0][2][0] + 1, "seeds count up"
+
+
 def test_nothing_is_drawn_from_the_process_s_generator(tmp_path: Path):
     before = torch.get_rng_state()
     list(loader(Marked(tmp_path)))
@@ -124,7 +154,7 @@ def replaced(batches: WatchedLoader) -> dict[str, str]:
     ("fate", "reason"),
     [
         (signal.SIGSEGV, "the decoder ended its process (SIGSEGV)"),
-        (signal.SIGKILL, "it was killed (SIGKILL), as the kernel does when memory ends"),
+        (signal.SIGKILL, "it was killed (SIGKILL), as the kernel does out of memory"),
         (signal.SIGSTOP, "it took longer than 1 s"),
     ],
 )
@@ -147,8 +177,8 @@ def test_in_training_a_file_that_ends_or_hangs_a_worker_is_replaced(
             signal.SIGKILL,
             r"died at .*test_00003\.mp4: it was killed \(SIGKILL\), .*The job may be out of memory: lower num_workers",
         ),
-        (signal.SIGSEGV, r"died at .*test_00003\.mp4: the decoder ended its process \(SIGSEGV\)\. Take the file out"),
-        (signal.SIGSTOP, r"hangs at .*test_00003\.mp4: it took longer than 1 s\. Take the file out .*raise `timeout`"),
+        (signal.SIGSEGV, r"died at .*test_00003\.mp4: the decoder ended its process \(SIGSEGV\)\. Remove the file"),
+        (signal.SIGSTOP, r"hangs at .*test_00003\.mp4: it took longer than 1 s\. Remove the file .*raise `timeout`"),
     ],
 )
 def test_in_testing_the_file_is_named(test_loader: Config, fate: signal.Signals, message: str):

@@ -283,8 +283,8 @@ def test_s4_a_damaged_state_is_named(key: str, value: Any, said: str):
 def test_s4_a_state_of_another_training_is_named(stopped: Config):
     whole = load_torch(stopped.load_from, mmap=False)
     for change, said in (
-        (dict(optimizer={}), r"the state of its training is damaged or another training's \(KeyError: "),
-        (dict(ranks=[dict(random={}, hooks={})]), "holds no state of process 0 that can be resumed"),
+        (dict(optimizer={}), r"its training state is damaged or of another config \(KeyError: "),
+        (dict(ranks=[dict(random={}, hooks={})]), "checkpoint's state of process 0 is damaged"),
     ):
         torch.save(whole | change, stopped.load_from)
         stopped.experiment_name += "x"

@@ -86,9 +86,9 @@ def test_l9_machines_that_share_no_folder_test_retrieval_and_go_on_after_a_kill(
 
 def test_l9_a_machine_without_the_checkpoint_that_the_first_resumes_is_told(runner_config: Config, monkeypatch):
     runner_config.resume = True
-    monkeypatch.setattr(runner, "told_by_first", lambda name: "epoch_3.pth")
+    monkeypatch.setattr(runner, "broadcast_from_first", lambda name: "epoch_3.pth")
     with pytest.raises(
-        CheckpointError, match=r"Process 0 would go on from no checkpoint, process 0 from epoch_3\.pth\."
+        CheckpointError, match=r"Process 0 would resume from no checkpoint, process 0 from epoch_3\.pth\."
     ):
         build_runner(runner_config).train()
 
@@ -136,7 +136,7 @@ def test_m9_names_as_long_as_the_system_takes_are_encoded_and_longer_ones_told(t
 
 def test_e_fewer_items_than_a_batch_are_told_at_the_start(runner_config: Config):
     runner_config.train_dataloader.update(batch_size=25, drop_last=True)  # of 24 items
-    said = "^The training set has 24 items, fewer than a batch of 25 in each of 1 processes, and drop_last leaves such"
+    said = "^The training set has 24 items, fewer than a batch of 25 in each of 1 processes, and drop_last drops such"
     with pytest.raises(OptionError, match=said):
         build_runner(runner_config).train()
 

@@ -100,7 +100,7 @@ def test_l1_a_process_that_is_killed_begins_again_and_the_file_is_named_the_seco
 ):
     fate_of("b.mp4", hit(signal.SIGKILL))
     report = search.index(videos, workers=1, batch_size=1)
-    assert report.unreadable == {str(videos / "b.mp4"): "it was killed (SIGKILL), as the kernel does when memory ends"}
+    assert report.unreadable == {str(videos / "b.mp4"): "it was killed (SIGKILL), as the kernel does out of memory"}
     assert len(report.added) == 3
 
 
@@ -135,7 +135,7 @@ def hanging(runner_config: Config) -> Config:
 
 @pytest.mark.parametrize("stage", ["test", "val"])
 def test_l2_a_file_that_hangs_a_retrieval_test_is_named(hanging: Config, stage: str):
-    with pytest.raises(WorkerError, match=r"hangs at .*test_00003\.mp4: it took longer than 1 s\. Take the file out"):
+    with pytest.raises(WorkerError, match=r"hangs at .*test_00003\.mp4: it took longer than 1 s\. Remove the file"):
         getattr(build_runner(hanging), stage)()
 
 

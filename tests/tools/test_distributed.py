@@ -108,7 +108,7 @@ def test_training_gives_the_same_weights(folder: Path, one_process: Path):
     assert_same_weights(folder / "two" / "epoch_1.pth", one_process)
     # What either process had to replace is told once, in one number.
     assert printed.count("3 of 24 items were replaced in this epoch; 1 files cannot be read") == 1
-    assert "8 items a step = 2 processes x 4 items x 1 batches; 3 steps an epoch" in printed
+    assert "8 items per step = 2 processes x 4 items x 1 batches; 3 steps per epoch" in printed
     assert not (folder / ".dist_test").exists()
     assert len(list((folder / "two").glob("*/*.log"))) == 1, "one process writes the log"
 
@@ -130,8 +130,8 @@ def test_two_machines_give_the_same_weights_and_accumulate(folder: Path, one_pro
     ]
     printed = [machine.communicate(timeout=300)[0] for machine in machines]
     assert [machine.returncode for machine in machines] == [0, 0], "\n".join(text[-3000:] for text in printed)
-    assert "8 items a step = 2 processes x 2 items x 2 batches; 3 steps an epoch, 3 in all" in printed[0]
-    assert "items a step" not in printed[1]
+    assert "8 items per step = 2 processes x 2 items x 2 batches; 3 steps per epoch, 3 in total" in printed[0]
+    assert "items per step" not in printed[1]
     assert_same_weights(folder / "machines" / "epoch_1.pth", one_process)
 
 

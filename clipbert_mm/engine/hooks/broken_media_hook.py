@@ -12,7 +12,7 @@ from clipbert_mm.registry import HOOKS
 
 @HOOKS.register_module()
 class BrokenMediaHook(Hook):
-    """Count the files that training could not read and replaced; too many end the run.
+    """Count the items that training replaced because their file cannot be read; too many end the run.
 
     Args:
         max_share: Largest share of a training set's items in an epoch that may be replaced, 0 to 1.
@@ -28,17 +28,17 @@ class BrokenMediaHook(Hook):
         return dict(replaced=self.replaced, reasons=dict(self.reasons))
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on counting where a run was cut."""
+        """Resume the count of a run that was cut."""
         self.replaced, self.reasons = state["replaced"], dict(state["reasons"])
 
     def before_train_epoch(self, runner: Runner) -> None:
-        """Begin to count."""
+        """Set the count to zero."""
         self.reasons, self.replaced = {}, 0
 
     def after_train_iter(
         self, runner: Runner, batch_idx: int, data_batch: dict | None = None, outputs: dict | None = None
     ) -> None:
-        """Note what a batch had to replace."""
+        """Count the items of a batch that were replaced."""
         for sample in (data_batch or {}).get("data_samples", ()):
             self.replaced += bool(sample.replaced)
             self.reasons.update(sample.replaced)
@@ -49,9 +49,9 @@ class BrokenMediaHook(Hook):
         Raises:
             ClipBertError: If more than ``max_share`` of the items were.
         """
-        counted = all_gather_object((self.replaced, self.reasons))
-        replaced = sum(count for count, _ in counted)
-        reasons = {path: reason for _, own in counted for path, reason in own.items()}
+        counts = all_gather_object((self.replaced, self.reasons))
+        replaced = sum(count for count, _ in counts)
+        reasons = {path: reason for _, by_path in counts for path, reason in by_path.items()}
         if not replaced:
             return
         total = len(runner.train_dataloader.dataset)
@@ -60,7 +60,7 @@ class BrokenMediaHook(Hook):
         report = f"{replaced} of {total} items were replaced in this epoch; {len(reasons)} files cannot be read:{listed}{more}"
         if replaced > self.max_share * total:
             raise ClipBertError(
-                f"{report}\nThat is more than the share of {self.max_share:g} that BrokenMediaHook allows. Mend or take out "
-                "the files, or raise max_share."
+                f"{report}\nBrokenMediaHook allows a share of {self.max_share:g}. Repair or remove the files, or raise "
+                "max_share."
             )
         runner.logger.warning(report)

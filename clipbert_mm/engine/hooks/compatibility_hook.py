@@ -1,4 +1,4 @@
-"""Do checkpoints and the run fit each other?"""
+"""Check that checkpoints fit the run that loads them."""
 
 import hashlib
 import json
@@ -12,6 +12,7 @@ from mmengine.runner import BaseLoop, Runner
 from clipbert_mm.checkpoint import CheckpointMetadata, InputSpec, LoadedCheckpoint, check_fit
 from clipbert_mm.checkpoint.compatibility import within
 from clipbert_mm.checkpoint.metadata import KEY, differences, metadata_of, plain
+from clipbert_mm.deprecation import warn_renamed
 from clipbert_mm.engine.config import foreign_model, without_folders
 from clipbert_mm.errors import CheckpointError, OptionError
 from clipbert_mm.fileio import temporary_folder
@@ -20,18 +21,18 @@ from clipbert_mm.version import __version__
 
 
 def datasets_of(runner: Runner) -> list[Any]:
-    """Return the datasets that the run has built, training's first."""
+    """Return the datasets that the run has built, the training set first."""
     loops = (runner._train_loop, runner._val_loop, runner._test_loop)  # configs until they begin
     return [loop.dataloader.dataset for loop in loops if isinstance(loop, BaseLoop)]
 
 
 def tokenizer_of(runner: Runner) -> Any:  # noqa: ANN401
-    """Return the tokenizer of the run's data; None if it is not tokenized."""
+    """Return the tokenizer of the run's data; None if the data has no text."""
     return next((dataset.tokenizer for dataset in datasets_of(runner) if hasattr(dataset, "tokenizer")), None)
 
 
 def vocabulary_digest(runner: Runner) -> str | None:
-    """Return a digest of the word pieces that the run's data is tokenized with; None if it is not tokenized."""
+    """Return a digest of the vocabulary of the run's tokenizer; None if the data has no text."""
     tokenizer = tokenizer_of(runner)
     if tokenizer is None:
         return None
@@ -39,7 +40,7 @@ def vocabulary_digest(runner: Runner) -> str | None:
 
 
 def run_contents(runner: Runner) -> CheckpointMetadata:
-    """Return what a checkpoint of the run carries beside weights."""
+    """Return what a checkpoint of the run carries besides weights."""
     model, datasets = _bare(runner.model), datasets_of(runner)
     answers = next((dataset.answers for dataset in datasets if getattr(dataset, "answers", None) is not None), None)
     pipelines = {}
@@ -75,33 +76,39 @@ def _text_files(runner: Runner) -> dict[str, str]:
 
 @HOOKS.register_module()
 class CheckpointCompatibilityHook(Hook):
-    """See that checkpoints fit the model before their weights are taken over, and report what is taken.
+    """Check that checkpoints fit the model before their weights are loaded, and report what is loaded.
 
-    Testing and resuming need every weight. Training from ``load_from`` may leave parts new; the report says which. Checkpoints
-    of ours carry a digest of the vocabulary that they were trained with, since other word pieces make their weights
-    meaningless, how they want their frames, and all else that it takes to test them
-    (:class:`~clipbert_mm.checkpoint.CheckpointMetadata`); a test says where its config disagrees. A model of another library,
+    Testing and resuming need every weight. Training from ``load_from`` may leave parts initialized; the report names them. Our
+    checkpoints carry a digest of the vocabulary that they were trained with, since their weights mean nothing with another one,
+    the preprocessing of their frames, and all else that it takes to test them
+    (:class:`~clipbert_mm.checkpoint.CheckpointMetadata`); a test reports where its config differs. A model of another library,
     such as mmpretrain's ImageClassifier, is compared by its tensors alone.
 
     Args:
-        min_share: Smallest share of the tensors of each module that a checkpoint of ``load_from`` is for, 0 to 1.
-        fresh: Modules that take nothing from ``load_from``, such as "head" to train on other answers.
+        min_share: Smallest share of the tensors of each module that a checkpoint of ``load_from`` must have, 0 to 1.
+        reinit: Modules that load nothing from ``load_from``, such as "head" to train on other answers.
+        fresh: The deprecated name of ``reinit``.
     """
 
-    def __init__(self, *, min_share: float = 0.95, fresh: Sequence[str] = ()) -> None:
-        if isinstance(fresh, str) or not 0 <= min_share <= 1:
+    def __init__(
+        self, *, min_share: float = 0.95, reinit: Sequence[str] = (), fresh: Sequence[str] | None = None
+    ) -> None:
+        if fresh is not None:
+            warn_renamed("fresh of CheckpointCompatibilityHook", "reinit")
+            reinit = fresh
+        if isinstance(reinit, str) or not 0 <= min_share <= 1:
             raise OptionError(
-                f"CheckpointCompatibilityHook expects min_share in [0, 1] and fresh a list, got {min_share} and {fresh!r}."
+                f"CheckpointCompatibilityHook expects min_share in [0, 1] and reinit a list, got {min_share} and {reinit!r}."
             )
         self.min_share = min_share
-        self.fresh = tuple(fresh)
+        self.reinit = tuple(reinit)
         self._contents: dict[str, Any] | None = None
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        """Note the vocabulary, how frames come in, and what else a test of the checkpoint takes; of a ClipBert alone."""
+        """Add the vocabulary, the preprocessing of frames, and all else that a test takes; only for a ClipBert."""
         if foreign_model(runner.cfg) is not None:
             return
-        if self._contents is None:  # it stays the same over a run
+        if self._contents is None:  # the same for the whole run
             self._contents = run_contents(runner).to_dict()
         checkpoint[KEY] = self._contents
         checkpoint["vocabulary"] = vocabulary_digest(runner)
@@ -109,10 +116,10 @@ class CheckpointCompatibilityHook(Hook):
         checkpoint["attention_heads"] = _bare(runner.model).encoder.bert.config.num_attention_heads
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        """Compare, log the report, and take out what is to be trained afresh.
+        """Compare, log the report, and remove the weights of modules in ``reinit``.
 
         Raises:
-            CheckpointError: If a checkpoint does not fit, or was trained with other word pieces or other frames.
+            CheckpointError: If a checkpoint does not fit, or was trained with another vocabulary or other preprocessing.
         """
         model, now = _bare(runner.model), vocabulary_digest(runner)
         sources = checkpoint["sources"]
@@ -121,12 +128,12 @@ class CheckpointCompatibilityHook(Hook):
             if None not in (trained_with, now) and trained_with != now:
                 raise CheckpointError(
                     f"The checkpoint {source.path} was trained with another vocabulary (digest {str(trained_with)[:60]}) than "
-                    f"the data's tokenizer has ({now}). Set `tokenizer` of Tokenize to the folder of the training."
+                    f"the data's tokenizer has (digest {now}). Set `tokenizer` of Tokenize to the tokenizer of that training."
                 )
-            wanted = source.convention if foreign_model(runner.cfg) is None else None
-            if wanted is not None and not wanted.agrees(InputSpec.of_model(model)):
+            expected = source.convention if foreign_model(runner.cfg) is None else None
+            if expected is not None and not expected.agrees(InputSpec.of_model(model)):
                 raise CheckpointError(
-                    f"{source.path} ({source.title}) wants its frames as {wanted}, the model has "
+                    f"{source.path} ({source.title}) expects frames as {expected}, the model has "
                     f"{InputSpec.of_model(model)}. Set mean, std and to_bgr of the data_preprocessor and style of "
                     "the backbone."
                 )
@@ -134,19 +141,19 @@ class CheckpointCompatibilityHook(Hook):
         needs_all = not trains or runner._resume
         if needs_all:
             self._compare(runner, sources)
-        fresh = () if needs_all else self.fresh
-        report = check_fit(model, sources, whole=needs_all, min_share=self.min_share, fresh=fresh)
+        reinit = () if needs_all else self.reinit
+        report = check_fit(model, sources, whole=needs_all, min_share=self.min_share, fresh=reinit)
         runner.logger.info(str(report))
         for name in list(checkpoint["state_dict"]):
-            if within(name, fresh):
+            if within(name, reinit):
                 del checkpoint["state_dict"][name]
 
     @staticmethod
     def _compare(runner: Runner, sources: Sequence[LoadedCheckpoint]) -> None:
-        """Say where the config and checkpoints that are tested or resumed disagree.
+        """Warn where the config differs from the checkpoints that are tested or resumed.
 
         Raises:
-            CheckpointError: If the results would mean nothing: another task, or other answers.
+            CheckpointError: If the task or the answers differ, so that the results would mean nothing.
         """
         for source in sources:
             if KEY not in source.rest:
@@ -154,8 +161,8 @@ class CheckpointCompatibilityHook(Hook):
             wrong, doubtful = differences(metadata_of(source.rest, source.path), run_contents(runner))
             if wrong:
                 raise CheckpointError(
-                    f"The checkpoint {source.path} was trained for something else than the config is for. {'; '.join(wrong)}. "
-                    "Use the config that it was trained with, or the answer_file of the training."
+                    f"The checkpoint {source.path} was trained for something else than the config. {'; '.join(wrong)}. "
+                    "Use the config that it was trained with, or the answer_file of that training."
                 )
             if doubtful:
                 listed = "".join(f"\n  {each}" for each in doubtful)

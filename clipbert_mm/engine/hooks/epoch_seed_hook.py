@@ -1,4 +1,4 @@
-"""Another draw of every item each epoch."""
+"""A new draw of every item in each epoch."""
 
 from mmengine.hooks import Hook
 from mmengine.runner import EpochBasedTrainLoop, Runner
@@ -9,18 +9,18 @@ from clipbert_mm.registry import HOOKS
 
 @HOOKS.register_module()
 class EpochSeedHook(Hook):
-    """Tell the training dataset the seed and which epoch begins, so that each draws other clips, negatives and masks."""
+    """Give the training dataset the seed and the epoch, so that each epoch draws other clips, negatives and masks."""
 
     def before_train(self, runner: Runner) -> None:
-        """See that there are epochs.
+        """Check that the training loop has epochs.
 
         Raises:
-            OptionError: If the training loop has none: every pass would draw the same.
+            OptionError: If it has none: every pass would draw the same.
         """
         if not isinstance(runner.train_loop, EpochBasedTrainLoop):
             raise OptionError(
-                f"Items are drawn anew each epoch, so training needs a loop by epochs, got {type(runner.train_loop).__name__}. "
-                "Set train_cfg=dict(type='ResumableEpochTrainLoop', max_epochs=...)."
+                "Items are drawn anew in each epoch, so training needs a loop by epochs, got "
+                f"{type(runner.train_loop).__name__}. Set train_cfg=dict(type='ResumableEpochTrainLoop', max_epochs=...)."
             )
 
     def before_train_epoch(self, runner: Runner) -> None:
