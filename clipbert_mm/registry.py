@@ -30,6 +30,7 @@ class Registry(root.Registry):
             return found
         inherited = self.parent.module_dict if self.parent else {}
         near = difflib.get_close_matches(key, {*self.module_dict, *inherited}, n=3)
+        near = list(dict.fromkeys(NAMES_IN_CONFIGS.get(name, name) for name in near))
         hint = f" Did you mean {' or '.join(near)}?" if near else ""
         raise UnknownNameError(
             f"'{key}' is not in the {self.name} registry.{hint} There are: "

@@ -27,7 +27,7 @@ def test_names_of_mmengine_and_torch_are_found_in_our_registries():
         (registry.MODELS, "LogSumAggregator", "LogSumExpAggregator"),
         (registry.TRANSFORMS, "SampleClip", "SampleClips"),
         (registry.METRICS, "RetreivalMetric", "RetrievalMetric"),
-        (registry.HOOKS, "LogerHook", "LoggerHook"),  # one of MMEngine's
+        (registry.HOOKS, "LogerHook", "MainProcessLoggerHook"),  # in the place of MMEngine's
         (registry.OPTIMIZERS, "AdamWW", "AdamW"),
     ],
     ids=lambda value: value if isinstance(value, str) else value.name,

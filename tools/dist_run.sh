@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# What dist_train.sh and dist_test.sh share: dist_run.sh SCRIPT PROCESSES ARGUMENTS... starts a script of this folder.
-# Several machines: the same command on each, with NNODES, NODE_RANK (0 on the first), MASTER_ADDR (the first) and PORT.
+# Shared by dist_train.sh and dist_test.sh: dist_run.sh SCRIPT PROCESSES ARGUMENTS... starts a script of this folder.
+# On several machines: the same command on each, with NNODES, NODE_RANK (0 on the first), MASTER_ADDR (the first) and PORT.
 set -euo pipefail
 script="$1" processes="$2"
 shift 2
@@ -11,7 +11,7 @@ if [[ -z "${OMP_NUM_THREADS:-}" ]]; then
   nvidia-smi -L &> /dev/null || threads=$(( $(nproc) / processes ))
   export OMP_NUM_THREADS=$(( threads > 0 ? threads : 1 ))
 fi
-if [[ "${NNODES:-1}" == 1 ]]; then # runs on one machine do not meet: any free port, unless PORT says which
+if [[ "${NNODES:-1}" == 1 ]]; then # any free port, so that runs on one machine do not collide, unless PORT is set
   address=(--rdzv-backend=c10d "--rdzv-endpoint=127.0.0.1:${PORT:-0}" --local-addr=127.0.0.1)
 else
   address=(--node_rank="${NODE_RANK:?NODE_RANK: the number of this machine, from 0}"

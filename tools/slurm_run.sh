@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# What slurm_train.sh and slurm_test.sh share: slurm_run.sh SCRIPT PARTITION JOB_NAME ARGUMENTS... starts a script of this
-# folder by srun, a task a GPU. Variables: GPUS (8), GPUS_PER_NODE (8), CPUS_PER_TASK (5), GRES (gpu:GPUS_PER_NODE; empty for
+# Shared by slurm_train.sh and slurm_test.sh: slurm_run.sh SCRIPT PARTITION JOB_NAME ARGUMENTS... starts a script of this
+# folder by srun, one task per GPU. Variables: GPUS (8), GPUS_PER_NODE (8), CPUS_PER_TASK (5), GRES (gpu:GPUS_PER_NODE; empty for
 # a partition without GPUs, where a task is a CPU process), NOTICE (USR1@300: signal and seconds before the time limit), and
 # SRUN_ARGS (more options of srun).
 set -euo pipefail

@@ -1,7 +1,7 @@
 #!/usr/bin/env python
-"""torch.distributed.run that passes a cluster's notice on and ends with the status of the training; see dist_run.sh.
+"""torch.distributed.run that forwards a cluster's signals and exits with the status of the training; see dist_run.sh.
 
-Torch's own answers SIGTERM by ending its processes within 30 seconds, SIGUSR1 by ending itself alone, and leaves with 1.
+On SIGTERM torch's own launcher ends its processes within 30 seconds, on SIGUSR1 only itself, and it exits with 1.
 """
 
 import os
@@ -10,10 +10,10 @@ import sys
 from pathlib import Path
 from types import FrameType
 
-NOTICES = (signal.SIGTERM, signal.SIGUSR1)
+FORWARDED = (signal.SIGTERM, signal.SIGUSR1)
 
 
-def pass_on(number: int, frame: FrameType | None) -> None:
+def forward(number: int, frame: FrameType | None) -> None:
     """Send a signal to the processes of the training."""
     for children in Path("/proc/self/task").glob("*/children"):
         for child in children.read_text().split():
@@ -21,20 +21,20 @@ def pass_on(number: int, frame: FrameType | None) -> None:
 
 
 def main() -> None:
-    """Run the processes; arguments as of torch.distributed.run."""
-    for notice in NOTICES:
-        signal.signal(notice, pass_on)
+    """Run the processes; the arguments are those of torch.distributed.run."""
+    for number in FORWARDED:
+        signal.signal(number, forward)
     from torch.distributed import run
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
-    # Releases without this option answer SIGTERM in torch's own way, which lets the training save too but ends with 1.
+    # Releases of torch without this option handle SIGTERM themselves: the training saves too, but the exit status is 1.
     if "--signals-to-handle" in run.get_args_parser().format_help():
         sys.argv[1:1] = ["--signals-to-handle", "SIGINT,SIGHUP,SIGQUIT"]
     try:
         run.main()
     except ChildFailedError as error:
         _, first = error.get_first_failure()
-        if first.exitcode != os.EX_TEMPFAIL:  # the training saved its state and is to be begun again
+        if first.exitcode != os.EX_TEMPFAIL:  # the training saved its state and is to be resumed
             raise
         sys.exit(first.exitcode)
 

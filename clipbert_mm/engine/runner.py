@@ -80,9 +80,15 @@ class ClipBertRunner(Runner):
 
         Raises:
             BusyFolderError: If another training writes to the work folder.
+            OptionError: If MMEngine's CheckpointHook is to publish checkpoints.
             OutOfMemoryError: If a batch does not fit into memory.
             WorkerError: If a worker of a dataloader hung or died.
         """
+        if any(getattr(hook, "published_keys", None) for hook in self.hooks):
+            raise OptionError(
+                "published_keys of mmengine.CheckpointHook is not supported: it opens checkpoints in a way that torch refuses. "
+                "Remove it; the checkpoints of save_best have no optimizer state."
+            )
         self.while_training = ExitStack()
         folders = checkpoint_folders(self.work_dir, self.cfg)
         with lock_folders(*folders), explaining_out_of_memory(self), self.while_training:

@@ -12,7 +12,7 @@ from mmengine.dist import get_dist_info, get_rank
 from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner, TestLoop, ValLoop
 
-from clipbert_mm.engine.rank_sync import FolderSync, lock_folders, raise_on_all_ranks, broadcast_from_first
+from clipbert_mm.engine.rank_sync import FolderSync, broadcast_from_first, lock_folders, raise_on_all_ranks
 from clipbert_mm.errors import OptionError, VideoIndexError
 from clipbert_mm.fileio import LOCK
 from clipbert_mm.registry import LOOPS

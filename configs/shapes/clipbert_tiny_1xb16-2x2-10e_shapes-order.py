@@ -65,5 +65,5 @@ optim_wrapper = dict(optimizer=dict(lr=5e-4))
 auto_scale_lr = dict(enable=False, base_batch_size=16)
 default_hooks = dict(
     checkpoint=dict(interval=10),
-    checkpoint_fit=dict(fresh=["head"]),  # other answers than in pre-training
+    checkpoint_fit=dict(reinit=["head"]),  # other answers than in pre-training
 )

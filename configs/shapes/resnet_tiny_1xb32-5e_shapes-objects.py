@@ -75,9 +75,9 @@ auto_scale_lr = dict(enable=False, base_batch_size=32)
 default_hooks = dict(
     _delete_=True,  # without those that go with datasets of ours
     timer=dict(type="IterTimerHook"),
-    logger=dict(type="LoggerHook", interval=20),
+    logger=dict(type="MainProcessLoggerHook", interval=20),
     param_scheduler=dict(type="ParamSchedulerHook"),
-    checkpoint=dict(type="CheckpointHook", interval=1, minutes=15, max_keep_ckpts=2),
+    checkpoint=dict(type="FaultTolerantCheckpointHook", interval=1, minutes=15, max_keep_ckpts=2),
     finite_loss=dict(type="FiniteLossHook"),
     sampler_seed=dict(type="DistSamplerSeedHook"),
     checkpoint_fit=dict(type="CheckpointCompatibilityHook"),

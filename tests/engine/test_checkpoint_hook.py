@@ -168,6 +168,21 @@ def test_by_the_clock_the_two_newest_are_kept_until_the_end(config: Config):
     assert names(config) == ["epoch_3.pth", "last_checkpoint"]
 
 
+def test_interim_checkpoints_of_the_last_release_are_removed_too(config: Config):
+    settings = dict(interval=3, minutes=1e-9)
+    with pytest.raises(StoppedBySignal):
+        begin(config, At(5, lambda runner: os.kill(os.getpid(), signal.SIGTERM)), **settings).train()
+    assert names(config) == ["iter_4.pth", "iter_5.pth", "last_checkpoint"]
+    content = load(config, "iter_5")
+    for part in ("runtime_info", "resumed_keys"):
+        entries = content["message_hub"][part]
+        entries["passing_checkpoints"] = entries.pop("interim_checkpoints")
+    torch.save(content, Path(config.work_dir) / "iter_5.pth")
+    config.resume = True
+    begin(config, **settings).train()
+    assert names(config) == ["epoch_3.pth", "last_checkpoint"]
+
+
 def test_by_steps_of_the_optimizer(config: Config):
     config.optim_wrapper.accumulative_counts = 2  # three steps an epoch
     begin(config, interval=2, by_epoch=False).train()

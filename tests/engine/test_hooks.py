@@ -88,7 +88,7 @@ def test_too_many_replaced_files_end_the_run(runner_config: Config, own_world: P
     message = str(caught.value)
     assert message.startswith("6 of 24 items were replaced in this epoch; 2 files cannot be read:")
     assert all(f"{path}: the file is empty (0 bytes)" in message for path in broken)
-    assert "more than the share of 0.05 that BrokenMediaHook allows" in message
+    assert "BrokenMediaHook allows a share of 0.05. Repair or remove the files, or raise max_share." in message
 
 
 @pytest.mark.parametrize(("max_share", "fails"), [(0.1, False), (0.0999, True)])

@@ -122,6 +122,12 @@ def test_checkpoints_go_to_a_file_system(two_epochs: Config, tmp_path: Path, set
         runner.save_checkpoint(filename="a.pth", **settings)
 
 
+def test_checkpoints_are_not_published(two_epochs: Config):
+    two_epochs.default_hooks.checkpoint.published_keys = ["state_dict"]
+    with pytest.raises(OptionError, match=r"^published_keys of mmengine\.CheckpointHook is not supported.* Remove it"):
+        build_runner(two_epochs).train()
+
+
 def test_new_style_configs_name_mmengine_s_by_the_class(two_epochs: Config):
     two_epochs.train_cfg.update(type=mmengine.runner.EpochBasedTrainLoop, max_epochs=1)
     two_epochs.default_hooks.checkpoint = dict(type="FaultTolerantCheckpointHook", interval=1)

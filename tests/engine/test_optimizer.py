@@ -131,7 +131,7 @@ def test_what_cannot_be_grouped_is_said(build: Callable):
     with pytest.raises(ValueError, match=message):
         wrap(model, dict(custom_keys={}, bias_decay_mult=0.0, lr_mult={}), type="SGD", lr=0.1)
     for name in ("backbon", "aggregator", "head.classifier.1", "encoder.bert.encoder.layer.2"):
-        parts = r"Such are: backbone, projection, encoder, head, mlm_head\."
+        parts = r"The model has: backbone, projection, encoder, head, mlm_head\."
         with pytest.raises(
             ValueError, match=rf"names '{name}', which is no module with trainable parameters\. {parts}"
         ):
