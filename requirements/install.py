@@ -69,7 +69,7 @@ def uv_install(uv: str) -> bool:
         options += ["--excludes", str(HERE / "gpu.txt")]
         wheels_for_cpu = ["--torch-backend", "cpu"]
         probe = [*command, "--dry-run", "--no-deps", *wheels_for_cpu, "torch"]
-        once = {"UV_HTTP_RETRIES": "0", "UV_HTTP_CONNECT_TIMEOUT": "5"}
+        once = {"UV_HTTP_RETRIES": "0", "UV_HTTP_CONNECT_TIMEOUT": "5", "UV_HTTP_TIMEOUT": "10"}
         if not subprocess.run(probe, env=environment | once, stderr=subprocess.DEVNULL).returncode:
             options += wheels_for_cpu
     return not subprocess.run([*command, *options, *PACKAGE, HEADLESS], env=environment).returncode
