@@ -29,7 +29,7 @@ demo: setup  ## train and try a small model on the embedded Shapes world (option
 	$(BIN)/python tools/demo.py $(ARGS)
 
 # The core. After an edit elsewhere: make quick QUICK=tests/media
-QUICK := tests/models tests/evaluation tests/checkpoint tests/retrieval
+QUICK := tests/models tests/evaluation tests/retrieval
 
 quick: lint  ## lint, types, and the tests of the folders QUICK, without slow ones: for each edit (options: ARGS="...")
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto -m 'not slow' $(QUICK) $(ARGS)

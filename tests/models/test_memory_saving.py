@@ -14,6 +14,7 @@ from mmengine.optim import build_optim_wrapper
 from torch import nn
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
+from clipbert_mm.models.clipbert import TEXTS
 from clipbert_mm.registry import MODELS
 
 ANSWERS = 7
@@ -152,7 +153,7 @@ def test_clip_by_clip_replays_dropout(build: Callable, make_batch: Callable):
     held = build(**options)
     prepared = held.data_preprocessor(copy.deepcopy(data))
     torch.manual_seed(7)
-    frames, texts = prepared["inputs"]["frames"], held._texts(prepared["inputs"])
+    frames, texts = prepared["inputs"]["frames"], TEXTS(prepared["inputs"])
     logits = torch.cat([held.predict_clips(frames[:, k : k + 1], *texts)[1] for k in range(3)], dim=1)
     loss, log = held.parse_losses(held.head.loss(held.aggregator(logits), prepared["data_samples"]))
     loss.backward()
