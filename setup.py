@@ -11,6 +11,16 @@ from setuptools.command.build import build
 ROOT = Path(__file__).resolve().parent
 URL = "https://github.com/clipbert-mm/clipbert_mm"
 MIM_ITEMS = ("configs", "tools", "model-index.yml")
+DEVELOPERS_ONLY = (
+    "benchmark.py",
+    "benchmark_*.py",
+    "bench_*.py",
+    "load_*.py",
+    "memory_tracker.py",
+    "video_set.py",
+    "mutation",
+)
+# Tools that measure and test this project; not in a wheel.
 
 
 class build_mim(Command):
@@ -39,7 +49,7 @@ class build_mim(Command):
             if self.editable_mode:
                 target.symlink_to(os.path.relpath(source, mim))
             elif source.is_dir():
-                shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__"))
+                shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__", *DEVELOPERS_ONLY))
             else:
                 shutil.copy(source, target)
         if self.editable_mode:

@@ -77,6 +77,9 @@ def test_wheel_has_type_marker_and_address(tmp_path: Path):
         names = set(archive.namelist())
         metadata = HeaderParser().parsestr(archive.read(f"clipbert_mm-{__version__}.dist-info/METADATA").decode())
     assert {"clipbert_mm/py.typed", "clipbert_mm/.mim/model-index.yml"} <= names
+    tools = "clipbert_mm/.mim/tools"
+    assert {f"{tools}/train.py", f"{tools}/analysis_tools/get_flops.py"} <= names
+    assert not [name for name in names if "/bench_" in name or "/mutation/" in name], "tools of developers"
     assert not [name for name in names if name.startswith(("tests/", "requirements/"))]
     assert f"Issues, {URL}/issues" in metadata.get_all("Project-URL")
     assert "Typing :: Typed" in metadata.get_all("Classifier")
