@@ -1,14 +1,13 @@
 """Metrics of answers to questions: accuracy where each has one correct answer, and errors of counts."""
 
-import logging
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from mmengine.evaluator import BaseMetric
-from mmengine.logging import print_log
 
 from clipbert_mm.evaluation.coverage import readable
+from clipbert_mm.log import logger
 from clipbert_mm.registry import METRICS
 from clipbert_mm.structures import IGNORED
 
@@ -121,11 +120,9 @@ class CountError(BaseMetric):
         read, coverage = readable(results)
         predicted, counts = (np.concatenate([entry[key] for entry in read]) for key in ("predicted", "counts"))
         if outside := int(((counts < self.low) | (counts > self.high)).sum()):
-            print_log(
+            logger.warning(
                 f"{outside} of {len(counts)} counts in the annotations are outside of {self.low} to {self.high}, which "
-                "rounding can never predict. Set low and high of CountError, or convert TGIF-QA again: answers of 0 become 1.",
-                logger="current",
-                level=logging.WARNING,
+                "rounding can never predict. Set low and high of CountError, or convert TGIF-QA again: answers of 0 become 1."
             )
         rounded = np.clip(np.floor(predicted + 0.5), self.low, self.high)  # halves go up
         return {

@@ -1,10 +1,7 @@
 """Excluding files that could not be read from metrics, where the config allows it."""
 
-import logging
-
-from mmengine.logging import print_log
-
 from clipbert_mm.errors import ClipBertError
+from clipbert_mm.log import logger
 
 
 def readable(entries: list[dict]) -> tuple[list[dict], float]:
@@ -26,9 +23,7 @@ def readable(entries: list[dict]) -> tuple[list[dict], float]:
         )
     if len(kept) < len(entries):
         broken = [f"\n  {entry['path']}: {entry['broken']}" for entry in entries if entry["broken"] is not None]
-        print_log(
-            f"{len(broken)} of {len(entries)} videos could not be read and are excluded from the metrics:{''.join(broken)}",
-            logger="current",
-            level=logging.WARNING,
+        logger.warning(
+            f"{len(broken)} of {len(entries)} videos could not be read and are excluded from the metrics:{''.join(broken)}"
         )
     return kept, len(kept) / len(entries) * 100

@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 from mmengine.evaluator import BaseMetric
-from mmengine.logging import print_log
 
 from clipbert_mm.errors import OptionError
 from clipbert_mm.evaluation.coverage import readable
 from clipbert_mm.fileio import atomic_write
+from clipbert_mm.log import logger
 from clipbert_mm.registry import METRICS
 
 RECALLS = (1, 5, 10)
@@ -236,9 +236,8 @@ class RetrievalMetric(BaseMetric):
             intervals = [
                 f"{name} {low:.1f} to {high:.1f}" for name, (low, high) in bootstrap_intervals(figures).items()
             ]
-            print_log(
-                f"{direction}, 95 % intervals by bootstrap over {len(figures['rank'])} queries: {', '.join(intervals)}",
-                logger="current",
+            logger.info(
+                f"{direction}, 95 % intervals by bootstrap over {len(figures['rank'])} queries: {', '.join(intervals)}"
             )
         if self.rankings_file is not None:
             texts = [text for entry in gallery for text in entry["texts"]]

@@ -1,7 +1,6 @@
 """VQA 2.0: normalization of answers as on the test server, soft accuracy, and the submission file."""
 
 import json
-import logging
 import re
 from collections import Counter
 from collections.abc import Sequence
@@ -10,12 +9,12 @@ from typing import Any
 
 import numpy as np
 from mmengine.evaluator import BaseMetric
-from mmengine.logging import print_log
 
 from clipbert_mm.errors import OptionError
 from clipbert_mm.evaluation.answer_accuracy import accuracy_by_type
 from clipbert_mm.evaluation.coverage import readable
 from clipbert_mm.fileio import atomic_write
+from clipbert_mm.log import logger
 from clipbert_mm.registry import METRICS
 from clipbert_mm.structures import read_answers
 
@@ -239,10 +238,8 @@ class VQAAccuracy(BaseMetric):
         """Write the submission file."""
         with atomic_write(str(self.submission_file)) as file:
             json.dump(answers, file)
-        print_log(f"Wrote {len(answers):,} answers to the submission file {self.submission_file}.", logger="current")
+        logger.info(f"Wrote {len(answers):,} answers to the submission file {self.submission_file}.")
         if coverage < 100:
-            print_log(
-                f"{self.submission_file} lacks the questions of unreadable files; the test server expects all questions.",
-                logger="current",
-                level=logging.WARNING,
+            logger.warning(
+                f"{self.submission_file} lacks the questions of unreadable files; the test server expects all questions."
             )

@@ -1,6 +1,7 @@
 """VQA answers against mmpretrain's and against the definition, soft accuracy counted by hand, and the server's file."""
 
 import json
+import logging
 import os
 import random
 from collections.abc import Callable
@@ -188,13 +189,11 @@ def test_a_validation_split_has_accuracy_and_submission(vocabulary: str, tmp_pat
     assert json.loads((tmp_path / "val.json").read_text()) == [{"question_id": 4, "answer": "2"}]
 
 
-def test_a_submission_that_is_not_whole_is_said(vocabulary: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    said = []
-    monkeypatch.setattr(
-        "clipbert_mm.evaluation.vqa_accuracy.print_log", lambda message, **options: said.append(message)
-    )
+def test_a_submission_that_is_not_whole_is_said(vocabulary: str, tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    caplog.set_level(logging.INFO, "clipbert_mm")
     samples = [predicted([[0.1, 0.9, 0.0]], question_ids=[4]), predicted(None, broken="empty")]
     measure(*samples, submission_file=str(tmp_path / "dev.json"), answer_file=vocabulary)
+    said = [text for text in caplog.messages if "dev.json" in text]
     assert "Wrote 1 answers to the submission file" in said[0]
     assert "dev.json lacks the questions of unreadable files; the test server expects all questions." in said[1]
 

@@ -21,7 +21,7 @@ from clipbert_mm.apis.page.rendering import render_hits
 from clipbert_mm.datasets import CountDataset, MultipleChoiceDataset, OpenEndedDataset, RetrievalDataset, text_check
 from clipbert_mm.datasets.transforms import Tokenize
 from clipbert_mm.errors import AnnotationError, OptionError
-from clipbert_mm.evaluation import AnswerAccuracy, CountError, answer_accuracy, retrieval_metrics
+from clipbert_mm.evaluation import AnswerAccuracy, CountError, retrieval_metrics
 from clipbert_mm.evaluation.vqa_accuracy import normalize_answer, vqa_accuracy
 from clipbert_mm.structures import read_answers
 
@@ -102,16 +102,14 @@ def test_w6_answers_of_no_times_count_as_one(
         assert f"{split} questions of count: 5 answers of 0 are lifted to 1, as in the publisher's code" in printed
 
 
-def test_w6_counts_that_rounding_cannot_give_are_said(monkeypatch: pytest.MonkeyPatch):
-    said: list[str] = []
-    monkeypatch.setattr(answer_accuracy, "print_log", lambda text, **options: said.append(text))
+def test_w6_counts_that_rounding_cannot_give_are_said(caplog: pytest.LogCaptureFixture):
     metric = CountError(low=1, high=10)
     metric.process(
         {}, [dict(path="a.gif", broken=None, scores=torch.tensor([0.2, 3.4, 9.9]), counts=np.array([0, 3, 12]))]
     )
     assert metric.evaluate(1)["accuracy"] == pytest.approx(100 / 3)
-    assert [text[:92] for text in said] == [
-        "2 of 3 counts of the annotations are not in 1 to 10, so that rounding can never give them. S"
+    assert [record.getMessage()[:92] for record in caplog.records if record.name == "clipbert_mm"] == [
+        "2 of 3 counts in the annotations are outside of 1 to 10, which rounding can never predict. S"
     ]
 
 
