@@ -1,4 +1,4 @@
-"""Child registries of MMEngine's, only those in use. A name that is not registered is answered with the names that are."""
+"""The registries of clipbert_mm, children of MMEngine's; the error of an unknown name lists the names that are registered."""
 
 import difflib
 
@@ -9,7 +9,7 @@ from clipbert_mm.errors import UnknownNameError
 
 
 class Registry(root.Registry):
-    """MMEngine's registry with an error that says which names there are instead."""
+    """MMEngine's registry, with an error that offers close names, and with the old names of the last release."""
 
     def get(self, key: str) -> type:
         """Return the class or function registered as ``key`` here, in MMEngine, or as ``scope.key`` elsewhere.
@@ -23,25 +23,24 @@ class Registry(root.Registry):
             inherited = self.parent is not None and name in self.parent.module_dict
             warn_renamed(name, f"{key}, or mmengine.{name} for MMEngine's own" if inherited else key)
         try:
-            found = super().get(key)
+            registered = super().get(key)
         except RuntimeError:  # MMEngine's "Failed to get ..."
-            found = None
-        if found is not None:
-            return found
+            registered = None
+        if registered is not None:
+            return registered
         inherited = self.parent.module_dict if self.parent else {}
-        near = difflib.get_close_matches(key, {*self.module_dict, *inherited}, n=3)
-        near = list(dict.fromkeys(NAMES_IN_CONFIGS.get(name, name) for name in near))
-        hint = f" Did you mean {' or '.join(near)}?" if near else ""
+        close = difflib.get_close_matches(key, {*self.module_dict, *inherited}, n=3)
+        close = list(dict.fromkeys(NAMES_IN_CONFIGS.get(name, name) for name in close))
+        hint = f" Did you mean {' or '.join(close)}?" if close else ""
         raise UnknownNameError(
             f"'{key}' is not in the {self.name} registry.{hint} There are: "
-            f"{', '.join(sorted(self.module_dict or inherited))}. A class of your own has to be imported first: list its "
-            "module in `custom_imports` of the config; a class of another library carries its scope, as in "
-            "'mmpretrain.ResNet'."
+            f"{', '.join(sorted(self.module_dict or inherited))}. For a class of your own, list its module in `custom_imports` "
+            "of the config; for a class of another library, put its scope before the name, as in 'mmpretrain.ResNet'."
         )
 
 
 def _child(name: str, parent: root.Registry, *locations: str) -> Registry:
-    return Registry(name, parent=parent, scope="clipbert_mm", locations=[f"clipbert_mm.{place}" for place in locations])
+    return Registry(name, parent=parent, scope="clipbert_mm", locations=[f"clipbert_mm.{each}" for each in locations])
 
 
 DATASETS = _child("dataset", root.DATASETS, "datasets")
@@ -53,7 +52,7 @@ RUNNERS = _child("runner", root.RUNNERS, "engine")
 LOOPS = _child("loop", root.LOOPS, "engine", "retrieval")
 HOOKS = _child("hook", root.HOOKS, "engine", "compat.optim")
 OPTIM_WRAPPERS = _child("optimizer wrapper", root.OPTIM_WRAPPERS, "compat.optim")
-# The next ones hold nothing of ours; with them MMEngine finds every look-up in our scope and names what there is.
+# The next ones have no classes of ours; they let MMEngine find every name from our scope, and offer close names.
 OPTIMIZERS = _child("optimizer", root.OPTIMIZERS)
 OPTIM_WRAPPER_CONSTRUCTORS = _child("optimizer wrapper constructor", root.OPTIM_WRAPPER_CONSTRUCTORS, "engine")
 PARAM_SCHEDULERS = _child("parameter scheduler", root.PARAM_SCHEDULERS, "engine")

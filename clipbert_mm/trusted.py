@@ -1,7 +1,7 @@
-"""What a file from elsewhere may name: a checkpoint, a gallery, a folder of Hugging Face's. The one place that decides it.
+"""Decide what an untrusted file may name: a checkpoint, an index, a folder of Hugging Face. Only this module decides it.
 
-A config is Python that its user chose, and may name anything. What comes with weights may name classes that are registered
-here, backbones of mmpretrain, and layers of torch and mmcv; no other name is looked up, and no module is imported for one.
+A config is Python that its user chose, and may name anything. A config in a checkpoint may name classes that are registered
+here, backbones of mmpretrain, and layers of torch and mmcv; no other name is looked up, and no module is imported for it.
 """
 
 import math
@@ -15,7 +15,7 @@ from clipbert_mm.errors import CheckpointError, printable, quoted
 from clipbert_mm.registry import MODELS, TRANSFORMS, Registry
 
 LAYERS = ("torch.nn.modules.", "mmcv.cnn.", "mmengine.utils.dl_utils.parrots_wrapper", "mmpretrain.models.utils.norm")
-"""Modules whose registered classes a model's config may name inside of a backbone, such as norms and convolutions."""
+"""Modules whose registered classes a model's config may name inside a backbone, such as norms and convolutions."""
 FOR_TRAINING = (
     "init_cfg",
     "pretrained",
@@ -24,15 +24,16 @@ FOR_TRAINING = (
     "checkpoint_path",
     "cache_dir",
 )
-"""Settings that lead to files or addresses of weights to start from; a trained model has its own."""
+"""Settings that name files or addresses of initial weights; a trained model has weights of its own."""
 DOTTED = ("model_name", "frozen", "checkpointed", "compiled", "architecture")
-"""Settings whose words may have dots and the like, as names of timm's models and of modules of the model."""
+"""Settings whose values may have dots and other punctuation, such as names of timm's models and of modules."""
 WORD = re.compile(r"[\w+ -]*")
-LONGEST, DEEPEST, MOST_VALUES, LARGEST = 1000, 20, 20_000, 2**20
-"""Letters of a word, containers in one another, values of a config, and the largest number in one."""
-MOST_FRAME_BYTES = 2**32
-"""Bytes of the frames of one video, (K, T, size, size, 3)."""
-MOST_THREADS = 64
+MAX_LENGTH, MAX_DEPTH, MAX_VALUES, MAX_NUMBER = 1000, 20, 20_000, 2**20
+"""Most characters of a string, nested containers, and values of a config; and its largest number."""
+MAX_FRAME_BYTES = 2**32
+"""Most bytes of the frames of one video, (K, T, size, size, 3)."""
+MAX_THREADS = 64
+"""Most threads that decode one video."""
 TEXT_MODELS = (
     "bert",
     "bert-generation",
@@ -51,58 +52,59 @@ TEXT_MODELS = (
     "xlm-roberta",
     "xlm-roberta-xl",
 )
-"""Model types of transformers that are embeddings followed by an encoder, as BERT is."""
+"""Model types of transformers that consist of embeddings and an encoder, like BERT."""
 TOKENIZERS = ("Bert", "Camembert", "DistilBert", "Electra", "Roberta", "XLMRoberta")
-"""Tokenizers of these, by the first word of their classes' names."""
+"""Their tokenizers, by the first part of the class names."""
 ANY_TOKENIZER = ("PreTrainedTokenizerFast", "TokenizersBackend")
-"""The classes for what is in a tokenizer.json, whatever it is."""
-LARGEST_TEXT_FILE = 2**26
-"""Bytes of a file of a tokenizer."""
+"""Classes for any tokenizer.json."""
+MAX_TEXT_FILE_BYTES = 2**26
+"""Largest size of a file of a tokenizer."""
 
 
 def check_model(config: Mapping[str, Any], who: str) -> dict[str, Any]:
-    """See that a model's config that came with weights names nothing but what it may.
+    """Check that a model's config from a checkpoint names only what it may name.
 
     Args:
         config: The config.
-        who: Where it comes from, for an error.
+        who: Where it comes from, for errors.
 
     Returns:
-        The config without settings of what the training started from, for the model registry.
+        The config for the model registry, without settings that name initial weights.
 
     Raises:
-        CheckpointError: If it names something else, or is no config.
+        CheckpointError: If it names something else, or is not a config.
     """
     return _checked(config, who, MODELS)
 
 
 def check_pipeline(steps: Sequence[Mapping[str, Any]], who: str) -> list[dict[str, Any]]:
-    """See that transforms that came with weights are ours, or registered with ours, and of sizes that can be held.
+    """Check that transforms from a checkpoint are registered with ours, and that their frames fit in memory.
 
     Args:
         steps: Configs of the transforms; paths of a tokenizer were replaced.
-        who: Where they come from, for an error.
+        who: Where they come from, for errors.
 
     Raises:
-        CheckpointError: If one is something else.
+        CheckpointError: If a transform is not registered, or its sizes are too large.
     """
     checked = []
     for step in steps:
         paths = {key: step[key] for key in ("tokenizer",) if key in step}
         others = {key: value for key, value in step.items() if key not in paths}
         checked.append(_checked(others, who, TRANSFORMS) | paths)
-    found = {key: value for step in checked for key, value in step.items() if type(value) in (int, float)}
-    frames = math.prod(max(found.get(key, 1), 1) for key in ("num_clips", "num_frames", "size", "size")) * 3
-    if frames > MOST_FRAME_BYTES or found.get("num_threads", 1) > MOST_THREADS:
+    numbers = {key: value for step in checked for key, value in step.items() if type(value) in (int, float)}
+    frame_bytes = math.prod(max(numbers.get(key, 1), 1) for key in ("num_clips", "num_frames", "size", "size")) * 3
+    threads = numbers.get("num_threads", 1)
+    if frame_bytes > MAX_FRAME_BYTES or threads > MAX_THREADS:
         raise CheckpointError(
-            f"{who} is refused: it wants frames of {frames:,} bytes a video and {found.get('num_threads', 1)} threads; "
-            f"{MOST_FRAME_BYTES:,} and {MOST_THREADS} are the most."
+            f"{who} is refused: it asks for {frame_bytes:,} bytes of frames per video and {threads} threads; at most "
+            f"{MAX_FRAME_BYTES:,} bytes and {MAX_THREADS} threads are allowed."
         )
     return checked
 
 
 def _checked(config: Any, who: str, registry: Registry) -> Any:  # noqa: ANN401
-    """Return a config without :data:`FOR_TRAINING`, once all that is in it was seen to be harmless."""
+    """Return a config without :data:`FOR_TRAINING`, after checking every value in it."""
     if not isinstance(config, Mapping) or not isinstance(config.get("type"), str):
         raise CheckpointError(f"{who} is damaged: expected a config with a type, got {quoted(config)}.")
     count = 0
@@ -110,13 +112,13 @@ def _checked(config: Any, who: str, registry: Registry) -> Any:  # noqa: ANN401
     def copy(value: Any, name: str, depth: int) -> Any:  # noqa: ANN401
         nonlocal count
         count += 1
-        if depth > DEEPEST or count > MOST_VALUES:
+        if depth > MAX_DEPTH or count > MAX_VALUES:
             raise CheckpointError(
-                f"{who} is refused: a config has at most {MOST_VALUES:,} values and {DEEPEST} containers in one another."
+                f"{who} is refused: a config has at most {MAX_VALUES:,} values and {MAX_DEPTH} nested containers."
             )
         if isinstance(value, Mapping):
             for key in value:
-                if not isinstance(key, str) or key.startswith("_") or len(key) > LONGEST:
+                if not isinstance(key, str) or key.startswith("_") or len(key) > MAX_LENGTH:
                     raise CheckpointError(f"{who} is refused: its config has a setting {quoted(key)}.")
             return {key: copy(each, key, depth + 1) for key, each in value.items() if key not in FOR_TRAINING}
         if isinstance(value, (list, tuple)):
@@ -128,37 +130,39 @@ def _checked(config: Any, who: str, registry: Registry) -> Any:  # noqa: ANN401
 
 
 def _check_value(value: object, name: str, who: str, registry: Registry) -> None:
-    """See that a value of a config is a plain one: a name that may be built, a word, or a number of some size."""
+    """Check that a value of a config is the name of an allowed class, a short string, or a number of limited size."""
     if isinstance(value, str) and name == "type":
         if not is_known(value, registry):
             more = ", mmpretrain's backbones, and layers" if registry is MODELS else ""
             raise CheckpointError(
-                f"{who} is refused: it names {quoted(value)} as a type, which is none of what a file may name: the classes in "
-                f"the {registry.name} registry ({', '.join(sorted(registry.module_dict))}){more}. A class of your own has to "
-                "be imported first; or give your config (.py) and the checkpoint as its weights."
+                f"{who} is refused: it names the type {quoted(value)}. A file may name the classes in the {registry.name} "
+                f"registry ({', '.join(sorted(registry.module_dict))}){more}. Import a class of your own first, or give your "
+                "config (.py) and the checkpoint as its weights."
             )
     elif isinstance(value, str):
-        if len(value) > LONGEST or (not (name in DOTTED and ":" not in value) and not WORD.fullmatch(value)):
+        if len(value) > MAX_LENGTH or (not (name in DOTTED and ":" not in value) and not WORD.fullmatch(value)):
             raise CheckpointError(
-                f"{who} is refused: {quoted(name)} of its config is expected to be a word, got {quoted(value)}. A file may not "
-                "name paths or addresses; give your config (.py) and the checkpoint as its weights."
+                f"{who} is refused: expected a word as {quoted(name)} of its config, got {quoted(value)}. A file may not name "
+                "paths or addresses. Give your config (.py) and the checkpoint as its weights."
             )
-    elif value is not None and (not isinstance(value, (bool, int, float)) or not abs(value) <= LARGEST):  # NaN is not
+    elif value is not None and (
+        not isinstance(value, (bool, int, float)) or not abs(value) <= MAX_NUMBER
+    ):  # NaN is not
         raise CheckpointError(
-            f"{who} is refused: {quoted(name)} of its config is expected to be a number up to {LARGEST:,}, got {quoted(value)}."
+            f"{who} is refused: expected a number up to {MAX_NUMBER:,} as {quoted(name)} of its config, got {quoted(value)}."
         )
 
 
 def is_known(name: str, registry: Registry) -> bool:
-    """Whether a file may name a class: looked up among what is registered, without importing what is named.
+    """Return whether a file may name a class; it is looked up among registered classes, and nothing is imported for it.
 
     Args:
-        name: What a config has as ``type``.
-        registry: Where it would be looked up.
+        name: The ``type`` in a config.
+        registry: The registry that would build it.
     """
-    scope, _, own = name.rpartition(".")
+    scope, _, class_name = name.rpartition(".")
     registry.import_from_location()
-    if scope in ("", registry.scope) and own in registry.module_dict:
+    if scope in ("", registry.scope) and class_name in registry.module_dict:
         return True
     if registry is not MODELS:
         return False
@@ -166,15 +170,16 @@ def is_known(name: str, registry: Registry) -> bool:
         compat.import_mmpretrain()
         from mmpretrain.models import backbones
 
-        if own in backbones.__all__:
+        if class_name in backbones.__all__:
             return True
     return scope in ("", "mmpretrain", "mmengine") and any(
-        getattr(group.module_dict.get(own), "__module__", "").startswith(LAYERS) for group in _with_layers(registry)
+        getattr(group.module_dict.get(class_name), "__module__", "").startswith(LAYERS)
+        for group in _with_layers(registry)
     )
 
 
 def _with_layers(registry: Registry) -> Iterator[Any]:
-    """Name the registries that layers may be in: MMEngine's own, and mmpretrain's where it is in use."""
+    """Yield the registries that have layers: MMEngine's, and mmpretrain's if it was imported."""
     import mmcv.cnn  # noqa: F401  # registers its layers
 
     root = registry.parent
@@ -183,65 +188,69 @@ def _with_layers(registry: Registry) -> Iterator[Any]:
 
 
 def check_text_file(name: str, text: object, who: str) -> None:
-    """See that a file of a tokenizer may be written beside others: its name leads nowhere, and it is text of some size.
+    """Check a file of a tokenizer before it is written: its name has no folder, and it is text of limited size.
 
     Raises:
-        CheckpointError: If not.
+        CheckpointError: If its name or size is not allowed.
     """
     if not isinstance(name, str) or not re.fullmatch(r"\w[\w.-]{0,100}\.(json|txt|jinja)", name):
-        raise CheckpointError(f"{who} is refused: it has a file of its tokenizer named {quoted(name)}.")
-    if not isinstance(text, str) or len(text) > LARGEST_TEXT_FILE:
         raise CheckpointError(
-            f"{who} is refused: the file {name} of its tokenizer is expected to be a text of at most {LARGEST_TEXT_FILE:,} "
-            "letters."
+            f"{who} is refused: a file of its tokenizer is named {quoted(name)}; expected a file name in .json, .txt or .jinja."
+        )
+    if not isinstance(text, str) or len(text) > MAX_TEXT_FILE_BYTES:
+        raise CheckpointError(
+            f"{who} is refused: expected a text of up to {MAX_TEXT_FILE_BYTES:,} characters as the tokenizer's file {name}."
         )
 
 
 def check_text_model(settings: Mapping[str, Any], who: str) -> None:
-    """See that the ``config.json`` of a folder of Hugging Face's is of a kind of model that transformers itself has.
+    """Check that the ``config.json`` of a folder of Hugging Face names a model type that transformers itself has.
 
     Raises:
-        CheckpointError: If it names code of its own, or another kind of model.
+        CheckpointError: If it names code of its own, or another model type.
     """
-    kind = settings.get("model_type")
-    if "auto_map" in settings or kind not in TEXT_MODELS:
-        named = "code of its own (auto_map)" if "auto_map" in settings else f"the model type {quoted(kind)}"
+    model_type = settings.get("model_type")
+    if "auto_map" in settings or model_type not in TEXT_MODELS:
+        named = "code of its own (auto_map)" if "auto_map" in settings else f"the model type {quoted(model_type)}"
         raise CheckpointError(
-            f"{who} is refused: its config.json names {named}. Code that comes with a model is never run; the types are "
-            f"{', '.join(TEXT_MODELS)}."
+            f"{who} is refused: its config.json names {named}. Code that comes with a model is never run. Expected one of the "
+            f"types {', '.join(TEXT_MODELS)}."
         )
 
 
 def check_tokenizer(folder_or_name: str, settings: Mapping[str, Any], model_settings: Mapping[str, Any]) -> None:
-    """See that a tokenizer of Hugging Face's is of a class that transformers itself has, and reads no other files.
+    """Check that a tokenizer of Hugging Face has a class that transformers itself has, and reads no other files.
 
     Args:
         folder_or_name: The folder, or the name on the hub.
-        settings: What its ``tokenizer_config.json`` holds.
-        model_settings: What its ``config.json`` holds.
+        settings: Contents of its ``tokenizer_config.json``.
+        model_settings: Contents of its ``config.json``.
 
     Raises:
-        CheckpointError: If it names code of its own, another class, or files elsewhere.
+        CheckpointError: If it names code of its own, another class, or files in other folders.
     """
     who = f"The tokenizer {printable(folder_or_name)}"
-    kind = settings.get("tokenizer_class", model_settings.get("tokenizer_class"))
-    base = kind.removesuffix("Fast").removesuffix("Tokenizer") if isinstance(kind, str) else kind
+    class_name = settings.get("tokenizer_class", model_settings.get("tokenizer_class"))
+    base = class_name.removesuffix("Fast").removesuffix("Tokenizer") if isinstance(class_name, str) else class_name
     if "auto_map" in settings or "auto_map" in model_settings:
         raise CheckpointError(f"{who} is refused: it names code of its own (auto_map), which is never run.")
-    if kind is None and model_settings:
+    if class_name is None and model_settings:
         check_text_model(model_settings, who)
-    elif kind is not None and base not in TOKENIZERS and kind not in ANY_TOKENIZER:
+    elif class_name is not None and base not in TOKENIZERS and class_name not in ANY_TOKENIZER:
         raise CheckpointError(
-            f"{who} is refused: it names the class {quoted(kind)}; those that a folder may name are "
-            f"{', '.join(f'{each}Tokenizer' for each in TOKENIZERS)} and {', '.join(ANY_TOKENIZER)}."
+            f"{who} is refused: it names the class {quoted(class_name)}. Expected one of "
+            f"{', '.join(f'{each}Tokenizer' for each in TOKENIZERS)}, {', '.join(ANY_TOKENIZER)}."
         )
     for key, value in settings.items():
         elsewhere = value is not None and (not isinstance(value, str) or os.path.basename(value) != value)
         if key.endswith("_file") and key != "special_tokens_map_file" and elsewhere:  # which transformers does not read
-            raise CheckpointError(f"{who} is refused: its {quoted(key)} leads to a file elsewhere, {quoted(value)}.")
+            raise CheckpointError(
+                f"{who} is refused: its {quoted(key)} names a file in another folder, {quoted(value)}."
+            )
     for entry in os.scandir(folder_or_name) if os.path.isdir(folder_or_name) else ():
         size = entry.stat().st_size
-        if entry.name.endswith((".json", ".txt", ".model")) and size > LARGEST_TEXT_FILE:
+        if entry.name.endswith((".json", ".txt", ".model")) and size > MAX_TEXT_FILE_BYTES:
             raise CheckpointError(
-                f"{who} is refused: its file {quoted(entry.name)} has {size:,} bytes; {LARGEST_TEXT_FILE:,} are the most."
+                f"{who} is refused: its file {quoted(entry.name)} has {size:,} bytes; at most {MAX_TEXT_FILE_BYTES:,} are "
+                "allowed."
             )

@@ -1,4 +1,4 @@
-"""Checkpoints: opening any safely, recognizing them, converting names, checking that they fit; writing ours safely."""
+"""Checkpoints: read them safely, detect their format, convert names, check that they fit the model; write ours safely."""
 
 from clipbert_mm.checkpoint.archives import verify_checkpoint
 from clipbert_mm.checkpoint.building import WithoutInitialization, build_model, damaged_metadata

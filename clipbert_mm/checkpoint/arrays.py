@@ -1,6 +1,6 @@
-"""Stand-ins for what numpy's arrays are pickled by; they build arrays of numbers or letters and nothing else.
+"""Replacements for the functions that numpy's arrays are pickled with; they build only arrays of numbers or text.
 
-numpy's own take the flags of a type from the file, so that a forged one reads memory at addresses that the file chooses.
+numpy's own functions take the flags of a type from the file, so that a forged file reads memory at addresses of its choice.
 """
 
 import math
@@ -9,12 +9,12 @@ from typing import Any
 
 import numpy as np
 
-MOST_AXES = 32
-"""Axes of an array, as numpy 1 has them."""
+MAX_AXES = 32
+"""Most axes of an array, as in numpy 1."""
 
 
 class PlainType:
-    """Stands for ``numpy.dtype``: notes which type a file names."""
+    """Replace ``numpy.dtype``: store the type that a file names."""
 
     def __init__(self, code: str, *flags: bool) -> None:
         self.code = code
@@ -27,7 +27,7 @@ class PlainType:
         """Return the type.
 
         Raises:
-            pickle.UnpicklingError: If it is not one of numbers or letters.
+            pickle.UnpicklingError: If it is not a type of numbers or text.
         """
         if not isinstance(self.code, str) or self.code[:1] not in "biufcSU" or not self.code[1:].isdigit():
             raise pickle.UnpicklingError(f"ARRAY of {self.code}")
@@ -35,7 +35,7 @@ class PlainType:
 
 
 class PlainArray(np.ndarray):
-    """Stands for ``numpy.ndarray``: empty until it gets its state, which is checked. It is pickled as any other."""
+    """Replace ``numpy.ndarray``: empty until it gets its state, which is checked. It is pickled like any other array."""
 
     def __new__(cls, *arguments: Any) -> "PlainArray":  # noqa: ANN401, D102
         raise pickle.UnpicklingError("ARRAY of a size without values")
@@ -44,10 +44,10 @@ class PlainArray(np.ndarray):
         _, shape, plain_type, fortran, data = state
         dtype = plain_type.resolve()
         data = data.encode("latin1") if isinstance(data, str) else data  # bytes of Python 2
-        if len(shape) > MOST_AXES:
+        if len(shape) > MAX_AXES:
             raise pickle.UnpicklingError(f"ARRAY of {len(shape)} axes")
         if not isinstance(data, bytes) or len(data) != math.prod(shape) * dtype.itemsize or min(shape, default=0) < 0:
-            raise pickle.UnpicklingError(f"ARRAY of {plain_type.code} whose size is another than its shape")
+            raise pickle.UnpicklingError(f"ARRAY of {plain_type.code} whose size differs from its shape")
         super().__setstate__((1, shape, dtype, bool(fortran), data))  # type: ignore[arg-type]
 
     def __reduce_ex__(self, protocol: Any) -> Any:  # noqa: ANN401
@@ -55,23 +55,23 @@ class PlainArray(np.ndarray):
 
 
 def reconstruct(*arguments: Any) -> PlainArray:  # noqa: ANN401
-    """Stand for numpy's ``_reconstruct``: an empty array, which is given its state next."""
+    """Replace numpy's ``_reconstruct``: return an empty array, whose state is set next."""
     return np.ndarray.__new__(PlainArray, (0,), np.uint8)
 
 
 def from_buffer(data: bytes, plain_type: PlainType, shape: tuple[int, ...], order: str, *more: Any) -> np.ndarray:  # noqa: ANN401
-    """Stand for numpy's ``_frombuffer``, which protocol 5 has instead."""
+    """Replace numpy's ``_frombuffer``, which pickle's protocol 5 uses."""
     return np.frombuffer(bytes(data), plain_type.resolve()).reshape(shape, order="F" if order == "F" else "C").copy()
 
 
 def scalar(plain_type: PlainType, data: bytes | str) -> np.generic:
-    """Stand for numpy's ``scalar``: one number."""
+    """Replace numpy's ``scalar``: return one number."""
     data = data.encode("latin1") if isinstance(data, str) else data
     return np.frombuffer(data, plain_type.resolve())[0]
 
 
 STAND_INS: dict[str, Any] = {"numpy.ndarray": PlainArray, "numpy.dtype": PlainType} | {
-    f"numpy.{core}.{name}": stand_in  # numpy 1 and 2 name them by other modules
+    f"numpy.{core}.{name}": stand_in  # their modules have different names in numpy 1 and 2
     for core in ("core", "_core")
     for name, stand_in in (
         ("multiarray._reconstruct", reconstruct),
@@ -79,4 +79,4 @@ STAND_INS: dict[str, Any] = {"numpy.ndarray": PlainArray, "numpy.dtype": PlainTy
         ("numeric._frombuffer", from_buffer),
     )
 }
-"""What takes the place of numpy's names in a pickle."""
+"""The replacement of each of numpy's names in a pickle."""

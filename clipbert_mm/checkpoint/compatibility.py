@@ -1,4 +1,4 @@
-"""Do checkpoints fit the model? MMEngine only warns where they do not, and goes on with random weights."""
+"""Check that checkpoints fit the model; where they do not, MMEngine only warns and continues with random weights."""
 
 import itertools
 import re
@@ -10,20 +10,21 @@ import torch
 from torch import Tensor, nn
 
 from clipbert_mm.checkpoint.formats import LoadedCheckpoint
+from clipbert_mm.deprecation import warn_renamed
 from clipbert_mm.errors import CheckpointError, printable, quoted
 
 
 @dataclass(frozen=True)
 class LoadReport:
-    """What checkpoints gave a model.
+    """Which of a model's tensors checkpoints fill.
 
     Args:
-        sources: Each checkpoint with its kind.
-        loaded: Names of the model's tensors that were loaded.
-        missing: Those that are in no checkpoint and keep their initial values.
+        sources: Each checkpoint with its format.
+        loaded: Names of the model's tensors that are loaded.
+        missing: Names of the model's tensors that are in no checkpoint and keep their initial values.
         unexpected: Names in the checkpoints that the model does not have.
         wrong_shape: Names of tensors that have another shape in the checkpoint.
-        stuck: Those of the missing that are in frozen modules, and so keep their initial values in training too.
+        frozen_uninitialized: Names of missing tensors in frozen modules, which keep their initial values in training too.
     """
 
     sources: tuple[str, ...]
@@ -31,20 +32,29 @@ class LoadReport:
     missing: tuple[str, ...]
     unexpected: tuple[str, ...]
     wrong_shape: tuple[str, ...]
-    stuck: tuple[str, ...] = ()
+    frozen_uninitialized: tuple[str, ...] = ()
 
     def __str__(self) -> str:
-        """Lay it out over some lines."""
-        own = (*self.loaded, *self.missing, *self.wrong_shape)
-        given = (*self.loaded, *self.unexpected, *self.wrong_shape)
+        """Return the report, one line for each group of tensors."""
+        model = (*self.loaded, *self.missing, *self.wrong_shape)
+        checkpoint = (*self.loaded, *self.unexpected, *self.wrong_shape)
         return (
             f"weights from {'; '.join(self.sources)}\n"
-            f"  loaded: {len(self.loaded)} of the model's {len(own)} tensors{_listed(self.loaded, own)}\n"
-            f"  missing (new): {len(self.missing)}{_listed(self.missing, own)}\n"
-            f"  unexpected (not used): {len(self.unexpected)}{_listed(self.unexpected, given)}\n"
-            f"  wrong shape: {len(self.wrong_shape)}{_listed(self.wrong_shape, own)}"
-            + (f"\n  frozen although new: {len(self.stuck)}{_listed(self.stuck, own)}" if self.stuck else "")
+            f"  loaded: {len(self.loaded)} of the model's {len(model)} tensors{_list_modules(self.loaded, model)}\n"
+            f"  missing (new): {len(self.missing)}{_list_modules(self.missing, model)}\n"
+            f"  unexpected (not used): {len(self.unexpected)}{_list_modules(self.unexpected, checkpoint)}\n"
+            f"  wrong shape: {len(self.wrong_shape)}{_list_modules(self.wrong_shape, model)}{self._frozen_line(model)}"
         )
+
+    def _frozen_line(self, model: Sequence[str]) -> str:
+        names = self.frozen_uninitialized
+        return f"\n  frozen but not initialized: {len(names)}{_list_modules(names, model)}" if names else ""
+
+    @property
+    def stuck(self) -> tuple[str, ...]:
+        """The old name of ``frozen_uninitialized``."""
+        warn_renamed("LoadReport.stuck", "frozen_uninitialized")
+        return self.frozen_uninitialized
 
 
 def check_fit(
@@ -53,101 +63,121 @@ def check_fit(
     *,
     whole: bool,
     min_share: float = 0.95,
-    fresh: Sequence[str] = (),
+    reinit: Sequence[str] = (),
 ) -> LoadReport:
-    """Compare checkpoints with a model that is to take their weights.
+    """Compare checkpoints with the model that loads them.
 
     Args:
         model: The model.
-        sources: The checkpoints; of a tensor that several have, the last counts.
-        whole: Whether the two have to agree, as for testing and resuming: the model is covered wholly, and no checkpoint has
-            more of any part (backbone, encoder, ...) that the model has. A model to be trained on may have new parts.
-        min_share: Smallest share of the tensors of each module that a checkpoint is for, 0 to 1.
-        fresh: Modules that take nothing from a checkpoint, such as "head" for another number of answers.
+        sources: The checkpoints; where several have the same tensor, the last one counts.
+        whole: Whether model and checkpoints have to agree, as for testing and resuming: every tensor of the model is in a
+            checkpoint, and no checkpoint has additional tensors in a part (backbone, encoder, ...) of the model. A model that
+            starts training may have new parts.
+        min_share: Smallest share of the tensors that have to agree in each module that a checkpoint fills, 0 to 1.
+        reinit: Modules that are initialized anew instead of loaded, such as "head" for another number of answers.
 
     Returns:
         The report.
 
     Raises:
-        CheckpointError: If a tensor has another shape than the model's, the depths differ, too little is there, or ``fresh``
-            names no module.
+        CheckpointError: If shapes or depths differ, too few tensors agree, or ``reinit`` names no module.
     """
-    own = _counted(model.state_dict())
-    for module in fresh:
-        if not any(within(name, (module,)) for name in own):
+    model_tensors = _without_counters(model.state_dict())
+    for module in reinit:
+        if not any(within(name, (module,)) for name in model_tensors):
             raise CheckpointError(
-                f"reinit names '{module}', which is no module of the model. It has: "
-                f"{', '.join(dict.fromkeys(name.partition('.')[0] for name in own))}."
+                f"reinit names '{module}', which is no module of the model. Its modules are: "
+                f"{', '.join(dict.fromkeys(name.partition('.')[0] for name in model_tensors))}."
             )
-    given: dict[str, Tensor] = {}
+    checkpoint_tensors: dict[str, Tensor] = {}
     for source in sources:
-        given |= {name: value for name, value in _counted(source.tensors).items() if not within(name, fresh)}
+        checkpoint_tensors |= {
+            name: value for name, value in _without_counters(source.tensors).items() if not within(name, reinit)
+        }
     frozen = [name for name, module in model.named_modules() if _is_frozen(module)]
-    missing = tuple(name for name in own if name not in given)
+    missing = tuple(name for name in model_tensors if name not in checkpoint_tensors)
     report = LoadReport(
         sources=tuple(f"{source.path} ({source.title})" for source in sources),
-        loaded=tuple(name for name in own if name in given and given[name].shape == own[name].shape),
+        loaded=tuple(
+            name
+            for name in model_tensors
+            if name in checkpoint_tensors and checkpoint_tensors[name].shape == model_tensors[name].shape
+        ),
         missing=missing,
-        unexpected=tuple(name for name in given if name not in own),
-        wrong_shape=tuple(name for name in own if name in given and given[name].shape != own[name].shape),
-        stuck=tuple(name for name in missing if name.rpartition(".")[0] in frozen),
+        unexpected=tuple(name for name in checkpoint_tensors if name not in model_tensors),
+        wrong_shape=tuple(
+            name
+            for name in model_tensors
+            if name in checkpoint_tensors and checkpoint_tensors[name].shape != model_tensors[name].shape
+        ),
+        frozen_uninitialized=tuple(name for name in missing if name.rpartition(".")[0] in frozen),
     )
     heads = [source.rest["attention_heads"] for source in sources if source.rest.get("attention_heads") is not None]
-    if within("encoder.bert", fresh):
+    if within("encoder.bert", reinit):
         heads = []
-    _check_sizes(report, _facts(own, _attention_heads(model)), _facts(given, *heads[-1:]), own, given, whole)
-    parts = {name.partition(".")[0] for name in own}
-    alien = [name for name in report.unexpected if name.partition(".")[0] in parts]
-    if whole and (report.missing or alien):
-        first = f"missing is {report.missing[0]}" if report.missing else f"not the model's is {alien[0]}"
+    _check_sizes(
+        report,
+        _sizes(model_tensors, _attention_heads(model)),
+        _sizes(checkpoint_tensors, *heads[-1:]),
+        model_tensors,
+        checkpoint_tensors,
+        whole,
+    )
+    parts = {name.partition(".")[0] for name in model_tensors}
+    additional = [name for name in report.unexpected if name.partition(".")[0] in parts]
+    if whole and (report.missing or additional):
+        reason = (
+            f"it lacks {report.missing[0]}" if report.missing else f"the model does not have its tensor {additional[0]}"
+        )
         raise CheckpointError(
-            f"The checkpoint does not fit the model: the first that is {first}. Use the config that the checkpoint was trained "
-            f"with.\n{report}"
+            f"The checkpoint does not fit the model: {reason}. Use the config that the checkpoint was trained with.\n{report}"
         )
     for source in sources:
-        _check_shares(report, source, own, min_share, fresh)
+        _check_shares(report, source, model_tensors, min_share, reinit)
     if not report.loaded:
         raise CheckpointError(f"Nothing in the checkpoint fits the model.\n{report}")
     for source in sources:
-        _check_use(report, source, own, fresh)
+        _check_use(report, source, model_tensors, reinit)
     return report
 
 
-def _check_use(report: LoadReport, source: LoadedCheckpoint, own: Mapping[str, Tensor], fresh: Sequence[str]) -> None:
-    """See that the model has a use for most of a checkpoint: else its names are others than they are taken for.
+def _check_use(
+    report: LoadReport, source: LoadedCheckpoint, model_tensors: Mapping[str, Tensor], reinit: Sequence[str]
+) -> None:
+    """Check that the model has most of a checkpoint's tensors; otherwise their names were misunderstood.
 
     Raises:
-        CheckpointError: If it has not.
+        CheckpointError: If it has fewer than :data:`MIN_USED`.
     """
-    given = [name for name in _counted(source.tensors) if not within(name, fresh)]
-    used = sum(name in own for name in given)
-    if used < LEAST_USED * len(given):
-        first = next(name for name in given if name not in own)
+    names = [name for name in _without_counters(source.tensors) if not within(name, reinit)]
+    used = sum(name in model_tensors for name in names)
+    if used < MIN_USED * len(names):
+        first = next(name for name in names if name not in model_tensors)
         raise CheckpointError(
-            f"The model takes {used} of the {len(given)} tensors of {printable(source.path)} ({source.title}), and not "
-            f"{quoted(first)}: the file is of another model, or its names begin with a word of a wrapper that is not known. "
-            f"Rename them, or save the part that is wanted alone.\n{report}"
+            f"The model has {used} of the {len(names)} tensors of {printable(source.path)} ({source.title}); it does not have "
+            f"{quoted(first)}. The file belongs to another model, or a wrapper's prefix in its names is not known. Rename the "
+            f"tensors, or save only the part that is to be loaded.\n{report}"
         )
 
 
 def load_weights(model: nn.Module, tensors: Mapping[str, Tensor], path: str, *, strict: bool = False) -> None:
-    """Copy weights into a model that they fit, once they are seen to be numbers.
+    """Copy weights into a model, after checking that they are finite.
 
     Args:
         model: The model.
         tensors: The weights by the model's names.
         path: Where they come from.
-        strict: Whether the names have to be the model's exactly.
+        strict: Whether the names have to be exactly the model's.
 
     Raises:
-        CheckpointError: If some are NaN or infinite, or do not fit.
+        CheckpointError: If weights are NaN or infinite, or do not fit.
     """
-    taken = model.state_dict().keys() & tensors.keys()
-    wrong = not_finite({name: tensor for name, tensor in tensors.items() if name in taken})
-    if wrong:
+    loaded = model.state_dict().keys() & tensors.keys()
+    broken = not_finite({name: tensor for name, tensor in tensors.items() if name in loaded})
+    if broken:
         raise CheckpointError(
-            f"{printable(path)} is refused: {len(wrong)} of the {len(taken)} tensors that the model takes from it are NaN or "
-            f"infinite, the first is {quoted(wrong[0])}. Its training failed before it was written; take an earlier one."
+            f"{printable(path)} is refused: {len(broken)} of the {len(loaded)} tensors that the model loads from it are NaN or "
+            f"infinite, the first is {quoted(broken[0])}. Its training failed before it was written. Use an earlier checkpoint."
         )
     try:
         model.load_state_dict(tensors, strict=strict)
@@ -158,38 +188,40 @@ def load_weights(model: nn.Module, tensors: Mapping[str, Tensor], path: str, *, 
 
 
 def not_finite(tensors: Mapping[str, Tensor]) -> list[str]:
-    """Name the tensors with a NaN or an infinite value in them."""
+    """Return the names of the tensors that have NaN or infinite values."""
     return [name for name, tensor in tensors.items() if tensor.is_floating_point() and not _is_finite(tensor)]
 
 
 def _is_finite(tensor: Tensor) -> bool:
-    """Look at each value once, without a copy of the size of the tensor."""
+    """Read each value once, without a copy of the tensor."""
     if tensor.numel() == 0:
         return True
-    values = tensor.float() if tensor.itemsize == 1 else tensor  # the 8-bit types know no minimum
+    values = tensor.float() if tensor.itemsize == 1 else tensor  # the 8-bit types have no minimum
     return bool(torch.stack(torch.aminmax(values)).isfinite().all())
 
 
 def _check_sizes(
     report: LoadReport,
-    ours: Mapping[str, object],
-    theirs: Mapping[str, object],
-    own: Mapping[str, Tensor],
-    given: Mapping[str, Tensor],
+    model_sizes: Mapping[str, object],
+    checkpoint_sizes: Mapping[str, object],
+    model_tensors: Mapping[str, Tensor],
+    checkpoint_tensors: Mapping[str, Tensor],
     whole: bool,
 ) -> None:
-    """See that shapes, depths and heads are the same.
+    """Check that shapes, depths and attention heads agree.
 
     Raises:
-        CheckpointError: If they are not; it names both sides.
+        CheckpointError: If they do not; it names both sides.
     """
-    differing = [fact for fact in ours if fact in theirs and ours[fact] != theirs[fact]]
-    depths = [fact for fact in differing if fact in DEPTHS]
+    differing = [
+        size for size in model_sizes if size in checkpoint_sizes and model_sizes[size] != checkpoint_sizes[size]
+    ]
+    depths = [size for size in differing if size in DEPTHS]
     if not report.wrong_shape and not depths:
         return
-    said = [f"{fact}: checkpoint {theirs[fact]}, model {ours[fact]}" for fact in differing]
-    said += [
-        f"{name}: checkpoint {tuple(given[name].shape)}, model {tuple(own[name].shape)}"
+    differences = [f"{size}: checkpoint {checkpoint_sizes[size]}, model {model_sizes[size]}" for size in differing]
+    differences += [
+        f"{name}: checkpoint {tuple(checkpoint_tensors[name].shape)}, model {tuple(model_tensors[name].shape)}"
         for name in report.wrong_shape[:1]
     ]
     heads = [name for name in report.wrong_shape if name.startswith("head.")]
@@ -198,49 +230,53 @@ def _check_sizes(
         if heads and len(heads) == len(report.wrong_shape) and not depths and not whole
         else "Use the config that the checkpoint was trained with, or change the model's."
     )
-    raise CheckpointError(f"The checkpoint does not fit the model. {'; '.join(said)}. {advice}\n{report}")
+    raise CheckpointError(f"The checkpoint does not fit the model. {'; '.join(differences)}. {advice}\n{report}")
 
 
 def _check_shares(
-    report: LoadReport, source: LoadedCheckpoint, own: Mapping[str, Tensor], min_share: float, fresh: Sequence[str]
+    report: LoadReport,
+    source: LoadedCheckpoint,
+    model_tensors: Mapping[str, Tensor],
+    min_share: float,
+    reinit: Sequence[str],
 ) -> None:
-    """See that each part that a checkpoint is for is filled by it, and that the checkpoint's part is no larger network.
+    """Check that a checkpoint fills each part of the model that it is for, and that its part is no larger network.
 
     Raises:
-        CheckpointError: If too little of the one is in the other.
+        CheckpointError: If too few tensors agree.
     """
     for part in source.parts:
-        wanted, offered = (
-            [name for name in _counted(names) if within(name, (part,)) and not within(name, fresh)]
-            for names in (own, source.tensors)
+        needed, offered = (
+            [name for name in _without_counters(names) if within(name, (part,)) and not within(name, reinit)]
+            for names in (model_tensors, source.tensors)
         )
-        both = set(wanted) & set(offered)
-        if not wanted or len(both) >= min_share * max(len(wanted), len(offered)):
+        both = set(needed) & set(offered)
+        if not needed or len(both) >= min_share * max(len(needed), len(offered)):
             continue
-        said = f"{len(both)} of the {len(wanted)} tensors of the model's {part}"
-        if len(both) >= min_share * len(wanted):
+        shared = f"{len(both)} of the {len(needed)} tensors of the model's {part}"
+        if len(both) >= min_share * len(needed):
             first = next(name for name in offered if name not in both)
-            said = f"{len(offered)} tensors of {part} of which the model has {len(both)}, and not {first}"
+            shared = f"{len(offered)} tensors of {part}, and the model has {len(both)} of them but not {first}"
         raise CheckpointError(
-            f"{source.path} ({source.title}) has {said}, fewer than the share of {min_share:g} that "
-            f"CheckpointCompatibilityHook asks for. Take a model that it was made for, or lower min_share.\n{report}"
+            f"{source.path} ({source.title}) has {shared}; CheckpointCompatibilityHook requires a share of {min_share:g}. Use "
+            f"the model that it was made for, or lower min_share.\n{report}"
         )
 
 
-LONGEST_LIST = 400
-"""Letters of the names in a list of modules."""
-LEAST_USED = 0.5
-"""Smallest share of the tensors of a file that a model has to have."""
+MAX_LIST_LENGTH = 400
+"""Most characters of a list of modules."""
+MIN_USED = 0.5
+"""Smallest share of a file's tensors that a model has to have."""
 DEPTHS = ("blocks of the backbone's stages", "layers of the encoder", "attention heads of the encoder")
-"""Facts that have to agree even where every tensor fits."""
+"""Sizes that have to agree even where every tensor fits."""
 BLOCK = re.compile(r"backbone\.(?:timm_model\.)?(?:layers?|stages)[._]?(\d+)\.(?:blocks\.)?(\d+)\.")
 """Stage and block in the names of a backbone, for ResNets, ConvNeXt, Swin, and timm's."""
 
 
 def _is_frozen(module: nn.Module) -> bool:
-    """Whether a module has parameters of its own and none of them learns."""
-    own = list(module.parameters(recurse=False))
-    return bool(own) and not any(parameter.requires_grad for parameter in own)
+    """Return whether a module has parameters of its own and all of them are frozen."""
+    parameters = list(module.parameters(recurse=False))
+    return bool(parameters) and not any(parameter.requires_grad for parameter in parameters)
 
 
 def _attention_heads(model: Any) -> int | None:  # noqa: ANN401
@@ -249,9 +285,9 @@ def _attention_heads(model: Any) -> int | None:  # noqa: ANN401
     return None if bert is None else bert.config.num_attention_heads
 
 
-def _facts(tensors: Mapping[str, Tensor], attention_heads: int | None = None) -> dict[str, object]:
-    """Read off the names and shapes what a config says in numbers; no tensor shows the attention heads."""
-    facts: dict[str, object] = {}
+def _sizes(tensors: Mapping[str, Tensor], attention_heads: int | None = None) -> dict[str, object]:
+    """Derive the sizes that a config sets from names and shapes; the attention heads cannot be derived."""
+    sizes: dict[str, object] = {}
     blocks: dict[int, int] = {}
     layers = set()
     for name in tensors:
@@ -260,47 +296,47 @@ def _facts(tensors: Mapping[str, Tensor], attention_heads: int | None = None) ->
         if layer := re.match(r"encoder\.bert\.encoder\.layer\.(\d+)\.", name):
             layers.add(layer[1])
     if blocks:
-        facts[DEPTHS[0]] = tuple(blocks[stage] for stage in sorted(blocks))
+        sizes[DEPTHS[0]] = tuple(blocks[stage] for stage in sorted(blocks))
     if layers:
-        facts[DEPTHS[1]] = len(layers)
+        sizes[DEPTHS[1]] = len(layers)
     if attention_heads is not None:
-        facts[DEPTHS[2]] = attention_heads
+        sizes[DEPTHS[2]] = attention_heads
     for title, pattern, axis in (
         ("channels of the backbone's stem", r"backbone\.conv1\.weight", 0),
         ("vocabulary", r"encoder\.bert\.embeddings\.word_embeddings\.weight", 0),
-        ("width of the encoder", r"encoder\.bert\.embeddings\.word_embeddings\.weight", 1),
-        ("places of a text", r"encoder\.bert\.embeddings\.position_embeddings\.weight", 0),
-        ("places of the grid", r"encoder\.visual_embedding\.row_embeddings\.weight", 0),
+        ("hidden size of the encoder", r"encoder\.bert\.embeddings\.word_embeddings\.weight", 1),
+        ("position embeddings", r"encoder\.bert\.embeddings\.position_embeddings\.weight", 0),
+        ("rows of the grid", r"encoder\.visual_embedding\.row_embeddings\.weight", 0),
         ("answers of the head", r"head\.classifier\.(2\.)?weight", 0),
     ):
-        found = [tensor for name, tensor in tensors.items() if re.fullmatch(pattern, name)]
-        if found and found[0].ndim > axis:
-            facts[title] = found[0].shape[axis]
-    return facts
+        matching = [tensor for name, tensor in tensors.items() if re.fullmatch(pattern, name)]
+        if matching and matching[0].ndim > axis:
+            sizes[title] = matching[0].shape[axis]
+    return sizes
 
 
-def _counted(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Leave out how many batches a norm has seen; not every library saves that, and nothing depends on it."""
+def _without_counters(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Leave out the batch counters of norms; not every library saves them, and nothing depends on them."""
     return {name: tensor for name, tensor in tensors.items() if not name.endswith("num_batches_tracked")}
 
 
 def within(name: str, modules: Sequence[str]) -> bool:
-    """Whether a tensor belongs to one of some modules."""
+    """Return whether a tensor belongs to one of the modules."""
     return any(name == module or name.startswith(f"{module}.") for module in modules)
 
 
-def _listed(names: Sequence[str], among: Sequence[str]) -> str:
-    """Name the modules that tensors belong to, at most eight; a module whose tensors are all listed stands for its parts.
+def _list_modules(names: Sequence[str], all_names: Sequence[str]) -> str:
+    """List the modules that tensors belong to, at most eight; a module stands for its parts if all its tensors are listed.
 
-    >>> _listed(
+    >>> _list_modules(
     ...     ["head.a.weight", "head.a.bias", "head.b.bias", "mlm.x.bias"],
     ...     ["head.a.weight", "head.a.bias", "head.b.bias", "mlm.x.bias", "mlm.y.bias"],
     ... )
     ': head, mlm.x'
-    >>> _listed([], [])
+    >>> _list_modules([], [])
     ''
     """
-    others = set(among) - set(names)
+    others = set(all_names) - set(names)
     modules = dict.fromkeys(
         next(
             module
@@ -311,4 +347,4 @@ def _listed(names: Sequence[str], among: Sequence[str]) -> str:
     )
     more = f" and {len(modules) - 8} more" if len(modules) > 8 else ""
     listed = ", ".join(list(modules)[:8])
-    return f": {listed[:LONGEST_LIST]}{'...' * (len(listed) > LONGEST_LIST)}{more}" if modules else ""
+    return f": {listed[:MAX_LIST_LENGTH]}{'...' * (len(listed) > MAX_LIST_LENGTH)}{more}" if modules else ""

@@ -1,4 +1,4 @@
-"""Which library's file is this? Recognized by the names of its tensors, and given ours (Table 5 of the paper)."""
+"""Detect which library wrote a checkpoint by the names of its tensors, and rename them to ours (Table 5 of the paper)."""
 
 import re
 from collections.abc import Callable, Iterable, Mapping
@@ -11,105 +11,113 @@ from torch import Tensor
 from clipbert_mm.checkpoint.official import convert_official_state_dict
 from clipbert_mm.checkpoint.preprocessing import CAFFE, PYTORCH, InputSpec
 from clipbert_mm.checkpoint.reading import read_checkpoint
+from clipbert_mm.deprecation import warn_renamed
 from clipbert_mm.errors import CheckpointError, printable, quoted
 
-MOST_HEADS = 10_000
+MAX_HEADS = 10_000
+"""Most attention heads that a checkpoint may name."""
 Tensors = Mapping[str, Tensor]
 
 
 @dataclass(frozen=True)
 class CheckpointFormat:
-    """A kind of checkpoint.
+    """A format of checkpoints.
 
     Args:
-        title: What it is, for a report.
-        pattern: Regular expression that finds one of its tensors' names and none of a kind further down the list.
-        parts: Modules of a ClipBert that it is to fill wholly.
-        convert: From its names to ours.
-        convention: What its visual weights take for granted; None if it has none, or says so itself.
-        excluded: Regular expression of names that only other kinds have; None if there are none.
+        title: Name of the format, for reports.
+        pattern: Regular expression that matches a tensor's name in this format, and none in the formats after it.
+        parts: Modules of a ClipBert that such a checkpoint fills completely.
+        convert: Renames its tensors to ours.
+        input_spec: How its visual weights expect frames; None if it has none, or if the file says it itself.
+        excluded: Regular expression of names that this format never has; None if there are none.
     """
 
     title: str
     pattern: str
     parts: tuple[str, ...]
     convert: Callable[[Tensors], dict[str, Tensor]]
-    convention: InputSpec | None
+    input_spec: InputSpec | None
     excluded: str | None = None
 
 
 @dataclass(frozen=True)
 class LoadedCheckpoint:
-    """A checkpoint that was read and recognized.
+    """A checkpoint that was read, with its tensors renamed to ours.
 
     Args:
         path: The file, folder or name.
-        title: Which kind it is.
-        parts: Modules of a ClipBert that it is to fill wholly.
-        convention: What its visual weights take for granted; None if it has no visual weights.
+        title: Name of its format.
+        parts: Modules of a ClipBert that it fills completely.
+        input_spec: How its visual weights expect frames; None if it has no visual weights.
         tensors: The tensors by our names.
-        rest: What else is in the file; of a Hugging Face folder, the number of ``attention_heads``.
+        rest: The other entries of the file; for a Hugging Face folder, the number of ``attention_heads``.
     """
 
     path: str
     title: str
     parts: tuple[str, ...]
-    convention: InputSpec | None
+    input_spec: InputSpec | None
     tensors: dict[str, Tensor]
     rest: dict[str, Any] = field(default_factory=dict)
 
+    @property
+    def convention(self) -> InputSpec | None:
+        """The old name of ``input_spec``."""
+        warn_renamed("LoadedCheckpoint.convention", "input_spec")
+        return self.input_spec
+
 
 def read_source(path: str, map_location: str | torch.device = "cpu", *, mmap: bool = True) -> LoadedCheckpoint:
-    """Read a checkpoint of any kind; arguments as of :func:`~clipbert_mm.checkpoint.reading.read_checkpoint`.
+    """Read a checkpoint of any known format; arguments as of :func:`~clipbert_mm.checkpoint.reading.read_checkpoint`.
 
     Raises:
-        CheckpointError: If it cannot be read or is of no kind that is known.
+        CheckpointError: If it cannot be read, or its format is not known.
     """
     rest = read_checkpoint(path, map_location, mmap=mmap)
     tensors = rest.pop("state_dict")
-    kind = detect_format(tensors)
-    if kind is None:
+    checkpoint_format = detect_format(tensors)
+    if checkpoint_format is None:
         raise CheckpointError(
-            f"{printable(path)} holds tensors such as {', '.join(name[:60] for name in list(tensors)[:3])}, by which it is "
-            "none of: "
-            f"{'; '.join(known.title for known in KINDS)}. Rename them to the model's, or take another file."
+            f"{printable(path)} has tensors such as {', '.join(name[:60] for name in list(tensors)[:3])}, names of no known "
+            f"format: {'; '.join(known.title for known in FORMATS)}. Rename them to the model's names, or use another file."
         )
-    converted = kind.convert(tensors)
-    convention = kind.convention if rest.get("convention") is None else _convention(rest["convention"], path)
+    converted = checkpoint_format.convert(tensors)
+    saved_spec = rest.get("convention")
+    input_spec = checkpoint_format.input_spec if saved_spec is None else _input_spec(saved_spec, path)
     heads = rest.get("attention_heads")
-    if heads is not None and (type(heads) is not int or not 0 < heads <= MOST_HEADS):
+    if heads is not None and (type(heads) is not int or not 0 < heads <= MAX_HEADS):
         raise CheckpointError(
             f"{printable(path)} is damaged: its number of attention heads is {quoted(heads)}. Take another copy."
         )
-    if rest.get("__author__") == "torchvision":  # detectron2's tool converts its names alone
-        convention = PYTORCH
-    parts = tuple(part for part in kind.parts if any(name.startswith(f"{part}.") for name in converted))
-    return LoadedCheckpoint(path, kind.title, parts, convention, converted, rest)
+    if rest.get("__author__") == "torchvision":  # detectron2's tool converts only the names
+        input_spec = PYTORCH
+    parts = tuple(part for part in checkpoint_format.parts if any(name.startswith(f"{part}.") for name in converted))
+    return LoadedCheckpoint(path, checkpoint_format.title, parts, input_spec, converted, rest)
 
 
-def _convention(saved: Any, path: str) -> InputSpec:  # noqa: ANN401
+def _input_spec(saved: Any, path: str) -> InputSpec:  # noqa: ANN401
     try:
         return InputSpec.from_dict(saved)
     except (KeyError, TypeError, ValueError) as error:
         raise CheckpointError(
-            f"{printable(path)} is damaged: how its frames come in is {quoted(saved)}. Take another copy."
+            f"{printable(path)} is damaged: its input specification is {quoted(saved)}. Take another copy."
         ) from error
 
 
 def detect_format(names: Iterable[str]) -> CheckpointFormat | None:
-    """Tell the kind of a checkpoint by its tensors' names; None if it is none that is known."""
-    listed = list(names)
+    """Return the format of a checkpoint by its tensors' names; None if it is not known."""
+    all_names = list(names)
 
     def has(pattern: str | None) -> bool:
-        return pattern is not None and any(re.search(pattern, name) for name in listed)
+        return pattern is not None and any(re.search(pattern, name) for name in all_names)
 
-    return next((kind for kind in KINDS if has(kind.pattern) and not has(kind.excluded)), None)
+    return next((each for each in FORMATS if has(each.pattern) and not has(each.excluded)), None)
 
 
 def _rename(
     tensors: Tensors, rules: Iterable[tuple[str, str]], dropped: str = r"num_batches_tracked$"
 ) -> dict[str, Tensor]:
-    """Apply patterns and replacements in their order to every name that is not dropped."""
+    """Apply the patterns and replacements in order to every name that is not dropped."""
     converted = {}
     for name, tensor in tensors.items():
         if re.search(dropped, name):
@@ -141,16 +149,16 @@ def _from_mmaction(tensors: Tensors) -> dict[str, Tensor]:
 
 
 def _from_detectron(tensors: Tensors) -> dict[str, Tensor]:
-    """Rename as the release's own visual names, which are detectron2's after a prefix."""
+    """Rename to the paper's release, whose visual names are detectron2's after a prefix."""
     # The C4 models have their last stage in the box head; ImageNet files have no prefix.
-    own = r"^(?:backbone\.bottom_up\.|backbone\.|roi_heads\.(?=res5\.))?(?=stem\.|res[2-5]\.)"
-    # A feature pyramid lies under "backbone" too, and is none of the ResNet.
-    rules = ((own, "cnn.feature.backbone."), (r"^backbone\.(?=fpn_)", ""))
+    prefix = r"^(?:backbone\.bottom_up\.|backbone\.|roi_heads\.(?=res5\.))?(?=stem\.|res[2-5]\.)"
+    # A feature pyramid is under "backbone" too, and does not belong to the ResNet.
+    rules = ((prefix, "cnn.feature.backbone."), (r"^backbone\.(?=fpn_)", ""))
     return convert_official_state_dict(_rename(tensors, rules))
 
 
 def _from_transformers(tensors: Tensors) -> dict[str, Tensor]:
-    """Rename BERT's kind: with or without the prefix of the whole model, with the names of LayerNorm of old and new."""
+    """Rename BERT-like models: with or without the prefix of the whole model, with old or new names of LayerNorm."""
     word = next(name for name in tensors if name.endswith("embeddings.word_embeddings.weight"))
     prefix = re.escape(word.removesuffix("embeddings.word_embeddings.weight"))
     rules = (
@@ -162,21 +170,21 @@ def _from_transformers(tensors: Tensors) -> dict[str, Tensor]:
         (r"^(cls\.predictions\.transform\.LayerNorm|lm_head\.layer_norm)\.", "mlm_head.transform.2."),
         (r"^(cls\.predictions|lm_head)\.bias$", "mlm_head.bias"),
     )
-    # Numbered places, and the decoder, which is the word embeddings over again.
+    # Position ids, and the decoder, whose weights are the word embeddings.
     return _rename(tensors, rules, dropped=r"embeddings\.position_ids$|^(cls\.predictions|lm_head)\.decoder\.")
 
 
 DETECTORS = (
     r"^(rpn_head|roi_head|bbox_head|mask_head|decode_head|auxiliary_head)\.|^backbone\.(body|slow_path|fast_path)\."
 )
-"""Names of detection, segmentation and two-stream models, whose frames may be of either convention."""
+"""Names of detection, segmentation and two-stream models, whose input specification their names do not tell."""
 VISUAL = ("backbone",)
 TEXT = ("encoder.bert.embeddings", "encoder.bert.encoder")  # not every model has a pooler
-WHOLE = (*VISUAL, "projection", *TEXT, "encoder.visual_embedding")
-KINDS = (
-    CheckpointFormat("clipbert_mm's", r"^(encoder\.(bert|visual_embedding)|projection)\.", WHOLE, _from_ours, None),
+ALL_PARTS = (*VISUAL, "projection", *TEXT, "encoder.visual_embedding")
+FORMATS = (
+    CheckpointFormat("clipbert_mm's", r"^(encoder\.(bert|visual_embedding)|projection)\.", ALL_PARTS, _from_ours, None),
     CheckpointFormat(
-        "the paper's release's", r"^(cnn\.feature|transformer\.bert)\.", WHOLE, convert_official_state_dict, CAFFE
+        "the paper's release's", r"^(cnn\.feature|transformer\.bert)\.", ALL_PARTS, convert_official_state_dict, CAFFE
     ),
     CheckpointFormat("mmaction2's (TSN)", r"^backbone\.(layer1\.0\.)?conv1\.conv\.", VISUAL, _from_mmaction, PYTORCH),
     CheckpointFormat(
@@ -194,7 +202,7 @@ KINDS = (
         TEXT,
         _from_transformers,
         None,
-        r"\.(encoder\.(bert|visual_embedding)|projection|transformer\.bert|cnn\.feature)\.",  # a ClipBert within another model
+        r"\.(encoder\.(bert|visual_embedding)|projection|transformer\.bert|cnn\.feature)\.",  # a ClipBert inside another model
     ),
 )
-"""The kinds that are known, the first that a name belongs to counts."""
+"""The known formats; the first whose pattern matches a name counts."""

@@ -1,4 +1,4 @@
-"""Is a checkpoint whole, and which is the newest that is?"""
+"""Find the latest checkpoint of a training that is complete."""
 
 import os
 from pathlib import Path
@@ -8,25 +8,25 @@ from clipbert_mm.checkpoint.archives import first_line, load_torch, verify_check
 from clipbert_mm.errors import CheckpointError, quoted
 
 LAST = "last_checkpoint"
-"""The file of a work folder that names the checkpoint written last, as MMEngine has it."""
+"""The file in a work folder that names the checkpoint written last, as in MMEngine."""
 
 
 def find_latest(*folders: str | os.PathLike) -> tuple[str | None, list[str]]:
-    """Find the checkpoint to go on from, in the folders of a training alone.
+    """Find the checkpoint to resume from, in the folders of one training.
 
-    It is the one that ``last_checkpoint`` names or, where that is not there or not whole, the one furthest in training that is.
+    It is the one that ``last_checkpoint`` names or, if that is missing or damaged, the one furthest in training.
 
     Args:
-        folders: The work folder of a training and, if its checkpoints are in another one, that too.
+        folders: The work folder of a training and, if its checkpoints are in another folder, that one too.
 
     Returns:
-        The file, None if there is none; and what was passed over, each with the reason.
+        The file, None if there is none; and the files that were skipped, each with the reason.
 
     Raises:
-        CheckpointError: If something says that there was a checkpoint, but none is whole.
+        CheckpointError: If there are checkpoints, but all of them are damaged.
     """
-    last, passed_over = _last_name(Path(folders[0]))
-    found: list[tuple[tuple[bool, int, int], str]] = []
+    last, skipped = _last_name(Path(folders[0]))
+    candidates: list[tuple[tuple[bool, int, int], str]] = []
     is_known = last is None
     for path in sorted(
         path for folder in folders for path in Path(folder).resolve().glob("*.pth") if not path.is_dir()
@@ -34,36 +34,36 @@ def find_latest(*folders: str | os.PathLike) -> tuple[str | None, list[str]]:
         try:
             progress = _progress(path)
         except Exception as error:  # torch, pickle and zip each have errors of their own for a damaged file
-            size = f"{path.stat().st_size} bytes" if path.exists() else "a link to nothing"
-            passed_over.append(f"{path} ({size}) is damaged: {first_line(error)}.")
+            size = f"{path.stat().st_size} bytes" if path.exists() else "a broken link"
+            skipped.append(f"{path} ({size}) is damaged: {first_line(error)}.")
             is_known |= path.name == last
             continue
         if progress is not None:
-            found.append(((path.name == last, *progress), str(path)))
+            candidates.append(((path.name == last, *progress), str(path)))
             is_known |= path.name == last
     if not is_known:
-        passed_over.insert(0, f"{Path(folders[0]) / LAST} names {quoted(last)}, which cannot be gone on from here.")
-    for _, newest in sorted(found, reverse=True):
+        skipped.insert(0, f"{Path(folders[0]) / LAST} names {quoted(last)}, which is not there or cannot be resumed.")
+    for _, latest in sorted(candidates, reverse=True):
         try:
-            verify_checkpoint(newest)
+            verify_checkpoint(latest)
         except CheckpointError as error:
-            passed_over.append(str(error))
+            skipped.append(str(error))
             continue
-        return newest, passed_over
-    if passed_over:
-        listed = "\n  ".join(passed_over)
+        return latest, skipped
+    if skipped:
+        listed = "\n  ".join(skipped)
         raise CheckpointError(
-            f"None of the checkpoints in {os.path.abspath(folders[0])} is whole, so there is nothing to go on from:\n  "
-            f"{listed}\nRemove them to begin anew."
+            f"All checkpoints in {os.path.abspath(folders[0])} are damaged, so the training cannot be resumed:\n  "
+            f"{listed}\nRemove them to start from the beginning."
         )
     return None, []
 
 
 def _last_name(folder: Path) -> tuple[str | None, list[str]]:
-    """Return the name that ``last_checkpoint`` has, without the folders that older releases and MMEngine put before it.
+    """Return the file name in ``last_checkpoint``, without the folders that older releases and MMEngine put before it.
 
     Returns:
-        The name, None if there is none; and what is wrong with the file.
+        The name, None if there is none; and what is wrong with ``last_checkpoint``.
     """
     pointer = folder / LAST
     try:
@@ -77,12 +77,12 @@ def _last_name(folder: Path) -> tuple[str | None, list[str]]:
 
 
 def _progress(path: Path) -> tuple[int, int] | None:
-    """Return epochs and iterations of a training's checkpoint; None if the file has no state of a training."""
+    """Return epochs and iterations of a checkpoint; None if it has no training state."""
     content: Any = load_torch(path)
     if not isinstance(content, dict) or "optimizer" not in content or "meta" not in content:
         return None
     meta = content["meta"] if isinstance(content["meta"], dict) else {}
     epoch, iteration = meta.get("epoch"), meta.get("iter")
     if not isinstance(epoch, int) or not isinstance(iteration, int):
-        raise CheckpointError(f"it says to be of epoch {quoted(epoch, 20)}, iteration {quoted(iteration, 20)}")
+        raise CheckpointError(f"it names epoch {quoted(epoch, 20)} and iteration {quoted(iteration, 20)}")
     return epoch, iteration

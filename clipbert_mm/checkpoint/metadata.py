@@ -1,4 +1,4 @@
-"""What a checkpoint carries beside weights, so that the file alone is enough to test it or to search with it."""
+"""The metadata of a checkpoint, with which the file alone is enough to test the model or to search with it."""
 
 import os
 from collections.abc import Mapping
@@ -12,7 +12,7 @@ from clipbert_mm.fileio import atomic_write
 from clipbert_mm.trusted import TEXT_MODELS, check_model, check_pipeline, check_text_file
 
 KEY = "contents"
-"""Under what it lies in a checkpoint."""
+"""The key of the metadata in a checkpoint."""
 TRAINING_ONLY = (
     "init_cfg",
     "frozen",
@@ -23,28 +23,28 @@ TRAINING_ONLY = (
     "mlm_head",
     "drop_path_rate",
 )
-"""Settings of a model that do not matter once it is trained."""
+"""Settings of a model that matter only for training."""
 
 
 @dataclass(frozen=True)
 class CheckpointMetadata:
-    """What a checkpoint of ours carries.
+    """The metadata of a checkpoint of clipbert_mm.
 
     Args:
         version: Version of clipbert_mm that wrote it.
         task: What the head was trained for: "retrieval", "open-ended questions", "multiple choice", ...
-        model: Config of the model, after input and strides followed the weights it started from.
-        pipelines: Configs of the transforms of each split that there was ("train", "val", "test").
-        text_files: The tokenizer's files by name and, where the encoder's architecture was a folder or a name, its
+        model: Config of the model, after its input and strides were adapted to the weights that training started from.
+        pipelines: Configs of the transforms of each split in the config ("train", "val", "test").
+        text_files: The tokenizer's files by name and, if the encoder's architecture was a folder or a name, its
             ``config.json``.
-        answers: The answers in their places, for questions with a vocabulary of answers; else None.
+        answers: The answers by index, for questions with an answer vocabulary; else None.
 
     Example:
-        >>> contents = read_metadata("work_dirs/retrieval/epoch_4.pth")  # doctest: +SKIP
-        >>> folder = contents.write_text_files("gallery/text")  # doctest: +SKIP
+        >>> metadata = read_metadata("work_dirs/retrieval/epoch_4.pth")  # doctest: +SKIP
+        >>> folder = metadata.write_text_files("gallery/text")  # doctest: +SKIP
         >>> source = read_source("work_dirs/retrieval/epoch_4.pth")  # doctest: +SKIP
-        >>> model = build_model(contents.model_config(folder), source.tensors, source.path)  # doctest: +SKIP
-        >>> pipeline = Compose(contents.pipeline(folder))  # doctest: +SKIP
+        >>> model = build_model(metadata.model_config(folder), source.tensors, source.path)  # doctest: +SKIP
+        >>> pipeline = Compose(metadata.pipeline(folder))  # doctest: +SKIP
     """
 
     version: str
@@ -65,10 +65,10 @@ class CheckpointMetadata:
             The folder.
 
         Raises:
-            CheckpointError: If the training had no tokenizer, or a file is none of a tokenizer.
+            CheckpointError: If the training had no tokenizer, or a file does not belong to a tokenizer.
         """
         if not self.text_files:
-            raise CheckpointError("The checkpoint carries no tokenizer: its training tokenized nothing.")
+            raise CheckpointError("The checkpoint has no tokenizer: its training used none.")
         for name, text in self.text_files.items():
             check_text_file(name, text, "The checkpoint")
         for name, text in self.text_files.items():
@@ -77,13 +77,13 @@ class CheckpointMetadata:
         return os.fspath(folder)
 
     def pipeline(self, text_folder: str) -> list[dict[str, Any]]:
-        """Return the transforms of testing (of validation or training, where there was no testing).
+        """Return the transforms for testing, or those for validation or training if there are none.
 
         Args:
-            text_folder: What :meth:`write_text_files` wrote.
+            text_folder: Folder that :meth:`write_text_files` wrote.
 
         Raises:
-            CheckpointError: If the training had no pipeline, or it names what a file may not name.
+            CheckpointError: If the training had no pipeline, or the pipeline names what a file may not name.
         """
         for split in ("test", "val", "train"):
             if self.pipelines.get(split):
@@ -94,70 +94,70 @@ class CheckpointMetadata:
                     if "tokenizer" in step:
                         step["tokenizer"] = text_folder
                 return check_pipeline(steps, "The pipeline of the checkpoint")
-        raise CheckpointError("The checkpoint carries no pipeline: its training had none.")
+        raise CheckpointError("The checkpoint has no pipeline: its training had none.")
 
     def model_config(self, text_folder: str) -> dict[str, Any]:
-        """Return the config of the model, without what its training started from.
+        """Return the config of the model, without the weights that its training started from.
 
         Args:
-            text_folder: What :meth:`write_text_files` wrote; an architecture that was a folder or a name is read from there.
+            text_folder: Folder that :meth:`write_text_files` wrote; an architecture that was a folder is read from it.
 
         Raises:
-            CheckpointError: If it names what a file may not name.
+            CheckpointError: If the config names what a file may not name.
         """
         encoder = self.model.get("encoder")
         if not isinstance(encoder, Mapping):
             raise CheckpointError(
                 f"The model of the checkpoint is damaged: expected a config with an encoder, got {quoted(self.model)}."
             )
-        kind = text_folder if "config.json" in self.text_files else encoder.get("architecture", "bert")
-        if kind not in (text_folder, *TEXT_MODELS):
+        architecture = text_folder if "config.json" in self.text_files else encoder.get("architecture", "bert")
+        if architecture not in (text_folder, *TEXT_MODELS):
             raise CheckpointError(
-                f"The model of the checkpoint is refused: it names {quoted(kind)} as the architecture of its encoder, and has "
-                f"no config.json of it. The types are {', '.join(TEXT_MODELS)}."
+                f"The model of the checkpoint is refused: the architecture of its encoder is {quoted(architecture)}, without a "
+                f"config.json. Expected one of {', '.join(TEXT_MODELS)}."
             )
         model = check_model({**self.model, "encoder": {**encoder, "architecture": ""}}, "The model of the checkpoint")
-        model["encoder"]["architecture"] = kind
+        model["encoder"]["architecture"] = architecture
         return model
 
 
 def metadata_of(checkpoint: Mapping[str, Any], path: str) -> CheckpointMetadata:
-    """Take what a checkpoint that was read carries.
+    """Return the metadata of a checkpoint that was read.
 
     Raises:
-        CheckpointError: If it carries nothing of the kind.
+        CheckpointError: If it has none, or the metadata is damaged.
     """
     saved = checkpoint.get(KEY)
     if saved is None:
         raise CheckpointError(
-            f"{path} does not say how its model is built: it is another library's, or was written before checkpoints "
-            "carried that. Give its config beside it."
+            f"{path} does not say how its model is built: another library wrote it, or a release that saved no metadata. Give "
+            "its config (.py) and the checkpoint as its weights."
         )
     if not isinstance(saved, Mapping):
         raise _damaged(path, f"is a {type(saved).__name__}, not a dict")
     for name in CheckpointMetadata.__dataclass_fields__:
         if name not in saved:
             raise _damaged(path, f"lacks '{name}'")
-        if not _is_right(name, saved[name]):
+        if not _is_valid(name, saved[name]):
             raise _damaged(path, f"has {quoted(saved[name])} as '{name}'")
     return CheckpointMetadata(**{name: saved[name] for name in CheckpointMetadata.__dataclass_fields__})
 
 
 def _damaged(path: str, how: str) -> CheckpointError:
     return CheckpointError(
-        f"{printable(path)} is damaged: what it says of its model {how}. Take another copy, or give its config (.py) with the "
-        "checkpoint as weights."
+        f"{printable(path)} is damaged: its metadata {how}. Take another copy, or give its config (.py) with the checkpoint as "
+        "weights."
     )
 
 
-def _is_right(name: str, value: Any) -> bool:  # noqa: ANN401
-    """Whether a field of what was saved is of the kind that it is written as."""
+def _is_valid(name: str, value: Any) -> bool:  # noqa: ANN401
+    """Return whether a field of the metadata has the type with which it is written."""
     if name == "model":
         return isinstance(value, Mapping)
     if name == "pipelines":
-        if not isinstance(value, Mapping) or not all(isinstance(own, (list, tuple)) for own in value.values()):
+        if not isinstance(value, Mapping) or not all(isinstance(each, (list, tuple)) for each in value.values()):
             return False
-        steps = [step for own in value.values() for step in own]
+        steps = [step for pipeline in value.values() for step in pipeline]
         return all(isinstance(step, Mapping) and isinstance(step.get("type"), str) for step in steps)
     if name == "text_files":
         return isinstance(value, Mapping) and all(isinstance(text, str) for text in value.values())
@@ -167,19 +167,19 @@ def _is_right(name: str, value: Any) -> bool:  # noqa: ANN401
 
 
 def read_metadata(path: str | os.PathLike) -> CheckpointMetadata:
-    """Read what a checkpoint of ours carries beside weights; the weights stay on the disk, and no code in it is run.
+    """Read the metadata of a checkpoint; the weights stay on the disk, and no code from the file is run.
 
     Args:
-        path: File that training wrote.
+        path: File that a training of clipbert_mm wrote.
 
     Raises:
-        CheckpointError: If it cannot be read, or is not ours.
+        CheckpointError: If it cannot be read, or has no metadata.
     """
     return metadata_of(read_checkpoint(os.fspath(path)), os.fspath(path))
 
 
 def plain(value: Any) -> Any:  # noqa: ANN401
-    """Return a config's value as dicts, lists and plain values, which weights-only loading takes; others by their words.
+    """Return a config's value as dicts, lists and plain values, which weights-only loading accepts; other values as text.
 
     >>> plain({"size": (2, 2), "folder": Path("data")})
     {'size': (2, 2), 'folder': 'data'}
@@ -192,21 +192,22 @@ def plain(value: Any) -> Any:  # noqa: ANN401
 
 
 def differences(saved: CheckpointMetadata, now: CheckpointMetadata) -> tuple[list[str], list[str]]:
-    """Say where a config and a checkpoint that is to be tested with it disagree.
+    """List where a checkpoint and the config that it is tested with disagree.
 
     Args:
-        saved: What the checkpoint carries.
-        now: The same of the config.
+        saved: Metadata of the checkpoint.
+        now: Metadata of the config.
 
     Returns:
-        What makes the results meaningless, then what may be meant; settings of the model that no tensor shows, and of clips.
+        Differences that make the results meaningless, and those that may be intended: settings of the model that its tensors
+        do not show, and settings of the clips.
     """
-    wrong = []
+    errors = []
     head = str(now.model.get("head", {}).get("type")).rpartition(".")[2]
     if saved.task not in (now.task, head):  # heads that did not say a task were saved by their name
-        wrong.append(f"task: checkpoint {saved.task[:60]}, config {now.task}")
+        errors.append(f"task: checkpoint {saved.task[:60]}, config {now.task}")
     if None not in (saved.answers, now.answers) and saved.answers != now.answers:
-        place = next(
+        index = next(
             (
                 i
                 for i, pair in enumerate(zip(saved.answers or (), now.answers or (), strict=False))
@@ -214,17 +215,17 @@ def differences(saved: CheckpointMetadata, now: CheckpointMetadata) -> tuple[lis
             ),
             min(len(saved.answers or ()), len(now.answers or ())),
         )
-        theirs, ours = ((answers or [])[place : place + 1] or ["none"] for answers in (saved.answers, now.answers))
-        wrong.append(f"answer {place}: checkpoint {quoted(theirs[0])}, config {quoted(ours[0])}")
-    doubtful = _compare("model", saved.model, now.model)
-    steps, steps_now = (_steps(contents.pipelines.get("test")) for contents in (saved, now))
-    for kind in steps.keys() & steps_now.keys():
-        doubtful += _compare(kind, steps[kind], steps_now[kind])
-    return wrong, sorted(doubtful)
+        before, after = ((answers or [])[index : index + 1] or ["none"] for answers in (saved.answers, now.answers))
+        errors.append(f"answer {index}: checkpoint {quoted(before[0])}, config {quoted(after[0])}")
+    warnings = _compare("model", saved.model, now.model)
+    steps, steps_now = (_steps(metadata.pipelines.get("test")) for metadata in (saved, now))
+    for name in steps.keys() & steps_now.keys():
+        warnings += _compare(name, steps[name], steps_now[name])
+    return errors, sorted(warnings)
 
 
 def _steps(pipeline: list[dict[str, Any]] | None) -> dict[str, dict[str, Any]]:
-    """Return the settings of each kind of transform that a score depends on."""
+    """Return the settings of each transform that scores depend on, by its type."""
     hidden = (
         "type",
         "tokenizer",
@@ -232,7 +233,7 @@ def _steps(pipeline: list[dict[str, Any]] | None) -> dict[str, dict[str, Any]]:
         "vocab_size",
         "num_threads",
         "backend",
-    )  # the tokenizer is compared by its words
+    )  # the tokenizer is compared by its vocabulary
     return {
         str(step["type"]): {key: value for key, value in step.items() if key not in hidden} for step in pipeline or ()
     }
@@ -241,7 +242,7 @@ def _steps(pipeline: list[dict[str, Any]] | None) -> dict[str, dict[str, Any]]:
 def _compare(name: str, saved: Any, now: Any) -> list[str]:  # noqa: ANN401
     if isinstance(saved, Mapping) and isinstance(now, Mapping):
         keys = [key for key in {**saved, **now} if key not in TRAINING_ONLY]
-        return [said for key in keys for said in _compare(f"{name}.{key}", saved.get(key), now.get(key))]
+        return [line for key in keys for line in _compare(f"{name}.{key}", saved.get(key), now.get(key))]
     if isinstance(saved, (list, tuple)) and isinstance(now, (list, tuple)) and list(saved) == list(now):
         return []
     if saved == now or name == "model.encoder.architecture":

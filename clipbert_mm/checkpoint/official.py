@@ -1,4 +1,4 @@
-"""From the names of the paper's released implementation to ours."""
+"""Rename the tensors of the paper's released implementation to ours."""
 
 import re
 from collections.abc import Mapping
@@ -32,10 +32,10 @@ RENAMED = (
 )
 """Patterns and replacements, applied in this order."""
 UNUSED = (
-    r"^transformer\.bert\.visual_embeddings\.position_embeddings\.",  # in its checkpoints, never read
-    r"^transformer\.cls\.predictions\.decoder\.",  # the word embeddings and the bias over again
+    r"^transformer\.bert\.visual_embeddings\.position_embeddings\.",  # saved, but never used
+    r"^transformer\.cls\.predictions\.decoder\.",  # the same as the word embeddings and the bias
 )
-"""What the released implementation saves and ours has no use for."""
+"""Tensors that the released implementation saves and ours does not need."""
 
 
 def convert_official_state_dict(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -47,8 +47,8 @@ def convert_official_state_dict(state_dict: Mapping[str, Tensor]) -> dict[str, T
 
     Returns:
         The same tensors by the names of a :class:`~clipbert_mm.models.ClipBert` with a Caffe-style ResNet-50 of mmpretrain,
-        as in ``configs/_base_/models/clipbert_r50_bert-base.py``. Names that are none of the released implementation's are
-        kept as they are, so that a report on what fits shows them.
+        as in ``configs/_base_/models/clipbert_r50_bert-base.py``. Other names stay unchanged, so that the load report shows
+        them.
     """
     converted = {}
     for name, tensor in state_dict.items():

@@ -1,7 +1,7 @@
-"""What a pickle would build, found out before anything is built: each name, size and count in it is checked.
+"""Inspect what a pickle would build before anything is built: each name, size and count in it is checked.
 
-Python's and torch's own unpicklers take sizes from the file: nine bytes make them reserve gigabytes. Here Python's unpickler in
-plain Python goes through it. Its reading ends with the file, and of what the pickle calls nothing is made.
+Python's and torch's own unpicklers take sizes from the file: nine bytes make them allocate gigabytes. Here, Python's unpickler
+in pure Python reads the pickle. It never reads past the end of the file, and it creates none of the objects that are named.
 """
 
 import mmap
@@ -11,15 +11,15 @@ from typing import Any, ClassVar
 
 from clipbert_mm.checkpoint.arrays import STAND_INS, PlainArray, PlainType
 
-MOST_READS = 4_000_000
-"""Most operations and values of a pickle; a training's checkpoint has some ten thousand."""
-COPIES = 8
-"""How many times the size of the pickle may go into the calls that it makes, each of which copies its arguments."""
+MAX_READS = 4_000_000
+"""Most operations and values of a pickle; a checkpoint of a training has about ten thousand."""
+MAX_COPIES = 8
+"""Largest total size of the arguments of all calls, which are copied, as a multiple of the pickle's size."""
 EXCLUDED = (
     *(pickle.INST, pickle.OBJ, pickle.NEWOBJ_EX, pickle.EXT1, pickle.EXT2, pickle.EXT4, pickle.PERSID),
     *(pickle.LONG4, pickle.NEXT_BUFFER, pickle.READONLY_BUFFER),
 )
-"""Operations that no file of weights needs, such as other ways to make objects, numbers beyond 255 bytes, outer buffers."""
+"""Operations that files of weights do not need: other ways to create objects, numbers of more than 255 bytes, buffers."""
 STORAGES = dict(
     ComplexDoubleStorage=16,
     ComplexFloatStorage=8,
@@ -35,7 +35,7 @@ STORAGES = dict(
     BoolStorage=1,
     UntypedStorage=1,
 )
-"""Bytes of one value in torch's storages."""
+"""Bytes per value of torch's storages."""
 TENSORS = {
     *("collections.OrderedDict", "collections.Counter", "_codecs.encode"),
     *(
@@ -56,14 +56,14 @@ TENSORS = {
     "mmengine.logging.history_buffer.HistoryBuffer",
     *STAND_INS,
 }
-"""What a file of torch.save may name, that is tensors, containers, numpy's arrays, and MMEngine's history of scalars."""
+"""Names that a file of torch.save may contain: tensors, containers, numpy's arrays, and MMEngine's history of scalars."""
 
 
 class Reader:
-    """Reads a pickle, or several in a row, and counts how often; a size that leads past the end is an error.
+    """Read one pickle or several, and count the reads; a size past the end of the data is an error.
 
     Args:
-        data: The bytes, or a file that is mapped into memory.
+        data: The bytes, or a memory-mapped file.
     """
 
     def __init__(self, data: bytes | mmap.mmap) -> None:
@@ -75,41 +75,41 @@ class Reader:
         """Return the next bytes.
 
         Raises:
-            pickle.UnpicklingError: If there are fewer, or the pickle has too many operations.
+            pickle.UnpicklingError: If too few bytes are left, or the pickle has too many operations.
         """
         self.reads += 1
         end = self.position + size
-        if self.reads > MOST_READS:
-            raise pickle.UnpicklingError(f"it has more than {MOST_READS:,} operations")
+        if self.reads > MAX_READS:
+            raise pickle.UnpicklingError(f"it has more than {MAX_READS:,} operations")
         if size < 0 or end > len(self.data):
             raise pickle.UnpicklingError(f"a value of {size:,} bytes, and {len(self.data) - self.position:,} are left")
-        found = bytes(self.data[self.position : end])
+        value = bytes(self.data[self.position : end])
         self.position = end
-        return found
+        return value
 
     def readline(self) -> bytes:
         """Return the bytes up to the end of a line."""
         size = 0
         for start in range(self.position, len(self.data), 4096):
-            place = bytes(self.data[start : start + 4096]).find(b"\n")
-            if place >= 0:
-                return self.read(start + place + 1 - self.position)
+            offset = bytes(self.data[start : start + 4096]).find(b"\n")
+            if offset >= 0:
+                return self.read(start + offset + 1 - self.position)
             size += 4096
         raise pickle.UnpicklingError("a line without an end")
 
 
 class _Operations(dict):
-    """The operations of an unpickler; others are refused."""
+    """The allowed operations of an unpickler."""
 
     def __missing__(self, code: int) -> Callable:
-        raise pickle.UnpicklingError(f"an operation {code:#x}, which files of weights have no use for")
+        raise pickle.UnpicklingError(f"an operation {code:#x}, which files of weights do not need")
 
 
-_PythonUnpickler: Any = pickle._Unpickler  # of which the types that mypy knows say little
+_PythonUnpickler: Any = pickle._Unpickler  # mypy's types of it are incomplete
 
 
 class BoundedUnpickler(_PythonUnpickler):
-    """Unpickles arrays in plain containers, as in detectron2's ``.pkl`` files, and takes no more memory than the file's size.
+    """Unpickle arrays in plain containers, as in detectron2's ``.pkl`` files, in memory proportional to the file's size.
 
     Args:
         reader: The bytes.
@@ -122,26 +122,26 @@ class BoundedUnpickler(_PythonUnpickler):
 
     def __init__(self, reader: Reader) -> None:
         super().__init__(reader, encoding="latin1")  # bytes of Python 2
-        self.left = COPIES * len(reader.data) + 2**20
+        self.bytes_left = MAX_COPIES * len(reader.data) + 2**20
 
     def find_class(self, module: str, name: str) -> Any:  # noqa: ANN401
-        """Give what stands for a name.
+        """Return the replacement of a name.
 
         Raises:
-            pickle.UnpicklingError: If it is not a name of numpy's arrays or a plain container.
+            pickle.UnpicklingError: If it is neither one of numpy's names nor a plain container.
         """
         if f"{module}.{name}" not in self.names:
             raise pickle.UnpicklingError(f"GLOBAL {module}.{name}")
         return self.names[f"{module}.{name}"]
 
     def _spend(self, values: Any) -> None:  # noqa: ANN401
-        """Count what goes into a call, all that is within it as often as it is there."""
+        """Count the size of a call's arguments, with repeated values counted each time."""
         todo = [values]
         while todo:
             value = todo.pop()
-            self.left -= len(value) + 1 if isinstance(value, (str, bytes, bytearray)) else 1
-            if self.left < 0:
-                raise pickle.UnpicklingError("it repeats values until they take far more memory than the file")
+            self.bytes_left -= len(value) + 1 if isinstance(value, (str, bytes, bytearray)) else 1
+            if self.bytes_left < 0:
+                raise pickle.UnpicklingError("it repeats values until they need far more memory than the file")
             if isinstance(value, dict):
                 todo += value.values()
             elif isinstance(value, (list, tuple, set)):
@@ -153,11 +153,11 @@ class BoundedUnpickler(_PythonUnpickler):
                 raise pickle.UnpicklingError(f"a key of type {type(key).__name__}")
 
     def load_frame(self) -> None:
-        """Pass over the size of a frame, which says nothing that is needed."""
+        """Skip the size of a frame, which is not needed."""
         self.read(8)
 
     def load_bytearray8(self) -> None:
-        """Read bytes that can be written to, which are reserved once they are there."""
+        """Read a bytearray; its memory is allocated after its bytes were read."""
         self.append(bytearray(self.read(int.from_bytes(self.read(8), "little"))))
 
     def load_reduce(self) -> None:
@@ -166,19 +166,19 @@ class BoundedUnpickler(_PythonUnpickler):
         super().load_reduce()
 
     def load_newobj(self) -> None:
-        """Make an object."""
+        """Create an object."""
         self._spend(self.stack[-1])
         super().load_newobj()
 
     def load_build(self) -> None:
-        """Give an array its state."""
+        """Set the state of an array."""
         if not isinstance(self.stack[-2], (PlainArray, PlainType, Nothing)):
             raise pickle.UnpicklingError(f"a state for a {type(self.stack[-2]).__name__}")
         self._spend(self.stack[-1])
         super().load_build()
 
     def load_dict(self) -> None:
-        """Make a dict of what came since the last mark."""
+        """Create a dict of the values since the last mark."""
         self._check_keys(self.stack[::2])
         super().load_dict()
 
@@ -207,10 +207,10 @@ class BoundedUnpickler(_PythonUnpickler):
 
 
 class Nothing:
-    """Stands for whatever a pickle makes; it takes every argument, state and item, and keeps none."""
+    """Replace any object of a pickle; it accepts every argument, state and item, and keeps none."""
 
     size: ClassVar[int | None] = None
-    """Bytes of one value, of what stands for a storage of torch's."""
+    """Bytes per value, if it replaces one of torch's storages."""
 
     def __new__(cls, *arguments: Any) -> "Nothing":  # noqa: ANN401, D102
         return super().__new__(cls)
@@ -226,19 +226,18 @@ class Nothing:
 
 
 class OnlyNamed(Nothing):
-    """Stands for ``torch.Tensor``, which files name as a type; made of a size, it would reserve memory."""
+    """Replace ``torch.Tensor``, which files name as a type; calling it with a size would allocate memory."""
 
     def __new__(cls, *arguments: Any) -> "OnlyNamed":  # noqa: ANN401, D102
         raise pickle.UnpicklingError("a tensor of a size without values")
 
 
 class Inspector(BoundedUnpickler):
-    """Goes through a pickle of torch.save and makes nothing of it.
+    """Read a pickle of torch.save without creating its objects.
 
     Args:
         reader: The bytes.
-        check_storage: Called with the key of each storage and the bytes that the pickle says it has; raises if they are not
-            there.
+        check_storage: Called with the key of each storage and its number of bytes; raises if the file does not have them.
     """
 
     names: ClassVar[dict[str, Any]] = dict.fromkeys(TENSORS, Nothing) | {
@@ -255,12 +254,12 @@ class Inspector(BoundedUnpickler):
         """Check the storage of a tensor.
 
         Raises:
-            pickle.UnpicklingError: If it is something else, or larger than what is in the file.
+            pickle.UnpicklingError: If it is not a storage, or larger than in the file.
         """
         if not isinstance(pid, tuple) or len(pid) not in (5, 6) or pid[0] != "storage":
-            raise pickle.UnpicklingError("a reference to something that is no storage of a tensor")
-        kind, key, _, count = pid[1:5]
-        size = getattr(kind, "size", None)
+            raise pickle.UnpicklingError("a reference to something that is not a tensor's storage")
+        storage_type, key, _, count = pid[1:5]
+        size = getattr(storage_type, "size", None)
         if size is None or not isinstance(count, int) or count < 0 or not isinstance(key, (str, int)):
             raise pickle.UnpicklingError("a storage without a type or a size")
         self.check_storage(str(key), count * size)

@@ -1,4 +1,4 @@
-"""What weights take for granted: how the frames come in, and where a ResNet has its strides."""
+"""How weights expect their frames: mean, standard deviation and channel order; and where a ResNet has its strides."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -11,12 +11,12 @@ MEAN = (123.675, 116.28, 103.53)
 
 @dataclass(frozen=True)
 class InputSpec:
-    """How frames come in, and where a ResNet with bottlenecks has its strides.
+    """How frames are normalized, and where a ResNet with bottlenecks has its strides.
 
     Args:
-        mean: Mean of each channel in RGB order, in 0 to 255.
-        std: What each channel is divided by, in RGB order.
-        to_bgr: Whether the channels come in BGR order.
+        mean: Mean of each channel in RGB order, 0 to 255.
+        std: Standard deviation of each channel in RGB order, by which it is divided.
+        to_bgr: Whether the model takes the channels in BGR order.
         style: "caffe" for the stride in a bottleneck's first 1x1 convolution, "pytorch" for its 3x3 one; None if the backbone
             has no bottlenecks.
     """
@@ -28,21 +28,21 @@ class InputSpec:
 
     @classmethod
     def of_model(cls, model: Any) -> "InputSpec":  # noqa: ANN401
-        """Read it off a ClipBert."""
+        """Return the specification of a ClipBert."""
         frames = model.data_preprocessor
         mean, std = (tuple(map(float, value.flatten())) for value in (frames.mean, frames.std))
         return cls(mean, std, frames.to_bgr, style_of(getattr(model.backbone, "style", None), model.backbone))
 
     @classmethod
     def from_dict(cls, saved: Mapping[str, Any]) -> "InputSpec":
-        """Rebuild it from what :meth:`to_dict` gave.
+        """Rebuild it from the result of :meth:`to_dict`.
 
         Raises:
-            ValueError: If it is something else.
+            ValueError: If the values are not valid.
         """
         mean, std = (tuple(float(value) for value in saved[name]) for name in ("mean", "std"))
         if len(mean) != 3 or len(std) != 3 or not np.isfinite([*mean, *std]).all() or 0 in std:
-            raise ValueError(f"mean {mean} and std {std} are expected to be of three channels")
+            raise ValueError(f"mean {mean} and std {std} are expected to have three finite values each, std without 0")
         if saved["style"] not in (None, "caffe", "pytorch"):
             raise ValueError(f"style {saved['style']!r}")
         return cls(mean, std, bool(saved["to_bgr"]), saved["style"])
@@ -52,25 +52,25 @@ class InputSpec:
         return asdict(self)
 
     def agrees(self, other: "InputSpec") -> bool:
-        """Whether weights of one may go into a model of the other; a style that one of them lacks does not matter."""
+        """Return whether weights of one specification fit a model of the other; a style that is None fits any."""
         same_style = None in (self.style, other.style) or self.style == other.style
         return (
             same_style and self.to_bgr == other.to_bgr and np.allclose((self.mean, self.std), (other.mean, other.std))
         )
 
     def __str__(self) -> str:
-        """Say it in a few words."""
+        """Return a short description."""
         numbers = [", ".join(f"{value:g}" for value in values) for values in (self.mean, self.std)]
         strides = "" if self.style is None else f", {self.style}-style strides"
         return f"{'BGR' if self.to_bgr else 'RGB'} minus ({numbers[0]}) over ({numbers[1]}){strides}"
 
 
 def style_of(style: str | None, backbone: Any) -> str | None:  # noqa: ANN401
-    """Return where the strides of a backbone are; None if it has no bottlenecks, for which it does not matter."""
+    """Return where a backbone has its strides; None if it has no bottlenecks, where both styles are the same."""
     return style if hasattr(backbone, "layer1") and hasattr(backbone.layer1[0], "conv3") else None
 
 
 CAFFE = InputSpec(mean=MEAN, std=(1.0, 1.0, 1.0), to_bgr=True, style="caffe")
-"""Of detectron2's ResNets, grid-feat's among them, and so of the paper's release."""
+"""For detectron2's ResNets, such as those of grid-feat and of the paper's release."""
 PYTORCH = InputSpec(mean=MEAN, std=(58.395, 57.12, 57.375), to_bgr=False, style="pytorch")
-"""Of torchvision, mmpretrain and mmaction2."""
+"""For torchvision, mmpretrain and mmaction2."""

@@ -1,4 +1,4 @@
-"""Opening checkpoint files of any library without running code from them."""
+"""Read checkpoint files of any library without running code from them."""
 
 import hashlib
 import json
@@ -21,24 +21,24 @@ from clipbert_mm.checkpoint.pickles import BoundedUnpickler, Reader
 from clipbert_mm.errors import CheckpointError, printable, quoted
 
 HUGGING_FACE_FILES = ("model.safetensors", "pytorch_model.bin")
-"""The weights in a Hugging Face folder, the first that is there."""
+"""The file of the weights in a Hugging Face folder, in order of preference."""
 NESTED = ("state_dict", "model", "model_state_dict")
-"""Keys under which the tensors lie in a file that holds more (MMEngine and mmpretrain; detectron2; the paper's release)."""
+"""Keys of the tensors in a file with more entries (MMEngine and mmpretrain; detectron2; the paper's release)."""
 EXPECTED = (
     "expected a file of torch.save, safetensors, or a pickle of arrays. It may have been cut short while it was written or "
     "copied."
 )
-"""What is said of a file that is something else."""
+"""The end of the error for any other file."""
 ANYWHERE = ("_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module")
-"""What torch.compile, FSDP and activation checkpointing put into names, wherever a module was wrapped."""
-IN_FRONT = ("module", "model", "_forward_module", "ema_model", "ema", "shadow", "network", "net")
-"""What DataParallel, Lightning, DeepSpeed and the usual averages put before all names."""
-LONGEST_NAME = 300
-"""Letters of the name of a tensor."""
-DEEPEST = 100
-"""Most containers within one another."""
-LARGEST_SETTINGS = 2**20
-"""Bytes of the config.json beside weights."""
+"""Parts that torch.compile, FSDP and activation checkpointing add to names, wherever a module was wrapped."""
+PREFIXES = ("module", "model", "_forward_module", "ema_model", "ema", "shadow", "network", "net")
+"""Prefixes that DataParallel, Lightning, DeepSpeed and weight averaging add to all names."""
+MAX_NAME_LENGTH = 300
+"""Most characters of a tensor's name."""
+MAX_DEPTH = 100
+"""Most nested containers."""
+MAX_SETTINGS_BYTES = 2**20
+"""Largest size of the config.json next to weights."""
 
 
 def read_checkpoint(
@@ -46,24 +46,24 @@ def read_checkpoint(
 ) -> dict[str, Any]:
     """Read a checkpoint: a file of torch.save (old or new), safetensors, a pickle of arrays, or a Hugging Face folder or name.
 
-    Nothing in the file is run: torch's files are loaded weights-only, others with an unpickler that knows arrays alone.
+    No code from the file is run: torch's files are loaded weights-only, others with an unpickler that knows only arrays.
 
     Args:
-        path_or_name: The file, folder, name on the Hugging Face hub, or an http(s) address, whose file is kept in torch.hub's
+        path_or_name: The file, folder, name on the Hugging Face hub, or an http(s) address, which is downloaded to torch.hub's
             folder.
         map_location: Device for the tensors of torch's files.
-        mmap: Whether the tensors of a file may stay on disk until they are read, which halves the memory that loading takes.
-            They must not be kept then, since the file may be overwritten later.
+        mmap: Whether the tensors of a file stay on disk until they are read, which halves the memory that loading takes. They
+            must not be kept then, since the file may be overwritten later.
 
     Returns:
-        What the file holds, its tensors by name under ``state_dict``.
+        The entries of the file, with its tensors by name under ``state_dict``.
 
     Raises:
-        CheckpointError: If there is no such file, it is cut short or something else, or it asks for code to be run.
+        CheckpointError: If there is no such file, it is cut short or no checkpoint, or it asks for code to be run.
     """
     if "://" in path_or_name:
         try:
-            return read_checkpoint(_fetch(path_or_name), map_location, mmap=mmap)
+            return read_checkpoint(_download(path_or_name), map_location, mmap=mmap)
         except CheckpointError as error:
             raise CheckpointError(f"{path_or_name}: {error}") from error
     merged: dict[str, Any] = {}
@@ -75,11 +75,11 @@ def read_checkpoint(
             content = _with_state_dict(loaded, path)
         except CheckpointError as error:
             named = printable(path) in str(error)
-            raise error if named else CheckpointError(f"{_name(path)} {error}") from error
-        # torch, pickle, zip and safetensors each have errors of their own for a damaged file
+            raise error if named else CheckpointError(f"{_describe(path)} {error}") from error
+        # torch, pickle, zip and safetensors each raise errors of their own for a damaged file
         except Exception as error:
-            raise CheckpointError(f"{_name(path)} {_reason(error)}") from error
-        settings = os.path.join(os.path.dirname(path), "config.json")  # beside the weights of a Hugging Face model
+            raise CheckpointError(f"{_describe(path)} {_reason(error)}") from error
+        settings = os.path.join(os.path.dirname(path), "config.json")  # next to the weights of a Hugging Face model
         if not os.path.isfile(path_or_name) and os.path.isfile(settings):
             content["attention_heads"] = read_settings(settings).get("num_attention_heads")
         content["state_dict"] = {**merged.get("state_dict", {}), **content["state_dict"]}
@@ -91,25 +91,25 @@ def read_settings(path: str) -> dict[str, Any]:
     """Read a JSON file of settings, such as a config.json.
 
     Raises:
-        CheckpointError: If it is not one, or too large to be one.
+        CheckpointError: If it is not one, or too large.
     """
     try:
-        if os.path.getsize(path) > LARGEST_SETTINGS:
+        if os.path.getsize(path) > MAX_SETTINGS_BYTES:
             raise ValueError(f"it has {os.path.getsize(path):,} bytes")
         with open(path, encoding="utf-8") as file:
-            found = json.load(file)
-        if not isinstance(found, dict):
-            raise ValueError(f"it is a {type(found).__name__}")
+            settings = json.load(file)
+        if not isinstance(settings, dict):
+            raise ValueError(f"it is a {type(settings).__name__}")
     except (ValueError, RecursionError) as error:
         raise CheckpointError(
-            f"{printable(path)} is damaged: expected a JSON object of settings of at most {LARGEST_SETTINGS:,} bytes, got "
+            f"{printable(path)} is damaged: expected a JSON object of settings of at most {MAX_SETTINGS_BYTES:,} bytes, got "
             f"{first_line(error)}. Take another copy."
         ) from error
-    return found
+    return settings
 
 
-def _fetch(address: str) -> str:
-    """Return the file of an address, fetched the first time."""
+def _download(address: str) -> str:
+    """Return the file of an address, which is downloaded the first time."""
     if not address.startswith(("http://", "https://")):
         raise CheckpointError("expected a file, a folder, a Hugging Face name, or an http(s) address.")
     name = f"{hashlib.sha256(address.encode()).hexdigest()[:8]}-{os.path.basename(urlparse(address).path)}"
@@ -117,14 +117,16 @@ def _fetch(address: str) -> str:
     if not os.path.exists(path):
         os.makedirs(os.path.dirname(path), exist_ok=True)
         try:
-            torch.hub.download_url_to_file(address, path)  # under another name until it is whole
+            torch.hub.download_url_to_file(address, path)  # under another name until it is complete
         except OSError as error:
-            raise CheckpointError(f"it cannot be fetched: {error}. Fetch it by hand and give the file.") from error
+            raise CheckpointError(
+                f"it cannot be downloaded: {error}. Download it yourself and give the file."
+            ) from error
     return path
 
 
 def _find_files(path_or_name: str) -> list[str]:
-    """Find the files of a checkpoint: one, but for large models on the Hugging Face hub."""
+    """Return the files of a checkpoint: one, except for large models of Hugging Face, which have several."""
     if os.path.isfile(path_or_name):
         return [path_or_name]
     if os.path.isdir(path_or_name):
@@ -137,13 +139,13 @@ def _find_files(path_or_name: str) -> list[str]:
         if shards:
             return [os.path.join(path_or_name, name) for name in shards]
         raise CheckpointError(
-            f"The folder {path_or_name} holds no checkpoint: expected {' or '.join(HUGGING_FACE_FILES)}."
+            f"The folder {path_or_name} has no checkpoint: expected {' or '.join(HUGGING_FACE_FILES)}."
         )
     missing = f"There is no checkpoint {os.path.abspath(path_or_name)}"
     if not re.fullmatch(r"[\w-][\w.-]*(/[\w.-]+)?", path_or_name) or re.search(
         r"\.(pth?|pkl|bin|safetensors)$", path_or_name
     ):
-        raise CheckpointError(f"{missing}. Name another file, or train what writes it first.")
+        raise CheckpointError(f"{missing}. Check the path, or run the training that writes it first.")
     from transformers.utils import cached_file
 
     for name in HUGGING_FACE_FILES:
@@ -151,7 +153,7 @@ def _find_files(path_or_name: str) -> list[str]:
             return [cached_file(path_or_name, name)]
         except OSError as error:
             reason = str(error).strip().splitlines()[0]
-    raise CheckpointError(f"{missing}, and Hugging Face gave none of the name '{path_or_name}': {reason}")
+    raise CheckpointError(f"{missing}, and none named '{path_or_name}' on Hugging Face: {reason}")
 
 
 def _read_file(path: str, map_location: str | torch.device, mmap: bool) -> object:
@@ -171,20 +173,20 @@ def _read_file(path: str, map_location: str | torch.device, mmap: bool) -> objec
                 finally:
                     reader.data.release()
         except Exception as error:
-            if head[:1] == b"\x80" or _refused(error):  # else it may be anything
+            if head[:1] == b"\x80" or _requested_name(error):  # otherwise it may be any file
                 raise
-    raise CheckpointError(f"{_name(path)} is no checkpoint: {EXPECTED}")
+    raise CheckpointError(f"{_describe(path)} is not a checkpoint: {EXPECTED}")
 
 
 def _latin1(text: str, encoding: str) -> bytes:
-    """Stand for ``_codecs.encode``, by which Python 3 writes bytes in Python 2's protocol."""
+    """Replace ``_codecs.encode``, with which Python 3 writes bytes in Python 2's protocol."""
     if encoding != "latin1":
-        raise pickle.UnpicklingError("bytes in another encoding than latin1")
+        raise pickle.UnpicklingError(f"bytes in the encoding {encoding!r}, expected latin1")
     return text.encode("latin1")
 
 
 class _ArrayUnpickler(BoundedUnpickler):
-    """Unpickles numpy arrays in plain containers, as detectron2's ``.pkl`` files are, and refuses all else."""
+    """Unpickle numpy arrays in plain containers, as in detectron2's ``.pkl`` files; everything else is refused."""
 
     names: ClassVar[dict[str, Any]] = {
         **STAND_INS,
@@ -194,10 +196,10 @@ class _ArrayUnpickler(BoundedUnpickler):
 
 
 def check_values(content: object) -> None:
-    """See that what a file held can be gone through and taken for what it says.
+    """Check that the containers of a checkpoint are not nested too deeply, and that its tensors are stored completely.
 
     Raises:
-        CheckpointError: If containers lie too deep in one another, or a tensor is larger than what is stored of it.
+        CheckpointError: If they are not.
     """
     todo: list[tuple[object, int]] = [(content, 0)]
     seen = set()
@@ -205,84 +207,86 @@ def check_values(content: object) -> None:
         value, depth = todo.pop()
         if isinstance(value, Tensor):
             if value.layout is not torch.strided or value.is_meta or value.is_quantized or value.is_nested:
-                raise CheckpointError("is refused: it holds tensors that are not dense. Save dense ones.")
+                raise CheckpointError("is refused: it has tensors that are not dense. Save dense tensors.")
             stored = value.untyped_storage().nbytes()
             if value.numel() * value.itemsize > stored:
                 raise CheckpointError(
-                    f"is refused: a tensor of shape {tuple(value.shape[:8])} has {stored:,} bytes stored. Save it as it is, "
-                    "not expanded."
+                    f"is refused: a tensor of shape {tuple(value.shape[:8])} has only {stored:,} bytes. Save a contiguous copy "
+                    "instead of an expanded tensor."
                 )
         elif isinstance(value, (Mapping, list, tuple, set)) and id(value) not in seen:
             seen.add(id(value))
-            if depth > DEEPEST:
-                raise CheckpointError(f"is refused: more than {DEEPEST} containers lie in one another.")
+            if depth > MAX_DEPTH:
+                raise CheckpointError(f"is refused: more than {MAX_DEPTH} containers are nested.")
             inner: Iterable[object] = value.values() if isinstance(value, Mapping) else value
             todo.extend((each, depth + 1) for each in inner)
 
 
 def _with_state_dict(content: object, path: str) -> dict[str, Any]:
-    """Put the tensors under ``state_dict``, with arrays as tensors and without the prefix of a wrapper."""
-    found: Any = content
+    """Put the tensors under ``state_dict``, with arrays as tensors and without the prefixes of wrappers."""
+    values: Any = content
     rest: dict[str, Any] = {}
     if isinstance(content, Mapping):
         nested = next((name for name in NESTED if isinstance(content.get(name), Mapping)), None)
         if nested is not None:
-            found, rest = content[nested], {key: value for key, value in content.items() if key != nested}
+            values, rest = content[nested], {key: value for key, value in content.items() if key != nested}
     tensors: dict[str, Tensor] = {}
-    if isinstance(found, Mapping):
-        for name, value in found.items():
+    if isinstance(values, Mapping):
+        for name, value in values.items():
             if isinstance(value, np.ndarray) and value.dtype.kind in "fiu":
                 value = torch.from_numpy(value)
             if isinstance(value, Tensor):
                 tensors[str(name)] = value
     if not tensors:
-        kind = type(content).__name__
-        raise CheckpointError(f"{_name(path)} is no checkpoint: expected tensors by name, got a {kind} without any.")
+        raise CheckpointError(
+            f"{_describe(path)} is not a checkpoint: expected tensors by name, got a {type(content).__name__} without tensors."
+        )
     return {**rest, "state_dict": without_wrappers(tensors, path)}
 
 
 def without_wrappers(tensors: Mapping[str, Tensor], path: str) -> dict[str, Tensor]:
-    """Take what wrappers of a model put into the names of its tensors off them, in any order and as often as it is there.
+    """Remove all parts that wrappers of a model add to the names of its tensors.
 
     Raises:
-        CheckpointError: If two tensors have the same name then: the file holds several models; or a name is none.
+        CheckpointError: If a name is not valid, or two tensors have the same name then: the file has several models.
 
     >>> list(without_wrappers({"_orig_mod.module.model.a.weight": torch.ones(1)}, "a.pth"))
     ['a.weight']
     """
     first: dict[str, str] = {}
     for name in tensors:
-        if len(name) > LONGEST_NAME or not name.isprintable():
-            raise CheckpointError(f"{_name(path)} is damaged: it holds a tensor of the name {quoted(name)}.")
+        if len(name) > MAX_NAME_LENGTH or not name.isprintable():
+            raise CheckpointError(f"{_describe(path)} is damaged: it has a tensor named {quoted(name)}.")
         parts = [part for part in name.split(".") if part not in ANYWHERE]
-        while len(parts) > 1 and parts[0] in IN_FRONT:
+        while len(parts) > 1 and parts[0] in PREFIXES:
             parts = parts[1:]
         bare = ".".join(parts)
         if bare in first:
             raise CheckpointError(
-                f"{_name(path)} holds two models: both {quoted(first[bare])} and {quoted(name)} are a tensor {quoted(bare)}. "
-                "Save one of them alone."
+                f"{_describe(path)} has two models: both {quoted(first[bare])} and {quoted(name)} are the tensor "
+                f"{quoted(bare)}. Save only one of them."
             )
         first[bare] = name
     return {bare: tensors[name] for bare, name in first.items()}
 
 
-def _name(path: str) -> str:
+def _describe(path: str) -> str:
+    """Return the path and size of a file, for errors."""
     return printable(path) + (f" ({os.path.getsize(path)} bytes)" if os.path.isfile(path) else "")
 
 
-def _refused(error: Exception) -> str | None:
-    """Return what a file asked for and was not given; None if that is not what failed."""
-    asked = re.search(r"(?:GLOBAL |(?=ARRAY of))([\w.]+(?: of \w+)?)", str(error))
-    return None if asked is None else asked[1]
+def _requested_name(error: Exception) -> str | None:
+    """Return the function or class that a file asked for and that was refused; None for another error."""
+    match = re.search(r"(?:GLOBAL |(?=ARRAY of))([\w.]+(?: of \w+)?)", str(error))
+    return None if match is None else match[1]
 
 
 def _reason(error: Exception) -> str:
-    """Say why a file could not be read."""
-    asked = _refused(error)
-    if asked is not None:
+    """Return why a file cannot be read."""
+    name = _requested_name(error)
+    if name is not None:
         return (
-            f"is refused: it asks for {asked}, which is neither a tensor nor a plain value, and code from a checkpoint is "
-            "never run. Save the weights alone with the library that wrote it, or take them from a source you trust."
+            f"is refused: it asks for {name}, which is neither a tensor nor a plain value, and code from a checkpoint is "
+            "never run. Save only the weights with the library that wrote it, or use a file from a source that you trust."
         )
     return f"cannot be read as a checkpoint ({first_line(error)}): {EXPECTED}"

@@ -1,4 +1,4 @@
-"""The state of a training in a checkpoint: of what MMEngine would do with it, only what a resumed training needs."""
+"""Read the training state of a checkpoint: only those values that resuming needs."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -7,28 +7,28 @@ from mmengine.logging import HistoryBuffer
 
 from clipbert_mm.errors import CheckpointError, printable, quoted
 
-LARGEST_COUNT = 2**53
+MAX_COUNT = 2**53
 """Most epochs and iterations."""
 PARTS = ("log_scalars", "runtime_info", "resumed_keys")
-"""What MMEngine's message hub saves."""
+"""The entries that MMEngine's message hub saves."""
 
 
 def training_state(rest: Mapping[str, Any], path: str) -> dict[str, Any]:
-    """Take the state of a training, checked, from what a checkpoint holds beside weights.
+    """Return the checked training state of a checkpoint.
 
-    ``meta["config"]`` is left out: MMEngine's Runner runs it as Python. So are attributes of MMEngine's objects that are not
-    numbers of a training: histories are made anew from their numbers, and schedulers keep their own optimizer.
+    ``meta["config"]`` is removed, since MMEngine's Runner would run it as Python. So are attributes of MMEngine's objects
+    other than numbers: histories are rebuilt from their numbers, and schedulers keep their own optimizer.
 
     Args:
-        rest: What the file holds beside weights.
+        rest: The entries of the file other than the weights.
         path: The file.
 
     Raises:
-        CheckpointError: If there is no state of a training, or it is damaged.
+        CheckpointError: If there is no training state, or it is damaged.
     """
     if not {"meta", "optimizer", "message_hub"} <= set(rest):
         raise CheckpointError(
-            f"{printable(path)} holds weights without the state of a training, so there is nothing to resume. Train from it "
+            f"{printable(path)} has weights but no training state, so it cannot be resumed. Start a training from its weights "
             "with load_from instead."
         )
     try:
@@ -42,21 +42,22 @@ def training_state(rest: Mapping[str, Any], path: str) -> dict[str, Any]:
             state["param_schedulers"] = _schedulers(rest["param_schedulers"])
         _mapping(rest["optimizer"], "optimizer")
     except (AttributeError, KeyError, TypeError, ValueError) as error:
-        reason = error if type(error) is ValueError else f"its state lacks or has wrong {quoted(str(error))}"
+        reason = error if type(error) is ValueError else f"its training state lacks or has invalid {quoted(str(error))}"
         raise CheckpointError(
-            f"{printable(path)} cannot be resumed: {reason}. Take another copy, or train from its weights with load_from."
+            f"{printable(path)} cannot be resumed: {reason}. Take another copy, or start a training from its weights with "
+            "load_from."
         ) from error
     return state
 
 
 def _meta(meta: Any) -> dict[str, Any]:  # noqa: ANN401
     kept = {key: value for key, value in _mapping(meta, "meta").items() if key != "config"}
-    for name, most in (("epoch", LARGEST_COUNT), ("iter", LARGEST_COUNT), ("seed", 2**32 - 1)):
+    for name, largest in (("epoch", MAX_COUNT), ("iter", MAX_COUNT), ("seed", 2**32 - 1)):
         value = kept.get(name)
         if name == "seed" and value is None:
             continue
-        if type(value) is not int or not 0 <= value <= most:
-            raise ValueError(f"meta[{name!r}] is expected to be an integer from 0 to {most}, got {quoted(value)}")
+        if type(value) is not int or not 0 <= value <= largest:
+            raise ValueError(f"meta[{name!r}] is expected to be an integer from 0 to {largest}, got {quoted(value)}")
     return kept
 
 
@@ -79,7 +80,7 @@ def _rank(rank: Any) -> dict[str, Any]:  # noqa: ANN401
 
 def _schedulers(saved: Any) -> Any:  # noqa: ANN401
     if isinstance(saved, Mapping):
-        return {name: _schedulers(own) for name, own in saved.items()}
+        return {name: _schedulers(schedulers) for name, schedulers in saved.items()}
     states = [_mapping(each, "param_schedulers") for each in _sequence(saved, "param_schedulers")]
     return [{name: value for name, value in state.items() if name != "optimizer"} for state in states]
 

@@ -1,4 +1,4 @@
-"""Writing checkpoints so that a file that has its name is whole, whatever ends the writing."""
+"""Write checkpoints atomically: a file that has its name is complete, even if the process is killed."""
 
 import errno
 import os
@@ -15,24 +15,24 @@ from clipbert_mm.fileio import atomic_write, scratch, sweep
 
 
 def write_checkpoint(content: dict[str, Any], path: str | os.PathLike) -> int:
-    """Write a checkpoint under another name in the same folder, flush it to the disk, and rename it.
+    """Write a checkpoint under a temporary name in the same folder, flush it to the disk, and rename it.
 
     Args:
-        content: What ``torch.save`` takes.
-        path: The file; one that is there is replaced once the new one is whole.
+        content: An object that ``torch.save`` accepts.
+        path: The file; an existing file is replaced when the new one is complete.
 
     Returns:
         The size in bytes.
 
     Raises:
-        CheckpointError: If it cannot be written: which file, how many bytes it takes and how many are free. What was there
-            stays, and nothing is left of the new one.
+        CheckpointError: If it cannot be written, with the bytes that it needs and those that are free. An existing file stays,
+            and nothing of the new one is left.
     """
     target = Path(path).absolute()
     needed = size_of(content)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        if shutil.disk_usage(target.parent).free < needed:  # before the disk is filled for nothing
+        if shutil.disk_usage(target.parent).free < needed:  # before the disk is filled
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         with atomic_write(target, "wb") as file:
             sink = _Sink(file)
@@ -44,21 +44,21 @@ def write_checkpoint(content: dict[str, Any], path: str | os.PathLike) -> int:
                 raise
     except OSError as error:
         raise CheckpointError(
-            f"The checkpoint {target} cannot be written: {error.strerror}. {_room(target.parent, needed)} Older checkpoints "
-            "are as they were. Make room or choose another folder (--work-dir, or default_hooks.checkpoint.out_dir) and resume "
-            "with --resume."
+            f"The checkpoint {target} cannot be written: {error.strerror}. {_describe_space(target.parent, needed)} Older "
+            "checkpoints are unchanged. Free some space or choose another folder (--work-dir, or "
+            "default_hooks.checkpoint.out_dir), and resume with --resume."
         ) from error
     return target.stat().st_size
 
 
 def note_last(work_dir: str | os.PathLike, name: str) -> None:
-    """Note in a work folder the name of the checkpoint that was written last; so a copy of the folder has its own."""
+    """Write the name of the last checkpoint to its work folder; it has no path, so that the folder can be moved."""
     with atomic_write(Path(work_dir) / LAST) as file:
         file.write(name)
 
 
 class _Sink:
-    """A file that remembers why it could not be written, which torch's error does not say."""
+    """A file that keeps the error of a failed write, which torch's error does not name."""
 
     def __init__(self, file: IO[bytes]) -> None:
         self.file = file
@@ -76,7 +76,7 @@ class _Sink:
 
 
 def size_of(content: object) -> int:
-    """Return how many bytes the tensors of a checkpoint take; what shares memory is written once."""
+    """Return the bytes of a checkpoint's tensors; tensors that share memory are written once."""
     storages: dict[int, int] = {}
 
     def visit(value: object) -> None:
@@ -95,10 +95,10 @@ def size_of(content: object) -> int:
 
 
 def prepare_folder(folder: str | os.PathLike) -> None:
-    """Make the folder of checkpoints, see that it can be written to, and remove what a killed run left half-written.
+    """Create the folder for checkpoints, check that it is writable, and remove incomplete files of killed runs.
 
     Raises:
-        CheckpointError: If it cannot be made or written to.
+        CheckpointError: If it cannot be created or written to.
     """
     path = Path(folder).absolute()
     try:
@@ -114,9 +114,9 @@ def prepare_folder(folder: str | os.PathLike) -> None:
         ) from error
 
 
-def _room(folder: Path, needed: int) -> str:
+def _describe_space(folder: Path, needed: int) -> str:
     try:
-        free = f"{shutil.disk_usage(folder).free / 1e6:.1f} MB are free there"
+        free = f"{shutil.disk_usage(folder).free / 1e6:.1f} MB are free"
     except OSError:
-        free = "the folder cannot be looked at"
-    return f"It takes {needed / 1e6:.1f} MB, and {free}."
+        free = "the free space is unknown"
+    return f"It needs {needed / 1e6:.1f} MB, and {free}."

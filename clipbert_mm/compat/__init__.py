@@ -1,7 +1,7 @@
-"""Every work-around for an upstream release, each with the releases it is for. Nowhere else.
+"""All work-arounds for upstream releases, each with the releases that need it.
 
-A part of this can go as soon as its releases are out of our bounds (requirements/runtime.txt). Hooks and optimizer wrappers
-have a file of their own, for what they inherit from takes seconds to import.
+A work-around can be removed when requirements/runtime.txt no longer allows its releases. Hooks and optimizer wrappers have a
+file of their own, since their base classes take seconds to import.
 """
 
 import os
@@ -22,58 +22,58 @@ from clipbert_mm.errors import CheckpointError, OptionError, printable, quoted
 
 
 def _history_statistic(owner: type, name: str) -> object:
-    """Stand for ``getattr`` in a checkpoint: gives HistoryBuffer's four statistics, nothing else."""
+    """Replace ``getattr`` in a checkpoint: return one of HistoryBuffer's four statistics, and nothing else."""
     if owner is HistoryBuffer and name in ("current", "max", "mean", "min"):
         return getattr(owner, name)
-    raise OptionError(f"A checkpoint asks for {getattr(owner, '__name__', owner)}.{name}, which ours never hold.")
+    raise OptionError(
+        f"A checkpoint asks for {getattr(owner, '__name__', owner)}.{name}, which no checkpoint of MMEngine needs."
+    )
 
 
-_one_at_a_time = threading.RLock()  # torch has one list of allowed types for all threads
+_safe_globals_lock = threading.RLock()  # torch has one list of allowed types for all threads
 
 
 @contextmanager
 def allowing_mmengine_checkpoints(stand_ins: Mapping[str, Any]) -> Iterator[None]:
-    """Let ``torch.load(weights_only=True)`` read, for the time of a block, what MMEngine's Runner writes.
+    """Let ``torch.load(weights_only=True)`` read checkpoints of MMEngine's Runner inside a block.
 
-    For MMEngine 0.10.7 with torch >= 2.6: the Runner's checkpoints hold its message hub (HistoryBuffer, numpy arrays),
-    which torch refuses since weights-only loading is the default; so neither resume nor test could open them. Only
-    harmless types are allowed, and the check stays on.
+    For MMEngine 0.10.7 with torch >= 2.6: the Runner's checkpoints have its message hub (HistoryBuffer, numpy arrays), which
+    torch refuses since weights-only loading is the default. Only harmless types are allowed, and torch's check stays on.
 
     Args:
-        stand_ins: What takes the place of numpy's names in a pickle.
+        stand_ins: The replacement of each of numpy's names in a pickle.
     """
     arrays = [(stand_in, name) for name, stand_in in stand_ins.items()]
     needed = [HistoryBuffer, *arrays, (_history_statistic, "builtins.getattr")]
-    with _one_at_a_time:
-        already = torch.serialization.get_safe_globals()  # which the block would take away when it ends
-        with torch.serialization.safe_globals([each for each in needed if each not in already]):
+    with _safe_globals_lock:
+        allowed = torch.serialization.get_safe_globals()  # the end of the block must not remove these
+        with torch.serialization.safe_globals([each for each in needed if each not in allowed]):
             yield
 
 
 def import_mmpretrain() -> None:
-    """Import mmpretrain's models, so that an import error there shows as itself.
+    """Import mmpretrain's models without its multi-modal ones, which backbones do not need.
 
-    For mmpretrain 1.2.0 with transformers >= 4.57: where pycocotools is installed, its multi-modal models fail to import
-    ("NoneType takes no arguments"). They are left out; backbones need none of them. MMEngine would otherwise turn any
-    import error into "'mmpretrain.ResNet' is not in the registry".
+    For mmpretrain 1.2.0 with transformers >= 4.57: if pycocotools is installed, the multi-modal models cannot be imported
+    ("NoneType takes no arguments"), and MMEngine reports any import error as "'mmpretrain.ResNet' is not in the registry".
     """
     if "mmpretrain.models" in sys.modules:
         return
     from mmpretrain.utils import dependency
 
-    found, dependency.WITH_MULTIMODAL = dependency.WITH_MULTIMODAL, False
+    with_multimodal, dependency.WITH_MULTIMODAL = dependency.WITH_MULTIMODAL, False
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)  # mmcv-lite says that it has no operators; none is needed here
+            warnings.simplefilter("ignore", UserWarning)  # mmcv-lite warns that it has no operators; none is needed
             import mmpretrain.models  # noqa: F401
     finally:
-        dependency.WITH_MULTIMODAL = found
+        dependency.WITH_MULTIMODAL = with_multimodal
 
 
 def put_channels_first(backbone: torch.nn.Module) -> None:
-    """Let a backbone of timm give its maps as (N, C, H, W).
+    """Let a backbone of timm return its maps as (N, C, H, W).
 
-    For mmpretrain 1.2.0, whose TIMMBackbone hands on what timm gives: (N, H, W, C) for Swin and others.
+    For mmpretrain 1.2.0, whose TIMMBackbone returns timm's maps unchanged: (N, H, W, C) for Swin and others.
     """
     if str(getattr(backbone.timm_model, "output_fmt", "NCHW")).endswith("NHWC"):
         backbone.register_forward_hook(_permute_maps)
@@ -84,10 +84,10 @@ def _permute_maps(backbone: torch.nn.Module, frames: tuple, maps: tuple) -> tupl
 
 
 def half_precision(dtype: str) -> torch.dtype:
-    """Return torch's type of a name; of "auto", float16 on a GPU and bfloat16 on a CPU.
+    """Return torch's type for a name; for "auto", float16 on a GPU and bfloat16 on a CPU.
 
     Raises:
-        OptionError: If there is no such type, or this machine cannot compute in it.
+        OptionError: If the type is unknown, or this machine does not support it.
     """
     gpu = torch.cuda.is_available()
     names = {"auto": "float16" if gpu else "bfloat16", "fp16": "float16", "bf16": "bfloat16"}
@@ -107,36 +107,36 @@ def half_precision(dtype: str) -> torch.dtype:
 
 
 def start_processes(launcher: str, timeout: float | None = None) -> None:
-    """Tell torch which process of how many this is, in its own variables; on CPUs, start their group.
+    """Set torch's variables for the rank and the number of processes; on CPUs, start the process group.
 
-    For MMEngine 0.10.7, which asks Slurm's scontrol for addresses, takes the same port for every job of a machine, and calls
-    ``torch.cuda.set_device`` even where there is no GPU. With the variables its launcher "pytorch" does for all.
+    For MMEngine 0.10.7, which calls Slurm's scontrol for addresses, uses the same port for every job of a machine, and calls
+    ``torch.cuda.set_device`` even without a GPU. With these variables, its launcher "pytorch" works for all launchers.
 
     Args:
-        launcher: What started the processes: "pytorch", "slurm" or "mpi".
-        timeout: Seconds after which a process that waits for others gives up; torch's default if None.
+        launcher: Program that started the processes: "pytorch", "slurm" or "mpi".
+        timeout: Seconds that a process waits for others; torch's default if None.
 
     Raises:
         OptionError: If the launcher is unknown, or its variables are missing.
     """
     if launcher not in LAUNCHED_BY:
         raise OptionError(f"--launcher is none, {', '.join(LAUNCHED_BY)}, got {launcher}.")
-    starter, names = LAUNCHED_BY[launcher]
+    program, names = LAUNCHED_BY[launcher]
     missing = [name for name in names if name not in os.environ]
     if missing:
         raise OptionError(
-            f"--launcher {launcher} is for processes started by {starter}; {', '.join(missing)} is not set."
+            f"--launcher {launcher} is for processes started by {program}; {', '.join(missing)} is not set."
         )
     os.environ.update({ours: os.environ[name] for ours, name in zip(TORCH_VARIABLES, names, strict=True)})
     if launcher == "slurm":
         job = int(os.environ.get("SLURM_JOB_ID", 0))
-        os.environ.setdefault("MASTER_PORT", str(20000 + job % 20000))  # jobs that share a machine do not meet
+        os.environ.setdefault("MASTER_PORT", str(20000 + job % 20000))  # different ports for jobs on the same machine
         os.environ.setdefault("MASTER_ADDR", first_host(os.environ.get("SLURM_STEP_NODELIST", "127.0.0.1")))
     elif launcher == "mpi":
-        alone = os.environ.get("OMPI_COMM_WORLD_LOCAL_SIZE") == os.environ["WORLD_SIZE"]
-        if "MASTER_ADDR" not in os.environ and not alone:
+        is_one_machine = os.environ.get("OMPI_COMM_WORLD_LOCAL_SIZE") == os.environ["WORLD_SIZE"]
+        if "MASTER_ADDR" not in os.environ and not is_one_machine:
             raise OptionError(
-                "--launcher mpi over several machines needs MASTER_ADDR, the address of the first of them."
+                "--launcher mpi over several machines needs MASTER_ADDR, the address of the first machine."
             )
         os.environ.setdefault("MASTER_ADDR", "127.0.0.1")
         os.environ.setdefault("MASTER_PORT", "29500")
@@ -154,11 +154,11 @@ LAUNCHED_BY = {
         ("OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_LOCAL_RANK"),
     ),
 }
-"""What starts the processes, and where it says a process's number, how many there are, and its number on its machine."""
+"""The program of each launcher, and its variables for rank, number of processes, and rank on the machine."""
 
 
 def first_host(node_list: str) -> str:
-    """Return the first machine of a list as Slurm writes it.
+    """Return the first machine of one of Slurm's node lists.
 
     >>> first_host("gpu[07-09,12],login1")
     'gpu07'
@@ -170,12 +170,12 @@ def first_host(node_list: str) -> str:
 def load_tokenizer(path_or_name: str) -> Any:  # noqa: ANN401
     """Load a Hugging Face tokenizer from a folder or by name; code that comes with it is never run.
 
-    For transformers 5.0 to 5.23, whose ``BertTokenizerFast(vocab_file=...)`` maps every word to [UNK] in silence: a folder
-    with a vocab.txt and no word of how to use it is given by position.
+    For transformers 5.0 to 5.23, whose ``BertTokenizerFast(vocab_file=...)`` silently maps every word to [UNK]: the vocab.txt
+    of a folder without a tokenizer config is passed as a positional argument.
 
     Raises:
-        CheckpointError: If it names what a file may not name, or is damaged.
-        OSError: If there is none.
+        CheckpointError: If the tokenizer names what a file may not name, or is damaged.
+        OSError: If there is no such tokenizer.
     """
     from transformers import AutoTokenizer, BertTokenizerFast, PreTrainedConfig
     from transformers.models.auto.tokenization_auto import get_tokenizer_config
@@ -183,16 +183,16 @@ def load_tokenizer(path_or_name: str) -> Any:  # noqa: ANN401
     from clipbert_mm import trusted
 
     vocab = os.path.join(path_or_name, "vocab.txt")
-    described = ("tokenizer.json", "tokenizer_config.json")
+    config_files = ("tokenizer.json", "tokenizer_config.json")
     try:
         model_settings: dict[str, Any] = {}
-        with suppress(OSError):  # not every tokenizer lies beside a model
+        with suppress(OSError):  # not every tokenizer comes with a model
             model_settings = PreTrainedConfig.get_config_dict(path_or_name)[0]
         trusted.check_tokenizer(path_or_name, get_tokenizer_config(path_or_name), model_settings)
-        if os.path.isfile(vocab) and not any(os.path.isfile(os.path.join(path_or_name, name)) for name in described):
+        if os.path.isfile(vocab) and not any(os.path.isfile(os.path.join(path_or_name, name)) for name in config_files):
             return BertTokenizerFast(vocab)
         return AutoTokenizer.from_pretrained(path_or_name, trust_remote_code=False)
-    except BaseException as error:  # transformers, tokenizers and its Rust each fail in a way of their own
+    except BaseException as error:  # transformers, tokenizers and its Rust code each raise errors of their own
         if isinstance(error, CheckpointError) or not (
             isinstance(error, Exception) or type(error).__name__ == "PanicException"
         ):
@@ -200,7 +200,7 @@ def load_tokenizer(path_or_name: str) -> Any:  # noqa: ANN401
         if not os.path.isdir(path_or_name):
             raise FileNotFoundError(f"There is no tokenizer {printable(path_or_name)}: {quoted(str(error))}") from error
         raise CheckpointError(
-            f"The tokenizer {printable(path_or_name)} cannot be loaded, so it is damaged, or no tokenizer: "
+            f"The tokenizer {printable(path_or_name)} cannot be loaded; it is damaged, or not a tokenizer: "
             f"{quoted(str(error))}. Take another copy."
         ) from error
 
@@ -208,16 +208,16 @@ def load_tokenizer(path_or_name: str) -> Any:  # noqa: ANN401
 def count_attention(inputs: list, outputs: list) -> float:
     """Count the multiply-adds of scaled_dot_product_attention, (…, L, E) x (…, S, E) x (…, S, V).
 
-    For fvcore 0.1.5, which does not know the operator and leaves it out of its sum.
+    For fvcore 0.1.5, which does not know the operator and does not count it.
     """
     query, key, value = (tensor.type().sizes() for tensor in inputs[:3])
     return float(np.prod(query[:-1])) * key[-2] * (query[-1] + value[-1])
 
 
 def decoder_reason(error: Exception) -> str:
-    """Return what a decoder's error says of the file.
+    """Return the reason that a decoder's error gives.
 
-    For decord 0.6.0, whose messages begin with its build machine's paths and a time stamp, and say little.
+    For decord 0.6.0, whose messages begin with paths of its build machine and a time stamp.
     """
     line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
     if "cannot find video stream" in line:

@@ -100,7 +100,7 @@ def follow_weights(config: Config) -> list[str]:
         paths, _ = find_latest(*checkpoint_folders(config.work_dir, config))
     changes = []
     for path in [paths] if isinstance(paths, str) else paths or ():
-        spec = read_source(path).convention
+        spec = read_source(path).input_spec
         if spec is not None and foreign_model(config) is None:
             changes += [f"{path} changes {change}." for change in adapt_to_weights(config.model, spec)]
     return changes

@@ -56,8 +56,10 @@ def test_the_report_says_what_stays_random(model: nn.Module):
     assert "frozen" not in str(check_fit(model, [first], whole=False))
     model.head.requires_grad_(False)
     report = check_fit(model, [first], whole=False)
-    assert report.stuck == ("head.weight", "head.bias")
-    assert str(report).endswith("\n  wrong shape: 0\n  frozen although new: 2: head")
+    assert report.frozen_uninitialized == ("head.weight", "head.bias")
+    assert str(report).endswith("\n  wrong shape: 0\n  frozen but not initialized: 2: head")
+    with pytest.warns(FutureWarning, match=r"LoadReport\.stuck is deprecated .* Use frozen_uninitialized\."):
+        assert report.stuck == report.frozen_uninitialized
 
 
 def test_long_lists_are_cut(model: nn.Module):
@@ -153,15 +155,18 @@ def test_another_depth_of_other_backbones(kind: str, theirs: int, ours: int):
 @pytest.mark.parametrize(
     ("other", "said"),
     [
-        ("SEResNet", "329 tensors of backbone of which the model has 265, and not backbone.layer1.0.se_layer.conv1."),
-        ("ResNetV1c", "275 tensors of backbone of which the model has 260, and not backbone.stem.0.conv.weight, fewer"),
+        (
+            "SEResNet",
+            "329 tensors of backbone, and the model has 265 of them but not backbone.layer1.0.se_layer.conv1.",
+        ),
+        ("ResNetV1c", "275 tensors of backbone, and the model has 260 of them but not backbone.stem.0.conv.weight;"),
     ],
 )
 def test_a_larger_network_that_has_all_of_the_model_s_is_refused(resnet: Callable, other: str, said: str):
     message = refusal(resnet(50), source_of(resnet(50, type=f"mmpretrain.{other}"), "backbone", title="theirs"))
     assert message.startswith(f"a.pth (theirs) has {said}")
     assert message.endswith(
-        "that CheckpointCompatibilityHook asks for. Take a model that it was made for, or lower min_share."
+        "CheckpointCompatibilityHook requires a share of 0.95. Use the model that it was made for, or lower min_share."
     )
 
 
@@ -192,9 +197,9 @@ def test_another_depth_of_the_encoder(theirs: int, ours: int, whole: bool):
             dict(vocab_size=31),
             "vocabulary: checkpoint 31, model 30; encoder.bert.embeddings.word_embeddings.weight: check",
         ),
-        (dict(hidden_size=6), "width of the encoder: checkpoint 6, model 8; "),
-        (dict(max_text_length=16), "places of a text: checkpoint 16, model 12; "),
-        (dict(grid_size=7), "places of the grid: checkpoint 7, model 5; "),
+        (dict(hidden_size=6), "hidden size of the encoder: checkpoint 6, model 8; "),
+        (dict(max_text_length=16), "position embeddings: checkpoint 16, model 12; "),
+        (dict(grid_size=7), "rows of the grid: checkpoint 7, model 5; "),
         (
             dict(intermediate_size=4),
             "encoder.bert.encoder.layer.0.intermediate.dense.weight: checkpoint (4, 8), model (8, 8).",
@@ -219,14 +224,14 @@ def with_answers(answers: int, vocab_size: int = 30, hidden_channels: int | None
 
 
 def test_another_number_of_answers():
-    fresh = "Set fresh=['head'] of CheckpointCompatibilityHook to train a new head."
+    reinit = "Set reinit=['head'] of CheckpointCompatibilityHook to train a new head."
     said = "The checkpoint does not fit the model. answers of the head: checkpoint 7, model 5; head.classifier."
     for hidden, name in (
         (6, "2.weight: checkpoint (7, 6), model (5, 6)"),
         (None, "weight: checkpoint (7, 8), model (5, 8)"),
     ):
         model, other = with_answers(5, hidden_channels=hidden), source_of(with_answers(7, hidden_channels=hidden))
-        assert refusal(model, other) == f"{said}{name}. {fresh}"
+        assert refusal(model, other) == f"{said}{name}. {reinit}"
         # Testing and resuming take no new head, nor does one help where more differs.
         assert refusal(model, other, whole=True) == f"{said}{name}. {USE_ITS_CONFIG}"
     assert USE_ITS_CONFIG in refusal(with_answers(5), source_of(with_answers(7, vocab_size=31)))
@@ -234,7 +239,7 @@ def test_another_number_of_answers():
 
 def test_a_fresh_head_takes_nothing():
     model, other = with_answers(5), with_answers(7)
-    report = check_fit(model, [source_of(other, "encoder.bert", "head")], whole=False, min_share=1, fresh=["head"])
+    report = check_fit(model, [source_of(other, "encoder.bert", "head")], whole=False, min_share=1, reinit=["head"])
     heads = {name for name in model.state_dict() if name.startswith("head.")}
     assert set(report.missing) == heads
     assert set(report.loaded) == model.state_dict().keys() - heads
@@ -243,15 +248,15 @@ def test_a_fresh_head_takes_nothing():
 
 def test_a_fresh_module_is_not_one_whose_name_begins_alike():
     model = nn.ModuleDict(dict(head=nn.Linear(2, 2), head2=nn.Linear(2, 2)))
-    assert check_fit(model, [source_of(model)], whole=False, fresh=["head"]).loaded == ("head2.weight", "head2.bias")
+    assert check_fit(model, [source_of(model)], whole=False, reinit=["head"]).loaded == ("head2.weight", "head2.bias")
 
 
 def test_the_share_that_a_part_needs(model: nn.Module):
     some = {name: value for name, value in model.state_dict().items() if name not in ("backbone.1.weight", "head.bias")}
     assert len(check_fit(model, [source_of(some, "backbone")], whole=False, min_share=0.9).loaded) == 10
     assert refusal(model, source_of(some, "backbone", title="theirs"), min_share=0.901) == (
-        "a.pth (theirs) has 9 of the 10 tensors of the model's backbone, fewer than the share of 0.901 that "
-        "CheckpointCompatibilityHook asks for. Take a model that it was made for, or lower min_share."
+        "a.pth (theirs) has 9 of the 10 tensors of the model's backbone; "
+        "CheckpointCompatibilityHook requires a share of 0.901. Use the model that it was made for, or lower min_share."
     )
     # Each part for itself, and what one file has is not counted for another.
     assert "has 1 of the 2 tensors of the model's head" in refusal(
@@ -267,10 +272,13 @@ def test_testing_needs_all_and_no_more_of_any_part(model: nn.Module):
     assert check_fit(model, [source_of(weights | {"mlm_head.bias": torch.zeros(1)})], whole=True).unexpected
     short = {name: value for name, value in weights.items() if name != "head.bias"}
     use = "Use the config that the checkpoint was trained with."
-    said = "The checkpoint does not fit the model: the first that is"
-    assert refusal(model, source_of(short), whole=True) == f"{said} missing is head.bias. {use}"
+    said = "The checkpoint does not fit the model:"
+    assert refusal(model, source_of(short), whole=True) == f"{said} it lacks head.bias. {use}"
     longer = weights | {"head.2.weight": torch.zeros(1)}
-    assert refusal(model, source_of(longer), whole=True) == f"{said} not the model's is head.2.weight. {use}"
+    assert (
+        refusal(model, source_of(longer), whole=True)
+        == f"{said} the model does not have its tensor head.2.weight. {use}"
+    )
     assert check_fit(model, [source_of(longer)], whole=False).unexpected == ("head.2.weight",)
 
 
@@ -281,13 +289,13 @@ def test_another_kind_of_head_is_refused_for_testing():
     other["head"] = OpenEndedHead(in_channels=8, num_answers=2, hidden_channels=None)
     assert check_fit(model, [source_of(other)], whole=True).wrong_shape == ()  # two logits either way: it fits
     other["head"] = OpenEndedHead(in_channels=8, num_answers=2, hidden_channels=6)
-    assert "missing is head.classifier.weight" in refusal(model, source_of(other), whole=True)
+    assert "it lacks head.classifier.weight" in refusal(model, source_of(other), whole=True)
 
 
 def test_nothing_that_fits(model: nn.Module):
     message = "Nothing in the checkpoint fits the model."
     assert refusal(model, source_of({"encoder.weight": torch.zeros(1)})) == message
-    assert refusal(model, source_of(model), fresh=["backbone", "head"]) == message
+    assert refusal(model, source_of(model), reinit=["backbone", "head"]) == message
 
 
 @pytest.mark.parametrize("whole", [True, False])

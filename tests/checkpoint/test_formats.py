@@ -26,7 +26,7 @@ from transformers import (
 
 from clipbert_mm import compat
 from clipbert_mm.checkpoint import CheckpointError, InputSpec, LoadedCheckpoint, read_source
-from clipbert_mm.checkpoint.formats import KINDS
+from clipbert_mm.checkpoint.formats import FORMATS
 from clipbert_mm.checkpoint.preprocessing import CAFFE, PYTORCH
 from clipbert_mm.models import JointEncoder, MaskedLanguageHead
 from clipbert_mm.registry import MODELS
@@ -48,8 +48,10 @@ def numbered(names: Iterable[str]) -> dict[str, Tensor]:
     return {name: torch.tensor([i]) for i, name in enumerate(names)}
 
 
-def assert_kind(source: LoadedCheckpoint, title: str, parts: tuple[str, ...], convention: InputSpec | None) -> None:
-    assert (source.title, source.parts, source.convention) == (title, parts, convention)
+def assert_kind(source: LoadedCheckpoint, title: str, parts: tuple[str, ...], input_spec: InputSpec | None) -> None:
+    assert (source.title, source.parts, source.input_spec) == (title, parts, input_spec)
+    with pytest.warns(FutureWarning, match=r"LoadedCheckpoint\.convention is deprecated .* Use input_spec\."):
+        assert source.convention == input_spec
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +77,7 @@ def feed(resnet: Callable, frames: Tensor) -> Callable[..., tuple[Tensor, list[s
 
     @torch.no_grad()
     def run(source: LoadedCheckpoint, **sizes: int) -> tuple[Tensor, list[str]]:
-        backbone = resnet(source.convention.style, **sizes)
+        backbone = resnet(source.input_spec.style, **sizes)
         for tensor in backbone.state_dict().values():
             tensor.fill_(0)
         wrapped = nn.ModuleDict({"backbone": backbone})
@@ -286,7 +288,7 @@ def test_transformers(tmp_path: Path, name: str, save: Callable):
         torch.testing.assert_close(head(states, encoder.word_embeddings), logits)
 
 
-WHOLE = (
+ALL_PARTS = (
     "backbone",
     "projection",
     "encoder.bert.embeddings",
@@ -300,7 +302,7 @@ def test_the_paper_s_release(tmp_path: Path, task: str):
     # What its weights compute in our modules: tests/parity.
     torch.save(numbered(release_shapes(task)), tmp_path / "release.pt")
     source = read_source(str(tmp_path / "release.pt"))
-    assert_kind(source, "the paper's release's", WHOLE, CAFFE)
+    assert_kind(source, "the paper's release's", ALL_PARTS, CAFFE)
     heads = {"head", "mlm_head"} if task == "pretraining" else {"head"}
     assert {name.partition(".")[0] for name in source.tensors} == {"backbone", "projection", "encoder"} | heads
 
@@ -311,21 +313,21 @@ def test_our_own(tmp_path: Path, model_config: dict[str, Any]):
     rest = {"vocabulary": "ab12", "convention": convention.to_dict(), "meta": {"epoch": 3}}
     torch.save({"state_dict": model.state_dict(), **rest}, tmp_path / "epoch_3.pth")
     source = read_source(str(tmp_path / "epoch_3.pth"))
-    assert_kind(source, "clipbert_mm's", WHOLE, convention)
+    assert_kind(source, "clipbert_mm's", ALL_PARTS, convention)
     assert source.rest == rest
     torch.testing.assert_close(source.tensors, dict(model.state_dict()))
     torch.save(model.state_dict(), tmp_path / "weights.pth")  # or the weights alone, which say nothing of frames
-    assert_kind(read_source(str(tmp_path / "weights.pth")), "clipbert_mm's", WHOLE, None)
+    assert_kind(read_source(str(tmp_path / "weights.pth")), "clipbert_mm's", ALL_PARTS, None)
 
 
 def test_other_files_are_answered_with_the_kinds(tmp_path: Path):
     path = tmp_path / "other.pth"
     torch.save(numbered(["foo.bar", "foo.weight", "a", "never.shown"]), path)
-    titles = "; ".join(kind.title for kind in KINDS)
+    titles = "; ".join(kind.title for kind in FORMATS)
     with pytest.raises(CheckpointError) as caught:
         read_source(str(path))
     assert str(caught.value).startswith(
-        f"{path} holds tensors such as foo.bar, foo.weight, a, by which it is none of: {titles}. Rename them"
+        f"{path} has tensors such as foo.bar, foo.weight, a, names of no known format: {titles}. Rename them"
     )
     assert "transformers' (BERT)" in titles
 
@@ -335,7 +337,7 @@ def test_other_files_are_answered_with_the_kinds(tmp_path: Path):
 )
 def test_detectors_are_not_taken_for_classifiers(tmp_path: Path, other: str):
     torch.save(numbered(["backbone.conv1.weight", "backbone.layer1.0.conv1.weight", other]), tmp_path / "detector.pth")
-    with pytest.raises(CheckpointError, match=r"by which it is none of: "):
+    with pytest.raises(CheckpointError, match=r"of no known format: "):
         read_source(str(tmp_path / "detector.pth"))
 
 

@@ -99,7 +99,7 @@ def test_names_of_files_lead_nowhere_else(name: str, tmp_path: Path):
     contents = CheckpointMetadata(
         "1", "retrieval", {}, {}, {"vocab.txt": "[UNK]", name: "from a forged checkpoint"}, None
     )
-    with pytest.raises(CheckpointError, match="is refused: it has a file of its tokenizer named"):
+    with pytest.raises(CheckpointError, match="is refused: a file of its tokenizer is named"):
         contents.write_text_files(tmp_path / "text")
     assert not list(tmp_path.iterdir())
 

@@ -216,9 +216,9 @@ def test_a_file_that_was_cut_is_refused(tmp_path: Path, written: str, cut: float
     kept = whole[: cut if cut < 0 else int(cut * len(whole))]
     path.write_bytes(kept)
     said = (
-        r"(is no|cannot be read as a) checkpoint.*: expected a file of torch\.save.* cut short while it was written",
+        r"(is not|cannot be read as) a checkpoint.*: expected a file of torch\.save.* cut short while it was written",
         r"is damaged: File is not a zip file\. It was cut short",
-        r"is damaged: its tensors are said to be larger than the file",
+        r"is damaged: its tensors need more bytes than the file has",
     )
     message = rf"^{path}( \({len(kept)} bytes\))? ({'|'.join(said)})"
     with pytest.raises(CheckpointError, match=message):
@@ -231,14 +231,20 @@ def zip_of_text(path: Path) -> None:
 
 
 NO_CHECKPOINTS: dict[str, tuple[Callable[[Path], Any], str]] = {
-    "empty": (Path.touch, r"\(0 bytes\) is no checkpoint: expected a file of torch.save, safetensors, or a pickle of"),
-    "text": (lambda path: path.write_text("no weights\n" * 9), r"is no checkpoint: expected a file of torch\.save"),
+    "empty": (
+        Path.touch,
+        r"\(0 bytes\) is not a checkpoint: expected a file of torch.save, safetensors, or a pickle of",
+    ),
+    "text": (lambda path: path.write_text("no weights\n" * 9), r"is not a checkpoint: expected a file of torch\.save"),
     "zip": (zip_of_text, r"\(\d+ bytes\) cannot be read as a checkpoint \(\S.*\): expected a file of torch"),
-    "list": (lambda path: write_pickle([1], path, 2), "is no checkpoint: expected tensors by name, got a list without"),
-    "tensor": (lambda path: torch.save(torch.ones(3), path), "expected tensors by name, got a Tensor without any"),
+    "list": (
+        lambda path: write_pickle([1], path, 2),
+        "is not a checkpoint: expected tensors by name, got a list without",
+    ),
+    "tensor": (lambda path: torch.save(torch.ones(3), path), "expected tensors by name, got a Tensor without tensors"),
     "no tensors": (lambda path: torch.save({"state_dict": {}}, path), "expected tensors by name, got a dict without"),
-    "words": (lambda path: write_pickle({"w": np.array(["a"])}, path, 2), "by name, got a dict without any"),
-    "folder": (Path.mkdir, r"holds no checkpoint: expected model\.safetensors or pytorch_model\.bin\."),
+    "words": (lambda path: write_pickle({"w": np.array(["a"])}, path, 2), "by name, got a dict without tensors"),
+    "folder": (Path.mkdir, r"has no checkpoint: expected model\.safetensors or pytorch_model\.bin\."),
 }
 
 
@@ -257,10 +263,24 @@ def test_what_is_nowhere_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     for missing in ("a.pth", "runs/of/last/week", str(tmp_path / "none"), "../b.pkl"):
         where = re.escape(os.path.abspath(missing))
         with pytest.raises(
-            CheckpointError, match=rf"^There is no checkpoint {where}\. Name another file, or train what "
+            CheckpointError, match=rf"^There is no checkpoint {where}\. Check the path, or run the training"
         ):
             read_checkpoint(missing)
     # HF_HUB_OFFLINE is set: no name is asked for.
-    message = rf"^There is no checkpoint {tmp_path}/nobody-s, and Hugging Face gave none of the name 'nobody-s': \S+"
+    message = rf"^There is no checkpoint {tmp_path}/nobody-s, and none named 'nobody-s' on Hugging Face: \S+"
     with pytest.raises(CheckpointError, match=message):
         read_checkpoint("nobody-s")
+
+
+def bytes_read() -> int:
+    """Return how many bytes this process has read from files; what it maps into memory is not counted."""
+    return int(Path("/proc/self/io").read_text().split()[1])
+
+
+def test_a_file_is_read_once_however_often_it_is_opened(tmp_path: Path):
+    path = tmp_path / "a.pth"
+    torch.save({"state_dict": {"head.weight": torch.ones(4_000_000)}, "meta": {}}, path)
+    before = bytes_read()
+    for _ in range(3):
+        assert read_checkpoint(str(path))["state_dict"]["head.weight"].sum() == 4_000_000
+    assert bytes_read() - before == pytest.approx(path.stat().st_size, rel=0.1)

@@ -53,7 +53,7 @@ def test_a_quota_that_is_reached_leaves_the_old_one_and_nothing_else(tmp_path: P
     before = path.read_bytes()
     done = subprocess.run([sys.executable, "-c", LIMITED, str(path)], capture_output=True, text=True, check=False)
     last = done.stderr.strip().splitlines()[-1]
-    assert f"CheckpointError: The checkpoint {path} cannot be written: File too large. It takes 0.4 MB, and" in last
+    assert f"CheckpointError: The checkpoint {path} cannot be written: File too large. It needs 0.4 MB, and" in last
     assert path.read_bytes() == before
     assert os.listdir(tmp_path) == ["a.pth"]
 
@@ -68,10 +68,10 @@ def test_a_full_disk_leaves_the_old_one_and_nothing_else(tmp_path: Path):
         path = disk / "a.pth"
         write_checkpoint({"a": torch.ones(100_000)}, path)  # 0.4 MB
         with pytest.raises(
-            CheckpointError, match=r"a\.pth cannot be written: No space left on device\. It takes 0\.8 MB"
+            CheckpointError, match=r"a\.pth cannot be written: No space left on device\. It needs 0\.8 MB"
         ) as e:
             write_checkpoint({"a": torch.zeros(200_000)}, path)
-        assert "and 0.6 MB are free there. Older checkpoints are as they were." in str(e.value)
+        assert "and 0.6 MB are free. Older checkpoints are unchanged." in str(e.value)
         # What fits by its tensors alone may still be too large.
         free = os.statvfs(disk).f_bavail * os.statvfs(disk).f_frsize
         with pytest.raises(CheckpointError, match="No space left on device"):
@@ -171,9 +171,7 @@ def test_the_newest_whole_one_is_found_and_the_others_named(work_dir: Path):
 def test_where_none_is_whole_training_does_not_begin_anew_in_silence(work_dir: Path):
     for path in work_dir.glob("*.pth"):
         path.write_bytes(path.read_bytes()[:20_000])
-    with pytest.raises(
-        CheckpointError, match=rf"None of the checkpoints in {work_dir} is whole(.|\n)*Remove them to begin"
-    ):
+    with pytest.raises(CheckpointError, match=rf"All checkpoints in {work_dir} are damaged(.|\n)*Remove them to start"):
         find_latest(work_dir)
 
 
@@ -190,9 +188,9 @@ def test_an_empty_folder_has_none(tmp_path: Path):
         (b"epoch_9\0.pth", "last_checkpoint is damaged: it names 'epoch_9"),
         (b"", "last_checkpoint is damaged: it names ''."),
         (b"/", "last_checkpoint is damaged: it names '/'."),
-        (b"..", "last_checkpoint names '..', which cannot be gone on from here."),
-        (b"/gone/iter_99.pth", "last_checkpoint names 'iter_99.pth', which cannot be gone on from here."),
-        (b"best_accuracy_epoch_10.pth", "last_checkpoint names 'best_accuracy_epoch_10.pth', which cannot be"),
+        (b"..", "last_checkpoint names '..', which is not there or cannot be resumed."),
+        (b"/gone/iter_99.pth", "last_checkpoint names 'iter_99.pth', which is not there or cannot be resumed."),
+        (b"best_accuracy_epoch_10.pth", "last_checkpoint names 'best_accuracy_epoch_10.pth', which is not there or"),
     ],
 )
 def test_l6_a_damaged_pointer_is_passed_over_for_the_newest_of_this_folder(work_dir: Path, pointer: bytes, said: str):
@@ -217,9 +215,9 @@ def test_l6_odd_files_are_passed_over(work_dir: Path):
     found, passed_over = find_latest(work_dir)
     assert found == str(work_dir / "epoch_10.pth")
     assert len(passed_over) == 6
-    assert f"{work_dir}/dangling.pth (a link to nothing) is damaged: " in passed_over[0]
+    assert f"{work_dir}/dangling.pth (a broken link) is damaged: " in passed_over[0]
     assert "meta1.pth" in passed_over[2]
-    assert "it says to be of epoch 'x', iteration None." in passed_over[2]
+    assert "it names epoch 'x' and iteration None." in passed_over[2]
 
 
 def test_l6_checkpoints_that_went_to_another_folder_are_not_forgotten_in_silence(work_dir: Path, tmp_path_factory):
@@ -227,7 +225,7 @@ def test_l6_checkpoints_that_went_to_another_folder_are_not_forgotten_in_silence
     for path in work_dir.glob("*.pth"):
         path.rename(moved / path.name)
     with pytest.raises(
-        CheckpointError, match=r"last_checkpoint names 'epoch_10\.pth', which cannot be gone on from here"
+        CheckpointError, match=r"last_checkpoint names 'epoch_10\.pth', which is not there or cannot be resumed"
     ):
         find_latest(work_dir)
     assert find_latest(work_dir, moved) == (str(moved / "epoch_10.pth"), [])

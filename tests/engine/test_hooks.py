@@ -195,7 +195,7 @@ def test_the_share_of_weights_that_a_part_needs(runner_config: Config, tmp_path:
             runner.train()
             continue
         with pytest.raises(
-            CheckpointError, match=r"has 24 of the 32 tensors of the model's encoder\.bert\.encoder, fewer .* 0\.76"
+            CheckpointError, match=r"has 24 of the 32 tensors of the model's encoder\.bert\.encoder; .* 0\.76"
         ):
             runner.train()
 
@@ -228,7 +228,7 @@ def test_testing_and_resuming_need_every_weight(runner_config: Config, tmp_path:
     runner_config.load_from, runner_config.experiment_name = str(tmp_path / "part.pth"), tmp_path.name + "-part"
     runner_config.resume = task == "resume"
     runner = build_runner(runner_config)
-    message = rf"does not fit the model: the first that is missing is {list(whole)[5]}\.(.|\n)* 5 of the model's {len(whole)} "
+    message = rf"does not fit the model: it lacks {list(whole)[5]}\.(.|\n)* 5 of the model's {len(whole)} "
     with pytest.raises(CheckpointError, match=message):
         runner.test() if task == "test" else runner.train()
 

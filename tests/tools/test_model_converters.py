@@ -27,7 +27,7 @@ def test_a_converted_resnet_gives_the_maps_of_its_source(
     convert([str(tmp_path / "resnet18.pth"), str(tmp_path / "new" / "converted.pth")])
     assert "resnet18.pth is torchvision's ResNet; 102 tensors of backbone, fc are in" in capsys.readouterr().out
     converted = read_source(str(tmp_path / "new" / "converted.pth"))
-    assert converted.convention == PYTORCH
+    assert converted.input_spec == PYTORCH
     compat.import_mmpretrain()
     ours = MODELS.build(dict(type="mmpretrain.ResNet", depth=18))
     ours.eval()
@@ -44,7 +44,7 @@ def test_what_our_own_say_of_themselves_is_kept(convert: Callable, tmp_path: Pat
     torch.save({"state_dict": {"projection.conv.weight": torch.ones(1)}, "optimizer": {}, **known}, tmp_path / "a.pth")
     convert([str(tmp_path / "a.pth"), str(tmp_path / "b.pth")])
     kept = read_source(str(tmp_path / "b.pth"))
-    assert (kept.convention, kept.rest["vocabulary"], kept.rest["attention_heads"]) == (PYTORCH, "ab12", 2)
+    assert (kept.input_spec, kept.rest["vocabulary"], kept.rest["attention_heads"]) == (PYTORCH, "ab12", 2)
     assert "optimizer" not in kept.rest
 
 
@@ -53,7 +53,7 @@ def test_nothing_is_overwritten_and_nothing_half_written_is_left(convert: Callab
     (tmp_path / "text.pth").write_text("no weights")
     with pytest.raises(FileExistsError, match=r"there\.pth exists\. Move it away or name another target\."):
         convert([str(tmp_path / "text.pth"), str(tmp_path / "there.pth")])
-    with pytest.raises(CheckpointError, match=r"text\.pth \(10 bytes\) is no checkpoint"):
+    with pytest.raises(CheckpointError, match=r"text\.pth \(10 bytes\) is not a checkpoint"):
         convert([str(tmp_path / "text.pth"), str(tmp_path / "new.pth")])
     assert (tmp_path / "there.pth").read_text() == "kept"
     assert sorted(os.listdir(tmp_path)) == ["text.pth", "there.pth"]

@@ -27,16 +27,16 @@ def main(argv: list[str] | None = None) -> None:
         "state_dict": source.tensors,
         "meta": {"converted_from": source.title, "clipbert_mm_version": __version__},
     }
-    if source.convention is not None:
-        checkpoint["convention"] = source.convention.to_dict()
+    if source.input_spec is not None:
+        checkpoint["convention"] = source.input_spec.to_dict()
     checkpoint |= {key: source.rest[key] for key in ("vocabulary", "attention_heads") if key in source.rest}
     write_checkpoint(checkpoint, args.target)
     modules = dict.fromkeys(name.partition(".")[0] for name in source.tensors)
     print(
         f"{args.source} is {source.title}; {len(source.tensors)} tensors of {', '.join(modules)} are in {args.target}."
     )
-    if source.convention is not None:
-        print(f"Its visual weights want frames as {source.convention}.")
+    if source.input_spec is not None:
+        print(f"Its visual weights want frames as {source.input_spec}.")
 
 
 if __name__ == "__main__":

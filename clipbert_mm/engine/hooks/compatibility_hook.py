@@ -130,7 +130,7 @@ class CheckpointCompatibilityHook(Hook):
                     f"The checkpoint {source.path} was trained with another vocabulary (digest {str(trained_with)[:60]}) than "
                     f"the data's tokenizer has (digest {now}). Set `tokenizer` of Tokenize to the tokenizer of that training."
                 )
-            expected = source.convention if foreign_model(runner.cfg) is None else None
+            expected = source.input_spec if foreign_model(runner.cfg) is None else None
             if expected is not None and not expected.agrees(InputSpec.of_model(model)):
                 raise CheckpointError(
                     f"{source.path} ({source.title}) expects frames as {expected}, the model has "
@@ -142,7 +142,7 @@ class CheckpointCompatibilityHook(Hook):
         if needs_all:
             self._compare(runner, sources)
         reinit = () if needs_all else self.reinit
-        report = check_fit(model, sources, whole=needs_all, min_share=self.min_share, fresh=reinit)
+        report = check_fit(model, sources, whole=needs_all, min_share=self.min_share, reinit=reinit)
         runner.logger.info(str(report))
         for name in list(checkpoint["state_dict"]):
             if within(name, reinit):
