@@ -336,6 +336,7 @@ def test_attention_that_is_not_there_is_refused(model_config: dict, attention: s
         MODELS.build(model_config)
 
 
+@pytest.mark.slow
 def test_compiled_modules_give_the_same(build: Callable, make_batch: Callable, monkeypatch: pytest.MonkeyPatch):
     compile_module = nn.Module.compile  # traced as ever; the compiler of C++ takes minutes
     monkeypatch.setattr(nn.Module, "compile", lambda self, **how: compile_module(self, backend="eager", **how))
