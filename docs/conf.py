@@ -30,6 +30,8 @@ myst_heading_anchors = 3  # links to #headings, as code hosts have them
 
 autosummary.WELL_KNOWN_ABBREVIATIONS += ("Eq.",)  # a summary does not end there
 autosummary_ignore_module_all = False
+# Old places of modules, which warn when they are imported.
+autosummary_context = dict(moved=["clipbert_mm.engine.retrieval", "clipbert_mm.datasets.transforms.readers"])
 autodoc_default_options = {
     "members": True,
     "member-order": "bysource",
@@ -54,8 +56,11 @@ napoleon_custom_sections = [
 
 # Names of other libraries lead nowhere: their inventories would have to be fetched.
 nitpick_ignore_regex = [
-    (r"py:.*", r"(abc|argparse|av|collections|fastapi|fractions|gradio|logging|matplotlib|mm\w+|multiprocessing)\b.*"),
-    (r"py:.*", r"(numpy|os|pathlib|pickle|pydantic|torch|transformers)\b.*"),
+    (
+        r"py:.*",
+        r"(abc|argparse|av|collections|contextlib|fastapi|fractions|gradio|logging|matplotlib|mm\w+|multiprocessing)\b.*",
+    ),
+    (r"py:.*", r"(numpy|os|pathlib|pickle|pydantic|signal|torch|transformers)\b.*"),
     (r"py:class", r"cv2\..*|json\.JSONDecoder|_?queue\.SimpleQueue"),
     (r"py:class", r"clipbert_mm\..*\.Item"),  # a type variable
     (r"py:class", r"clipbert_mm\..*\._\w+"),  # what two classes share

@@ -16,7 +16,7 @@ from clipbert_mm.engine.loader_workers import STOP_SIGNALS
 from clipbert_mm.log import logger
 
 EXIT_AGAIN = os.EX_TEMPFAIL
-"""Exit status of a training that saved its state and stopped on a signal: 75, "try again later" in sysexits.h."""
+"""Exit status of a training that saved its state and stopped on a signal, 75, which is "try again later" in sysexits.h."""
 GRACE_SECONDS = 120
 """Seconds that a process whose launcher is gone may take to save its state."""
 

@@ -23,7 +23,7 @@ MARKS = ';/[]"{}()=+\\_-><@`,?!'
 GROUPED_DIGITS = re.compile(r"\d,\d")
 PERIOD = re.compile(r"\.(?!\d)")
 MAX_PERIODS = 32
-"""How many periods the server removes: it passes a flag of this value where ``re`` expects a count."""
+"""How many periods the server removes, because it passes a flag of this value where ``re`` expects a count."""
 DIGITS = {"none": "0", "zero": "0", "one": "1", "two": "2", "three": "3", "four": "4", "five": "5"}
 DIGITS |= {"six": "6", "seven": "7", "eight": "8", "nine": "9", "ten": "10"}
 ARTICLES = ("a", "an", "the")

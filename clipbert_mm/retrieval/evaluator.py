@@ -29,9 +29,9 @@ if TYPE_CHECKING:
 LOG_SECONDS = 10
 """Seconds between two progress lines."""
 TEXTS_PER_TILE = 256
-"""Most texts in a tile: enough that the work per video is negligible, and that texts of equal length come together."""
+"""Most texts in a tile, enough that the work per video is negligible, and that texts of equal length come together."""
 CLIPS_PER_TILE = {"cpu": 1024, "cuda": 32768}
-"""Pairs of a text and a clip in a tile, by device type: the most work that a killed run loses."""
+"""Pairs of a text and a clip in a tile, by device type; the most work that a killed run loses."""
 
 
 class Progress:
@@ -120,7 +120,7 @@ class RetrievalEvaluator:
             dataloader: How to load the items of a RetrievalDataset in test mode; their order does not matter.
 
         Returns:
-            One record per video: ``sample_idx``, ``path``, ``texts``, ``broken``, and ``pieces``, the token ids of its texts.
+            One record per video, with ``sample_idx``, ``path``, ``texts``, ``broken``, and ``pieces``, the token ids of its texts.
         """
         names = [f"{i:07d}" for i in range(len(dataloader.dataset))]  # type: ignore[arg-type]
         self.machines.exchange(self.store.folder, TOKENS)

@@ -15,7 +15,7 @@ from clipbert_mm.fileio import naming_path_when_full
 
 SUFFIX = ".tiles"
 TILE_HEAD, CHECKSUM = struct.Struct("<II"), struct.Struct("<I")
-"""Before the scores of a tile: the indices of its first text and video, and the CRC-32 of these and of the scores."""
+"""What stands before the scores of a tile, which are the indices of its first text and video, and a CRC-32 of all of it."""
 
 
 @dataclass(frozen=True)
