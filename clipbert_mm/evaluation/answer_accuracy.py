@@ -20,8 +20,8 @@ def correct_answers(scores: np.ndarray, labels: np.ndarray) -> np.ndarray:
         labels: Index of the correct answer, int (q,); an index outside of the C is never correct.
 
     Returns:
-        The share of a correct answer, float (q,), which is 1, 0, or 1 / t where t answers including the correct one tie for the best
-        score, which is the expectation under a random choice.
+        The share of a correct answer, float (q,), which is 1, 0, or 1 / t where t answers including the correct one tie for
+        the best score (the expectation under a random choice).
 
     >>> correct_answers(np.array([[0.1, 0.9], [0.8, 0.2], [0.5, 0.5]]), np.array([1, -100, 0])).tolist()
     [1.0, 0.0, 0.5]

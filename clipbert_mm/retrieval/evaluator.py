@@ -120,7 +120,7 @@ class RetrievalEvaluator:
             dataloader: How to load the items of a RetrievalDataset in test mode; their order does not matter.
 
         Returns:
-            One record per video, with ``sample_idx``, ``path``, ``texts``, ``broken``, and ``pieces``, the token ids of its texts.
+            One record per video, with ``sample_idx``, ``path``, ``texts``, ``broken``, and the token ids ``pieces``.
         """
         names = [f"{i:07d}" for i in range(len(dataloader.dataset))]  # type: ignore[arg-type]
         self.machines.exchange(self.store.folder, TOKENS)

@@ -15,7 +15,7 @@ LABELS = ("match_labels", "answer_labels", "answer_scores", "counts")
 
 @TRANSFORMS.register_module()
 class PackInputs(BaseTransform):
-    """Pack an item into ``inputs`` (arrays for the model) and ``data_samples`` (its :class:`~clipbert_mm.structures.VideoTextSample`).
+    """Pack an item into ``inputs`` (arrays for the model) and ``data_samples`` (its ``VideoTextSample``).
 
     Required Keys:
         frames, text_ids, texts, path, sample_idx; mlm_labels, answer_types, question_ids and :data:`LABELS` if present

@@ -16,7 +16,7 @@ from clipbert_mm.models.encoders.joint_encoder import JointEncoder
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 """Data types that the layers may compute in, by name."""
 KNOWN_LAYERS = ("bert", "electra", "roberta")
-"""Architectures with BERT's layers, for which pairs share the first layer's projections and the last layer computes only [CLS]."""
+"""Architectures with BERT's layers, where pairs share projections of the first layer and the last layer computes only [CLS]."""
 TOKENS_PER_PASS = {"cpu": 1024, "cuda": 65536}
 """Tokens of a forward pass by device type, on a CPU as many as its caches hold, on a GPU enough to keep it busy."""
 
