@@ -11,101 +11,101 @@ from typing import TYPE_CHECKING, Any
 
 from clipbert_mm.errors import OptionError, VideoIndexError, printable, quoted
 
-if TYPE_CHECKING:  # they take seconds to import, which `clipbert --help` need not
+if TYPE_CHECKING:  # these imports take seconds, which `clipbert --help` does without
     from clipbert_mm.apis.indexing import Progress
     from clipbert_mm.apis.results import Record
     from clipbert_mm.apis.video_search import VideoSearch
 
 FAILED, LEFT_OUT, INTERRUPTED = 1, 3, 130
-"""Exit codes: an error; done, but for videos that cannot be read; stopped by Ctrl-C. 2 is a wrong command line."""
+"""Exit codes of an error, of a run that left unreadable videos out, and of Ctrl-C; 2 is a wrong command line."""
 
 
 def build_parser() -> argparse.ArgumentParser:
     """Return the parser of the command line."""
     parser = argparse.ArgumentParser(
         prog="clipbert",
-        description="Search your own videos by text, rank texts for a video, ask questions of it.",
+        description="Search your own videos by text, rank texts for a video, ask questions about it.",
         epilog="Exit codes: 0 done; 1 an error; 2 a wrong command line; 3 done, but some videos could not be read.",
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for name, (_, what) in COMMANDS.items():
-        command = commands.add_parser(name, help=what, description=what[0].upper() + what[1:] + ".")
+    for name, (_, help_text) in COMMANDS.items():
+        description = f"{help_text[0].upper()}{help_text[1:]}."
+        command = commands.add_parser(name, help=help_text, description=description)
         _add_arguments(command, name)
         command.add_argument("--json", action="store_true", help="print JSON")
     return parser
 
 
 def _add_arguments(command: argparse.ArgumentParser, name: str) -> None:
-    """Add what a sub-command takes."""
+    """Add the arguments of a sub-command."""
     if name == "index":
-        command.add_argument("places", nargs="+", metavar="VIDEO|FOLDER", help="videos, and folders of videos")
-        command.add_argument(
-            "--remove", action="store_true", help="take these, or all below these folders, out of the gallery instead"
-        )
-        command.add_argument(
-            "--prune", action="store_true", help="take videos out of the gallery that are gone from these folders"
-        )
-        command.add_argument(
-            "--retry", action="store_true", help="try again what could not be read before and has not changed"
-        )
-        command.add_argument("--workers", type=at_least(1), default=2, help="processes that decode (default: 2)")
-        command.add_argument("--batch-size", type=at_least(1), default=4, help="videos encoded together (default: 4)")
-        command.add_argument(
-            "--timeout",
-            type=at_least(1),
-            default=120,
-            metavar="SECONDS",
-            help="most for decoding one video (default: 120)",
-        )
+        _add_index_options(command)
     if name in ("rank", "ask"):
         command.add_argument("video")
     if name in ("search", "rank"):
         command.add_argument("text", nargs=None if name == "search" else "+")
     if name == "ask":
         command.add_argument("question")
-        command.add_argument("--option", action="append", help="an option of multiple choice; once for each")
+        command.add_argument("--option", action="append", help="an option of multiple choice; repeat it for each")
     if name in ("search", "ask"):
-        command.add_argument("--topk", type=at_least(1), default=5, help="most hits or answers (default: 5)")
-        command.add_argument("--explain", metavar="PNG", help="draw why the first one is the first")
+        command.add_argument("--topk", type=at_least(1), default=5, help="number of hits or answers (default: 5)")
+        command.add_argument("--explain", metavar="PNG", help="draw an explanation of the first one")
     if name == "search":
-        command.add_argument(
-            "--shortlist",
-            type=at_least(0),
-            help="videos to score with all clips, chosen by their coarse tokens; 0 for all",
-        )
+        help_text = "videos to score with all clips, chosen by their coarse tokens; 0 for all"
+        command.add_argument("--shortlist", type=at_least(0), help=help_text)
     if name == "serve":
-        command.add_argument("--qa", metavar="CHECKPOINT", help="model for questions (default: none, no questions)")
-        command.add_argument(
-            "--host", default="127.0.0.1", help="address to listen at (default: 127.0.0.1, this machine)"
-        )
-        command.add_argument("--port", type=at_least(0, 65535), default=7860, help="port to listen at (default: 7860)")
-        command.add_argument(
-            "--allow-host",
-            action="append",
-            default=[],
-            metavar="NAME",
-            help="what visitors call this machine, where that is not --host; once for each",
-        )
-        command.add_argument(
-            "--max-upload", type=at_least(1), default=200, metavar="MB", help="largest upload (default: 200 MB)"
-        )
-        command.add_argument(
-            "--max-uploads", type=at_least(0), default=100, help="most uploads that are kept (default: 100)"
-        )
-    needs = name == "ask"
-    command.add_argument(
-        "--model", required=needs, help="checkpoint, or config" + ("" if needs else " (default: the gallery's)")
-    )
-    command.add_argument("--weights", help="checkpoint beside a config")
-    if not needs:
-        command.add_argument(
-            "--gallery", default="clipbert_gallery", help="folder of the gallery (default: clipbert_gallery)"
-        )
-    command.add_argument("--device", help="cpu, cuda, cuda:1, ... (default: a GPU where there is one)")
+        _add_serve_options(command)
+    if name == "ask":
+        command.add_argument("--model", required=True, help="checkpoint, or config")
+    else:
+        command.add_argument("--model", help="checkpoint, or config (default: that of the index)")
+        command.add_argument("--index", help="folder of the index (default: clipbert_index)")
+        command.add_argument("--gallery", dest="index", action=OldOption, help=argparse.SUPPRESS)
+    command.add_argument("--weights", help="checkpoint, if --model is a config")
+    command.add_argument("--device", help="cpu, cuda, cuda:1, ... (default: a GPU if there is one)")
+
+
+def _add_index_options(command: argparse.ArgumentParser) -> None:
+    add = command.add_argument
+    add("paths", nargs="+", metavar="VIDEO|FOLDER", help="videos, and folders of videos")
+    help_text = "remove these videos, or all below these folders, from the index instead"
+    add("--remove", action="store_true", help=help_text)
+    add("--prune", action="store_true", help="remove videos from the index that no longer exist in these folders")
+    add("--retry", action="store_true", help="try files again that were unreadable before and have not changed")
+    add("--workers", type=at_least(1), default=2, help="decoding processes (default: 2)")
+    add("--batch-size", type=at_least(1), default=4, help="videos per batch (default: 4)")
+    help_text = "most time for decoding one video (default: 120)"
+    add("--timeout", type=at_least(1), default=120, metavar="SECONDS", help=help_text)
+
+
+def _add_serve_options(command: argparse.ArgumentParser) -> None:
+    add = command.add_argument
+    add("--qa", metavar="CHECKPOINT", help="model for questions (default: none, no questions)")
+    add("--host", default="127.0.0.1", help="address to listen on (default: 127.0.0.1, this machine only)")
+    add("--port", type=at_least(0, 65535), default=7860, help="port to listen on (default: 7860)")
+    help_text = "host name of the page, if it is not --host; repeat it for each"
+    add("--allow-host", action="append", default=[], metavar="NAME", help=help_text)
+    add("--max-upload", type=at_least(1), default=200, metavar="MB", help="largest upload (default: 200 MB)")
+    add("--max-uploads", type=at_least(0), default=100, help="most uploads to keep (default: 100)")
+
+
+class OldOption(argparse.Action):
+    """Old name of an option, which still works with a warning."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: Any,  # noqa: ANN401
+        option_string: str | None = None,
+    ) -> None:
+        """Warn, and set the option."""
+        _note(f"warning: {option_string} is deprecated and will go with the next release. Use --{self.dest}.")
+        setattr(namespace, self.dest, values)
 
 
 def at_least(smallest: int, largest: int | None = None) -> Callable[[str], int]:
-    """Return a type of option: whole numbers of some size."""
+    """Return an argument type: whole numbers in a range."""
     expected = f"{smallest} or more" if largest is None else f"{smallest} to {largest}"
 
     def parse(text: str) -> int:
@@ -118,14 +118,14 @@ def at_least(smallest: int, largest: int | None = None) -> Callable[[str], int]:
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Run the command and leave with its exit code."""
+    """Run the command and exit with its code."""
     args = build_parser().parse_args(argv)
     try:
         sys.exit(COMMANDS[args.command][0](args))
     except KeyboardInterrupt:
-        sys.stderr.write("\nstopped; what was done is kept\n")
+        sys.stderr.write("\nstopped; everything done so far is kept\n")
         sys.exit(INTERRUPTED)
-    except BrokenPipeError:  # whoever read our lines has read enough
+    except BrokenPipeError:  # the reader of the output has closed it
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
     except Exception as error:
@@ -158,12 +158,12 @@ def _index(args: argparse.Namespace) -> int:
         from clipbert_mm.apis.video_index import VideoIndex
         from clipbert_mm.apis.video_search import remove
 
-        removed = remove(VideoIndex(args.gallery), args.places)
-        _say({"removed": removed} if args.json else f"removed {len(removed)}")
+        removed = remove(VideoIndex(_folder(args)), args.paths)
+        _print({"removed": removed} if args.json else f"removed {len(removed)}")
         return 0
     search = _open(args)
     report = search.index(
-        args.places,
+        args.paths,
         workers=args.workers,
         batch_size=args.batch_size,
         timeout=args.timeout,
@@ -177,10 +177,10 @@ def _index(args: argparse.Namespace) -> int:
 
 def _search(args: argparse.Namespace) -> int:
     search = _open(args)
-    found = search.search(args.text, args.topk, shortlist=args.shortlist)
-    _show(found, args)
+    result = search.search(args.text, args.topk, shortlist=args.shortlist)
+    _show(result, args)
     if args.explain:
-        search.explain(args.text, found.hits[0].path, args.explain)
+        search.explain(args.text, result.hits[0].path, args.explain)
         _note(f"drew {args.explain}")
     return 0
 
@@ -207,13 +207,13 @@ def _serve(args: argparse.Namespace) -> int:
         from clipbert_mm.apis.page import serve
     except ImportError as error:
         raise OptionError(
-            f"The page needs Gradio, and {error.name} is not installed: pip install 'clipbert_mm[page]'."
+            f"The page needs Gradio, and {error.name} is not installed. Run pip install 'clipbert_mm[page]'."
         ) from error
     from clipbert_mm.apis.video_qa import VideoQA
 
     qa = None if args.qa is None else VideoQA(args.qa, args.device)
     search = _open(args)
-    count = len(search.gallery.entries)
+    count = len(search.video_index.entries)
     serve(
         search,
         qa,
@@ -231,13 +231,13 @@ def _info(args: argparse.Namespace) -> int:
     if args.model:
         from clipbert_mm.checkpoint import read_metadata
 
-        contents = read_metadata(args.model)
-        steps = {str(step["type"]): step for step in next(filter(None, contents.pipelines.values()), [])}
+        metadata = read_metadata(args.model)
+        steps = {str(step["type"]): step for step in next(filter(None, metadata.pipelines.values()), [])}
         facts: dict[str, Any] = dict(
             model=args.model,
-            task=contents.task,
-            version=contents.version,
-            answers=None if contents.answers is None else len(contents.answers),
+            task=metadata.task,
+            version=metadata.version,
+            answers=None if metadata.answers is None else len(metadata.answers),
             clips=steps.get("SampleClips"),
             size=steps.get("ResizePad", {}).get("size"),
             text_length=steps.get("Tokenize", {}).get("max_length"),
@@ -245,64 +245,68 @@ def _info(args: argparse.Namespace) -> int:
     else:
         from clipbert_mm.apis.video_index import VideoIndex
 
-        gallery = VideoIndex(args.gallery)
-        if not gallery.exists:
+        video_index = VideoIndex(_folder(args))
+        if not video_index.exists:
             raise VideoIndexError(
-                f"There is no gallery {args.gallery}. Make one: clipbert index FOLDER --model CHECKPOINT."
+                f"There is no index {video_index.folder}. Create one: clipbert index FOLDER --model CHECKPOINT."
             )
-        stale = [path for path, entry in gallery.entries.items() if not entry.is_up_to_date()]
-        seconds = sum(entry.seconds or 0 for entry in gallery.entries.values())
+        stale = [path for path, entry in video_index.entries.items() if not entry.is_up_to_date()]
+        seconds = sum(entry.seconds or 0 for entry in video_index.entries.values())
         facts = dict(
-            gallery=args.gallery,
-            **gallery.manifest,
+            index=str(video_index.folder),
+            **video_index.manifest,
             hours=round(seconds / 3600, 3),
             stale=stale,
-            missing=list(gallery.missing),
-            unreadable=[f"{path}: {each.reason}" for path, each in gallery.unreadable.items()],
-            videos=list(gallery.entries),
+            missing=list(video_index.missing),
+            unreadable=[f"{path}: {each.reason}" for path, each in video_index.unreadable.items()],
+            videos=list(video_index.entries),
         )
     if args.json:
-        _say(facts)
+        _print(facts)
         return 0
     for key, value in facts.items():
         if isinstance(value, list):
             value = "".join(f"\n  {each}" for each in value) or "none"
-        _say(f"{key}: {value}")
+        _print(f"{key}: {value}")
     return 0
+
+
+def _folder(args: argparse.Namespace) -> str:
+    from clipbert_mm.apis.video_index import default_folder
+
+    return args.index or default_folder()
 
 
 @_importing()
 def _open(args: argparse.Namespace) -> "VideoSearch":
-    """Open the model that is named, or the one that the gallery was made with."""
+    """Open the model of the command line, or the one that made the index."""
     from clipbert_mm.apis.video_index import VideoIndex
     from clipbert_mm.apis.video_search import VideoSearch
 
-    model, weights = args.model, args.weights
+    folder, model, weights = _folder(args), args.model, args.weights
     if model is None:
-        manifest = VideoIndex(args.gallery).manifest
+        manifest = VideoIndex(folder).manifest
         if not manifest:
-            raise VideoIndexError(
-                f"There is no gallery {args.gallery}, which would say what model to use. Name one: --model CHECKPOINT."
-            )
+            raise VideoIndexError(f"There is no index {folder} to take the model from. Give it: --model CHECKPOINT.")
         model = manifest["source"]
         if model.endswith(".py"):
             raise VideoIndexError(
-                f"The gallery {args.gallery} was made with the config {quoted(model)}. A config is Python, so it runs only if "
-                "you name it: --model CONFIG --weights CHECKPOINT."
+                f"The index {folder} was made with the config {quoted(model)}. A config is Python code and runs only on "
+                "request: --model CONFIG --weights CHECKPOINT."
             )
         if not os.path.isfile(model):
             raise VideoIndexError(
-                f"The gallery {args.gallery} was made with the checkpoint {quoted(model)}, which is not there. Name it: "
+                f"The index {folder} was made with the checkpoint {quoted(model)}, which does not exist. Give its path: "
                 "--model CHECKPOINT."
             )
-    return VideoSearch(model, args.device, gallery=args.gallery, weights=weights)
+    return VideoSearch(model, args.device, index=folder, weights=weights)
 
 
 def _progress() -> "Progress":
     """Return a progress bar on the standard error stream."""
     from tqdm import tqdm
 
-    bar = tqdm(unit="video", file=sys.stderr, disable=None)  # a bar on a terminal alone
+    bar = tqdm(unit="video", file=sys.stderr, disable=None)  # only on a terminal
 
     def show(done: int, total: int, path: str) -> None:
         bar.total, bar.n = total, done
@@ -315,31 +319,31 @@ def _progress() -> "Progress":
 
 
 def _show(record: "Record", args: argparse.Namespace) -> None:
-    _say(record.to_dict() if args.json else str(record))
+    _print(record.to_dict() if args.json else str(record))
 
 
-def _say(what: Any) -> None:  # noqa: ANN401
-    """Print a text, or JSON; a file name that is not UTF-8 with its bytes escaped."""
-    text = printable(what) if isinstance(what, str) else json.dumps(what, indent=2, ensure_ascii=False)
-    if not isinstance(what, str) and printable(text) != text:
-        text = json.dumps(what, indent=2)
+def _print(value: Any) -> None:  # noqa: ANN401
+    """Print a text, or a value as JSON; file names that are not UTF-8 with their bytes escaped."""
+    text = printable(value) if isinstance(value, str) else json.dumps(value, indent=2, ensure_ascii=False)
+    if not isinstance(value, str) and printable(text) != text:
+        text = json.dumps(value, indent=2)
     sys.stdout.write(f"{text}\n")
     sys.stdout.flush()
 
 
-def _note(words: str) -> None:
-    sys.stderr.write(f"{words}\n")
+def _note(message: str) -> None:
+    sys.stderr.write(f"{message}\n")
 
 
 COMMANDS = {
-    "index": (_index, "encode videos into a gallery, once each"),
-    "search": (_search, "find the videos of a gallery that match a text"),
-    "rank": (_rank, "put texts into the order in which they match a video"),
-    "ask": (_ask, "ask a question of a video"),
-    "serve": (_serve, "open a page in the browser to search, play and ask"),
-    "info": (_info, "say what a gallery or a checkpoint holds"),
+    "index": (_index, "encode videos into an index, each video once"),
+    "search": (_search, "find the videos of an index that match a text"),
+    "rank": (_rank, "rank texts by how well they match a video"),
+    "ask": (_ask, "ask a question about a video"),
+    "serve": (_serve, "serve a web page to search, play and ask"),
+    "info": (_info, "show the content of an index or a checkpoint"),
 }
-"""The sub-commands: what runs them, and what they are for."""
+"""The function and the description of each sub-command."""
 
 
 if __name__ == "__main__":

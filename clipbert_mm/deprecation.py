@@ -1,9 +1,14 @@
 """Old names of the last release: each works for one more, with one warning that names the new one."""
 
+import functools
 import importlib
 import sys
 import warnings
 from collections.abc import Callable, Mapping
+from typing import ParamSpec, TypeVar
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 NAMES_IN_CONFIGS: dict[str, str] = {
     "AmpOptimWrapper": "AmpAccumulatingOptimWrapper",
@@ -48,6 +53,27 @@ def renamed(module: str, names: Mapping[str, str]) -> Callable[[str], object]:
         return getattr(importlib.import_module(owner), new)
 
     return find
+
+
+def renamed_arguments(**names: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
+    """Make a decorator for a function that still takes arguments by their old names.
+
+    Args:
+        names: The new name of each old one.
+    """
+
+    def decorate(function: Callable[P, R]) -> Callable[P, R]:
+        @functools.wraps(function)
+        def call(*args: P.args, **kwargs: P.kwargs) -> R:
+            for old in names.keys() & kwargs.keys():
+                name = function.__qualname__.removesuffix(".__init__")
+                warn_renamed(f"{name}({old}=...)", f"{name}({names[old]}=...)")
+                kwargs[names[old]] = kwargs.pop(old)
+            return function(*args, **kwargs)
+
+        return call
+
+    return decorate
 
 
 def moved(old: str, new: str) -> None:

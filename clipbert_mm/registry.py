@@ -49,7 +49,7 @@ FUNCTIONS = _child("function", root.FUNCTIONS, "datasets.transforms")
 MODELS = _child("model", root.MODELS, "models")
 METRICS = _child("metric", root.METRICS, "evaluation")
 RUNNERS = _child("runner", root.RUNNERS, "engine")
-LOOPS = _child("loop", root.LOOPS, "engine", "retrieval")
+LOOPS = _child("loop", root.LOOPS, "engine", "retrieval.loops")
 HOOKS = _child("hook", root.HOOKS, "engine", "compat.optim")
 OPTIM_WRAPPERS = _child("optimizer wrapper", root.OPTIM_WRAPPERS, "compat.optim")
 # The next ones have no classes of ours; they let MMEngine find every name from our scope, and offer close names.

@@ -62,7 +62,7 @@ nitpick_ignore_regex = [
     ),
     (r"py:.*", r"(numpy|os|pathlib|pickle|pydantic|signal|torch|transformers)\b.*"),
     (r"py:class", r"cv2\..*|json\.JSONDecoder|_?queue\.SimpleQueue"),
-    (r"py:class", r"clipbert_mm\..*\.Item"),  # a type variable
+    (r"py:class", r"clipbert_mm\..*\.(Item|R)|~P"),  # type variables
     (r"py:class", r"clipbert_mm\..*\._\w+"),  # what two classes share
 ]
 

@@ -88,7 +88,7 @@ def write_page_world(folder: Path) -> None:
 
 def open_page_world(folder: Path, gallery: Path) -> tuple[VideoSearch, VideoQA]:
     """Open both models; the videos are indexed into a gallery."""
-    search = VideoSearch(folder / "search.py", "cpu", weights=folder / "search.pth", gallery=gallery)
+    search = VideoSearch(folder / "search.py", "cpu", weights=folder / "search.pth", index=gallery)
     search.index(folder / "videos", workers=0)
     return search, VideoQA(folder / "qa.py", "cpu", weights=folder / "qa.pth")
 
@@ -160,7 +160,7 @@ def serve_world(folder: str, gallery: str) -> None:
     """Serve a world's page until the standard input ends; says on the standard output where it is, and what there is."""
     search, qa = open_page_world(Path(folder), Path(gallery))
     with served(search, qa, max_upload=300_000, max_uploads=50) as page:
-        keys = [entry.key for entry in search.gallery.entries.values()]
+        keys = [entry.key for entry in search.video_index.entries.values()]
         facts = dict(port=int(page.address.partition(":")[2]), numbers=page.numbers(), keys=keys)
         sys.stdout.write(json.dumps(facts) + "\n")
         sys.stdout.flush()

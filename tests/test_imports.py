@@ -57,7 +57,7 @@ START = modules_after("")
         (COMMAND.format(["--help"]), 70),
         (COMMAND.format(["search", "--help"]), 70),
         (COMMAND.format(["search"]), 70),  # a wrong command line
-        (COMMAND.format(["search", "a red circle", "--gallery", "/nowhere"]), None),
+        (COMMAND.format(["search", "a red circle", "--index", "/nowhere"]), None),
     ],
     ids=[
         "the package",

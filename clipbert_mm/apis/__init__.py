@@ -1,12 +1,27 @@
-"""On your own videos: search, rank, ask."""
+"""Search, rank and ask on your own videos. Each name is imported when it is first used."""
 
-from clipbert_mm.apis.explanation import Explanation
-from clipbert_mm.apis.predictor import Predictor
-from clipbert_mm.apis.results import Answer, AnswerResult, Hit, IndexReport, Moment, RankedText, Ranking, SearchResult
-from clipbert_mm.apis.video_index import VideoIndex, VideoIndexError
-from clipbert_mm.apis.video_qa import VideoQA
-from clipbert_mm.apis.video_search import VideoSearch
+from typing import TYPE_CHECKING
+
 from clipbert_mm.deprecation import renamed
+from clipbert_mm.errors import VideoIndexError
+from clipbert_mm.lazy import lazy_exports
+
+if TYPE_CHECKING:
+    from clipbert_mm.apis.explanation import Explanation
+    from clipbert_mm.apis.predictor import Predictor
+    from clipbert_mm.apis.results import (
+        Answer,
+        AnswerResult,
+        Hit,
+        IndexReport,
+        Moment,
+        RankedText,
+        Ranking,
+        SearchResult,
+    )
+    from clipbert_mm.apis.video_index import VideoIndex
+    from clipbert_mm.apis.video_qa import VideoQA
+    from clipbert_mm.apis.video_search import VideoSearch
 
 __all__ = [
     "Answer",
@@ -25,6 +40,27 @@ __all__ = [
     "VideoSearch",
 ]
 
-__getattr__ = renamed(
-    __name__, {"GalleryError": "clipbert_mm.errors.VideoIndexError", "VideoGallery": "clipbert_mm.apis.VideoIndex"}
+__getattr__ = lazy_exports(
+    __name__,
+    {
+        "explanation": ["Explanation"],
+        "predictor": ["Predictor"],
+        "results": [
+            "Answer",
+            "AnswerResult",
+            "Hit",
+            "IndexReport",
+            "Moment",
+            "RankedText",
+            "Ranking",
+            "SearchResult",
+        ],
+        "video_index": ["VideoIndex"],
+        "video_qa": ["VideoQA"],
+        "video_search": ["VideoSearch"],
+    },
+    renamed(
+        __name__,
+        {"GalleryError": "clipbert_mm.errors.VideoIndexError", "VideoGallery": "clipbert_mm.apis.VideoIndex"},
+    ),
 )

@@ -1,4 +1,4 @@
-"""Why a video matches a text: each clip on its own, and where in the best one the score comes from."""
+"""Explanations of a score: the score of each clip alone, and a heat map of the best one."""
 
 import math
 import os
@@ -8,23 +8,25 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from clipbert_mm.apis.predictor import Media, Predictor
+from clipbert_mm.apis.predictor import Predictor
 from clipbert_mm.apis.results import Moment, Record, clock, moments_of
+from clipbert_mm.deprecation import renamed_arguments
+from clipbert_mm.media.media_file import Media
 
 
 @dataclass(frozen=True)
 class Explanation(Record):
-    """Why a model says what it says of a video.
+    """Explanation of one score of a video.
 
     Args:
         path: The video or image.
         text: The text, or the question.
-        answer: The answer that is explained; None for a match.
-        score: What the model says of the whole video: log-odds of a match, or the logarithm of the answer's probability.
+        answer: The explained answer; None for a match.
+        score: Score of the whole video: log-odds of a match, or log-probability of the answer.
         moments: Each clip with its score alone; empty for images.
-        best: Place of the best clip among the clips, from 0.
+        best: Index of the best clip.
         frames: Frames of the best clip without padding, uint8 RGB, (T, H, W, 3).
-        heat: Where the best clip's score comes from, 0 to 1, (H, W).
+        heat: Contribution of each pixel to the best clip's score, 0 to 1, (H, W).
     """
 
     path: str
@@ -37,20 +39,21 @@ class Explanation(Record):
     heat: np.ndarray = field(repr=False)
 
     def to_dict(self) -> dict:
-        """Return plain values, for JSON; without the pictures."""
+        """Return plain values, for JSON; without frames and heat."""
         values = {key: value for key, value in self.__dict__.items() if key not in ("frames", "heat")}
         return values | dict(moments=[moment.to_dict() for moment in self.moments])
 
-    def draw(self, picture: str | os.PathLike) -> None:
-        """Draw the clips' scores along the video's time, and the best clip with its heat, as a PNG file."""
+    @renamed_arguments(picture="out_file")
+    def draw(self, out_file: str | os.PathLike) -> None:
+        """Draw the scores of the clips over time, and the best clip with its heat map, to a PNG file."""
         from clipbert_mm.visualization import draw_explanation
 
         title = self.text if self.answer is None else f"{self.text}  {self.answer}"
         spans = [(moment.start, moment.end, moment.score) for moment in self.moments]
-        draw_explanation(title, os.path.basename(self.path), spans, self.best, self.frames, self.heat, picture)
+        draw_explanation(title, os.path.basename(self.path), spans, self.best, self.frames, self.heat, out_file)
 
     def __str__(self) -> str:
-        """Lay the clips out, one a line."""
+        """Format one clip per line."""
         lines = [f"{self.text}  ({self.path}): {self.score:.2f}"]
         for i, moment in enumerate(self.moments):
             mark = "  <- best" if i == self.best else ""
@@ -63,35 +66,35 @@ def explain_match(predictor: Predictor, path: str, text: str) -> Explanation:
 
     Raises:
         BrokenMediaError: If the video cannot be read.
-        ValueError: If the text is empty or too long.
+        OptionError: If the text is empty or too long.
     """
-    pieces = predictor.word_pieces([text])
-    return explain(predictor, path, text, pieces[0], answer=None, output=None)
+    (token_ids,) = predictor.token_ids([text])
+    return explain(predictor, path, text, token_ids, answer=None, output=None)
 
 
 def explain(
-    predictor: Predictor, path: str, text: str, pieces: np.ndarray, *, answer: str | None, output: int | None
+    predictor: Predictor, path: str, text: str, token_ids: np.ndarray, *, answer: str | None, output: int | None
 ) -> Explanation:
     """Explain one score of a model.
 
-    The heat is the gradient of the best clip's score by its visual tokens times the tokens, summed over the width D: to first
-    order, how much of the score each cell of the grid brings. What lowers the score counts as none.
+    The heat is the gradient of the best clip's score with respect to its visual tokens, times the tokens, summed over the
+    width D: to first order, the contribution of each grid cell to the score. Negative contributions count as zero.
 
     Args:
         predictor: The model.
         path: The video or image.
-        text: What the model reads, in words.
-        pieces: The same as word pieces, (L,).
-        answer: What ``output`` stands for, in words.
-        output: Which of the head's scores is explained; None where it has one a text.
+        text: The text to show.
+        token_ids: Token ids of the text that the model reads, (L,).
+        answer: The answer that ``output`` stands for.
+        output: Index of the head's score to explain; None for heads with one score per text.
     """
     media = predictor.read(path)
     tokens = predictor.encode([media.frames])  # (1, K, S, D)
-    logits = predictor.clip_logits(tokens, [pieces])  # (1, 1, K, C)
+    logits = predictor.clip_logits(tokens, [token_ids])  # (1, 1, K, C)
     scores, clips = predictor.pooled_scores(logits)[0, 0], predictor.clip_scores(logits)[0, 0]  # () and (K,), or with C
     score, alone = (scores, clips) if output is None else (scores[output], clips[:, output])
     best = int(alone.argmax())
-    heat = _heat(predictor, tokens[:, best : best + 1], pieces, output)
+    heat = _heat(predictor, tokens[:, best : best + 1], token_ids, output)
     height, width = media.content_shape
     return Explanation(
         path=path,
@@ -105,19 +108,19 @@ def explain(
     )
 
 
-def _heat(predictor: Predictor, tokens: Tensor, pieces: np.ndarray, output: int | None) -> Tensor:
-    """Return what each visual token of one clip, (1, 1, S, D), brings to its score, (S,)."""
+def _heat(predictor: Predictor, tokens: Tensor, token_ids: np.ndarray, output: int | None) -> Tensor:
+    """Return the contribution of each visual token of one clip, (1, 1, S, D), to its score, (S,)."""
     tokens = tokens.detach().clone().requires_grad_()
-    score = predictor.pooled_scores(predictor.score(tokens, [pieces]))[0, 0]
+    score = predictor.pooled_scores(predictor.score(tokens, [token_ids]))[0, 0]
     (gradient,) = torch.autograd.grad(score if output is None else score[output], tokens)
     return (gradient * tokens).sum(dim=-1).detach().clamp(min=0)[0, 0]
 
 
 def _on_frame(heat: Tensor, media: Media) -> np.ndarray:
-    """Lay the heat of a square grid, (S,), over the frame and cut the padding off: 0 to 1, (H, W)."""
+    """Resize the heat of a square grid, (S,), to the frame and crop the padding: 0 to 1, (H, W)."""
     side, size = math.isqrt(len(heat)), media.frames.shape[2]
     grid = heat.view(1, 1, side, side)
     large = torch.nn.functional.interpolate(grid, (size, size), mode="bilinear", align_corners=False)[0, 0]
     height, width = media.content_shape
-    shown = large[:height, :width]
-    return (shown / shown.max().clamp(min=1e-12)).cpu().numpy()
+    cropped = large[:height, :width]
+    return (cropped / cropped.max().clamp(min=1e-12)).cpu().numpy()

@@ -1,4 +1,4 @@
-"""What a gallery notes of its videos, and of files that could not be read; taken from a manifest that may be anybody's."""
+"""Records of an index: its videos, and files that cannot be read; parsed from a manifest that nobody vouches for."""
 
 import hashlib
 import math
@@ -6,22 +6,22 @@ import os
 from dataclasses import dataclass
 from typing import Any
 
-from clipbert_mm.datasets.transforms.decoding import RULES
 from clipbert_mm.errors import printable, quoted
+from clipbert_mm.media import DECODING_RULES
 
 
 @dataclass(frozen=True)
 class Entry:
-    """A video of a gallery.
+    """A video of an index.
 
     Args:
         path: Absolute path of the video.
-        size: Size of the file in bytes, when it was encoded.
-        mtime_ns: When the file was last written to, in nanoseconds.
-        seconds: Length of the video; None for images.
+        size: Size of the file in bytes, at the time of encoding.
+        mtime_ns: Modification time of the file then, in nanoseconds.
+        seconds: Duration of the video; None for images.
         clip_times: Start and end of each clip in seconds, K pairs; None for images.
-        content_shape: Height and width of the picture in the model's frame, without padding, in pixels.
-        rules: Version of the rules by which it was read; see :data:`~clipbert_mm.datasets.transforms.decoding.RULES`.
+        content_shape: Height and width of the image in the model's frame, without padding, in pixels.
+        rules: Version of the decoding rules; see :data:`~clipbert_mm.media.DECODING_RULES`.
     """
 
     path: str
@@ -34,62 +34,62 @@ class Entry:
 
     @property
     def key(self) -> str:
-        """Its name in the gallery, which tells nothing of its path."""
+        """Name of the video in the index, which does not reveal its path."""
         return hashlib.sha256(self.path.encode(errors="surrogateescape")).hexdigest()[:32]
 
     def is_current(self) -> bool:
-        """Whether the video is still the file that was encoded."""
+        """Whether the file is unchanged since it was encoded."""
         return _stamp(self.path) == (self.size, self.mtime_ns)
 
     def is_up_to_date(self) -> bool:
-        """Whether indexing it again would change nothing."""
-        return self.rules == RULES and self.is_current()
+        """Whether indexing the video again would change nothing."""
+        return self.rules == DECODING_RULES and self.is_current()
 
 
 @dataclass(frozen=True)
 class Unreadable:
-    """A file that could not be read, as it was then.
+    """A file that could not be read, and its state then.
 
     Args:
         path: Absolute path of the file.
         size: Size of the file in bytes.
-        mtime_ns: When the file was last written to, in nanoseconds.
-        reason: What is wrong with it.
-        rules: Version of the rules by which it was read.
+        mtime_ns: Modification time of the file, in nanoseconds.
+        reason: Why it could not be read.
+        rules: Version of the decoding rules.
     """
 
     path: str
     size: int
     mtime_ns: int
     reason: str
-    rules: int = RULES
+    rules: int = DECODING_RULES
 
     def is_current(self) -> bool:
-        """Whether it is still that file, and would be read in the same way."""
-        return self.rules == RULES and _stamp(self.path) == (self.size, self.mtime_ns)
+        """Whether the file is unchanged, and would be read by the same rules."""
+        return self.rules == DECODING_RULES and _stamp(self.path) == (self.size, self.mtime_ns)
 
 
 def _stamp(path: str) -> tuple[int, int] | None:
-    """Return what tells whether a file has changed: size and time of writing; None if it cannot be seen."""
+    """Return size and modification time of a file; None if they cannot be read."""
     try:
-        found = os.stat(path)
+        status = os.stat(path)
     except (OSError, ValueError):
         return None
-    return found.st_size, found.st_mtime_ns
+    return status.st_size, status.st_mtime_ns
 
 
 def shown(value: Any) -> str:  # noqa: ANN401
-    """Return a value of a manifest for a message."""
+    """Format a value of a manifest for a message."""
     return printable(value) if isinstance(value, str) and len(value) <= 200 and value.isprintable() else quoted(value)
 
 
-def expect(value: Any, kind: Any, name: str) -> Any:  # noqa: ANN401
-    """Return a value of a manifest that has to be of some type.
+def expect(value: Any, types: Any, name: str) -> Any:  # noqa: ANN401
+    """Return a value of a manifest after checking its type.
 
     Raises:
-        TypeError: If it is of another.
+        TypeError: If it is of another type.
     """
-    if not isinstance(value, kind) or isinstance(value, bool):
+    if not isinstance(value, types) or isinstance(value, bool):
         raise TypeError(f"{name} is {quoted(value, 60)}")
     if isinstance(value, float) and not math.isfinite(value):
         raise TypeError(f"{name} is {value}")
@@ -97,7 +97,7 @@ def expect(value: Any, kind: Any, name: str) -> Any:  # noqa: ANN401
 
 
 def unreadable_from(values: dict[str, Any]) -> Unreadable:
-    """Return what a manifest says of a file that could not be read; raises as :func:`entry_from`."""
+    """Parse the record of an unreadable file; raises as :func:`entry_from`."""
     return Unreadable(
         path=expect(values["path"], str, "path"),
         size=expect(values["size"], int, "size"),
@@ -108,12 +108,12 @@ def unreadable_from(values: dict[str, Any]) -> Unreadable:
 
 
 def entry_from(values: dict[str, Any]) -> Entry:
-    """Return what a manifest, or a file of tokens, says of a video.
+    """Parse the record of a video, from a manifest or a file of visual tokens.
 
     Raises:
-        KeyError: If something is missing.
-        TypeError: If something is of the wrong type.
-        ValueError: If something is not as long as it should be.
+        KeyError: If a field is missing.
+        TypeError: If a field is of the wrong type.
+        ValueError: If a field has the wrong length, or the path is not absolute.
     """
     path, number, times = expect(values["path"], str, "path"), (int, float), values["clip_times"]
     if not os.path.isabs(path):

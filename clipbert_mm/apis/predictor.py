@@ -1,4 +1,4 @@
-"""A trained model with all that it takes to use it: from a checkpoint of ours alone, or from a config and weights."""
+"""A trained model with everything needed to use it: from one checkpoint of ours, or from a config and weights."""
 
 import copy
 import hashlib
@@ -26,27 +26,28 @@ from clipbert_mm.checkpoint import (
     read_source,
 )
 from clipbert_mm.checkpoint.metadata import metadata_of
+from clipbert_mm.deprecation import warn_renamed
 from clipbert_mm.errors import CheckpointError, OptionError, quoted
 from clipbert_mm.fileio import temporary_folder
 from clipbert_mm.json_text import is_blank, is_valid_unicode
-from clipbert_mm.media.media_file import Media, read_media, read_media_isolated
 from clipbert_mm.registry import MODELS, TRANSFORMS
 from clipbert_mm.structures import read_answers
 
 if TYPE_CHECKING:
     from clipbert_mm.datasets.transforms import Tokenize
+    from clipbert_mm.media.media_file import Media
     from clipbert_mm.models import ClipBert
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a model is built and fed.
+    """The configs that a model is built and fed by.
 
     Args:
         model: Config of the model, to build it from.
-        pipeline: Configs of the transforms of testing.
-        answers: The answers in their places, where there is a vocabulary of them.
-        written: Config of the model as it was written down, with what its training started from.
+        pipeline: Configs of the test transforms.
+        answers: The answer vocabulary in the order of the head's outputs; None without one.
+        written: Config of the model as written in the checkpoint or config, with the weights that its training started from.
     """
 
     model: dict[str, Any]
@@ -59,13 +60,13 @@ class Predictor:
     """A trained model in eval mode and the transforms that feed it.
 
     Args:
-        config_or_checkpoint: Checkpoint of ours, which says how its model is built; or a config file.
-        weights: Checkpoint of any kind that ``load_from`` takes, beside a config file; None for the config's ``load_from``.
-        device: Where the model runs; None for a GPU where there is one.
+        config_or_checkpoint: Checkpoint of ours, which contains the config of its model; or a config file.
+        weights: With a config file, a checkpoint of any kind that ``load_from`` takes; None for the config's ``load_from``.
+        device: Device of the model; None for a GPU if there is one.
 
     Raises:
-        CheckpointError: If the checkpoint cannot be read, is not whole, or does not fit the config.
-        OptionError: If there are no weights, or the transforms do not end in what the model takes.
+        CheckpointError: If the checkpoint cannot be read, is incomplete, or does not fit the config.
+        OptionError: If there are no weights, or the transforms do not produce what the model takes.
     """
 
     def __init__(
@@ -78,10 +79,12 @@ class Predictor:
         self.source = os.path.abspath(config_or_checkpoint)
         is_config = self.source.endswith(".py")
         if weights is not None and not is_config:
-            raise OptionError(f"weights go with a config file; {config_or_checkpoint} is a checkpoint itself.")
-        used = ExitStack()
-        weakref.finalize(self, used.close)
-        text_folder = str(used.enter_context(temporary_folder()))
+            raise OptionError(
+                f"weights= goes with a config file, and {config_or_checkpoint} is a checkpoint. Give one of the two."
+            )
+        resources = ExitStack()
+        weakref.finalize(self, resources.close)
+        text_folder = str(resources.enter_context(temporary_folder()))
         if is_config:
             recipe, self.weights = _recipe_of_config(self.source, weights)
             source = read_source(self.weights)
@@ -110,7 +113,7 @@ class Predictor:
                 self._try_out()
 
     def _try_out(self) -> None:
-        """See that the parts that a checkpoint describes go together: one black frame and two word pieces pass through them."""
+        """Check that the parts that a checkpoint describes fit together: run one black frame and two tokens through them."""
         from clipbert_mm.models import JointEncoder
 
         if isinstance(self.model.encoder, JointEncoder):
@@ -121,29 +124,31 @@ class Predictor:
 
     @property
     def task(self) -> str:
-        """What the model was trained for, in words.
+        """The task that the model was trained for, such as "retrieval".
 
         Raises:
-            OptionError: If its head does not say.
+            OptionError: If its head does not name one.
         """
         task = getattr(self.model.head, "task", None)
         if not isinstance(task, str):
             raise OptionError(
-                f"{self.source} has a {type(self.model.head).__name__}, which does not say what for. Give the class a task, "
+                f"{self.source}: its head {type(self.model.head).__name__} does not name a task. Give the class an attribute, "
                 'such as task = "retrieval".'
             )
         return task
 
-    def read(self, path: str, timeout: float | None = None) -> Media:
-        """Read a video or image as the model takes it.
+    def read(self, path: str, timeout: float | None = None) -> "Media":
+        """Read a video or an image and apply the test transforms.
 
         Args:
             path: The file.
-            timeout: Seconds in which a process of its own has to read it, which may crash; None reads it in this one.
+            timeout: Most seconds for a separate process to read it, which may crash; None reads it in this process.
 
         Raises:
             BrokenMediaError: If it cannot be read.
         """
+        from clipbert_mm.media.media_file import read_media, read_media_isolated
+
         if timeout is None:
             return read_media(self.media_steps, path)
         return read_media_isolated(self.media_steps, path, timeout)
@@ -155,71 +160,74 @@ class Predictor:
 
     @torch.no_grad()
     def encode_with_coarse_tokens(self, frames: Sequence[np.ndarray]) -> dict[str, Tensor]:
-        """Encode the same as ``clips``, and as coarse tokens: ``coarse`` (B, 1, S, D), one clip of all frames."""
+        """Encode videos as ``clips`` (B, K, S, D), and as ``coarse`` tokens (B, 1, S, D), one clip of all frames."""
         return self.model.encode_with_coarse_tokens(self._normalized(frames))
 
     def _normalized(self, frames: Sequence[np.ndarray]) -> Tensor:
         batch = torch.from_numpy(np.stack(frames)).to(self.device)
         return self.model.data_preprocessor.normalize(batch)
 
-    def word_pieces(self, texts: Sequence[str]) -> list[np.ndarray]:
-        """Turn texts into word pieces, int64 (L,) each.
+    def token_ids(self, texts: Sequence[str]) -> list[np.ndarray]:
+        """Tokenize texts, int64 (L,) each.
 
         Raises:
-            OptionError: If a text is empty, has half a character, or is longer than what the model was trained on.
+            OptionError: If a text is empty, contains an unpaired surrogate, or is longer than the texts of the training.
         """
         for text in texts:
             if not is_valid_unicode(text):
-                raise OptionError(
-                    f"A text has half a character (an unpaired surrogate), {quoted(text)}. Give it as UTF-8."
-                )
-        pieces = [np.array(ids, np.int64) for ids in self.tokenize.tokenizer(list(texts))["input_ids"]]
-        for text, ids in zip(texts, pieces, strict=True):
+                raise OptionError(f"The text {quoted(text)} contains an unpaired surrogate. Encode it as UTF-8.")
+        token_ids = [np.array(ids, np.int64) for ids in self.tokenize.tokenizer(list(texts))["input_ids"]]
+        for text, ids in zip(texts, token_ids, strict=True):
             if is_blank(text) or len(ids) <= 2:  # [CLS] and [SEP] alone
-                raise OptionError("A text is empty. Say what is to be seen in the video.")
+                raise OptionError("The text is empty. Describe what the video shows.")
             if len(ids) > self.tokenize.max_length:
                 raise OptionError(
-                    f"The model takes texts of {self.tokenize.max_length} word pieces, {quoted(text)} has {len(ids)}. Say it "
-                    "shorter."
+                    f"The text {quoted(text)} has {len(ids)} tokens, and the model takes at most {self.tokenize.max_length}. "
+                    "Shorten it."
                 )
-        return pieces
+        return token_ids
+
+    def word_pieces(self, texts: Sequence[str]) -> list[np.ndarray]:
+        """Tokenize texts; deprecated name of :meth:`token_ids`."""
+        warn_renamed("Predictor.word_pieces", "Predictor.token_ids")
+        return self.token_ids(texts)
 
     def unknown_words(self, texts: Sequence[str]) -> tuple[str, ...]:
-        """Return the words of texts that the tokenizer does not know, which the model cannot tell apart."""
+        """Return the words that the tokenizer does not know, all of which look the same to the model."""
         return tuple(self.tokenize.unknown_words(texts))
 
     @torch.no_grad()
-    def clip_logits(self, tokens: Tensor, pieces: Sequence[np.ndarray]) -> Tensor:
-        """Predict every text beside every clip of every video.
+    def clip_logits(self, tokens: Tensor, token_ids: Sequence[np.ndarray]) -> Tensor:
+        """Predict every text with every clip of every video.
 
         Args:
             tokens: Visual tokens of videos, (V, K, S, D).
-            pieces: Word pieces of texts, (L,) each.
+            token_ids: Token ids of texts, (L,) each.
 
         Returns:
             Clip logits on the CPU, (M, V, K, C).
         """
-        shape = (len(pieces), len(tokens))
+        shape = (len(token_ids), len(tokens))
         text_of, video_of = torch.arange(shape[0]).repeat_interleave(shape[1]), torch.arange(shape[1]).repeat(shape[0])
-        self.model.data_preprocessor.check_token_ids(pieces)
-        texts = self.pairs.encode_texts(pieces)
+        self.model.data_preprocessor.check_token_ids(token_ids)
+        texts = self.pairs.encode_texts(token_ids)
         logits = self.model.score_pairs(self.pairs, texts, tokens, text_of, video_of)  # (M·V, K, C)
         return logits.cpu().unflatten(0, shape)
 
-    def score(self, tokens: Tensor, pieces: Sequence[np.ndarray]) -> Tensor:
-        """Predict the same in one pass of the model, on the device; with gradients unless they are switched off."""
-        videos = torch.arange(len(tokens), device=tokens.device).repeat(len(pieces))  # (M·V,)
-        batch = self.model.data_preprocessor.pad_texts(pieces)
+    def score(self, tokens: Tensor, token_ids: Sequence[np.ndarray]) -> Tensor:
+        """Predict the same in one forward pass, on the device and with gradients unless they are disabled."""
+        videos = torch.arange(len(tokens), device=tokens.device).repeat(len(token_ids))  # (M·V,)
+        batch = self.model.data_preprocessor.pad_texts(token_ids)
         repeated = {key: value.to(self.device).repeat_interleave(len(tokens), dim=0) for key, value in batch.items()}
         clip_logits = self.model.score(tokens, repeated["text_ids"], repeated["text_mask"], videos)  # (M·V, K, C)
-        return clip_logits.unflatten(0, (len(pieces), len(tokens)))
+        return clip_logits.unflatten(0, (len(token_ids), len(tokens)))
 
     def pooled_scores(self, clip_logits: Tensor) -> Tensor:
-        """Return what the head makes of logits pooled over the clips: (M, V), or (M, V, C) for answers."""
+        """Return the head's scores of logits (M, V, K, C) pooled over the clips: (M, V), or (M, V, C) for answers."""
         return self.model.pool_scores(clip_logits.flatten(0, 1)).unflatten(0, clip_logits.shape[:2])
 
     def clip_scores(self, clip_logits: Tensor) -> Tensor:
-        """Return the same of each clip alone, as for a video of one clip: (M, V, K), or (M, V, K, C) for answers."""
+        """Return the head's scores of each clip alone, as of a video of one clip: (M, V, K), or (M, V, K, C) for answers."""
         return self.model.pool_scores(clip_logits.flatten(0, 2)[:, None]).unflatten(0, clip_logits.shape[:3])
 
 
@@ -232,21 +240,23 @@ def _recipe_of_checkpoint(source: LoadedCheckpoint, text_folder: str) -> Recipe:
 
 
 def _check_agreement(model: Any, tokenize: "Tokenize", answers: Sequence[str] | None) -> None:  # noqa: ANN401
-    """See that what a checkpoint carries beside its model goes with the model.
+    """Check that the tokenizer and the answers of a checkpoint fit its model.
 
     Raises:
-        CheckpointError: If it does not.
+        CheckpointError: If they do not.
     """
     parts = ("data_preprocessor", "backbone", "projection", "temporal_fusion", "encoder", "head", "aggregator")
-    lacking = [name for name in parts if not hasattr(model, name)]
-    if lacking:
-        raise CheckpointError(f"its model, {type(model).__name__}, is no ClipBert: it has no {', '.join(lacking)}.")
-    longest, places = tokenize.max_length, model.encoder.max_text_length
-    if type(longest) is not int or not 3 <= longest <= places:
-        raise CheckpointError(f"its texts are of {quoted(longest)} word pieces, and its model takes {places}.")
+    missing = [name for name in parts if not hasattr(model, name)]
+    if missing:
+        raise CheckpointError(f"its model, {type(model).__name__}, is no ClipBert: it lacks {', '.join(missing)}.")
+    longest, limit = tokenize.max_length, model.encoder.max_text_length
+    if type(longest) is not int or not 3 <= longest <= limit:
+        raise CheckpointError(
+            f"max_length of its Tokenize is {quoted(longest)}, expected 3 to {limit} as its model takes."
+        )
     expected = getattr(model.head, "num_answers", None)
     if expected is not None and len(answers or ()) != expected:
-        raise CheckpointError(f"it has {len(answers or ())} answers, and the head of its model {expected}.")
+        raise CheckpointError(f"it has {len(answers or ())} answers, expected {expected} as the head of its model has.")
 
 
 def _recipe_of_config(path: str, weights: str | os.PathLike | None) -> tuple[Recipe, str]:
@@ -256,36 +266,37 @@ def _recipe_of_config(path: str, weights: str | os.PathLike | None) -> tuple[Rec
     chosen = weights or config.get("load_from")
     if not isinstance(chosen, (str, os.PathLike)):
         raise OptionError(
-            f"{path} names no single checkpoint as load_from, got {quoted(chosen)}. Give weights=CHECKPOINT beside it."
+            f"{path}: expected load_from to be one checkpoint, got {quoted(chosen)}. Set it, or give weights=CHECKPOINT."
         )
     dataset = config.test_dataloader.dataset
     answers = None
     if dataset.get("answer_file"):
-        places = read_answers(os.path.join(dataset.get("data_root", ""), dataset.answer_file))
-        answers = sorted(places, key=places.__getitem__)
+        indices = read_answers(os.path.join(dataset.get("data_root", ""), dataset.answer_file))
+        answers = sorted(indices, key=indices.__getitem__)
     model = config.model.to_dict()
     recipe = Recipe(model, [step.to_dict() for step in dataset.pipeline], answers, model)
     return recipe, os.fspath(chosen)
 
 
 def _split(pipeline: Sequence[dict[str, Any]]) -> tuple[list[Any], "Tokenize"]:
-    """Build the transforms that make frames, and the one that makes word pieces."""
-    kinds = [step["type"] for step in pipeline]
-    if "Tokenize" not in kinds or "ResizePad" not in kinds[: kinds.index("Tokenize")]:
+    """Build the transforms that read frames, and the one that tokenizes."""
+    types = [step["type"] for step in pipeline]
+    if "Tokenize" not in types or "ResizePad" not in types[: types.index("Tokenize")]:
         raise OptionError(
-            f"A pipeline of ..., ResizePad, Tokenize, PackInputs is expected, got {', '.join(kinds)}. Use a config for testing."
+            f"Expected a test pipeline of ..., ResizePad, Tokenize, PackInputs, got {', '.join(types)}. Use a config with a "
+            "test_dataloader of these."
         )
-    place = kinds.index("Tokenize")
-    steps = [TRANSFORMS.build(copy.deepcopy(step)) for step in pipeline[: place + 1]]
+    last = types.index("Tokenize")
+    steps = [TRANSFORMS.build(copy.deepcopy(step)) for step in pipeline[: last + 1]]
     return steps[:-1], steps[-1]
 
 
 def _digest(recipe: Recipe, weights: str) -> str:
-    """Return what two predictors have in common whose visual tokens are the same."""
+    """Return a digest that is equal for predictors with the same visual tokens: of weights, visual parts and transforms."""
     steps = [step for step in recipe.pipeline if step["type"] not in ("Tokenize", "PackInputs")]
     model = {name: recipe.written[name] for name in ("data_preprocessor", "backbone", "projection", "temporal_fusion")}
     digest = hashlib.sha256(json.dumps([steps, model], sort_keys=True, default=str).encode())
-    if zipfile.is_zipfile(weights):  # its directory has a checksum of each tensor
+    if zipfile.is_zipfile(weights):  # its directory contains a checksum of each tensor
         with zipfile.ZipFile(weights) as archive:
             for record in archive.infolist():
                 if "/data/" in record.filename:

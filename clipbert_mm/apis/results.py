@@ -1,4 +1,4 @@
-"""What the API answers: records that print well and turn into JSON."""
+"""Results of the API: records that print well and convert to JSON."""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -9,7 +9,7 @@ from clipbert_mm.errors import printable, quoted
 
 
 def clock(seconds: float) -> str:
-    """Write a time as minutes and seconds, with hours where there are any.
+    """Format a time as minutes and seconds, with hours if there are any.
 
     >>> clock(12.6), clock(3725)
     ('00:12', '1:02:05')
@@ -30,7 +30,7 @@ def probability(score: float) -> float:
 
 @dataclass(frozen=True)
 class Record:
-    """What all answers share."""
+    """Base of all results."""
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values, for JSON."""
@@ -39,12 +39,12 @@ class Record:
 
 @dataclass(frozen=True)
 class Moment(Record):
-    """A clip of a video and what it says on its own.
+    """A clip of a video with its score.
 
     Args:
-        start: Where it begins, in seconds.
-        end: Where it ends, in seconds.
-        score: Its own score: the log-odds of a match, or the logarithm of the answer's probability.
+        start: Start of the clip in seconds.
+        end: End of the clip in seconds.
+        score: Score of the clip alone: log-odds of a match, or log-probability of the answer.
     """
 
     start: float
@@ -52,7 +52,7 @@ class Moment(Record):
     score: float
 
     def __str__(self) -> str:
-        """Write the time span, the end rounded up.
+        """Format the time span, the end rounded up.
 
         >>> str(Moment(12.0, 13.5, 0.0))
         '00:12–00:14'
@@ -61,12 +61,12 @@ class Moment(Record):
 
 
 def best_of(moments: Sequence[Moment]) -> Moment | None:
-    """Return the moment with the highest score; None where there are none, as for images."""
+    """Return the moment with the highest score; None for images, which have no moments."""
     return max(moments, key=lambda moment: moment.score, default=None)
 
 
 def moments_of(clip_times: Iterable[tuple[float, float]] | None, scores: Iterable[float]) -> tuple[Moment, ...]:
-    """Pair clips, (K, 2) in seconds, with their scores, (K,); nothing for images, which have no time."""
+    """Pair clips, (K, 2) in seconds, with their scores, (K,); empty for images, which have no time."""
     if clip_times is None:
         return ()
     return tuple(
@@ -78,31 +78,29 @@ def _span(moment: Moment | None) -> str:
     return "" if moment is None else str(moment)
 
 
-def say_unknown(words: Sequence[str]) -> list[str]:
-    """Warn, in one line, of words that the model does not know; nothing where there are none.
+def format_unknown(words: Sequence[str]) -> list[str]:
+    """Return one line that warns of words unknown to the model; no line without such words.
 
-    >>> say_unknown(["zyxw", "käse"])
-    ["warning: the model does not know 'zyxw', 'käse'; it reads all unknown words alike"]
+    >>> format_unknown(["zyxw", "käse"])
+    ["warning: the model does not know 'zyxw', 'käse'; all unknown words look the same to it"]
     """
     if not words:
         return []
-    named, more = (
-        ", ".join(quoted(word, 40) for word in words[:5]),
-        f" and {len(words) - 5:,} more" if len(words) > 5 else "",
-    )
-    return [f"warning: the model does not know {named}{more}; it reads all unknown words alike"]
+    listed = ", ".join(quoted(word, 40) for word in words[:5])
+    more = f" and {len(words) - 5:,} more" if len(words) > 5 else ""
+    return [f"warning: the model does not know {listed}{more}; all unknown words look the same to it"]
 
 
 @dataclass(frozen=True)
 class Hit(Record):
-    """A video that was found.
+    """A video that a search found.
 
     Args:
         path: The video.
-        score: Log-odds that it matches, pooled over its clips.
+        score: Log-odds of a match, pooled over the clips.
         probability: The same as a probability, 0 to 1.
-        moment: Its best clip; None for images.
-        moments: All of its clips that were scored.
+        moment: The best clip; None for images.
+        moments: All clips with their scores.
     """
 
     path: str
@@ -114,14 +112,14 @@ class Hit(Record):
 
 @dataclass(frozen=True)
 class SearchResult(Record):
-    """The videos that match a text best, the best first.
+    """The videos that match a text best, best first.
 
     Args:
-        text: What was asked for.
-        searched: Number of videos that were compared with the text.
-        hits: The best of them.
-        left_out: Videos of the gallery whose visual tokens are missing or damaged, with the reason.
-        unknown_words: Words of the text that the model does not know.
+        text: The query.
+        searched: Number of videos that were searched.
+        hits: The best videos.
+        left_out: Videos of the index whose visual tokens are missing or damaged, with the reason.
+        unknown_words: Words of the text that are unknown to the model.
     """
 
     text: str
@@ -131,22 +129,19 @@ class SearchResult(Record):
     unknown_words: tuple[str, ...] = ()
 
     def __str__(self) -> str:
-        """Lay the hits out, one a line, and what was left out."""
-        lines = [f"{self.text!r} in {self.searched} videos", *say_unknown(self.unknown_words)]
-        for place, hit in enumerate(self.hits, start=1):
+        """Format one hit per line, and the videos that were left out."""
+        lines = [f"{self.text!r} in {self.searched} videos", *format_unknown(self.unknown_words)]
+        for rank, hit in enumerate(self.hits, start=1):
             video = printable(hit.path)
-            lines.append(f"{place:3}. {hit.score:7.2f}  {hit.probability:6.1%}  {_span(hit.moment):<13} {video}")
+            lines.append(f"{rank:3}. {hit.score:7.2f}  {hit.probability:6.1%}  {_span(hit.moment):<13} {video}")
         if self.left_out:
-            lines += [
-                f"left out: {len(self.left_out)} videos",
-                *_listed(self.left_out),
-            ]
+            lines += [f"left out: {len(self.left_out)} videos", *_format_reasons(self.left_out)]
         return "\n".join(lines)
 
 
 @dataclass(frozen=True)
 class RankedText(Record):
-    """A text and how well it matches; the fields are those of :class:`Hit`."""
+    """A text with its score; the fields are those of :class:`Hit`."""
 
     text: str
     score: float
@@ -157,12 +152,12 @@ class RankedText(Record):
 
 @dataclass(frozen=True)
 class Ranking(Record):
-    """Texts in the order in which they match a video.
+    """Texts ranked by how well they match a video.
 
     Args:
         path: The video.
-        texts: The texts, the best first.
-        unknown_words: Words of the texts that the model does not know.
+        texts: The texts, best first.
+        unknown_words: Words of the texts that are unknown to the model.
     """
 
     path: str
@@ -170,11 +165,11 @@ class Ranking(Record):
     unknown_words: tuple[str, ...] = ()
 
     def __str__(self) -> str:
-        """Lay the texts out, one a line."""
-        lines = [printable(self.path), *say_unknown(self.unknown_words)]
-        for place, ranked in enumerate(self.texts, start=1):
-            said = f"{ranked.score:7.2f}  {ranked.probability:6.1%}  {_span(ranked.moment):<13} {ranked.text}"
-            lines.append(f"{place:3}. {said}")
+        """Format one text per line."""
+        lines = [printable(self.path), *format_unknown(self.unknown_words)]
+        for rank, text in enumerate(self.texts, start=1):
+            span = _span(text.moment)
+            lines.append(f"{rank:3}. {text.score:7.2f}  {text.probability:6.1%}  {span:<13} {text.text}")
         return "\n".join(lines)
 
 
@@ -184,9 +179,9 @@ class Answer(Record):
 
     Args:
         text: The answer, one of the options, or a number.
-        probability: Its probability, 0 to 1; None for a count.
-        moment: The clip that speaks for it most; None for images and counts.
-        moments: All clips, each with the answer's score by it alone.
+        probability: Probability of the answer, 0 to 1; None for a count.
+        moment: The clip that gives the answer the highest score; None for images and counts.
+        moments: All clips, each with the answer's score by this clip alone.
     """
 
     text: str
@@ -197,13 +192,13 @@ class Answer(Record):
 
 @dataclass(frozen=True)
 class AnswerResult(Record):
-    """The likeliest answers to a question about a video.
+    """The most likely answers to a question about a video.
 
     Args:
         path: The video or image.
         question: The question.
-        answers: The answers, the likeliest first.
-        unknown_words: Words of the question and its options that the model does not know.
+        answers: The answers, the most likely first.
+        unknown_words: Words of the question and its options that are unknown to the model.
     """
 
     path: str
@@ -212,26 +207,26 @@ class AnswerResult(Record):
     unknown_words: tuple[str, ...] = ()
 
     def __str__(self) -> str:
-        """Lay the answers out, one a line."""
-        lines = [f"{self.question}  ({printable(self.path)})", *say_unknown(self.unknown_words)]
-        for place, answer in enumerate(self.answers, start=1):
-            share = "" if answer.probability is None else f"{answer.probability:6.1%}  "
-            lines.append(f"{place:3}. {share}{_span(answer.moment):<13} {answer.text}")
+        """Format one answer per line."""
+        lines = [f"{self.question}  ({printable(self.path)})", *format_unknown(self.unknown_words)]
+        for rank, answer in enumerate(self.answers, start=1):
+            probability = "" if answer.probability is None else f"{answer.probability:6.1%}  "
+            lines.append(f"{rank:3}. {probability}{_span(answer.moment):<13} {answer.text}")
         return "\n".join(lines)
 
 
 @dataclass(frozen=True)
 class IndexReport(Record):
-    """What became of the videos that were to be indexed, each by its path.
+    """Paths of the indexed videos, by what was done with them.
 
     Args:
-        added: New in the gallery.
-        changed: Encoded again, since the file is another, or its visual tokens were lost.
-        unchanged: There already.
-        removed: Taken out, since the file is gone and that was asked for.
+        added: New in the index.
+        changed: Encoded again, because the file has changed or its visual tokens were lost.
+        unchanged: In the index already.
+        removed: Removed with ``prune``, because the file no longer exists.
         unreadable: Left out, with the reason.
-        not_tried: Those among them that a run before this one could not read, and that have not changed.
-        gone: Still in the gallery, though the file is gone.
+        not_tried: Unreadable in an earlier run and unchanged since, so not tried again; part of ``unreadable``.
+        gone: Still in the index, although the file no longer exists.
     """
 
     added: tuple[str, ...]
@@ -243,18 +238,18 @@ class IndexReport(Record):
     gone: tuple[str, ...] = ()
 
     def __str__(self) -> str:
-        """Count, and name what could not be read."""
+        """Format the counts, and one line per unreadable file."""
         counts = ", ".join(
             f"{len(getattr(self, name))} {name}" for name in ("added", "changed", "unchanged", "removed", "unreadable")
         )
-        again = dict.fromkeys(self.not_tried, " (found before, not tried again; --retry does)")
+        again = dict.fromkeys(self.not_tried, " (from an earlier run; --retry tries it again)")
         lines = [f"  {printable(path)}: {reason}{again.get(path, '')}" for path, reason in self.unreadable.items()]
         if self.gone:
-            lines.append(f"{len(self.gone)} videos of the gallery are gone from there; --prune takes them out")
+            lines.append(f"{len(self.gone)} videos of the index no longer exist; --prune removes them")
         return "\n".join([counts, *lines])
 
 
-def _listed(reasons: Mapping[str, str], most: int = 5) -> list[str]:
-    """Name files with their reasons, one a line, and count the rest."""
+def _format_reasons(reasons: Mapping[str, str], most: int = 5) -> list[str]:
+    """Format files with their reasons, one per line, and count the rest."""
     lines = [f"  {printable(path)}: {reason}" for path, reason in list(reasons.items())[:most]]
     return [*lines, f"  and {len(reasons) - most} more"] if len(reasons) > most else lines

@@ -1,36 +1,34 @@
-"""Search a user's own videos by a text, and rank texts for a video."""
+"""Search your own videos by text, and rank texts for a video."""
 
 import math
 import os
 from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from clipbert_mm.apis.explanation import Explanation, explain_match
 from clipbert_mm.apis.index_records import Entry
-from clipbert_mm.apis.indexing import Places, Progress, index
 from clipbert_mm.apis.predictor import Predictor
-from clipbert_mm.apis.results import (
-    Hit,
-    IndexReport,
-    RankedText,
-    Ranking,
-    SearchResult,
-    best_of,
-    moments_of,
-    probability,
-)
-from clipbert_mm.apis.video_index import VideoIndex
+from clipbert_mm.apis.results import Hit, RankedText, Ranking, SearchResult, best_of, moments_of, probability
+from clipbert_mm.apis.video_index import VideoIndex, default_folder
+from clipbert_mm.deprecation import renamed_arguments, warn_renamed
 from clipbert_mm.errors import OptionError, VideoIndexError, printable, quoted
 
+if TYPE_CHECKING:  # imported when they are used, since a search needs none of them
+    from clipbert_mm.apis.explanation import Explanation
+    from clipbert_mm.apis.indexing import Progress
+    from clipbert_mm.apis.results import IndexReport
+
+Paths = str | os.PathLike | Sequence[str | os.PathLike]
+"""A file or folder, or several."""
 CLIPS_AT_ONCE = 256
-"""Clips whose visual tokens are read from the gallery at a time."""
+"""Clips whose visual tokens are read from the index at a time."""
 TASKS = ("retrieval",)
-"""What a model may have been trained for that is asked to search."""
+"""Tasks that a model for search may be trained for."""
 SHORTLIST_FROM = 1000
-"""Galleries of more videos are searched by a shortlist, unless told otherwise."""
+"""An index of more videos is searched with a shortlist by default."""
 
 
 class VideoSearch:
@@ -38,55 +36,65 @@ class VideoSearch:
 
     Args:
         config_or_checkpoint: Checkpoint of ours, or a config file.
-        device: Where the model runs; None for a GPU where there is one.
-        gallery: Folder of the gallery that :meth:`index` fills and :meth:`search` reads.
-        weights: Checkpoint beside a config file; None for the config's ``load_from``.
+        device: Device of the model; None for a GPU if there is one.
+        index: Folder of the index that :meth:`index` fills and :meth:`search` reads; None for ``clipbert_index``.
+        weights: With a config file, its checkpoint; None for the config's ``load_from``.
 
     Raises:
         CheckpointError: If the checkpoint cannot be read or does not fit.
-        VideoIndexError: If the folder is no gallery, or another model's.
+        VideoIndexError: If the folder contains a damaged index, or one of another model.
         OptionError: If the model was trained for another task.
 
     Example:
-        >>> search = VideoSearch("epoch_4.pth", gallery="my_gallery")  # doctest: +SKIP
+        >>> search = VideoSearch("epoch_4.pth", index="my_index")  # doctest: +SKIP
         >>> print(search.index("my_videos"))  # doctest: +SKIP
         >>> print(search.search("a dog catches a ball", topk=5))  # doctest: +SKIP
     """
 
+    @renamed_arguments(gallery="index")
     def __init__(
         self,
         config_or_checkpoint: str | os.PathLike,
         device: str | torch.device | None = None,
         *,
-        gallery: str | os.PathLike = "clipbert_gallery",
+        index: str | os.PathLike | None = None,
         weights: str | os.PathLike | None = None,
     ) -> None:
         self.predictor = Predictor(config_or_checkpoint, weights=weights, device=device)
         if self.predictor.task not in TASKS:
             raise OptionError(
-                f"{config_or_checkpoint} was trained for {self.predictor.task}, and a search needs a model for retrieval. "
-                "Ask questions with VideoQA (clipbert ask)."
+                f"VideoSearch needs a model trained for {TASKS[0]}, and {config_or_checkpoint} was trained for "
+                f"{self.predictor.task}. Ask questions with VideoQA (clipbert ask)."
             )
-        self.gallery = VideoIndex(gallery)
-        if self.gallery.exists:
-            self.gallery.check_identity(self.predictor.identity, self.predictor.source)
+        self.video_index = VideoIndex(default_folder() if index is None else index)
+        if self.video_index.exists:
+            self.video_index.check_identity(self.predictor.identity, self.predictor.source)
 
+    @property
+    def gallery(self) -> VideoIndex:
+        """The index; deprecated name of ``video_index``."""
+        warn_renamed("VideoSearch.gallery", "VideoSearch.video_index")
+        return self.video_index
+
+    @renamed_arguments(places="paths")
     def index(
         self,
-        places: Places,
+        paths: Paths,
         *,
         workers: int = 2,
         batch_size: int = 4,
         timeout: float = 120.0,
         prune: bool = False,
         retry: bool = False,
-        progress: Progress | None = None,
-    ) -> IndexReport:
-        """Encode the videos of folders and files into the gallery; see :func:`~clipbert_mm.apis.indexing.index`."""
+        progress: "Progress | None" = None,
+    ) -> "IndexReport":
+        """Encode the videos of folders and files into the index; see :func:`~clipbert_mm.apis.indexing.index`."""
+        from clipbert_mm.apis.indexing import index
+
         return index(
             self.predictor,
-            self.gallery,
-            places,
+            self.video_index,
+            paths,
             workers=workers,
             batch_size=batch_size,
             timeout=timeout,
@@ -95,45 +103,44 @@ class VideoSearch:
             progress=progress,
         )
 
-    def remove(self, places: Places) -> list[str]:
-        """Take videos, or all that lie below folders, out of the gallery; see :func:`remove`."""
-        return remove(self.gallery, places)
+    @renamed_arguments(places="paths")
+    def remove(self, paths: Paths) -> list[str]:
+        """Remove videos, or all videos below folders, from the index; see :func:`remove`."""
+        return remove(self.video_index, paths)
 
     def search(self, text: str, topk: int = 10, *, shortlist: int | None = None) -> SearchResult:
-        """Find the videos of the gallery that match a text best; nothing is decoded.
+        """Find the videos of the index that match a text best; no video is decoded.
 
         Args:
-            text: What is to be seen.
+            text: What the video shows.
             topk: Number of hits.
             shortlist: Videos that are scored with all clips, chosen by their coarse tokens; 0 for all. None is for a tenth of
-                a gallery of more than 1,000 videos, and for all of a smaller one.
+                an index of more than 1,000 videos, and for all of a smaller one.
 
         Raises:
-            VideoIndexError: If the gallery is empty, or some of it is damaged.
+            VideoIndexError: If the index is empty, or none of its videos can be searched.
             OptionError: If the text is empty or too long, or ``topk`` is below 1.
         """
         if topk < 1 or (shortlist is not None and shortlist != 0 and shortlist < topk):
             raise OptionError(f"search expects topk >= 1 and shortlist 0 or >= topk, got {topk} and {shortlist}.")
-        pieces = self.predictor.word_pieces([text])
-        self.gallery.refresh()
-        entries, left_out = (
-            self.gallery.entries,
-            dict.fromkeys(self.gallery.missing, "its visual tokens are missing; index it again"),
-        )
+        (token_ids,) = self.predictor.token_ids([text])
+        self.video_index.refresh()
+        entries = self.video_index.entries
+        left_out = dict.fromkeys(self.video_index.missing, "its visual tokens are missing; index it again")
         if not entries and not left_out:
             raise VideoIndexError(
-                f"There is nothing in the gallery {self.gallery.folder}. Index videos first: clipbert index FOLDER."
+                f"The index {self.video_index.folder} is empty. Index videos first: clipbert index FOLDER."
             )
         chosen = list(entries)
         if shortlist is None:
             shortlist = max(topk, len(chosen) // 10) if len(chosen) > SHORTLIST_FROM else 0
         if 0 < shortlist < len(chosen):
-            coarse = self._score(chosen, pieces[0], left_out, "coarse")
+            coarse = self._score(chosen, token_ids, left_out, "coarse")
             chosen = sorted(coarse, key=lambda path: -coarse[path][0])[:shortlist]
-        scored = self._score(chosen, pieces[0], left_out)
+        scored = self._score(chosen, token_ids, left_out)
         if not scored:
             raise VideoIndexError(
-                f"No video of the gallery {self.gallery.folder} can be searched: {next(iter(left_out.values()))}"
+                f"No video of the index {self.video_index.folder} can be searched: {next(iter(left_out.values()))}"
             )
         best = sorted(scored, key=lambda path: -scored[path][0])[:topk]
         hits = [_hit(entries[path], *scored[path]) for path in best]
@@ -141,17 +148,17 @@ class VideoSearch:
         return SearchResult(text, searched, tuple(hits), left_out, self.predictor.unknown_words([text]))
 
     def rank(self, video: str | os.PathLike, texts: Sequence[str]) -> Ranking:
-        """Put texts into the order in which they match a video, which need not be in the gallery.
+        """Rank texts by how well they match a video, which need not be in the index.
 
         Raises:
             BrokenMediaError: If the video cannot be read.
             OptionError: If there is no text, or one is empty or too long.
         """
         if isinstance(texts, str) or not texts:
-            raise OptionError(f"rank expects a list of one text or more, got {quoted(texts)}.")
-        pieces = self.predictor.word_pieces(texts)
+            raise OptionError(f"rank expects a list of one or more texts, got {quoted(texts)}.")
+        token_ids = self.predictor.token_ids(texts)
         media = self.predictor.read(os.fspath(video))
-        logits = self.predictor.clip_logits(self.predictor.encode([media.frames]), pieces)  # (M, 1, K, C)
+        logits = self.predictor.clip_logits(self.predictor.encode([media.frames]), token_ids)  # (M, 1, K, C)
         scores, clips = self.predictor.pooled_scores(logits)[:, 0], self.predictor.clip_scores(logits)[:, 0]
         ranked = []
         for i in np.argsort(-scores.numpy(), kind="stable"):
@@ -160,38 +167,38 @@ class VideoSearch:
             ranked.append(RankedText(texts[i], score, probability(score), best_of(moments), moments))
         return Ranking(os.fspath(video), tuple(ranked), self.predictor.unknown_words(texts))
 
-    def explain(self, text: str, video: str | os.PathLike, picture: str | os.PathLike | None = None) -> Explanation:
-        """Show why a video matches a text: each clip's score, the best clip, and where in it the score comes from.
+    @renamed_arguments(picture="out_file")
+    def explain(self, text: str, video: str | os.PathLike, out_file: str | os.PathLike | None = None) -> "Explanation":
+        """Explain why a video matches a text: the score of each clip, the best clip, and which parts of it the score is from.
 
         Args:
             text: The text.
-            video: The video, which need not be in the gallery.
-            picture: PNG file to draw it in; None draws nothing.
+            video: The video, which need not be in the index.
+            out_file: PNG file to draw the explanation to; None draws nothing.
 
         Raises:
             BrokenMediaError: If the video cannot be read.
             OptionError: If the text is empty or too long.
         """
-        found = explain_match(self.predictor, os.fspath(video), text)
-        if picture is not None:
-            found.draw(picture)
-        return found
+        from clipbert_mm.apis.explanation import explain_match
+
+        explanation = explain_match(self.predictor, os.fspath(video), text)
+        if out_file is not None:
+            explanation.draw(out_file)
+        return explanation
 
     def _score(
-        self, paths: Sequence[str], pieces: np.ndarray, left_out: dict[str, str], which: str = "clips"
+        self, paths: Sequence[str], token_ids: np.ndarray, left_out: dict[str, str], which: str = "clips"
     ) -> dict[str, tuple[float, np.ndarray]]:
-        """Score a text beside videos of the gallery: by path the score and that of each clip alone, (K,).
+        """Score a text with videos of the index: by path the score, and the scores of the clips alone, (K,).
 
-        A video whose visual tokens cannot be used is added to ``left_out``, with the reason.
+        Videos whose visual tokens cannot be used are added to ``left_out``, with the reason.
         """
         scored: dict[str, tuple[float, np.ndarray]] = {}
-        for own, tokens in self._blocks(paths, left_out, which):
-            logits = self.predictor.clip_logits(tokens, [pieces])  # (1, v, K, C)
-            scores, clips = (
-                self.predictor.pooled_scores(logits)[0].tolist(),
-                self.predictor.clip_scores(logits)[0].numpy(),
-            )
-            for path, score, clip_scores in zip(own, scores, clips, strict=True):
+        for block, tokens in self._blocks(paths, left_out, which):
+            logits = self.predictor.clip_logits(tokens, [token_ids])  # (1, v, K, C)
+            scores, clips = self.predictor.pooled_scores(logits)[0], self.predictor.clip_scores(logits)[0]
+            for path, score, clip_scores in zip(block, scores.tolist(), clips.numpy(), strict=True):
                 if math.isfinite(score):
                     scored[path] = score, clip_scores
                 else:
@@ -199,25 +206,25 @@ class VideoSearch:
         return scored
 
     def _blocks(self, paths: Sequence[str], left_out: dict[str, str], which: str) -> Iterator[tuple[list[str], Tensor]]:
-        """Read visual tokens in blocks, (v, K, S, D), with their videos."""
-        own: list[str] = []
-        block: list[Tensor] = []
+        """Read visual tokens in blocks, (v, K, S, D), each with the paths of its videos."""
+        block: list[str] = []
+        block_tokens: list[Tensor] = []
         width = self.predictor.model.encoder.word_embeddings.shape[1]
         for path in paths:
             try:
-                tokens = self.gallery.tokens(path, which)
+                tokens = self.video_index.tokens(path, which)
                 if tokens.shape[-1] != width:
                     raise VideoIndexError(f"expected visual tokens of width {width}, got {tuple(tokens.shape)}")
             except VideoIndexError as error:
                 left_out[path] = str(error)
                 continue
-            if block and (len(block) * len(tokens) >= CLIPS_AT_ONCE or tokens.shape != block[0].shape):
-                yield own, torch.stack(block)
-                own, block = [], []
-            own.append(path)
-            block.append(tokens)
+            if block and (len(block) * len(tokens) >= CLIPS_AT_ONCE or tokens.shape != block_tokens[0].shape):
+                yield block, torch.stack(block_tokens)
+                block, block_tokens = [], []
+            block.append(path)
+            block_tokens.append(tokens)
         if block:
-            yield own, torch.stack(block)
+            yield block, torch.stack(block_tokens)
 
 
 def _hit(entry: Entry, score: float, clips: np.ndarray) -> Hit:
@@ -225,30 +232,30 @@ def _hit(entry: Entry, score: float, clips: np.ndarray) -> Hit:
     return Hit(entry.path, score, probability(score), best_of(moments), moments)
 
 
-def remove(gallery: VideoIndex, places: Places) -> list[str]:
-    """Take videos, or all that lie below folders, out of a gallery; the files stay where they are.
+def remove(video_index: VideoIndex, paths: Paths) -> list[str]:
+    """Remove videos, or all videos below folders, from an index; the video files stay.
 
     Returns:
-        The videos that were taken out.
+        The videos that were removed.
 
     Raises:
-        BusyFolderError: If another process is changing the gallery.
-        VideoIndexError: If there is no such video, nor any below such a folder, in the gallery; nothing is taken out then.
+        BusyFolderError: If another process is changing the index.
+        VideoIndexError: If a path is not in the index, nor anything below it; nothing is removed then.
     """
-    places = [places] if isinstance(places, (str, os.PathLike)) else places
+    paths = [paths] if isinstance(paths, (str, os.PathLike)) else paths
     removed: list[str] = []
-    if not gallery.exists:
-        raise VideoIndexError(f"There is no gallery {gallery.folder}.")
-    with gallery.locked():
-        listed = [*gallery.entries, *gallery.missing, *gallery.unreadable]
-        for place in map(os.path.abspath, places):
-            below = [path for path in listed if path == place or path.startswith(os.path.join(place, ""))]
+    if not video_index.exists:
+        raise VideoIndexError(f"There is no index {video_index.folder}.")
+    with video_index.locked():
+        listed = [*video_index.entries, *video_index.missing, *video_index.unreadable]
+        for path in map(os.path.abspath, paths):
+            below = [other for other in listed if other == path or other.startswith(os.path.join(path, ""))]
             if not below:
                 raise VideoIndexError(
-                    f"{printable(place)} is not in the gallery {gallery.folder}, nor is anything below it; clipbert info lists "
-                    "what is."
+                    f"{printable(path)} is not in the index {video_index.folder}, nor is anything below it. List its videos "
+                    "with clipbert info."
                 )
             removed += below
-        gallery.remove(removed)
-        gallery.save()
+        video_index.remove(removed)
+        video_index.save()
     return list(dict.fromkeys(removed))

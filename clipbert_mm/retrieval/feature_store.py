@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 import threading
 import zlib
 from collections.abc import Iterator, Sequence
@@ -159,9 +158,3 @@ class FeatureStore:
             for key in [(name, which)] if which else [key for key in self._cached if key[0] == name]:
                 cached = self._cached.pop(key, None)
                 self._cached_bytes -= cached[1].nbytes if cached is not None else 0
-
-    def delete(self) -> None:
-        """Delete the folder with all its files."""
-        shutil.rmtree(self.folder, ignore_errors=True)
-        self._cached.clear()
-        self._cached_bytes = 0

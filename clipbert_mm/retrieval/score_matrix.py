@@ -124,9 +124,9 @@ def share_out(tiles: list[Tile], costs: list[float], shares: int) -> list[list[T
         The tiles of each process, in their order.
     """
     loads = [0.0] * shares
-    given: list[list[int]] = [[] for _ in range(shares)]
+    members: list[list[int]] = [[] for _ in range(shares)]
     for i in sorted(range(len(tiles)), key=lambda i: -costs[i]):
         least = loads.index(min(loads))
         loads[least] += costs[i]
-        given[least].append(i)
-    return [[tiles[i] for i in sorted(own)] for own in given]
+        members[least].append(i)
+    return [[tiles[i] for i in sorted(indices)] for indices in members]

@@ -53,13 +53,30 @@ def test_index_search_rank_info(run: Callable, checkpoint: Path, own_world: Path
 def test_errors(run: Callable, checkpoint: Path, tmp_path: Path):
     code, out, err = run("search", "a red circle")
     assert (code, out) == (1, "")
-    assert err.startswith("error: There is no gallery clipbert_gallery, which would say what model to use")
+    assert err.startswith(
+        "error: There is no index clipbert_index to take the model from. Give it: --model CHECKPOINT."
+    )
     assert run("index", tmp_path / "gone", "--model", checkpoint)[0] == 1
     code, _, err = run("search", "a red circle", "--model", tmp_path / "no.pth")
     assert code == 1
     assert "no.pth" in err
     assert run("search")[0] == 2
     assert run("juggle")[0] == 2
+
+
+def test_an_index_of_before_is_the_default_and_its_option_works(
+    run: Callable, checkpoint: Path, world: Path, tmp_path: Path
+):
+    video = world / "videos" / "test_00000.mp4"
+    code, _, err = run("index", video, "--model", checkpoint, "--gallery", "clipbert_gallery", "--workers", 1)
+    assert code == 0
+    assert err.count("warning: --gallery is deprecated and will go with the next release. Use --index.\n") == 1
+    assert json.loads(run("info", "--json")[1])["index"] == "clipbert_gallery"
+    code, out, err = run("search", "a red circle", "--json")
+    assert (code, [hit["path"] for hit in json.loads(out)["hits"]]) == (0, [str(video)])
+    assert "warning" not in err
+    (tmp_path / "clipbert_gallery").rename(tmp_path / "clipbert_index")
+    assert json.loads(run("info", "--json")[1])["index"] == "clipbert_index"
 
 
 def test_help_is_quick():

@@ -38,7 +38,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::UserWarning", "ignore::Resource
 
 @pytest.fixture
 def search(checkpoint: Path, world: Path, tmp_path: Path) -> VideoSearch:
-    search = VideoSearch(checkpoint, gallery=tmp_path / "gallery")
+    search = VideoSearch(checkpoint, index=tmp_path / "gallery")
     search.index(sorted((world / "videos").glob("test_*.mp4")), workers=0)
     return search
 
@@ -141,12 +141,12 @@ def test_a_question_is_answered(search: VideoSearch, qa: VideoQA, visit: Callabl
     page.locator("#ask-question textarea, #ask-question input").first.fill("what color is the circle")
     page.get_by_role("button", name="Ask").click()
     page.locator("#answers .hit").wait_for()
-    path = next(path for path in search.gallery.entries if path.endswith("test_00002.mp4"))
+    path = next(path for path in search.video_index.entries if path.endswith("test_00002.mp4"))
     expected = qa.ask(path, "what color is the circle")
     assert page.locator("#answers tr td:nth-child(2)").all_inner_texts() == [answer.text for answer in expected.answers]
     page.locator("#ask-question textarea, #ask-question input").first.fill("what " * 60)
     page.get_by_role("button", name="Ask").click()
-    page.get_by_text("Say it shorter").wait_for()
+    page.get_by_text("Shorten it").wait_for()
 
 
 def test_an_upload_can_be_searched_and_its_name_does_no_harm(
@@ -158,8 +158,8 @@ def test_an_upload_can_be_searched_and_its_name_does_no_harm(
     page.get_by_role("tab", name="Videos").click()
     page.locator("#upload input[type=file]").set_input_files(str(hostile))
     page.locator("#videos").get_by_text("onerror").locator("visible=true").first.wait_for()
-    (stored,) = (path for path in search.gallery.entries if "uploads" in path)
-    assert os.path.dirname(stored) == str(search.gallery.folder.absolute() / "uploads")
+    (stored,) = (path for path in search.video_index.entries if "uploads" in path)
+    assert os.path.dirname(stored) == str(search.video_index.folder.absolute() / "uploads")
     assert len(os.path.basename(stored)) == 36
     page.get_by_role("tab", name="Search").click()
     page.locator("#search-text textarea, #search-text input").first.fill("a red circle")
@@ -170,15 +170,15 @@ def test_an_upload_can_be_searched_and_its_name_does_no_harm(
     assert any("onerror" in name for name in page.locator(".hit .name").all_inner_texts())
 
 
-def test_only_the_gallery_is_served(address: str, search: VideoSearch, tmp_path: Path):
-    path, entry = next(iter(search.gallery.entries.items()))
+def test_only_the_index_is_served(address: str, search: VideoSearch, tmp_path: Path):
+    path, entry = next(iter(search.video_index.entries.items()))
     key = entry.key
     status, body, headers = get(address, f"/media/{key}")
     assert (status, body) == (200, Path(path).read_bytes())
     assert headers["content-type"] == "video/mp4"
     status, body, _ = get(address, f"/media/{key}", Range="bytes=10-19")
     assert (status, body) == (206, Path(path).read_bytes()[10:20])
-    secret = search.gallery.folder / "manifest.json"
+    secret = search.video_index.folder / "manifest.json"
     for hostile in (
         "/media/nothing",
         "/media/../../../../../../etc/passwd",
@@ -207,9 +207,9 @@ def test_a_format_that_browsers_do_not_play_is_written_anew(search: VideoSearch,
             target.mux(stream.encode(av.VideoFrame.from_ndarray(np.full((48, 64, 3), shade, np.uint8))))
         target.mux(stream.encode())
     search.index(tmp_path / "a.avi", workers=0)
-    entry = search.gallery.entries[str(tmp_path / "a.avi")]
-    found = PlayableMedia(search.gallery).find(entry.key)
-    assert found.kind == "video/mp4"
+    entry = search.video_index.entries[str(tmp_path / "a.avi")]
+    found = PlayableMedia(search.video_index).find(entry.key)
+    assert found.media_type == "video/mp4"
     with av.open(found.path) as preview:
         assert preview.streams.video[0].codec_context.name == "h264"
 
@@ -218,7 +218,7 @@ def test_a_format_that_browsers_do_not_play_is_written_anew(search: VideoSearch,
     ("name", "content", "message"),
     [
         ("a.py", b"import os", r"a.py: expected a video \(.mp4, .*\), got .py"),
-        ("noname", b"x", "noname: expected a video .*, got no ending"),
+        ("noname", b"x", "noname: expected a video .*, got no suffix"),
         ("../../../../tmp/evil.mp4", b"x" * 100, "^evil.mp4 cannot be read: "),
         ("..\\..\\evil.mp4", b"", r"^evil.mp4 cannot be read: the file is empty"),
         ("large.mp4", b"x" * 2_000_000, "large.mp4: expected at most 1 MB, got more"),
@@ -226,10 +226,10 @@ def test_a_format_that_browsers_do_not_play_is_written_anew(search: VideoSearch,
 )
 def test_uploads_that_are_not_taken(search: VideoSearch, tmp_path: Path, name: str, content: bytes, message: str):
     uploads = Uploads(search, 1_000_000)
-    before = dict(search.gallery.entries)
+    before = dict(search.video_index.entries)
     with pytest.raises(UploadError, match=message):
         take(uploads, content, name)
-    assert search.gallery.entries == before
+    assert search.video_index.entries == before
     assert not list(tmp_path.rglob("*evil*"))
     assert not uploads.folder.exists() or not list(uploads.folder.iterdir())
 
@@ -238,7 +238,7 @@ def test_the_same_upload_is_stored_once_under_its_first_name(search: VideoSearch
     uploads = Uploads(search, 1_000_000)
     content = (world / "videos" / "train_00001.mp4").read_bytes()
     assert take(uploads, content, "one.mp4") == take(uploads, content, "two.mp4") == "one.mp4"
-    (stored,) = (path for path in search.gallery.entries if "uploads" in path)
+    (stored,) = (path for path in search.video_index.entries if "uploads" in path)
     assert Uploads(search, 1_000_000).names == {stored: "one.mp4"}
 
 

@@ -1,4 +1,4 @@
-"""Galleries: what is added, changed, removed, killed, damaged, or another model's."""
+"""Indexes: what is added, changed, removed, killed, damaged, or another model's."""
 
 import json
 import multiprocessing
@@ -34,7 +34,7 @@ def videos(world: Path, tmp_path: Path) -> Path:
 
 @pytest.fixture
 def search(checkpoint: Path, tmp_path: Path) -> VideoSearch:
-    return VideoSearch(checkpoint, gallery=tmp_path / "gallery")
+    return VideoSearch(checkpoint, index=tmp_path / "gallery")
 
 
 def names(paths: tuple[str, ...]) -> list[str]:
@@ -43,14 +43,14 @@ def names(paths: tuple[str, ...]) -> list[str]:
 
 def test_only_what_is_new_or_changed_is_encoded(search: VideoSearch, videos: Path, checkpoint: Path):
     assert names(search.index(videos, workers=0).added) == [VIDEOS[3], *VIDEOS[:3]]
-    before = {path: search.gallery.tokens(path) for path in search.gallery.entries}
+    before = {path: search.video_index.tokens(path) for path in search.video_index.entries}
     shutil.copy(videos / VIDEOS[1], videos / "new.mp4")
     shutil.copy(videos / VIDEOS[2], videos / VIDEOS[0])
     (videos / VIDEOS[1]).unlink()
     encoded = []
     encode = search.predictor.encode_with_coarse_tokens
     search.predictor.encode_with_coarse_tokens = lambda frames: encoded.extend(frames) or encode(frames)
-    again = VideoSearch(checkpoint, gallery=search.gallery.folder)
+    again = VideoSearch(checkpoint, index=search.video_index.folder)
     again.predictor = search.predictor
     report = again.index(videos, workers=0, prune=True)
     assert [names(own) for own in (report.added, report.changed, report.unchanged, report.removed)] == [
@@ -60,20 +60,20 @@ def test_only_what_is_new_or_changed_is_encoded(search: VideoSearch, videos: Pat
         [VIDEOS[1]],
     ]
     assert len(encoded) == 2
-    same, other = (again.gallery.tokens(str(videos / name)) for name in (VIDEOS[2], VIDEOS[0]))
+    same, other = (again.video_index.tokens(str(videos / name)) for name in (VIDEOS[2], VIDEOS[0]))
     assert torch.equal(same, before[str(videos / VIDEOS[2])])
     assert torch.equal(other, same)  # it is a copy of it now
-    assert len(search.gallery.store.names()) == 4
+    assert len(search.video_index.store.names()) == 4
 
 
 def test_what_was_read_by_older_rules_is_read_again(search: VideoSearch, videos: Path, checkpoint: Path):
     search.index(videos, workers=0)
-    file = search.gallery.folder / "manifest.json"
+    file = search.video_index.folder / "manifest.json"
     manifest = json.loads(file.read_text())
     for entry in manifest["videos"][1:]:
         del entry["rules"]  # as releases before time stamps wrote it
     file.write_text(json.dumps(manifest))
-    again = VideoSearch(checkpoint, gallery=search.gallery.folder)
+    again = VideoSearch(checkpoint, index=search.video_index.folder)
     assert len(again.search("a red circle").hits) == 4, "it can be searched"
     report = again.index(videos, workers=0)
     assert (len(report.changed), len(report.unchanged)) == (3, 1)
@@ -82,12 +82,12 @@ def test_what_was_read_by_older_rules_is_read_again(search: VideoSearch, videos:
 
 def test_the_tokens_are_those_of_the_model(search: VideoSearch, videos: Path):
     search.index(videos, workers=1, batch_size=3)
-    for path, entry in search.gallery.entries.items():
+    for path, entry in search.video_index.entries.items():
         media = search.predictor.read(path)
         one_clip = media.frames.reshape(1, -1, *media.frames.shape[2:])
         for which, frames in (("clips", media.frames), ("coarse", one_clip)):
             expected = search.predictor.encode([frames])[0]
-            assert torch.allclose(search.gallery.tokens(path, which), expected, atol=2e-3, rtol=1e-3)
+            assert torch.allclose(search.video_index.tokens(path, which), expected, atol=2e-3, rtol=1e-3)
         assert np.allclose(entry.clip_times, media.clip_times)
         assert entry.seconds == pytest.approx(media.seconds)
 
@@ -95,10 +95,10 @@ def test_the_tokens_are_those_of_the_model(search: VideoSearch, videos: Path):
 def test_a_video_is_taken_out(search: VideoSearch, videos: Path):
     search.index(videos, workers=0)
     search.remove(videos / VIDEOS[0])
-    assert str(videos / VIDEOS[0]) not in VideoIndex(search.gallery.folder).entries
-    assert len(search.gallery.store.names()) == 3
+    assert str(videos / VIDEOS[0]) not in VideoIndex(search.video_index.folder).entries
+    assert len(search.video_index.store.names()) == 3
     assert (videos / VIDEOS[0]).is_file()
-    with pytest.raises(VideoIndexError, match=r"test_00000.mp4 is not in the gallery .*; clipbert info lists"):
+    with pytest.raises(VideoIndexError, match=r"test_00000.mp4 is not in the index .* with clipbert info"):
         search.remove(videos / VIDEOS[0])
 
 
@@ -108,18 +108,18 @@ def test_unreadable_videos_are_named_and_left_out(search: VideoSearch, videos: P
     report = search.index([videos], workers=0)
     assert names(tuple(report.unreadable)) == VIDEOS[:2]
     assert report.unreadable[str(videos / VIDEOS[0])] == "the file is empty (0 bytes)"
-    assert len(search.gallery.entries) == 2
+    assert len(search.video_index.entries) == 2
     assert f"2 unreadable\n  {videos / VIDEOS[0]}: the file is empty (0 bytes)\n" in str(report)
     # A video that was fine and is broken now is no longer what the gallery shows.
     break_file(videos / VIDEOS[2], "empty")
     search.index(videos, workers=0)
-    assert names(tuple(search.gallery.entries)) == [VIDEOS[3]]
+    assert names(tuple(search.video_index.entries)) == [VIDEOS[3]]
 
 
 def test_a_killed_indexing_goes_on(checkpoint: Path, world: Path, tmp_path: Path):
     folder = tmp_path / "gallery"
     indexing = multiprocessing.get_context("fork").Process(  # which knows the tests' backbone
-        target=lambda: VideoSearch(checkpoint, gallery=folder).index(world / "videos", workers=0, batch_size=1)
+        target=lambda: VideoSearch(checkpoint, index=folder).index(world / "videos", workers=0, batch_size=1)
     )
     indexing.start()
     while len(list(folder.glob("tokens/*.safetensors"))) < 3:
@@ -130,15 +130,18 @@ def test_a_killed_indexing_goes_on(checkpoint: Path, world: Path, tmp_path: Path
     assert indexing.exitcode == -signal.SIGKILL
     left = {file.name: file.stat().st_mtime_ns for file in folder.glob("tokens/*.safetensors")}
     assert len(left) < len(list((world / "videos").iterdir())), "it was too quick to be killed half-way"
-    search = VideoSearch(checkpoint, gallery=folder)
-    assert len(search.gallery.entries) == len(left)
+    search = VideoSearch(checkpoint, index=folder)
+    assert len(search.video_index.entries) == len(left)
     report = search.index(world / "videos", workers=0)
     assert len(report.unchanged) == len(left)
     assert {name: (folder / "tokens" / name).stat().st_mtime_ns for name in left} == left
-    assert set(search.gallery.entries) == set(find_videos(world / "videos"))
-    whole = VideoSearch(checkpoint, gallery=tmp_path / "whole")
+    assert set(search.video_index.entries) == set(find_videos(world / "videos"))
+    whole = VideoSearch(checkpoint, index=tmp_path / "whole")
     whole.index(world / "videos", workers=0, batch_size=1)
-    assert all(torch.equal(whole.gallery.tokens(path), search.gallery.tokens(path)) for path in whole.gallery.entries)
+    assert all(
+        torch.equal(whole.video_index.tokens(path), search.video_index.tokens(path))
+        for path in whole.video_index.entries
+    )
 
 
 def test_another_model_is_refused(search: VideoSearch, videos: Path, checkpoint: Path, tmp_path: Path):
@@ -146,40 +149,38 @@ def test_another_model_is_refused(search: VideoSearch, videos: Path, checkpoint:
     other = load_torch(checkpoint, mmap=False)
     other["state_dict"]["projection.conv.weight"] += 1
     torch.save(other, tmp_path / "other.pth")
-    with pytest.raises(
-        VideoIndexError, match=rf"was made with {checkpoint} \(digest \w+\), not with .*other.pth \(digest"
-    ):
-        VideoSearch(tmp_path / "other.pth", gallery=search.gallery.folder)
+    with pytest.raises(VideoIndexError, match=rf"was made by {checkpoint} \(digest \w+\), not by .*other.pth \(digest"):
+        VideoSearch(tmp_path / "other.pth", index=search.video_index.folder)
     other["contents"]["pipelines"]["test"][1]["num_clips"] = 5
     other["state_dict"]["projection.conv.weight"] -= 1
     torch.save(other, tmp_path / "other.pth")
-    with pytest.raises(VideoIndexError, match="other weights, clips or frame size"):
-        VideoSearch(tmp_path / "other.pth", gallery=search.gallery.folder)
+    with pytest.raises(VideoIndexError, match="weights, clips or frame size differ"):
+        VideoSearch(tmp_path / "other.pth", index=search.video_index.folder)
 
 
 def test_another_format_is_refused(search: VideoSearch, videos: Path):
     search.index(videos, workers=0)
-    manifest = search.gallery.folder / "manifest.json"
+    manifest = search.video_index.folder / "manifest.json"
     found = json.loads(manifest.read_text())
     manifest.write_text(json.dumps(found | dict(format=99, version="9.9")))
     with pytest.raises(
-        VideoIndexError, match=r"was made by clipbert_mm 9.9 in format 99; this is .*, which reads format 1"
+        VideoIndexError, match=r"was made by clipbert_mm 9.9 in format 99, and clipbert_mm .* reads format 1"
     ):
-        VideoIndex(search.gallery.folder)
+        VideoIndex(search.video_index.folder)
     manifest.write_text('{"videos": [{"path": "a"}]}')
-    with pytest.raises(VideoIndexError, match=r"manifest.json is no manifest of a gallery: KeyError"):
-        VideoIndex(search.gallery.folder)
+    with pytest.raises(VideoIndexError, match=r"manifest.json is damaged or not the manifest of an index: KeyError"):
+        VideoIndex(search.video_index.folder)
 
 
 def test_damaged_tokens_are_named(search: VideoSearch, videos: Path):
     search.index(videos, workers=0)
     path = str(videos / VIDEOS[0])
-    file = search.gallery.store.path_of(search.gallery.entries[path].key)
+    file = search.video_index.store.path_of(search.video_index.entries[path].key)
     file.write_bytes(file.read_bytes()[:100])
-    with pytest.raises(VideoIndexError, match=rf"The visual tokens of {path} cannot be read: .*index the video again"):
-        search.gallery.tokens(path)
+    with pytest.raises(VideoIndexError, match=rf"Cannot read the visual tokens of {path}: .*index the video again"):
+        search.video_index.tokens(path)
     file.unlink()
-    again = VideoIndex(search.gallery.folder)
+    again = VideoIndex(search.video_index.folder)
     assert path not in again.entries
     assert path in again.missing
 
@@ -187,16 +188,16 @@ def test_damaged_tokens_are_named(search: VideoSearch, videos: Path):
 def test_another_folder_is_not_touched(tmp_path: Path):
     (tmp_path / "letters").mkdir()
     (tmp_path / "letters" / "a.txt").write_text("dear")
-    with pytest.raises(VideoIndexError, match=r"letters is no gallery and is not empty"):
+    with pytest.raises(VideoIndexError, match=r"letters is not an index and not empty"):
         VideoIndex(tmp_path / "letters").start("id", "a.pth", "a.pth")
 
 
 def test_one_process_at_a_time(tmp_path: Path):
-    gallery = VideoIndex(tmp_path / "g")
+    index = VideoIndex(tmp_path / "g")
     with (
-        gallery.locked(),
-        pytest.raises(BusyFolderError, match="Another process is changing the gallery"),
-        gallery.locked(),
+        index.locked(),
+        pytest.raises(BusyFolderError, match="Another process is changing the index"),
+        index.locked(),
     ):
         pass
 
@@ -208,7 +209,7 @@ def test_videos_are_found_by_their_endings(videos: Path, tmp_path: Path):
     found = find_videos([videos, videos / VIDEOS[0]])
     assert names(tuple(found)) == ["LOUD.MP4", *VIDEOS]
     (tmp_path / "none").mkdir()
-    with pytest.raises(ValueError, match=r"There is no video in .*none. Looked for .mp4 "):
+    with pytest.raises(ValueError, match=r"There is no video in .*none \(suffixes .mp4 "):
         find_videos(tmp_path / "none")
     with pytest.raises(FileNotFoundError, match=r"There is no file or folder .*gone"):
         find_videos(tmp_path / "gone")

@@ -19,7 +19,7 @@ from clipbert_mm.evaluation import read_rankings
 @pytest.fixture
 def search(checkpoint: Path, world: Path, tmp_path: Path) -> VideoSearch:
     """A search over the world's test videos."""
-    search = VideoSearch(checkpoint, gallery=tmp_path / "gallery")
+    search = VideoSearch(checkpoint, index=tmp_path / "gallery")
     search.index(sorted((world / "videos").glob("test_*.mp4")), workers=0)
     return search
 
@@ -46,33 +46,36 @@ def test_a_config_with_weights_does_the_same(
     search: VideoSearch, runner_config: Config, checkpoint: Path, tmp_path: Path
 ):
     runner_config.dump(str(tmp_path / "config.py"))
-    other = VideoSearch(tmp_path / "config.py", weights=checkpoint, gallery=search.gallery.folder)
+    other = VideoSearch(tmp_path / "config.py", weights=checkpoint, index=search.video_index.folder)
     assert other.search("a red circle") == search.search("a red circle")
-    with pytest.raises(ValueError, match=r"weights go with a config file; .* is a checkpoint itself"):
+    with pytest.raises(ValueError, match=r"weights= goes with a config file, and .* is a checkpoint"):
         VideoSearch(checkpoint, weights=checkpoint)
-    with pytest.raises(ValueError, match=r"names no single checkpoint as load_from, got None. Give weights=CHECKPOINT"):
+    with pytest.raises(
+        ValueError, match=r"expected load_from to be one checkpoint, got None. Set it, or give weights=CHECKPOINT"
+    ):
         VideoSearch(tmp_path / "config.py")
 
 
 def test_a_clip_scores_as_a_video_of_its_own(search: VideoSearch):
     hit = search.search("a red circle").hits[0]
-    pieces = search.predictor.word_pieces(["a red circle"])
-    tokens = search.gallery.tokens(hit.path)
+    token_ids = search.predictor.token_ids(["a red circle"])
+    tokens = search.video_index.tokens(hit.path)
     alone = [
-        float(search.predictor.pooled_scores(search.predictor.clip_logits(clip[None, None], pieces))) for clip in tokens
+        float(search.predictor.pooled_scores(search.predictor.clip_logits(clip[None, None], token_ids)))
+        for clip in tokens
     ]
     assert [moment.score for moment in hit.moments] == pytest.approx(alone, abs=1e-5)
     assert hit.moment == max(hit.moments, key=lambda moment: moment.score)
     assert hit.probability == pytest.approx(1 / (1 + np.exp(-hit.score)))
-    assert [(m.start, m.end) for m in hit.moments] == list(search.gallery.entries[hit.path].clip_times)
+    assert [(m.start, m.end) for m in hit.moments] == list(search.video_index.entries[hit.path].clip_times)
 
 
 def test_a_shortlist_is_chosen_by_the_coarse_tokens(search: VideoSearch):
     everything = search.search("a red circle", topk=7)
-    pieces = search.predictor.word_pieces(["a red circle"])
+    token_ids = search.predictor.token_ids(["a red circle"])
     first = {
-        path: float(search.predictor.clip_logits(search.gallery.tokens(path, "coarse")[None], pieces).diff())
-        for path in search.gallery.entries
+        path: float(search.predictor.clip_logits(search.video_index.tokens(path, "coarse")[None], token_ids).diff())
+        for path in search.video_index.entries
     }
     chosen = set(sorted(first, key=first.get, reverse=True)[:3])
     expected = [hit for hit in everything.hits if hit.path in chosen][:2]
@@ -112,13 +115,13 @@ def test_the_heat_is_the_slope_of_the_score(search: VideoSearch):
 
     predictor = search.predictor
     predictor.model.double()
-    pieces = predictor.word_pieces(["a red circle"])
-    tokens = search.gallery.tokens(next(iter(search.gallery.entries)))[None, :1].double()  # (1, 1, S, D)
+    token_ids = predictor.token_ids(["a red circle"])
+    tokens = search.video_index.tokens(next(iter(search.video_index.entries)))[None, :1].double()  # (1, 1, S, D)
 
     def score(scaled: torch.Tensor) -> float:
-        return float(predictor.model.head.scores(predictor.score(scaled, pieces)[0, 0]))
+        return float(predictor.model.head.scores(predictor.score(scaled, token_ids)[0, 0]))
 
-    heat, step = _heat(predictor, tokens, pieces[0], None), 1e-4
+    heat, step = _heat(predictor, tokens, token_ids[0], None), 1e-4
     for cell in range(tokens.shape[2]):
         scale = torch.ones(1, 1, tokens.shape[2], 1, dtype=torch.double)
         scale[0, 0, cell] += step
@@ -131,10 +134,10 @@ def test_the_heat_is_the_slope_of_the_score(search: VideoSearch):
 @pytest.mark.parametrize(
     ("ask", "message"),
     [
-        (lambda s: s.search("  "), "A text is empty"),
-        (lambda s: s.search("red " * 60), r"takes texts of 40 word pieces, 'red red .* has \d+. Say it shorter"),
+        (lambda s: s.search("  "), "The text is empty"),
+        (lambda s: s.search("red " * 60), r"'red red .* has \d+ tokens, and the model takes at most 40. Shorten it"),
         (lambda s: s.search("red", topk=0), "search expects topk >= 1"),
-        (lambda s: s.rank("a.mp4", "red"), "rank expects a list of one text or more, got 'red'"),
+        (lambda s: s.rank("a.mp4", "red"), "rank expects a list of one or more texts, got 'red'"),
         (lambda s: s.rank("gone.mp4", ["red"]), "cannot read gone.mp4: there is no such file"),
     ],
 )
@@ -145,12 +148,29 @@ def test_what_cannot_be_asked(search: VideoSearch, ask: Callable, message: str):
 
 def test_token_ids_that_the_model_does_not_know_are_refused(search: VideoSearch):
     predictor = search.predictor
-    tokens = search.gallery.tokens(next(iter(search.gallery.entries)))[None]
+    tokens = search.video_index.tokens(next(iter(search.video_index.entries)))[None]
     size = len(predictor.model.encoder.word_embeddings)
-    with pytest.raises(ValueError, match=rf"gave word piece {size}, the model knows {size}"):
+    with pytest.raises(ValueError, match=rf"gave token id {size}, but the model has {size} tokens"):
         predictor.clip_logits(tokens, [np.array([2, size, 3])])
 
 
+def test_old_names_work_with_a_warning(search: VideoSearch, checkpoint: Path, tmp_path: Path):
+    folder, path = search.video_index.folder, next(iter(search.video_index.entries))
+    with pytest.warns(
+        FutureWarning, match=r"VideoSearch\(gallery=\.\.\.\) is deprecated .* Use VideoSearch\(index="
+    ) as said:
+        old = VideoSearch(checkpoint, gallery=folder)
+    assert [warning.filename for warning in said] == [__file__]
+    with pytest.warns(FutureWarning, match=r"Use VideoSearch\.video_index\."):
+        assert old.gallery.folder == folder
+    with pytest.warns(FutureWarning, match=r"Use Predictor\.token_ids\."):
+        (ids,) = old.predictor.word_pieces(["a red circle"])
+    assert ids.tolist() == search.predictor.token_ids(["a red circle"])[0].tolist()
+    with pytest.warns(FutureWarning, match=r"VideoSearch\.explain\(out_file="):
+        old.explain("a red circle", path, picture=tmp_path / "why.png")
+    assert (tmp_path / "why.png").is_file()
+
+
 def test_nothing_to_search(checkpoint: Path, tmp_path: Path):
-    with pytest.raises(VideoIndexError, match=r"There is nothing in the gallery .*none. Index videos first"):
-        VideoSearch(checkpoint, gallery=tmp_path / "none").search("a red circle")
+    with pytest.raises(VideoIndexError, match=r"The index .*none is empty. Index videos first"):
+        VideoSearch(checkpoint, index=tmp_path / "none").search("a red circle")

@@ -123,7 +123,7 @@ def use(path: Path) -> None:
         if KEY in source.rest:
             predictor = Predictor(path, device="cpu")
             tokens = predictor.encode([np.zeros((2, 2, 32, 32, 3), np.uint8)])
-            predictor.pooled_scores(predictor.clip_logits(tokens, predictor.word_pieces(["a red circle"])))
+            predictor.pooled_scores(predictor.clip_logits(tokens, predictor.token_ids(["a red circle"])))
 
 
 def _loaded(folder: Path) -> dict[str, Any]:

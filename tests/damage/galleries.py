@@ -52,7 +52,7 @@ def prepare(folder: Path) -> None:
     config = _config(str(tokenizer))
     config.dump(folder / "config.py")
     weights = random_weights(config, folder / "weights.pth")
-    search = VideoSearch(folder / "config.py", "cpu", weights=weights, gallery=folder / "gallery")
+    search = VideoSearch(folder / "config.py", "cpu", weights=weights, index=folder / "gallery")
     search.index(folder / "world" / "videos", workers=1)
     _searches.append(search)
 
@@ -68,15 +68,15 @@ def damage(rng: random.Random, folder: Path, target: Path) -> str:
 def use(path: Path) -> None:
     """Open a gallery, search it, index the videos into it, take them out."""
     search = copy.copy(_searches[-1])
-    videos = search.gallery.folder.parent / "world" / "videos"
-    search.gallery = VideoIndex(path)
-    if search.gallery.exists:
-        search.gallery.check_identity(search.predictor.identity, search.predictor.source)
+    videos = search.video_index.folder.parent / "world" / "videos"
+    search.video_index = VideoIndex(path)
+    if search.video_index.exists:
+        search.video_index.check_identity(search.predictor.identity, search.predictor.source)
         str(search.search("a red circle", 3))
         str(search.search("a blue square", 1, shortlist=1))
     str(search.index(videos, workers=1, prune=True))
     assert len(search.search("a red circle", 3).hits) > 0
-    search.remove(list(search.gallery.entries))
+    search.remove(list(search.video_index.entries))
 
 
 def _config(tokenizer: str) -> Config:
@@ -191,7 +191,7 @@ def _other_model(rng: random.Random, gallery: Path, *_: Path) -> str:
 def _other_tokens(rng: random.Random, gallery: Path, token: Path, *_: Path) -> str:
     """Write other tensors, without checksums, as releases before had none."""
     clips, coarse = (load(token.read_bytes())[name] for name in ("clips", "coarse"))
-    record = _searches[-1].gallery.store.record(token.name.removesuffix(".safetensors"))
+    record = _searches[-1].video_index.store.record(token.name.removesuffix(".safetensors"))
     kinds: dict[str, Callable[[], dict[str, torch.Tensor]]] = {
         "NaN": lambda: dict(clips=clips * float("nan"), coarse=coarse),
         "wide": lambda: dict(clips=clips.repeat(1, 1, 3), coarse=coarse),
@@ -213,7 +213,7 @@ def _other_tokens(rng: random.Random, gallery: Path, token: Path, *_: Path) -> s
 
 def _odd_record(rng: random.Random, gallery: Path, token: Path, folder: Path) -> str:
     """Add a file of tokens that no manifest lists and that says odd things of its video."""
-    record = _searches[-1].gallery.store.record(token.name.removesuffix(".safetensors"))
+    record = _searches[-1].video_index.store.record(token.name.removesuffix(".safetensors"))
     change = {rng.choice(sorted(record)): rng.choice([*ODD, str(folder / PRECIOUS)])}
     name = rng.choice(["0" * 32, "..", "a\nb", "x" * 200])
     metadata = dict(record=json.dumps(record | change)) if rng.random() < 0.8 else None

@@ -1,4 +1,4 @@
-"""Files that crash, hang or fill what reads them; galleries that others change, damage or send: a test for each fault found."""
+"""Files that crash, hang or fill what reads them; indexes that others change, damage or send: a test for each fault found."""
 
 import json
 import os
@@ -40,10 +40,10 @@ def videos(world: Path, tmp_path: Path) -> Path:
 
 @pytest.fixture
 def search(runner_config: Config, tmp_path: Path) -> VideoSearch:
-    """A search with an empty gallery; the model is a checkpoint beside a config."""
+    """A search with an empty index; the model is a checkpoint beside a config."""
     runner_config.dump(tmp_path / "config.py")
     weights = random_weights(runner_config, tmp_path / "weights.pth")
-    return VideoSearch(tmp_path / "config.py", "cpu", weights=weights, gallery=tmp_path / "gallery")
+    return VideoSearch(tmp_path / "config.py", "cpu", weights=weights, index=tmp_path / "gallery")
 
 
 @pytest.fixture
@@ -80,19 +80,19 @@ def test_l1_what_crashes_hangs_or_fills_a_process_costs_that_video_alone(
     assert report.added == (str(videos / "d.mp4"),)
     for name in "abc":
         fate_of(f"{name}.mp4", lambda: pytest.fail("it is not met again"))
-    again = VideoIndex(search.gallery.folder)
-    search.gallery = again
+    again = VideoIndex(search.video_index.folder)
+    search.video_index = again
     report = search.index(videos, timeout=1)
     assert (report.unreadable, set(report.not_tried)) == (reasons, set(reasons))
     assert str(report).splitlines()[1] == (
-        f"  {videos}/a.mp4: the decoder ended its process (SIGSEGV) (found before, not tried again; --retry does)"
+        f"  {videos}/a.mp4: the decoder ended its process (SIGSEGV) (from an earlier run; --retry tries it again)"
     )
     for name in "abc":
         fate_of(f"{name}.mp4", lambda: None)
     os.utime(videos / "a.mp4")  # a file that changes is another
     assert search.index(videos).added == (str(videos / "a.mp4"),)
     assert len(search.index(videos, retry=True).added) == 2
-    assert not search.gallery.unreadable
+    assert not search.video_index.unreadable
 
 
 def test_l1_a_process_that_is_killed_begins_again_and_the_file_is_named_the_second_time(
@@ -108,7 +108,7 @@ def test_l1_pipes_and_devices_are_no_videos(search: VideoSearch, videos: Path):
     os.mkfifo(videos / "pipe.mp4")
     (videos / "zero.mp4").symlink_to("/dev/zero")
     assert len(find_videos(videos)) == 4
-    with pytest.raises(OptionError, match=r"pipe\.mp4 is no file or folder but a pipe, a device, or a link to nothing"):
+    with pytest.raises(OptionError, match=r"pipe\.mp4 is a pipe, a device or a broken link, expected a file or folder"):
         search.index(videos / "pipe.mp4")
 
 
@@ -151,11 +151,11 @@ def test_l3_removal_is_an_act(search: VideoSearch, videos: Path):
     (videos / "a.mp4").unlink()
     report = search.index(videos)
     assert (report.removed, report.gone) == ((), (str(videos / "a.mp4"),))
-    assert "1 videos of the gallery are gone from there; --prune takes them out" in str(report)
-    assert len(search.gallery.entries) == 4
+    assert "1 videos of the index no longer exist; --prune removes them" in str(report)
+    assert len(search.video_index.entries) == 4
     report = search.index(videos, prune=True)
     assert (report.removed, report.gone) == ((str(videos / "a.mp4"),), ())
-    assert len(VideoIndex(search.gallery.folder).entries) == 3
+    assert len(VideoIndex(search.video_index.folder).entries) == 3
 
 
 @pytest.mark.parametrize("fault", ["not mounted", "gone", "cannot be listed", "part of it cannot be listed"])
@@ -165,7 +165,7 @@ def test_l3_a_folder_that_cannot_be_listed_loses_nothing(
     (videos / "below").mkdir()
     shutil.move(videos / "a.mp4", videos / "below" / "a.mp4")
     search.index(videos)
-    before = sorted(search.gallery.store.names())
+    before = sorted(search.video_index.store.names())
     closed = {"cannot be listed": videos, "part of it cannot be listed": videos / "below"}.get(fault)
     listed = storage._list_folder
 
@@ -182,19 +182,19 @@ def test_l3_a_folder_that_cannot_be_listed_loses_nothing(
     kind = {"not mounted": OptionError, "gone": FileNotFoundError}.get(fault, StorageError)
     with pytest.raises(kind, match=str(closed or videos)):
         search.index(videos, prune=True)
-    assert len(VideoIndex(search.gallery.folder).entries) == 4
-    assert sorted(search.gallery.store.names()) == before
+    assert len(VideoIndex(search.video_index.folder).entries) == 4
+    assert sorted(search.video_index.store.names()) == before
 
 
 def test_l7_a_search_sees_what_another_process_changed(search: VideoSearch, videos: Path):
     search.index(videos)
-    other = VideoIndex(search.gallery.folder)
+    other = VideoIndex(search.video_index.folder)
     with other.locked():
         other.remove([str(videos / "a.mp4")])
         other.save()
     result = search.search("a red circle", topk=9)
     assert (result.searched, len(result.hits), dict(result.left_out)) == (3, 3, {})
-    search.gallery.store.path_of(search.gallery.entries[str(videos / "b.mp4")].key).unlink()
+    search.video_index.store.path_of(search.video_index.entries[str(videos / "b.mp4")].key).unlink()
     result = search.search("a red circle", topk=9)
     assert (result.searched, list(result.left_out)) == (2, [str(videos / "b.mp4")])
     assert "left out: 1 videos" in str(result)
@@ -224,18 +224,18 @@ def test_l7_searches_go_on_while_another_thread_indexes(search: VideoSearch, vid
     assert faults == []
 
 
-def test_l8_a_gallery_is_no_folder_of_videos(search: VideoSearch, videos: Path):
+def test_l8_an_index_is_no_folder_of_videos(search: VideoSearch, videos: Path):
     inside = VideoSearch.__new__(VideoSearch)
-    inside.predictor, inside.gallery = search.predictor, VideoIndex(videos / "clipbert_gallery")
+    inside.predictor, inside.video_index = search.predictor, VideoIndex(videos / "clipbert_index")
     inside.index(videos)
     for name in ("uploads", "previews"):
-        (inside.gallery.folder / name).mkdir()
-        shutil.copy(videos / "a.mp4", inside.gallery.folder / name / "x.mp4")
+        (inside.video_index.folder / name).mkdir()
+        shutil.copy(videos / "a.mp4", inside.video_index.folder / name / "x.mp4")
     assert inside.index(videos).added == ()
-    inside.index(inside.gallery.folder / "uploads" / "x.mp4")
+    inside.index(inside.video_index.folder / "uploads" / "x.mp4")
     assert inside.index(videos, prune=True).removed == (), "an upload is not gone because it is not listed"
-    with pytest.raises(OptionError, match="clipbert_gallery is a gallery, not a folder of videos"):
-        inside.index(inside.gallery.folder)
+    with pytest.raises(OptionError, match="clipbert_index is an index, expected a folder of videos"):
+        inside.index(inside.video_index.folder)
 
 
 @pytest.mark.parametrize("fault", ["a bit", "cut", "NaN", "another video's"])
@@ -243,18 +243,18 @@ def test_w3_damaged_visual_tokens_are_named_and_left_out(search: VideoSearch, vi
     search.index(videos)
     whole = {hit.path: hit.score for hit in search.search("a red circle").hits}
     path, other = str(videos / "b.mp4"), str(videos / "c.mp4")
-    store = search.gallery.store
-    file = store.path_of(search.gallery.entries[path].key)
+    store = search.video_index.store
+    file = store.path_of(search.video_index.entries[path].key)
     data = bytearray(file.read_bytes())
     data[-1000] ^= 1
     if fault == "NaN":
-        tokens = {name: search.gallery.tokens(path, name) * float("nan") for name in ("clips", "coarse")}
-        search.gallery.add(search.gallery.entries[path], tokens)
+        tokens = {name: search.video_index.tokens(path, name) * float("nan") for name in ("clips", "coarse")}
+        search.video_index.add(search.video_index.entries[path], tokens)
     elif fault == "another video's":
-        shutil.copy(store.path_of(search.gallery.entries[other].key), file)
+        shutil.copy(store.path_of(search.video_index.entries[other].key), file)
     else:
         file.write_bytes(data if fault == "a bit" else data[:-500])
-    search.gallery = VideoIndex(search.gallery.folder)
+    search.video_index = VideoIndex(search.video_index.folder)
     result = search.search("a red circle", topk=9)
     assert list(result.left_out) == [path]
     assert path in str(result)
@@ -267,8 +267,8 @@ def test_w3_damaged_visual_tokens_are_named_and_left_out(search: VideoSearch, vi
 def test_w3_missing_visual_tokens_are_said_and_made_anew(search: VideoSearch, videos: Path):
     search.index(videos)
     path = str(videos / "b.mp4")
-    search.gallery.store.path_of(search.gallery.entries[path].key).unlink()
-    search.gallery = VideoIndex(search.gallery.folder)
+    search.video_index.store.path_of(search.video_index.entries[path].key).unlink()
+    search.video_index = VideoIndex(search.video_index.folder)
     result = search.search("a red circle", topk=9)
     assert (result.searched, dict(result.left_out)) == (3, {path: "its visual tokens are missing; index it again"})
     assert search.index(videos).changed == (path,)
@@ -283,17 +283,17 @@ def run(capsys: pytest.CaptureFixture, *arguments: object) -> tuple[int, str, st
     return left.value.code or 0, said.out, said.err
 
 
-def test_s5_a_config_that_a_gallery_names_is_not_run(
+def test_s5_a_config_that_an_index_names_is_not_run(
     search: VideoSearch, videos: Path, tmp_path: Path, capsys: pytest.CaptureFixture
 ):
     search.index(videos)
     config = tmp_path / "config.py"
     config.write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\n" + config.read_text())
-    code, _, err = run(capsys, "search", "a red circle", "--gallery", search.gallery.folder)
+    code, _, err = run(capsys, "search", "a red circle", "--index", search.video_index.folder)
     assert (code, err) == (
         1,
-        f"error: The gallery {search.gallery.folder} was made with the config '{config}'. A config is Python, so it runs only "
-        "if you name it: --model CONFIG --weights CHECKPOINT.\n",
+        f"error: The index {search.video_index.folder} was made with the config '{config}'. A config is Python code and "
+        "runs only on request: --model CONFIG --weights CHECKPOINT.\n",
     )
     assert not (tmp_path / "ran").exists()
 
@@ -302,28 +302,30 @@ def test_s5_a_config_that_a_gallery_names_is_not_run(
 def test_s6_nothing_is_written_through_a_link(search: VideoSearch, videos: Path, tmp_path: Path, name: str):
     search.index(videos)
     outside = tmp_path / "outside"
-    shutil.move(search.gallery.folder / name, outside)
-    (search.gallery.folder / name).symlink_to(outside)
+    shutil.move(search.video_index.folder / name, outside)
+    (search.video_index.folder / name).symlink_to(outside)
     before = {path: path.stat().st_mtime_ns for path in [outside, *outside.rglob("*")]}
-    search.gallery = VideoIndex(search.gallery.folder)
+    search.video_index = VideoIndex(search.video_index.folder)
     (videos / "a.mp4").write_bytes((videos / "b.mp4").read_bytes())
     for change in (lambda: search.index(videos), lambda: search.remove(videos)):
-        with pytest.raises(VideoIndexError, match=rf"{name} is a link, and nothing is written out of a gallery"):
+        with pytest.raises(
+            VideoIndexError, match=rf"{name} is a symbolic link, and an index is never written outside its folder"
+        ):
             change()
     assert {path: path.stat().st_mtime_ns for path in [outside, *outside.rglob("*")]} == before
 
 
 def test_s6_whatever_a_manifest_lists_only_its_own_files_are_removed(search: VideoSearch, videos: Path, tmp_path: Path):
     search.index(videos)
-    manifest = search.gallery.folder / "manifest.json"
+    manifest = search.video_index.folder / "manifest.json"
     listed = json.loads(manifest.read_text())
     precious = tmp_path / "precious.safetensors"
     precious.touch()
     foreign = [listed["videos"][0] | dict(path=path) for path in (str(precious), f"{tmp_path}/gallery/../precious")]
     manifest.write_text(json.dumps(listed | dict(videos=listed["videos"] + foreign)))
-    search.gallery = VideoIndex(search.gallery.folder)
+    search.video_index = VideoIndex(search.video_index.folder)
     search.remove(tmp_path)
-    assert search.gallery.entries == search.gallery.missing == {}
+    assert search.video_index.entries == search.video_index.missing == {}
     assert precious.exists()
     assert len(list(videos.iterdir())) == 4
 
@@ -353,11 +355,11 @@ def test_e_numbers_that_cannot_be_in_python(search: VideoSearch, videos: Path):
 
 def test_e_a_folder_is_taken_out(search: VideoSearch, videos: Path, capsys: pytest.CaptureFixture):
     search.index(videos)
-    code, out, _ = run(capsys, "index", videos, "--remove", "--gallery", search.gallery.folder)
+    code, out, _ = run(capsys, "index", videos, "--remove", "--index", search.video_index.folder)
     assert (code, out) == (0, "removed 4\n")
-    code, _, err = run(capsys, "index", videos, "--remove", "--gallery", search.gallery.folder)
+    code, _, err = run(capsys, "index", videos, "--remove", "--index", search.video_index.folder)
     assert code == 1
-    assert err.startswith(f"error: {videos} is not in the gallery {search.gallery.folder}, nor is anything below it;")
+    assert err.startswith(f"error: {videos} is not in the index {search.video_index.folder}, nor is anything below it.")
 
 
 class Large(torch.utils.data.Dataset):
@@ -389,20 +391,20 @@ def test_m9_a_name_that_is_not_utf_8(search: VideoSearch, videos: Path, capsys: 
     assert len(report.added) == 3
     assert r"broken \xe9.mp4: the file is empty (0 bytes)" in str(report)
     assert r"caf\xe9.mp4" in str(search.search("a red circle"))
-    code, out, _ = run(capsys, "info", "--gallery", search.gallery.folder, "--json")
+    code, out, _ = run(capsys, "info", "--index", search.video_index.folder, "--json")
     assert code == 0
     assert os.fsdecode(os.fsencode(videos) + b"/caf\xe9.mp4") in json.loads(out)["videos"]
 
 
-def test_a_gallery_of_before_opens(search: VideoSearch, videos: Path):
+def test_an_index_of_before_opens(search: VideoSearch, videos: Path):
     search.index(videos)
-    manifest = search.gallery.folder / "manifest.json"
+    manifest = search.video_index.folder / "manifest.json"
     listed = json.loads(manifest.read_text())
     del listed["unreadable"]
     for each in listed["videos"]:
         del each["rules"]
     manifest.write_text(json.dumps(listed))
-    search.gallery = VideoIndex(search.gallery.folder)
+    search.video_index = VideoIndex(search.video_index.folder)
     assert len(search.search("a red circle").hits) == 4
     with pytest.raises(BrokenMediaError):
         search.rank(videos / "gone.mp4", ["a"])

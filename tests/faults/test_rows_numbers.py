@@ -205,7 +205,7 @@ def logged(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 @pytest.fixture
 def search(checkpoint: Path, world: Path, tmp_path: Path) -> VideoSearch:
     """A search over some of the world's videos."""
-    search = VideoSearch(checkpoint, gallery=tmp_path / "gallery")
+    search = VideoSearch(checkpoint, index=tmp_path / "gallery")
     search.index([str(world / "videos" / f"test_0000{i}.mp4") for i in range(3)], workers=0)
     return search
 
@@ -261,13 +261,13 @@ def test_w11_words_that_a_tokenizer_does_not_know_are_counted(tmp_path: Path, to
 
 def test_w11_words_of_a_query_that_the_model_does_not_know_are_named(search: VideoSearch, world: Path):
     video = str(world / "videos" / "test_00000.mp4")
-    warning = "warning: the model does not know '猫', '犬'; it reads all unknown words alike"
+    warning = "warning: the model does not know '猫', '犬'; all unknown words look the same to it"
     found, ranked = search.search("a 猫 and a 犬"), search.rank(video, ["a red circle", "猫 犬"])
     for result in (found, ranked):
         assert result.unknown_words == ("猫", "犬")
         assert result.to_dict()["unknown_words"] == ("猫", "犬")
         assert str(result).splitlines()[1] == warning
-    assert f"<p>{html.escape(warning)}</p>" in render_hits(found, search.gallery.entries, {})
+    assert f"<p>{html.escape(warning)}</p>" in render_hits(found, search.video_index.entries, {})
     assert search.search("a red circle").unknown_words == ()
     assert "warning" not in str(search.search("a red circle"))
 
@@ -281,9 +281,9 @@ def test_w11_a_text_of_which_nothing_is_to_be_seen_is_empty(tmp_path: Path, text
 
 def test_w11_a_query_of_which_nothing_is_to_be_seen_is_empty(search: VideoSearch):
     for text in ("\u200b", "\ufeff\u2060", " \x07\t", "\u0301"):  # the last, an accent alone, this tokenizer drops
-        with pytest.raises(OptionError, match="A text is empty"):
+        with pytest.raises(OptionError, match="The text is empty"):
             search.search(text)
-    with pytest.raises(OptionError, match=r"A text has half a character \(an unpaired surrogate\), 'a \\ud83d'"):
+    with pytest.raises(OptionError, match=r"The text 'a \\ud83d' contains an unpaired surrogate"):
         search.search("a \ud83d")  # of the row of errors
 
 
@@ -300,14 +300,14 @@ def test_w11_a_tokenizer_without_cls_is_refused(tmp_path: Path):
 
 def test_e_a_margin_trained_model_is_searched(write_checkpoint: Callable[..., Path], world: Path, tmp_path: Path):
     head = dict(type="MarginRankingHead", in_channels=16, hidden_channels=32)
-    search = VideoSearch(write_checkpoint(head, dict(type="RetrievalDataset")), gallery=tmp_path / "gallery")
+    search = VideoSearch(write_checkpoint(head, dict(type="RetrievalDataset")), index=tmp_path / "gallery")
     search.index([str(world / "videos" / f"test_0000{i}.mp4") for i in range(3)], workers=0)
     found = search.search("a red circle")
     predictor = search.predictor
     for hit in found.hits:
         with torch.no_grad():
             logits = predictor.score(
-                predictor.encode([predictor.read(hit.path).frames]), predictor.word_pieces(["a red circle"])
+                predictor.encode([predictor.read(hit.path).frames]), predictor.token_ids(["a red circle"])
             )
             score = float(predictor.model.head.scores(predictor.model.aggregator(logits[0]))[0])
         assert hit.score == pytest.approx(score, abs=2e-3)

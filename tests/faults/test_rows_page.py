@@ -58,7 +58,7 @@ def numbers(page: Page) -> dict[str, int]:
 
 
 def key_of(search: VideoSearch, name: str) -> str:
-    return next(entry.key for path, entry in search.gallery.entries.items() if os.path.basename(path) == name)
+    return next(entry.key for path, entry in search.video_index.entries.items() if os.path.basename(path) == name)
 
 
 def file_data(path: Path) -> dict[str, object]:
@@ -90,7 +90,7 @@ def test_s1_no_event_takes_a_file(
 ):
     status, answer = page.event(numbers[event], data(file_data(folder / "secret.txt"), key_of(search, "0.mp4")))
     assert status == 400
-    assert json.loads(answer)["detail"].startswith("The page does not take this: 'data")
+    assert json.loads(answer)["detail"].startswith("Invalid request: 'data")
     assert_no_path(answer, folder)
 
 
@@ -100,7 +100,7 @@ def test_s1_no_event_takes_a_file(
 def test_s1_gradio_s_other_ways_in_are_shut(page: Page, folder: Path, route: str):
     body = json.dumps(dict(data=[file_data(folder / "secret.txt"), 1], fn_index=0)).encode()
     status, answer = page.request(f"/gradio_api/{route}", body, Content_Type="application/json")
-    assert (status, answer) == (404, '{"detail":"There is nothing at this address."}')
+    assert (status, answer) == (404, '{"detail":"Not found."}')
 
 
 @pytest.mark.parametrize(
@@ -155,18 +155,18 @@ def test_s1_no_answer_repeats_a_path(page: Page, numbers: dict[str, int], search
     for answer in answers:
         assert_no_path(answer, folder)
     assert "1.mp4" in answers[2]
-    assert "Say it shorter" in answers[4]
+    assert "Shorten it" in answers[4]
 
 
 def test_s1_a_broken_gallery_is_told_to_its_owner_alone(
     page: Page, numbers: dict[str, int], search: VideoSearch, folder: Path
 ):
-    token = search.gallery.store.path_of(key_of(search, "1.mp4"))
+    token = search.video_index.store.path_of(key_of(search, "1.mp4"))
     aside = Path(f"{token}.aside")
     os.replace(token, aside)
     token.mkdir()
     try:
-        fresh = VideoSearch(folder / "search.py", "cpu", weights=folder / "search.pth", gallery=folder / "gallery")
+        fresh = VideoSearch(folder / "search.py", "cpu", weights=folder / "search.pth", index=folder / "gallery")
         with served(fresh) as other:
             answer = other.event(0, ["a red circle", 3])[1]
         assert_no_path(answer, folder)
@@ -178,13 +178,13 @@ def test_s1_a_broken_gallery_is_told_to_its_owner_alone(
 def test_s2_a_video_of_the_server_cannot_be_named(
     page: Page, numbers: dict[str, int], search: VideoSearch, folder: Path
 ):
-    before = set(search.gallery.entries)
+    before = set(search.video_index.entries)
     for event in numbers.values():
         page.event(event, [[file_data(folder / "private.mp4")]])
     status, answer = page.request(f"/uploads?name={folder / 'private.mp4'}", b"")
     assert status == 400
     assert answer == '{"detail":"private.mp4 cannot be read: the file is empty."}'
-    assert set(search.gallery.entries) == before
+    assert set(search.video_index.entries) == before
 
 
 @pytest.mark.parametrize(
@@ -210,7 +210,7 @@ def test_s2_a_playlist_that_names_other_files_is_no_video(page: Page, folder: Pa
 
 
 def test_s2_a_gallery_from_elsewhere_cannot_serve_other_files(search: VideoSearch, folder: Path):
-    entry = next(iter(search.gallery.entries.values()))
+    entry = next(iter(search.video_index.entries.values()))
     hostile = replace(
         entry, path=str(folder / "private.mp4")
     )  # whoever wrote it knows neither size nor time of the file
@@ -221,20 +221,21 @@ def test_s2_a_gallery_from_elsewhere_cannot_serve_other_files(search: VideoSearc
 
 def test_s2_a_link_for_a_preview_is_not_followed(models: tuple[VideoSearch, VideoQA], folder: Path, tmp_path: Path):
     shutil.copytree(folder / "gallery", tmp_path / "gallery")
-    search = VideoSearch(folder / "search.py", "cpu", weights=folder / "search.pth", gallery=tmp_path / "gallery")
-    entry = search.gallery.entries[str(folder / "videos" / "2.avi")]
+    search = VideoSearch(folder / "search.py", "cpu", weights=folder / "search.pth", index=tmp_path / "gallery")
+    entry = search.video_index.entries[str(folder / "videos" / "2.avi")]
     previews = tmp_path / "gallery" / "previews"
     shutil.rmtree(previews, ignore_errors=True)
     previews.mkdir()
     (previews / f"{entry.key}-{entry.mtime_ns}.mp4").symlink_to(folder / "secret.txt")
-    found = PlayableMedia(search.gallery).find(entry.key)
+    found = PlayableMedia(search.video_index).find(entry.key)
     assert SECRET.encode() not in Path(found.path).read_bytes()
     assert (folder / "secret.txt").read_text() == SECRET
     for name in ("uploads", "previews"):
         shutil.rmtree(tmp_path / "gallery" / name, ignore_errors=True)
         (tmp_path / "gallery" / name).symlink_to(folder / "videos")
         with pytest.raises(
-            VideoIndexError, match=f"{name} is a link, and the page writes to the gallery's own folder alone"
+            VideoIndexError,
+            match=f"{name} is a symbolic link, and the page never writes outside the folder of the index",
         ):
             build_app(search)
         (tmp_path / "gallery" / name).unlink()
@@ -258,7 +259,7 @@ def test_s7_only_the_page_s_own_hosts_are_served(page: Page, host: str, status: 
 def test_s7_a_name_that_is_none_of_a_host_is_refused_at_the_start(models: tuple[VideoSearch, VideoQA]):
     for host in ("*", "a*b", "*.*.example"):
         with pytest.raises(
-            OptionError, match=r"^Names of hosts are expected, as videos.example or \*.videos.example, got "
+            OptionError, match=r"^Expected host names such as videos.example or \*.videos.example, got "
         ):
             build_app(models[0], hosts=(host,))
 
@@ -291,7 +292,7 @@ def test_s7_no_other_page_frames_it(page: Page):
 
 
 def test_l7_what_another_process_changes_is_seen(models: tuple[VideoSearch, VideoQA], folder: Path, tmp_path: Path):
-    other = VideoSearch(folder / "search.py", "cpu", weights=folder / "search.pth", gallery=folder / "gallery")
+    other = VideoSearch(folder / "search.py", "cpu", weights=folder / "search.pth", index=folder / "gallery")
     shutil.copy(folder / "videos" / "0.mp4", tmp_path / "more.mp4")
     with served(models[0]) as page:
         for change, count in ((other.index, 4), (other.remove, 3)):
@@ -305,24 +306,24 @@ def test_l8_previews_and_uploads_never_become_videos(page: Page, search: VideoSe
     assert page.request_bytes(f"/media/{key_of(search, '2.avi')}")[0] == 200
     assert page.request("/uploads?name=brought.mp4", (folder / "private.mp4").read_bytes() + b"x")[0] == 200
     assert list((folder / "gallery" / "previews").glob("*.mp4"))
-    (upload,) = (path for path in search.gallery.entries if "uploads" in path)
+    (upload,) = (path for path in search.video_index.entries if "uploads" in path)
     assert set(find_videos(folder)) == {str(folder / "private.mp4"), *map(str, (folder / "videos").iterdir())}
     report = search.index(folder, workers=0, prune=True)
     assert (report.added, report.removed) == ((str(folder / "private.mp4"),), ())
-    assert upload in search.gallery.entries
+    assert upload in search.video_index.entries
     search.remove([folder / "private.mp4", upload])
     Path(upload).unlink()
 
 
 def test_l11_a_video_is_looked_up_by_its_key_while_others_are_added(search: VideoSearch):
-    entry = next(iter(search.gallery.entries.values()))
-    gallery = type("FeatureStore", (), dict(entries={entry.path: entry}, folder=search.gallery.folder))
-    found, errors, done = PlayableMedia(gallery), [], threading.Event()
+    entry = next(iter(search.video_index.entries.values()))
+    index = type("Index", (), dict(entries={entry.path: entry}, folder=search.video_index.folder))
+    media, errors, done = PlayableMedia(index), [], threading.Event()
 
     def ask() -> None:
         while not done.is_set():
             try:
-                assert found.entry(entry.key) == entry
+                assert media.entry(entry.key) == entry
             except Exception as error:
                 errors.append(error)
 
@@ -331,7 +332,7 @@ def test_l11_a_video_is_looked_up_by_its_key_while_others_are_added(search: Vide
         thread.start()
     for i in range(400):
         more = replace(entry, path=f"/x/{i}.mp4")
-        gallery.entries = {**gallery.entries, more.path: more}
+        index.entries = {**index.entries, more.path: more}
     done.set()
     for thread in threads:
         thread.join()
@@ -343,19 +344,22 @@ def test_l11_a_video_is_looked_up_by_its_key_while_others_are_added(search: Vide
             hashed.append(1)
             return list(super().values())
 
-    gallery.entries = Counted(gallery.entries)
+    index.entries = Counted(index.entries)
     for _ in range(50):
-        found.entry(entry.key)
+        media.entry(entry.key)
     assert len(hashed) == 1
 
 
 def test_l12_a_text_without_end_is_refused_at_once(page: Page, numbers: dict[str, int]):
     status, answer = page.event(numbers["hits"], ["a" * 10_000_000, 1])
-    assert (status, answer) == (413, '{"detail":"An event may have 64000 bytes. Write less."}')
+    assert (status, answer) == (
+        413,
+        '{"detail":"Expected an event of at most 64000 bytes, got more. Shorten the text."}',
+    )
     status, answer = page.event(numbers["hits"], ["a" * 1001, 1])
     assert (status, answer) == (
         400,
-        '{"detail":"The page does not take this: \'data.0\': String should have at most 1000 characters."}',
+        '{"detail":"Invalid request: \'data.0\': String should have at most 1000 characters."}',
     )
 
 
@@ -388,7 +392,7 @@ def test_l12_events_that_are_none_are_refused(page: Page):
     assert page.event(99, [])[1] == '{"detail":"The page has no event 99."}'
     for body in (b"", b"[", b"null", b"[" * 50_000, b'{"fn_index": "0"}', b"\xff\xfe", b'{"fn_index": 0}'):
         status, answer = page.request("/gradio_api/queue/join", body)
-        assert (status, "The page does not take this" in answer) == (400, True), body[:20]
+        assert (status, "Invalid request: " in answer) == (400, True), body[:20]
 
 
 def test_l12_the_queue_has_an_end(models: tuple[VideoSearch, VideoQA], monkeypatch: pytest.MonkeyPatch):
@@ -421,7 +425,7 @@ def test_m9_names_that_are_no_utf8_are_shown_and_played(
             assert r"caf\\xe9 &lt;b&gt;.mp4" in answer
             assert r"caf\\xe9" in page.event(numbers["videos"], [])[1]
             assert r"caf\\xe9" in page.event(numbers["ask-video"], [])[1]
-            key = search.gallery.entries[str(tmp_path / name)].key
+            key = search.video_index.entries[str(tmp_path / name)].key
             assert "process_completed" in page.event(numbers["answers"], [key, "red circle", None])[1]
             assert page.request_bytes(f"/media/{key}")[1] == (tmp_path / name).read_bytes()
     finally:
@@ -434,7 +438,7 @@ def test_m13_a_still_image_named_as_a_video_is_refused(page: Page, search: Video
     status, answer = page.request("/uploads?name=still.mp4", image)
     assert (status, answer) == (
         400,
-        '{"detail":"still.mp4 cannot be read: it is an image, and a video is expected."}',
+        '{"detail":"still.mp4 cannot be read: expected a video, got an image."}',
     )
     assert not list((folder / "gallery" / "uploads").glob("[!.]*.mp4"))
 
@@ -448,7 +452,10 @@ def test_uploads_are_bounded_while_they_come(page: Page, folder: Path):
 def test_uploads_are_bounded_in_number(models: tuple[VideoSearch, VideoQA], folder: Path):
     with served(models[0], max_uploads=0) as page:
         status, answer = page.request("/uploads?name=a.mp4", (folder / "videos" / "0.mp4").read_bytes())
-    assert (status, answer) == (507, '{"detail":"a.mp4: the page keeps 0 uploads, and has them. Ask who runs it."}')
+    assert (status, answer) == (
+        507,
+        '{"detail":"a.mp4: the limit of 0 uploads is reached. Ask the owner of the page."}',
+    )
 
 
 def test_uploads_that_never_end_are_cut_off(
@@ -470,7 +477,7 @@ def test_uploads_that_never_end_are_cut_off(
 def test_l1_a_decoder_that_crashes_or_hangs_costs_its_upload_alone(
     page: Page, folder: Path, monkeypatch: pytest.MonkeyPatch, decoder: Callable, seconds: float, said: str
 ):
-    monkeypatch.setattr(playback, "describe", decoder)
+    monkeypatch.setattr(playback, "probe_media", decoder)
     monkeypatch.setattr(playback, "PROBE_SECONDS", seconds)
     status, answer = page.request("/uploads?name=bad.mp4", (folder / "videos" / "0.mp4").read_bytes())
     assert (status, answer) == (400, f'{{"detail":"bad.mp4 cannot be read: {said}."}}')
@@ -486,17 +493,17 @@ def test_e_taken_port_is_one_error_and_nothing_is_said_to_be_served(
         port = taken.getsockname()[1]
         said: list[str] = []
         with pytest.raises(
-            OptionError, match=f"^Port {port} of 127.0.0.1 is another program's already. Choose another one: --port"
+            OptionError, match=f"^Port {port} of 127.0.0.1 is in use by another program. Choose another one: --port"
         ):
             serve(models[0], port=port, ready=said.append)
         assert said == []
-        options = ["--model", "search.py", "--weights", "search.pth", "--gallery", "gallery", "--device", "cpu"]
+        options = ["--model", "search.py", "--weights", "search.pth", "--index", "gallery", "--device", "cpu"]
         monkeypatch.chdir(folder)
         with pytest.raises(SystemExit) as left:
             main(["serve", *options, "--port", str(port)])
     out, err = capsys.readouterr()
     assert (left.value.code, out) == (1, "")
-    assert err == f"error: Port {port} of 127.0.0.1 is another program's already. Choose another one: --port PORT.\n"
+    assert err == f"error: Port {port} of 127.0.0.1 is in use by another program. Choose another one: --port PORT.\n"
 
 
 @pytest.mark.parametrize("host", ["256.0.0.1", "192.0.2.1", "no.such.host.invalid"])
@@ -507,5 +514,5 @@ def test_e_a_host_that_is_not_this_machine_s(models: tuple[VideoSearch, VideoQA]
 
 @pytest.mark.parametrize("port", [-1, 70_000])
 def test_e_a_port_that_is_none(models: tuple[VideoSearch, VideoQA], port: int):
-    with pytest.raises(OptionError, match=rf"The page cannot listen at port {port} of 127.0.0.1: "):
+    with pytest.raises(OptionError, match=rf"Cannot listen on port {port} of 127.0.0.1: "):
         serve(models[0], port=port)

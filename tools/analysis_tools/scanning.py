@@ -18,9 +18,10 @@ from mmengine.utils import is_abs
 
 from clipbert_mm.datasets.annotations import read_records
 from clipbert_mm.datasets.ledger import NO_PROPERTIES, ledger_path, parse_entry
-from clipbert_mm.datasets.transforms.decoding import RULES, DecodeClips
+from clipbert_mm.datasets.transforms.decoding import DecodeClips
 from clipbert_mm.errors import AnnotationError, BrokenMediaError
 from clipbert_mm.json_text import json_line, write_records
+from clipbert_mm.media import DECODING_RULES
 from clipbert_mm.media.isolation import run_each
 from clipbert_mm.media.listing import list_names, missing_media
 from clipbert_mm.media.storage import stamp_media
@@ -143,7 +144,9 @@ def scan(
     with open(part, "a", encoding="utf-8") as lines:
         for path, status, reason, found in _look_at(todo, workers, timeout):
             size, mtime = stamps[path] or (None, None)
-            entries[path] = dict(path=path, status=status, reason=reason, **found, size=size, mtime=mtime, rules=RULES)
+            entries[path] = dict(
+                path=path, status=status, reason=reason, **found, size=size, mtime=mtime, rules=DECODING_RULES
+            )
             lines.write(json_line(entries[path]))
             lines.flush()
             report(len(entries), len(openers))
@@ -180,7 +183,7 @@ def _known(ledger: str | os.PathLike, stamps: Mapping[str, tuple[int, float] | N
         for entry in filter(None, map(parse_entry, lines)):  # the last line of one that was killed may be half a line
             if entry["status"] in ("missing", "timeout") or stamps.get(entry["path"]) is None:
                 continue
-            if (entry["size"], entry["mtime"]) == stamps[entry["path"]] and entry.get("rules") == RULES:
+            if (entry["size"], entry["mtime"]) == stamps[entry["path"]] and entry.get("rules") == DECODING_RULES:
                 known[entry["path"]] = entry
     return known
 

@@ -1,4 +1,4 @@
-"""A page in the browser for searching and asking, on Gradio."""
+"""Web page to search videos and ask questions, built with Gradio."""
 
 from clipbert_mm.apis.page.server import build_app, serve
 

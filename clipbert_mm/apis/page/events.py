@@ -1,4 +1,4 @@
-"""What a visitor may send: texts and numbers, each with its bounds. The function that answers an event says its types."""
+"""Validation of what a visitor sends: texts and numbers within bounds, by the annotations of the event's function."""
 
 import inspect
 from collections.abc import Callable, Mapping
@@ -8,23 +8,23 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, TypeAdapte
 
 from clipbert_mm.errors import OptionError, quoted
 
-LONGEST_TEXT = 1000
-"""Letters of a text that a visitor may send."""
-MOST_HITS = 20
-"""Hits that a visitor may ask for."""
+MAX_TEXT_LENGTH = 1000
+"""Most characters of a text."""
+MAX_HITS = 20
+"""Most hits of a search."""
 
-Text: TypeAlias = Annotated[str, StringConstraints(max_length=LONGEST_TEXT)]
-Hits: TypeAlias = Annotated[int, Field(ge=1, le=MOST_HITS)]
+Text: TypeAlias = Annotated[str, StringConstraints(max_length=MAX_TEXT_LENGTH)]
+Hits: TypeAlias = Annotated[int, Field(ge=1, le=MAX_HITS)]
 Key: TypeAlias = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{32}$")]
 """Key of a video; see :attr:`~clipbert_mm.apis.index_records.Entry.key`."""
 
 
 class EventError(OptionError):
-    """An event that the page does not have, or whose values are of another type or out of their bounds."""
+    """Unknown event, or values of the wrong type or out of bounds."""
 
 
 class _Event(BaseModel):
-    """What every event carries; anything else in a request is dropped."""
+    """Fields of every event; other fields of a request are dropped."""
 
     model_config = ConfigDict(strict=True)
     session_hash: Annotated[str, StringConstraints(pattern=r"^[0-9A-Za-z]{1,32}$")]
@@ -32,10 +32,10 @@ class _Event(BaseModel):
 
 
 class Events:
-    """Checks the events of a page against the annotations of their functions.
+    """Validate the events of a page by the annotations of their functions.
 
     Args:
-        functions: The function of each event, by Gradio's number of the event.
+        functions: The function of each event, by Gradio's event number.
     """
 
     def __init__(self, functions: Mapping[int, Callable[..., Any]]) -> None:
@@ -48,10 +48,10 @@ class Events:
         self._number: TypeAdapter[_Number] = TypeAdapter(_Number)
 
     def check(self, body: bytes) -> bytes:
-        """Return a request for an event with nothing in it but what was checked, as JSON.
+        """Return the validated fields of a request, as JSON.
 
         Raises:
-            EventError: If there is no such event, or its values are of another type or out of their bounds.
+            EventError: If the event is unknown, or its values are of the wrong type or out of bounds.
         """
         try:
             number = self._number.validate_json(body).fn_index
@@ -60,18 +60,18 @@ class Events:
             return self.adapters[number].validate_json(body).model_dump_json().encode()
         except ValidationError as error:
             first = error.errors(include_url=False, include_input=False, include_context=False)[0]
-            place = ".".join(str(step) for step in first["loc"]) or "the request"
-            raise EventError(f"The page does not take this: {quoted(place)}: {first['msg']}.") from None
+            field = ".".join(str(step) for step in first["loc"]) or "the request"
+            raise EventError(f"Invalid request: {quoted(field)}: {first['msg']}.") from None
 
 
 class _Number(BaseModel):
-    """Which event a request is for."""
+    """The event number of a request."""
 
     model_config = ConfigDict(strict=True)
     fn_index: int
 
 
 def _row(function: Callable[..., Any]) -> Any:  # noqa: ANN401
-    """Return the type of what a function takes, in its order."""
+    """Return the tuple type of a function's parameters."""
     types = tuple(parameter.annotation for parameter in inspect.signature(function).parameters.values())
     return tuple.__class_getitem__(types)

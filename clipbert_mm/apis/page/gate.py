@@ -1,4 +1,4 @@
-"""What stands before the page: which routes, origins and events are let in, and how much of a request is read."""
+"""Middleware that protects the page: allowed routes, origins and events, and limits on the size of requests."""
 
 import re
 from collections.abc import Container
@@ -12,40 +12,40 @@ from starlette.websockets import WebSocketClose
 
 from clipbert_mm.apis.page.events import EventError, Events
 
-READ = re.compile(
+READABLE = re.compile(
     r"/|/(assets|static)/(?!.*\.\.)[\w./@+-]+|/theme\.css|/favicon\.ico|/manifest\.json|/config|/media/[0-9a-f]{32}"
     r"|/gradio_api/(app_id|queue/data)"
 )
-"""What may be read. Gradio serves more, such as files by their paths, other servers' answers, recordings, an editor."""
-EVENT, ANSWERS, UPLOAD = "/gradio_api/queue/join", "/gradio_api/queue/data", "/uploads"
-"""Where events are sent to, where their answers come from, and where uploads are sent to."""
-ASKED = {ANSWERS, UPLOAD}
-"""Routes that take a query; of the others it is dropped."""
-LARGEST_EVENT = 64_000
-"""Bytes of an event that are read."""
+"""Routes for GET. Gradio serves more, such as files by path, responses of other servers, recordings, an editor."""
+EVENT, RESULTS, UPLOAD = "/gradio_api/queue/join", "/gradio_api/queue/data", "/uploads"
+"""Routes of events, of their results, and of uploads."""
+WITH_QUERY = {RESULTS, UPLOAD}
+"""Routes with a query string; it is dropped for all others."""
+MAX_EVENT_BYTES = 64_000
+"""Most bytes of an event."""
 EVENT_SECONDS = 20.0
-"""Time in which an event must have come."""
-LONGEST_QUERY = 2000
-"""Bytes of a query."""
+"""Timeout for receiving an event."""
+MAX_QUERY_BYTES = 2000
+"""Most bytes of a query string."""
 HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
     "Referrer-Policy": "same-origin",
     "Cross-Origin-Resource-Policy": "same-origin",
-    # Gradio's page has scripts and styles in itself, and makes functions of its templates.
+    # Gradio's page contains inline scripts and styles, and compiles its templates to functions.
     "Content-Security-Policy": "default-src 'self' 'unsafe-inline' 'unsafe-eval' data: blob:; object-src 'none'; "
     "base-uri 'self'; form-action 'self'; frame-ancestors 'none'",
 }
-"""Sent with every answer, so that no other page may frame it or embed its videos, and it loads nothing from elsewhere."""
+"""Headers that stop other pages from framing this one or embedding its videos, and it from loading from other hosts."""
 
 
 class Gate:
-    """ASGI middleware that lets the requests of the page itself in and refuses all others.
+    """ASGI middleware that accepts the requests of the page itself and rejects all others.
 
     Args:
         app: The page.
         events: The events of the page.
-        sessions: The visitors that wait for an answer.
+        sessions: Session hashes that wait for a result.
     """
 
     def __init__(self, app: ASGIApp, events: Events, sessions: Container[str]) -> None:
@@ -54,7 +54,7 @@ class Gate:
         self.sessions = sessions
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer a request, or pass it on."""
+        """Reject a request, or pass it to the page."""
         if scope["type"] == "lifespan":
             await self.app(scope, receive, send)
         elif scope["type"] == "http":
@@ -64,26 +64,28 @@ class Gate:
 
     async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
         path, query = scope["path"], scope["query_string"]
-        sent = scope["method"] == "POST"
+        is_post = scope["method"] == "POST"
         reason: tuple[int, str] | None = None
         if not _is_own_origin(Headers(scope=scope)):
-            reason = 403, "Another page may not use this one."
-        elif not (path in (EVENT, UPLOAD) if sent else scope["method"] in ("GET", "HEAD") and READ.fullmatch(path)):
-            reason = 404, "There is nothing at this address."
-        elif len(query) > LONGEST_QUERY:
-            reason = 414, f"A query may have {LONGEST_QUERY} bytes, this has {len(query)}."
-        elif path == ANSWERS and _session(query) not in self.sessions:
-            reason = 404, "Nobody waits for an answer under this name."
-        scope = dict(scope, query_string=query if path in ASKED else b"", headers=_without_forwarded_host(scope))
+            reason = 403, "Requests from other pages are not allowed."
+        elif not (
+            path in (EVENT, UPLOAD) if is_post else scope["method"] in ("GET", "HEAD") and READABLE.fullmatch(path)
+        ):
+            reason = 404, "Not found."
+        elif len(query) > MAX_QUERY_BYTES:
+            reason = 414, f"Expected a query of at most {MAX_QUERY_BYTES} bytes, got {len(query)}."
+        elif path == RESULTS and _session(query) not in self.sessions:
+            reason = 404, "There is no such session."
+        scope = dict(scope, query_string=query if path in WITH_QUERY else b"", headers=_without_forwarded_host(scope))
         if reason is None and path == EVENT:
             try:
                 body = self.events.check(await _read(receive))
             except EventError as error:
                 reason = 400, str(error)
             except _TooLargeError:
-                reason = 413, f"An event may have {LARGEST_EVENT} bytes. Write less."
+                reason = 413, f"Expected an event of at most {MAX_EVENT_BYTES} bytes, got more. Shorten the text."
             except TimeoutError:
-                reason = 408, f"The event did not come within {EVENT_SECONDS:.0f} s."
+                reason = 408, f"The event did not arrive within {EVENT_SECONDS:.0f} s."
             else:
                 scope["headers"] = [each for each in scope["headers"] if each[0] != b"content-length"]
                 scope["headers"].append((b"content-length", str(len(body)).encode()))
@@ -99,11 +101,11 @@ def _session(query: bytes) -> str:
 
 
 class _TooLargeError(Exception):
-    """More bytes came than an event may have."""
+    """An event has more bytes than allowed."""
 
 
 def _is_own_origin(headers: Headers) -> bool:
-    """Whether a request comes from the page itself, or from no page."""
+    """Whether a request comes from the page itself, or from no page at all."""
     origin = headers.get("origin")
     if origin is None:
         return True
@@ -114,7 +116,7 @@ def _is_own_origin(headers: Headers) -> bool:
 
 
 def _without_forwarded_host(scope: Scope) -> list[tuple[bytes, bytes]]:
-    """Drop the host that a visitor only claims; Gradio would write its links for it."""
+    """Drop the forwarded host, which a visitor can forge and Gradio would write into its links."""
     return [each for each in scope["headers"] if each[0] != b"x-forwarded-host"]
 
 
@@ -124,14 +126,14 @@ async def _read(receive: Receive) -> bytes:
         while True:
             message = await receive()
             body += message.get("body", b"")
-            if len(body) > LARGEST_EVENT:
+            if len(body) > MAX_EVENT_BYTES:
                 raise _TooLargeError
             if not message.get("more_body", False):
                 return bytes(body)
 
 
 def _replay(body: bytes, receive: Receive) -> Receive:
-    """Hand a body that was read on; afterwards what else comes, which is that the visitor has gone."""
+    """Return a receiver of a body that was read already, and of later messages, such as a disconnect."""
     messages: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
 
     async def next_message() -> Message:

@@ -1,4 +1,4 @@
-"""What a browser may play: the videos of the gallery, by their keys, and nothing else."""
+"""Files that the browser plays: the videos of the index by key, and nothing else."""
 
 import logging
 from collections.abc import Mapping
@@ -13,14 +13,14 @@ from clipbert_mm.media.media_file import probe_media
 from clipbert_mm.media.reencoding import Encoding, reencode
 
 PLAYABLE = {".mp4": "video/mp4", ".m4v": "video/mp4", ".mov": "video/mp4", ".webm": "video/webm"}
-"""Files that browsers take, by their ending, with the type to name."""
+"""Media types of files that browsers play, by suffix."""
 CODECS = ("h264", "vp8", "vp9", "av1")
 PREVIEW = Encoding(height=480)
-"""How a video is written anew that browsers do not play."""
+"""Encoding of the preview of a video that browsers do not play."""
 PROBE_SECONDS = 20.0
-"""Time in which a file must say what it is."""
+"""Timeout for probing a file."""
 PREVIEW_SECONDS = 600.0
-"""Time in which a video must be written anew."""
+"""Timeout for re-encoding a video."""
 
 
 @dataclass(frozen=True)
@@ -29,104 +29,104 @@ class Playable:
 
     Args:
         path: The file.
-        kind: Its media type.
+        media_type: Its media type.
     """
 
     path: str
-    kind: str
+    media_type: str
 
 
 class PlayableMedia:
-    """Finds the file to play for a key of a gallery. What was found is remembered as long as the video is the same file.
+    """Find the file to play for a key of the index, and remember it until the video changes.
 
-    A player stands at the seconds that the index counts, from the first frame on; a preview begins with it.
+    Times of the player and of the index are equal: both count from the first frame, where a preview starts too.
 
     Args:
-        gallery: The gallery.
+        video_index: The index.
 
     Raises:
-        VideoIndexError: If its folder of previews is a link, which may lead out of it.
+        VideoIndexError: If its folder of previews is a symbolic link, which may lead out of the index.
     """
 
-    def __init__(self, gallery: VideoIndex) -> None:
-        self.gallery = gallery
-        self.folder = own_folder(gallery, "previews")
+    def __init__(self, video_index: VideoIndex) -> None:
+        self.video_index = video_index
+        self.folder = subfolder(video_index, "previews")
         self._entries: Mapping[str, Entry] = {}
         self._by_key: dict[str, Entry] = {}
-        self._found: dict[tuple[str, int], Playable | None] = {}
+        self._playable: dict[tuple[str, int], Playable | None] = {}
 
     def entry(self, key: str) -> Entry | None:
-        """Return the video of a key; None if the gallery has none, or the file is not the one that was indexed."""
-        entries = self.gallery.entries
-        if entries is not self._entries:  # a gallery that changes has another dict of them
+        """Return the video of a key; None if there is none, or its file has changed since it was indexed."""
+        entries = self.video_index.entries
+        if entries is not self._entries:  # every change of the index makes a new dict
             self._by_key, self._entries = {entry.key: entry for entry in entries.values()}, entries
         entry = self._by_key.get(key)
         return entry if entry is not None and entry.is_current() else None
 
     def find(self, key: str) -> Playable:
-        """Return the file of a key; a preview where browsers do not play the video itself.
+        """Return the file of a key: the video, or its preview if browsers do not play it.
 
         Raises:
-            FileNotFoundError: If no video of the gallery has that key, or its file is gone, changed or broken.
+            FileNotFoundError: If no video of the index has this key, or its file is missing, changed or broken.
         """
         entry = self.entry(key)
         if entry is None:
             raise FileNotFoundError(key)
         version = key, entry.mtime_ns
-        if version not in self._found:
-            self._found[version] = self._prepare(key, entry)
-        found = self._found[version]
-        if found is None or not Path(found.path).is_file():
+        if version not in self._playable:
+            self._playable[version] = self._prepare(key, entry)
+        playable = self._playable[version]
+        if playable is None or not Path(playable.path).is_file():
             raise FileNotFoundError(key)
-        return found
+        return playable
 
     def is_known(self, key: str) -> bool:
-        """Whether :meth:`find` answers without decoding anything."""
+        """Whether :meth:`find` returns without decoding anything."""
         entry = self.entry(key)
-        return entry is None or (key, entry.mtime_ns) in self._found
+        return entry is None or (key, entry.mtime_ns) in self._playable
 
     def _prepare(self, key: str, entry: Entry) -> Playable | None:
-        """Look what a video is, and write it anew where need be; None for what cannot be played."""
-        kind = PLAYABLE.get(Path(entry.path).suffix.lower())
+        """Probe a video, and re-encode it if necessary; None if it cannot be played."""
+        media_type = PLAYABLE.get(Path(entry.path).suffix.lower())
         target = self.folder / f"{key}-{entry.mtime_ns}.mp4"
         try:
-            if kind is not None:
-                found = run_isolated(probe_media, (entry.path,), PROBE_SECONDS)
-                if found.codec in CODECS and found.plays_from_start:
-                    return Playable(entry.path, kind)
+            if media_type is not None:
+                description = run_isolated(probe_media, (entry.path,), PROBE_SECONDS)
+                if description.codec in CODECS and description.plays_from_start:
+                    return Playable(entry.path, media_type)
             if target.is_symlink() or not target.is_file():
                 for old in target.parent.glob(f"{key}-*.mp4"):
                     old.unlink(missing_ok=True)
                 if run_isolated(reencode, (entry.path, str(target), PREVIEW), PREVIEW_SECONDS):
                     return None
         except (BrokenMediaError, OSError):
-            logging.getLogger(__name__).exception("%s cannot be played", printable(entry.path))
+            logging.getLogger(__name__).exception("cannot play %s", printable(entry.path))
             return None
         return Playable(str(target), "video/mp4")
 
 
-def own_folder(gallery: VideoIndex, name: str) -> Path:
-    """Return a folder of a gallery that the page writes to.
+def subfolder(video_index: VideoIndex, name: str) -> Path:
+    """Return a folder inside the index that the page writes to.
 
     Raises:
-        VideoIndexError: If it is a link, which may lead out of the gallery.
+        VideoIndexError: If it is a symbolic link, which may lead out of the index.
     """
-    folder = gallery.folder.absolute() / name
+    folder = video_index.folder.absolute() / name
     if folder.is_symlink():
         raise VideoIndexError(
-            f"{folder} is a link, and the page writes to the gallery's own folder alone. Remove the link."
+            f"{folder} is a symbolic link, and the page never writes outside the folder of the index. Delete the link."
         )
     return folder
 
 
 def check_upload(path: str) -> None:
-    """See that a file is a video, whatever it is called.
+    """Check that a file is a video, whatever its name.
 
     Raises:
         BrokenMediaError: If it is an image, or cannot be read.
     """
-    found = run_isolated(probe_media, (path,), PROBE_SECONDS)
-    if found.is_image:
-        raise BrokenMediaError(path, "it is an image, and a video is expected")
-    if found.codec is None:
+    description = run_isolated(probe_media, (path,), PROBE_SECONDS)
+    if description.is_image:
+        raise BrokenMediaError(path, "expected a video, got an image")
+    if description.codec is None:
         raise BrokenMediaError(path, "it has no video stream")

@@ -1,15 +1,15 @@
-"""Hits and answers as HTML. Every word that is not ours is escaped."""
+"""Hits and answers as HTML. All text from users and files is escaped."""
 
 import html
 import os
 from collections.abc import Mapping, Sequence
 
 from clipbert_mm.apis.index_records import Entry
-from clipbert_mm.apis.results import AnswerResult, Hit, Moment, SearchResult, say_unknown
+from clipbert_mm.apis.results import AnswerResult, Hit, Moment, SearchResult, format_unknown
 from clipbert_mm.errors import printable
 
 WIDTH, HEIGHT, EDGE = 320, 64, 6
-"""Size of a score line in pixels, and the room above and below it."""
+"""Size of a score line in pixels, and the margin above and below it."""
 STYLE = """
 .hits { list-style: none; margin: 0; padding: 0; display: grid; gap: 1rem; }
 .hit { display: grid; grid-template-columns: minmax(0, 320px) minmax(0, 1fr); gap: .4rem 1rem; align-items: start;
@@ -24,43 +24,43 @@ STYLE = """
 @media (max-width: 640px) { .hit { grid-template-columns: minmax(0, 1fr); } }
 """
 PLAY = "const v=this.closest('.hit').querySelector('video');v.currentTime={};v.play()"
-"""Plays a hit from a time on, at a click."""
+"""Script of a click that plays a hit from a given time."""
 
 
 def shown_name(path: str, names: Mapping[str, str]) -> str:
-    """Return what a video is called on the page: what an upload was called, or the file's name."""
+    """Return the name of a video on the page: the name of the upload, or the file name."""
     return names.get(path) or printable(os.path.basename(path))
 
 
-def escaped(words: str) -> str:
-    r"""Return words for HTML; halves of surrogate pairs, which no answer can carry, become question marks.
+def escaped(text: str) -> str:
+    r"""Escape text for HTML; unpaired surrogates, which no response can contain, become question marks.
 
     >>> escaped("<\ud83d>")
     '&lt;?&gt;'
     """
-    return html.escape(words.encode(errors="replace").decode())
+    return html.escape(text.encode(errors="replace").decode())
 
 
 def render_hits(result: SearchResult, entries: Mapping[str, Entry], names: Mapping[str, str]) -> str:
-    """Render the hits of a search: each with a player that stands at its best moment, and its score line.
+    """Render the hits of a search, each with a player at its best moment and a score line.
 
     Args:
         result: The hits.
-        entries: The videos of the gallery, by path.
-        names: What uploads were called, by path.
+        entries: The videos of the index, by path.
+        names: Names of uploads, by path.
     """
     items = [
-        _render_hit(hit.moments, hit.moment, entries[hit.path], shown_name(hit.path, names), place, hit)
-        for place, hit in enumerate(result.hits, start=1)
-        if hit.path in entries  # it may have been taken out meanwhile
+        _render_hit(hit.moments, hit.moment, entries[hit.path], shown_name(hit.path, names), rank, hit)
+        for rank, hit in enumerate(result.hits, start=1)
+        if hit.path in entries  # it may have been removed meanwhile
     ]
-    lost = f", {len(result.left_out)} could not be searched" if result.left_out else ""
-    words = f"{len(result.hits)} of {result.searched} videos{lost} for “{escaped(result.text)}”"
-    return f'<p>{words}</p>{_warning(result.unknown_words)}<ol class="hits">{"".join(items)}</ol>'
+    left_out = f", {len(result.left_out)} could not be searched" if result.left_out else ""
+    title = f"{len(result.hits)} of {result.searched} videos{left_out} for “{escaped(result.text)}”"
+    return f'<p>{title}</p>{_warning(result.unknown_words)}<ol class="hits">{"".join(items)}</ol>'
 
 
 def _render_hit(
-    moments: Sequence[Moment], best: Moment | None, entry: Entry, name: str, place: int, hit: Hit | None
+    moments: Sequence[Moment], best: Moment | None, entry: Entry, name: str, rank: int, hit: Hit | None
 ) -> str:
     key = entry.key
     start = 0.0 if best is None else best.start
@@ -68,13 +68,13 @@ def _render_hit(
     button = "" if best is None else f'<button onclick="{PLAY.format(round(start, 2))}">▶ {best}</button>'
     return (
         f'<li class="hit"><video controls muted preload="metadata" src="/media/{key}#t={start:.2f}"></video>'
-        f'<div><div class="name">{place}. {escaped(name)}</div>{match}{button}'
+        f'<div><div class="name">{rank}. {escaped(name)}</div>{match}{button}'
         f"{render_line(moments, best, entry.seconds)}</div></li>"
     )
 
 
 def render_line(moments: Sequence[Moment], best: Moment | None, seconds: float | None) -> str:
-    """Render the scores of clips along a video's time; a click plays from there."""
+    """Render the scores of the clips over time; a click plays from there."""
     if not moments or not seconds:
         return ""
     scores = [moment.score for moment in moments]
@@ -84,12 +84,12 @@ def render_line(moments: Sequence[Moment], best: Moment | None, seconds: float |
         share = 0.5 if high == low else (score - low) / (high - low)
         return HEIGHT - EDGE - share * (HEIGHT - 2 * EDGE)
 
-    def place(time: float) -> float:
+    def position(time: float) -> float:
         return min(WIDTH, time / seconds * WIDTH)
 
-    points = " ".join(f"{place((m.start + m.end) / 2):.1f},{height(m.score):.1f}" for m in moments)
+    points = " ".join(f"{position((m.start + m.end) / 2):.1f},{height(m.score):.1f}" for m in moments)
     bars = "".join(
-        f'<line x1="{place(m.start):.1f}" x2="{place(m.end):.1f}" y1="{height(m.score):.1f}" y2="{height(m.score):.1f}" '
+        f'<line x1="{position(m.start):.1f}" x2="{position(m.end):.1f}" y1="{height(m.score):.1f}" y2="{height(m.score):.1f}" '
         f'stroke="{"#1a9641" if m == best else "#4878a8"}" stroke-width="5"><title>{m}: {m.score:.2f}</title></line>'
         for m in moments
     )
@@ -101,12 +101,12 @@ def render_line(moments: Sequence[Moment], best: Moment | None, seconds: float |
 
 
 def _warning(unknown_words: Sequence[str]) -> str:
-    """Render what words the model does not know; nothing where there are none."""
-    return "".join(f"<p>{escaped(line)}</p>" for line in say_unknown(unknown_words))
+    """Render the warning of words unknown to the model, if there are any."""
+    return "".join(f"<p>{escaped(line)}</p>" for line in format_unknown(unknown_words))
 
 
 def render_answers(result: AnswerResult, entry: Entry, names: Mapping[str, str]) -> str:
-    """Render the answers to a question, with the video and the score line of the likeliest."""
+    """Render the answers to a question, with the video and the score line of the best one."""
     rows = "".join(
         f"<tr><td>{'' if answer.probability is None else f'{answer.probability:.1%}'}</td>"
         f"<td>{escaped(answer.text)}</td><td>{'' if answer.moment is None else answer.moment}</td></tr>"

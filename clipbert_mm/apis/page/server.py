@@ -1,4 +1,4 @@
-"""The web application: Gradio's page, and the videos of the gallery."""
+"""Web application: Gradio's page, the videos of the index, and uploads."""
 
 import errno
 import logging
@@ -25,9 +25,9 @@ from clipbert_mm.apis.video_search import VideoSearch
 from clipbert_mm.errors import OptionError, printable, quoted
 
 LOCAL = ("localhost", "127.0.0.1", "[::1]")
-"""What this machine is called by itself."""
+"""Names of this machine."""
 CONNECTIONS = 512
-"""Connections that are served at a time; each open page holds one or two."""
+"""Most connections at a time; each open page holds one or two."""
 
 
 def build_app(
@@ -38,37 +38,37 @@ def build_app(
     max_uploads: int = 100,
     hosts: Sequence[str] = LOCAL,
 ) -> FastAPI:
-    """Build the application. It serves the page and, under ``/media``, the videos of the gallery by their keys.
+    """Build the application, which serves the page and, under ``/media``, the videos of the index by key.
 
     Args:
-        search: Searches the gallery.
-        qa: Answers questions; None leaves that part of the page out.
-        max_upload: Size of the largest upload in bytes.
-        max_uploads: Most uploads that are kept.
-        hosts: What the page is called in the address; requests for any other host are refused.
+        search: Searches the index.
+        qa: Answers questions; None for a page without questions.
+        max_upload: Most bytes of an upload.
+        max_uploads: Most uploads to keep.
+        hosts: Host names of the page; requests for other hosts are rejected.
 
     Raises:
-        VideoIndexError: If what the page keeps in the gallery is damaged, or a link that may lead out of it.
-        OptionError: If a bound makes no sense, or a name is none of a host.
+        VideoIndexError: If the page's files in the index are damaged, or a symbolic link that may lead out of it.
+        OptionError: If a limit or a host name is invalid.
     """
     if max_upload < 1 or max_uploads < 0:
-        raise OptionError(f"max_upload >= 1 and max_uploads >= 0 are expected, got {max_upload} and {max_uploads}.")
-    odd = [host for host in hosts if "*" in host.removeprefix("*.")]
-    if odd:
-        raise OptionError(f"Names of hosts are expected, as videos.example or *.videos.example, got {quoted(odd[0])}.")
+        raise OptionError(f"Expected max_upload >= 1 and max_uploads >= 0, got {max_upload} and {max_uploads}.")
+    invalid = [host for host in hosts if "*" in host.removeprefix("*.")]
+    if invalid:
+        raise OptionError(f"Expected host names such as videos.example or *.videos.example, got {quoted(invalid[0])}.")
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
-    media, uploads = PlayableMedia(search.gallery), Uploads(search, max_upload, max_uploads)
-    one = anyio.CapacityLimiter(1)  # one video is written anew at a time; who waits for it holds no thread
+    media, uploads = PlayableMedia(search.video_index), Uploads(search, max_upload, max_uploads)
+    one = anyio.CapacityLimiter(1)  # re-encode one video at a time; waiting requests hold no thread
 
     @app.get("/media/{key}")
     async def play(key: str) -> FileResponse:
         try:
-            found = (
+            playable = (
                 media.find(key) if media.is_known(key) else await anyio.to_thread.run_sync(media.find, key, limiter=one)
             )
         except FileNotFoundError:
-            raise HTTPException(404, "There is no such video in the gallery.") from None
-        return FileResponse(found.path, media_type=found.kind)
+            raise HTTPException(404, "There is no such video in the index.") from None
+        return FileResponse(playable.path, media_type=playable.media_type)
 
     @app.post("/uploads")
     async def take(request: Request, name: str = "") -> JSONResponse:
@@ -110,22 +110,22 @@ def serve(
     max_uploads: int = 100,
     ready: Callable[[str], None] | None = None,
 ) -> None:
-    """Serve the page until it is stopped. Other machines reach it only if ``host`` says so.
+    """Serve the page until it is stopped. Other machines can reach it only if ``host`` allows it.
 
-    Videos are decoded in processes of their own, so a script calls this below ``if __name__ == "__main__":``.
+    Videos are decoded in separate processes, so a script calls this below ``if __name__ == "__main__":``.
 
     Args:
-        search: Searches the gallery.
-        qa: Answers questions; None leaves that part of the page out.
-        host: Address to listen at.
-        port: Port to listen at; 0 for any that is free.
-        allow_hosts: What the page is called in the address, beside ``host`` and this machine's own names.
-        max_upload: Size of the largest upload in bytes.
-        max_uploads: Most uploads that are kept.
-        ready: Is told the address once the port is the page's.
+        search: Searches the index.
+        qa: Answers questions; None for a page without questions.
+        host: Address to listen on.
+        port: Port to listen on; 0 for a free one.
+        allow_hosts: Host names of the page, besides ``host`` and the names of this machine.
+        max_upload: Most bytes of an upload.
+        max_uploads: Most uploads to keep.
+        ready: Called with the address once the page listens.
 
     Raises:
-        OptionError: If it cannot listen there, or a bound makes no sense.
+        OptionError: If it cannot listen there, or a limit or a host name is invalid.
     """
     logging.getLogger("httpx").setLevel(logging.WARNING)
     named = f"[{host}]" if ":" in host else host
@@ -141,27 +141,29 @@ def serve(
 
 
 def _bind(host: str, port: int) -> socket.socket:
-    """Make an address and port this process's own.
+    """Bind a socket to an address and a port.
 
     Raises:
-        OptionError: If they are another program's, or not to be had.
+        OptionError: If they are in use or cannot be bound.
     """
     try:
         family = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)[0][0]
         listener = socket.socket(family, socket.SOCK_STREAM)
     except OSError as error:
-        raise OptionError(f"--host {host} is no address to listen at: {error.strerror or error}.") from error
+        raise OptionError(f"Cannot listen on --host {host}: {error.strerror or error}.") from error
     try:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # else a page that ended holds it for a minute
+        listener.setsockopt(
+            socket.SOL_SOCKET, socket.SO_REUSEADDR, 1
+        )  # without it a stopped page holds the port for a minute
         listener.bind((host, port))
-        listener.listen(1)  # a port that another one has bound is refused here at the latest
+        listener.listen(1)  # fails here at the latest if the port is in use
     except (OSError, OverflowError) as error:
         listener.close()
         if isinstance(error, OSError) and error.errno == errno.EADDRINUSE:
             raise OptionError(
-                f"Port {port} of {host} is another program's already. Choose another one: --port PORT."
+                f"Port {port} of {host} is in use by another program. Choose another one: --port PORT."
             ) from error
         raise OptionError(
-            f"The page cannot listen at port {port} of {host}: {getattr(error, 'strerror', None) or error}."
+            f"Cannot listen on port {port} of {host}: {getattr(error, 'strerror', None) or error}."
         ) from error
     return listener

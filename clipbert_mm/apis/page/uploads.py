@@ -1,4 +1,4 @@
-"""Videos that visitors of the page bring along."""
+"""Uploads of videos by visitors of the page."""
 
 import hashlib
 import json
@@ -13,27 +13,27 @@ import anyio
 import anyio.to_thread
 
 from clipbert_mm.apis.indexing import VIDEOS
-from clipbert_mm.apis.page.playback import check_upload, own_folder
+from clipbert_mm.apis.page.playback import check_upload, subfolder
 from clipbert_mm.apis.video_search import VideoSearch
 from clipbert_mm.errors import BrokenMediaError, BusyFolderError, ClipBertError, VideoIndexError
 from clipbert_mm.fileio import atomic_write, scratch, sweep
 
-LONGEST_NAME = 80
-"""Letters of an upload's name that are shown."""
-AT_ONCE = 4
-"""Uploads that are taken at a time; more are asked to come again."""
+MAX_NAME_LENGTH = 80
+"""Most characters of an upload's name."""
+CONCURRENT_UPLOADS = 4
+"""Most uploads at a time; further ones are asked to try again later."""
 UPLOAD_SECONDS = 900.0
-"""Time in which an upload must have come."""
+"""Timeout for receiving an upload."""
 DECODE_SECONDS = 120.0
-"""Time in which an upload must be decoded."""
+"""Timeout for decoding an upload."""
 
 
 class UploadError(ClipBertError, ValueError):
-    """An upload that is not taken.
+    """A rejected upload.
 
     Args:
-        message: Why not, for the visitor.
-        status: HTTP status of the answer.
+        message: Reason, for the visitor.
+        status: HTTP status of the response.
     """
 
     def __init__(self, message: str, status: int = 400) -> None:
@@ -42,12 +42,12 @@ class UploadError(ClipBertError, ValueError):
 
 
 class Uploads:
-    """The uploads of a gallery. Each is stored under its own digest; what it was called is only ever shown.
+    """Uploads in an index. Each is stored under its digest; its name is only displayed.
 
     Args:
-        search: The search whose gallery takes them.
-        max_bytes: Size of the largest, in bytes.
-        max_files: Most uploads that are kept; so they take at most ``max_bytes * max_files`` of the disk.
+        search: The search whose index takes them.
+        max_bytes: Most bytes of an upload.
+        max_files: Most uploads to keep, so that they take at most ``max_bytes * max_files`` of the disk.
 
     Raises:
         VideoIndexError: If the list of their names is damaged.
@@ -57,47 +57,49 @@ class Uploads:
         self.search = search
         self.max_bytes = max_bytes
         self.max_files = max_files
-        self.folder = own_folder(search.gallery, "uploads")
+        self.folder = subfolder(search.video_index, "uploads")
         self.list = self.folder / "names.json"
         self.names = self._read_names()
-        self._coming = 0
-        self._taking = threading.Lock()
-        sweep(self.folder)  # what a page that was killed had half of
+        self._receiving = 0
+        self._storing = threading.Lock()
+        sweep(self.folder)  # partial uploads of a page that was killed
 
     async def receive(self, chunks: AsyncIterator[bytes], name: str) -> str:
-        """Take an upload into the gallery as it comes; nothing of it is left where it is not taken.
+        """Store an upload while it is received, and index it; a rejected one leaves nothing behind.
 
         Args:
             chunks: Its content.
-            name: What its owner calls it.
+            name: Name that the visitor gave it.
 
         Returns:
-            What it is called on the page.
+            Its name on the page.
 
         Raises:
-            UploadError: If it is too large or too slow, of another type, no video, or there is no room for it.
+            UploadError: If it is too large, too slow, or not a video, or there is no room for it.
         """
         shown, suffix = _shown(name)
-        if self._coming >= AT_ONCE:
-            raise UploadError(f"{shown}: {AT_ONCE} other uploads are being taken. Try again in a minute.", 503)
-        self._coming += 1
+        if self._receiving >= CONCURRENT_UPLOADS:
+            raise UploadError(
+                f"{shown}: {CONCURRENT_UPLOADS} other uploads are in progress. Try again in a minute.", 503
+            )
+        self._receiving += 1
         try:
             self._check_room(shown)
             self.folder.mkdir(parents=True, exist_ok=True)
             with scratch(self.folder, folder=False) as part:
                 with anyio.fail_after(UPLOAD_SECONDS):
                     digest = await self._write(chunks, part, shown)
-                return await anyio.to_thread.run_sync(self._take, part, self.folder / f"{digest}{suffix}", shown)
+                return await anyio.to_thread.run_sync(self._store, part, self.folder / f"{digest}{suffix}", shown)
         except TimeoutError:
-            raise UploadError(f"{shown}: it did not come within {UPLOAD_SECONDS / 60:.0f} minutes.", 408) from None
+            raise UploadError(f"{shown} did not arrive within {UPLOAD_SECONDS / 60:.0f} minutes.", 408) from None
         except OSError as error:
-            logging.getLogger(__name__).exception("an upload cannot be stored")
-            raise UploadError(f"{shown}: the page cannot store it ({error.strerror}).", 507) from error
+            logging.getLogger(__name__).exception("cannot store an upload")
+            raise UploadError(f"{shown} cannot be stored: {error.strerror}.", 507) from error
         finally:
-            self._coming -= 1
+            self._receiving -= 1
 
     async def _write(self, chunks: AsyncIterator[bytes], part: Path, shown: str) -> str:
-        """Write an upload to the disk while its size is within the bound; returns its digest."""
+        """Write an upload to the disk up to the size limit; returns its digest."""
         digest, size = hashlib.sha256(), 0
         with open(part, "wb") as file:
             async for chunk in chunks:
@@ -111,21 +113,23 @@ class Uploads:
         return digest.hexdigest()[:32]
 
     def _check_room(self, shown: str) -> None:
-        there = sum(path.suffix in VIDEOS for path in self.folder.glob("*")) + self._coming
-        if there > self.max_files:
-            raise UploadError(f"{shown}: the page keeps {self.max_files} uploads, and has them. Ask who runs it.", 507)
+        count = sum(path.suffix in VIDEOS for path in self.folder.glob("*")) + self._receiving
+        if count > self.max_files:
+            raise UploadError(
+                f"{shown}: the limit of {self.max_files} uploads is reached. Ask the owner of the page.", 507
+            )
 
-    def _take(self, part: Path, target: Path, shown: str) -> str:
-        """Move a whole upload to its place and index it, one at a time, in a process of its own."""
-        with self._taking:
-            if str(target) not in self.search.gallery.entries:
+    def _store(self, part: Path, target: Path, shown: str) -> str:
+        """Move a complete upload to its path and index it; one at a time."""
+        with self._storing:
+            if str(target) not in self.search.video_index.entries:
                 os.replace(part, target)
                 try:
                     self._index(target, shown)
                 except BaseException:
                     target.unlink(missing_ok=True)
                     raise
-            if str(target) not in self.names:  # who was first says what it is called
+            if str(target) not in self.names:  # of equal uploads the first one gives the name
                 self.names = {**self.names, str(target): shown}
                 with atomic_write(self.list) as file:
                     json.dump({os.path.basename(path): name for path, name in self.names.items()}, file, indent=1)
@@ -135,7 +139,7 @@ class Uploads:
         """Decode and encode an upload.
 
         Raises:
-            UploadError: If it is no video or cannot be read, or another process is changing the gallery.
+            UploadError: If it is not a video or cannot be read, or another process is changing the index.
         """
         try:
             check_upload(str(target))
@@ -143,17 +147,17 @@ class Uploads:
         except BrokenMediaError as error:
             reason = error.reason
         except BusyFolderError as error:
-            raise UploadError(f"{shown}: the videos are being changed. Try again in a minute.", 503) from error
+            raise UploadError(f"{shown}: the index is in use. Try again in a minute.", 503) from error
         if reason is not None:
             with suppress(VideoIndexError, BusyFolderError):
-                self.search.remove(target)  # the gallery need not remember what does not stay
+                self.search.remove(target)  # the index need not remember a rejected file
             raise UploadError(f"{shown} cannot be read: {reason.replace(str(target), shown)}.")
 
     def _read_names(self) -> Mapping[str, str]:
-        """Return what uploads are called, by path.
+        """Return the names of the uploads, by path.
 
         Raises:
-            VideoIndexError: If the list of the names is damaged.
+            VideoIndexError: If the list of names is damaged.
         """
         if not self.list.is_file():
             return {}
@@ -162,22 +166,24 @@ class Uploads:
         except (ValueError, RecursionError):
             names = None
         if not isinstance(names, dict) or not all(isinstance(name, str) for name in names.values()):
-            raise VideoIndexError(f"{self.list} is no list of names. Delete it; only the names are lost.")
-        return {str(self.folder / os.path.basename(path)): _printed(name) for path, name in names.items()}
+            raise VideoIndexError(
+                f"{self.list} is damaged: expected names of uploads by file. Delete it; only the names are lost."
+            )
+        return {str(self.folder / os.path.basename(path)): _printable(name) for path, name in names.items()}
 
 
 def _shown(name: str) -> tuple[str, str]:
-    """Return what an upload is called on the page, and its ending.
+    """Return the name of an upload on the page, and its suffix.
 
     Raises:
-        UploadError: If the ending is no video's.
+        UploadError: If the suffix is not that of a video.
     """
-    shown = _printed(os.path.basename(name.replace("\\", "/")))
+    shown = _printable(os.path.basename(name.replace("\\", "/")))
     suffix = os.path.splitext(shown)[1].lower()
     if suffix not in VIDEOS:
-        raise UploadError(f"{shown}: expected a video ({', '.join(VIDEOS)}), got {suffix or 'no ending'}.")
+        raise UploadError(f"{shown}: expected a video ({', '.join(VIDEOS)}), got {suffix or 'no suffix'}.")
     return shown, suffix
 
 
-def _printed(name: str) -> str:
-    return "".join(letter for letter in name if letter.isprintable())[-LONGEST_NAME:]
+def _printable(name: str) -> str:
+    return "".join(char for char in name if char.isprintable())[-MAX_NAME_LENGTH:]

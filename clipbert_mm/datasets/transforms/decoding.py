@@ -14,9 +14,6 @@ from clipbert_mm.media.readers import VideoReader, check_backend, open_reader
 from clipbert_mm.media.storage import as_file
 from clipbert_mm.registry import TRANSFORMS
 
-RULES = 2
-"""Version of the rules for finding frames and their times. Records of files that were made by older rules are made again."""
-
 
 @TRANSFORMS.register_module()
 class OpenVideo(BaseTransform):

@@ -36,7 +36,7 @@ import clipbert_mm.__main__, clipbert_mm.datasets, clipbert_mm.models
 from clipbert_mm.apis import VideoSearch
 times.append(time.time())
 checkpoint, weights, gallery, text, answer = sys.argv[1:]
-search = VideoSearch(checkpoint, weights=weights, gallery=gallery)
+search = VideoSearch(checkpoint, weights=weights, index=gallery)
 times.append(time.time())
 search.search(text, topk=1)
 times.append(time.time())
@@ -70,9 +70,9 @@ def measure(config: Config, args: argparse.Namespace) -> dict[str, Any]:
         folder = Path(name)
         config.dump(folder / "config.py")
         weights = args.checkpoint or random_weights(config, folder / "random.pth")
-        search = VideoSearch(folder / "config.py", args.device, weights=weights, gallery=folder / "gallery")
+        search = VideoSearch(folder / "config.py", args.device, weights=weights, index=folder / "gallery")
         index = measure_index(search, find_videos(args.videos), folder, args)
-        search.gallery = VideoIndex(folder / "random")
+        search.video_index = VideoIndex(folder / "random")
         fill(search, args.gallery_size)
         return dict(
             environment=environment(args.device),
@@ -96,7 +96,7 @@ def measure_index(search: VideoSearch, paths: list[str], folder: Path, args: arg
     numbers = itertools.count()
 
     def indexed(workers: int) -> None:
-        search.gallery = VideoIndex(folder / f"gallery{next(numbers)}")
+        search.video_index = VideoIndex(folder / f"gallery{next(numbers)}")
         search.index(paths, workers=workers, batch_size=1)
 
     media = [search.predictor.read(path).frames for path in paths]
@@ -117,7 +117,7 @@ def measure_index(search: VideoSearch, paths: list[str], folder: Path, args: arg
 def fill(search: VideoSearch, count: int) -> None:
     """Fill the gallery with the visual tokens of videos of one clip that do not exist, so that none can be decoded."""
     predictor, model = search.predictor, search.predictor.model
-    search.gallery.start(predictor.identity, predictor.source, predictor.weights)
+    search.video_index.start(predictor.identity, predictor.source, predictor.weights)
     size = next(step for step in predictor.media_steps if type(step).__name__ == "ResizePad").size
     with torch.no_grad():
         shape = model.encode_video(torch.zeros(1, 1, 1, 3, size, size, device=predictor.device)).shape[1:]  # (1, S, D)
@@ -125,14 +125,14 @@ def fill(search: VideoSearch, count: int) -> None:
     for i in range(count):
         tokens = torch.randn(shape, generator=generator)  # LayerNorm's scale
         entry = Entry(f"/nowhere/{i:07d}.mp4", 0, 0, 10.0, ((0.0, 10.0),), (size, size))
-        search.gallery.add(entry, dict(clips=tokens, coarse=tokens))
-    search.gallery.save()
+        search.video_index.add(entry, dict(clips=tokens, coarse=tokens))
+    search.video_index.save()
 
 
 def measure_search(search: VideoSearch, args: argparse.Namespace) -> dict[str, Any]:
     """Time a search beside the joint encoder alone, as testing runs it, on the same pairs with visual tokens in memory."""
-    predictor, pieces = search.predictor, search.predictor.word_pieces([args.text])
-    tokens = torch.stack([search.gallery.tokens(path) for path in search.gallery.entries]).to(predictor.device)
+    predictor, pieces = search.predictor, search.predictor.token_ids([args.text])
+    tokens = torch.stack([search.video_index.tokens(path) for path in search.video_index.entries]).to(predictor.device)
     blocks = tokens.split(64)  # as many as the released implementation takes
 
     def encoder() -> None:

@@ -62,7 +62,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--warmup", type=int, default=1, help="starts before, which find files that were not read yet (default: 1)"
     )
-    parser.add_argument("--gallery", type=Path, help="also measure a search in this gallery")
+    parser.add_argument("--index", type=Path, help="also measure a search in this index")
     parser.add_argument("--text", default="a red circle", help="what is searched for (default: a red circle)")
 
 
@@ -105,8 +105,8 @@ def short_commands(args: argparse.Namespace) -> dict[str, list[str]]:
         "import clipbert_mm": ["-c", "import clipbert_mm"],
         "clipbert --help": ["-m", "clipbert_mm", "--help"],
     }
-    if args.gallery is not None:
-        commands["clipbert search"] = ["-m", "clipbert_mm", "search", args.text, "--gallery", str(args.gallery)]
+    if args.index is not None:
+        commands["clipbert search"] = ["-m", "clipbert_mm", "search", args.text, "--index", str(args.index)]
     return commands
 
 
