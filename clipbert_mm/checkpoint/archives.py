@@ -21,7 +21,7 @@ TORCH_MAGIC = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
 LOCAL_HEADER = 30
 """Fewest bytes between the previous member and a member's name."""
 OLD_PICKLES = 5
-"""Pickles at the start of an old file: magic number, version, system, content, and the keys of the storages."""
+"""Pickles at the start of an old file, which are magic number, version, system, content, and the keys of the storages."""
 
 
 def load_torch(path: str | os.PathLike, map_location: str | torch.device = "cpu", *, mmap: bool = True) -> Any:  # noqa: ANN401

@@ -17,7 +17,7 @@ from clipbert_mm.registry import MODELS
 SPARE_BYTES = 2**26
 """Bytes that building a model may take in addition to its weights, for buffers and a trial with three tokens."""
 MAX_COPIES = 3
-"""Copies of the weights that building a model may make: its tensors are created, initialized and moved."""
+"""Copies of the weights that building a model may make, since its tensors are created, initialized and moved."""
 USUAL_SIZE = 4096
 """Largest number that is allowed in the config of any model, however small, such as the side of a frame in pixels."""
 SPARE_OPERATIONS = 1500

@@ -199,8 +199,8 @@ def differences(saved: CheckpointMetadata, now: CheckpointMetadata) -> tuple[lis
         now: Metadata of the config.
 
     Returns:
-        Differences that make the results meaningless, and those that may be intended: settings of the model that its tensors
-        do not show, and settings of the clips.
+        Differences that make the results meaningless, and those that may be intended, which are settings of the model that its
+        tensors do not show, and settings of the clips.
     """
     errors = []
     head = str(now.model.get("head", {}).get("type")).rpartition(".")[2]

@@ -19,7 +19,7 @@ EXCLUDED = (
     *(pickle.INST, pickle.OBJ, pickle.NEWOBJ_EX, pickle.EXT1, pickle.EXT2, pickle.EXT4, pickle.PERSID),
     *(pickle.LONG4, pickle.NEXT_BUFFER, pickle.READONLY_BUFFER),
 )
-"""Operations that files of weights do not need: other ways to create objects, numbers of more than 255 bytes, buffers."""
+"""Operations that files of weights do not need, such as other ways to create objects, long numbers, buffers."""
 STORAGES = dict(
     ComplexDoubleStorage=16,
     ComplexFloatStorage=8,
@@ -56,7 +56,7 @@ TENSORS = {
     "mmengine.logging.history_buffer.HistoryBuffer",
     *STAND_INS,
 }
-"""Names that a file of torch.save may contain: tensors, containers, numpy's arrays, and MMEngine's history of scalars."""
+"""Names that a file of torch.save may contain, for tensors, containers, numpy arrays and MMEngine's scalar history."""
 
 
 class Reader:
