@@ -112,19 +112,18 @@ def test_a_start_is_told_by_phase(report_of: Callable):
         command = report["commands"][name]
         assert command["repeats"] == 1
         assert command["processor_s"] > 0
-        assert command["modules"] == pytest.approx(60, abs=60)
-        assert "clipbert_mm" in command["imports_s"]
+        assert 0 < command["modules"] < 150
         assert "torch" not in command["imports_s"]
         assert sum(command["imports_s"].values()) > 0
 
 
-def test_imports_are_counted_by_package_and_a_command_that_fails_is_told(tmp_path: Path):
-    (tmp_path / "one.py").write_text("import decimal, two")
-    (tmp_path / "two.py").write_text("")
-    code = f"import sys; sys.path.insert(0, {str(tmp_path)!r}); import one"
-    report = command_times.time_commands({"one": ["-c", code]}, repeats=2, warmup=0)["one"]
+def test_imports_are_summed_by_package_and_a_command_that_fails_is_told():
+    log = "import time: self [us] | cumulative | imported package\nimport time:       200 |        500 | torch\n"
+    log += "a line of the command's own\nimport time:       300 |        300 |   torch.nn\nimport time: 9 | 9 | re\n"
+    assert command_times.sum_imports(log) == {"modules": 3, "imports_s": {"torch": 0.0005, "re": 0.000009}}
+    report = command_times.time_commands({"one": ["-c", "import decimal"]}, repeats=2, warmup=0)["one"]
     assert report["repeats"] == 2
-    assert {"one", "two", "decimal", "_decimal"} & set(report["imports_s"])
+    assert report["modules"] > 0
     with pytest.raises(ClipBertError, match=r"python -c import none failed:\n(.|\n)*No module named 'none'"):
         command_times.time_commands({"none": ["-c", "import none"]}, repeats=1, warmup=0)
 

@@ -47,18 +47,22 @@ def time_commands(commands: dict[str, Sequence[str]], *, repeats: int, warmup: i
                 processor[name].append(_processor_seconds() - before)
     report = {}
     for name, arguments in commands.items():
-        lines = [
-            found for line in _run(["-X", "importtime", *arguments]).splitlines() if (found := IMPORTED.match(line))
-        ]
-        by_package: Counter[str] = Counter()
-        for line in lines:
-            by_package[line[2].partition(".")[0]] += int(line[1])
-        report[name] = Timing(tuple(seconds[name])).to_dict() | dict(
-            processor_s=statistics.median(processor[name]),
-            modules=len(lines),
-            imports_s={package: microseconds / 1e6 for package, microseconds in by_package.most_common(PACKAGES)},
+        report[name] = (
+            Timing(tuple(seconds[name])).to_dict()
+            | dict(processor_s=statistics.median(processor[name]))
+            | sum_imports(_run(["-X", "importtime", *arguments]))
         )
     return report
+
+
+def sum_imports(log: str) -> dict[str, Any]:
+    """Count the modules in the log of ``python -X importtime``, and add up their seconds by package, the longest first."""
+    lines = IMPORTED.findall(log)
+    by_package: Counter[str] = Counter()
+    for microseconds, module in lines:
+        by_package[module.partition(".")[0]] += int(microseconds)
+    longest = by_package.most_common(PACKAGES)
+    return dict(modules=len(lines), imports_s={package: microseconds / 1e6 for package, microseconds in longest})
 
 
 def _processor_seconds() -> float:
