@@ -24,7 +24,7 @@ from clipbert_mm.apis.indexing import find_videos
 from clipbert_mm.engine.launch import build_runner
 from clipbert_mm.engine.watched_loader import WatchedLoader
 from clipbert_mm.errors import BrokenMediaError, OptionError, StorageError, VideoIndexError, WorkerError
-from clipbert_mm.media import storage
+from clipbert_mm.media import listing
 from clipbert_mm.registry import TRANSFORMS
 
 
@@ -167,14 +167,14 @@ def test_l3_a_folder_that_cannot_be_listed_loses_nothing(
     search.index(videos)
     before = sorted(search.video_index.store.names())
     closed = {"cannot be listed": videos, "part of it cannot be listed": videos / "below"}.get(fault)
-    listed = storage._list_folder
+    listed = listing._list_folder
 
     def list_folder(folder: str) -> Any:
         if str(closed) == folder:
             raise PermissionError(13, "Permission denied", folder)
         return listed(folder)
 
-    monkeypatch.setattr(storage, "_list_folder", list_folder)
+    monkeypatch.setattr(listing, "_list_folder", list_folder)
     if closed is None:
         shutil.rmtree(videos)
     if fault == "not mounted":
