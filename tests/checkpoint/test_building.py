@@ -7,7 +7,8 @@ import torch
 from mmengine.registry import DefaultScope
 from torch import nn
 
-from clipbert_mm.checkpoint import WithoutInitialization, build_model, load_weights
+from clipbert_mm.checkpoint import CheckpointError, WithoutInitialization, build_model, load_weights
+from clipbert_mm.checkpoint.building import Bounded
 from clipbert_mm.registry import MODELS
 
 TINY = dict(vocab_size=50, hidden_size=16, num_layers=2, num_heads=2, intermediate_size=32, max_text_length=20)
@@ -101,3 +102,72 @@ def test_only_what_is_drawn_at_random_is_left_out():
     torch.set_rng_state(before)
     assert torch.equal(drawn, torch.rand(3)), "a function that gives new numbers is not asked to fill a tensor"
     assert nn.Linear(4, 4).weight.any()
+
+
+def test_operations_are_counted_and_the_first_beyond_the_limit_fails():
+    value = torch.zeros(())
+    with Bounded(2**20, 3):
+        for _ in range(3):
+            value.add_(1)
+        with pytest.raises(CheckpointError, match=r"takes more than 3 operations\)"):
+            value.add_(1)
+    assert value.item() == 3
+
+
+def test_bytes_are_counted_before_they_are_taken():
+    with Bounded(1000, 100):
+        kept = torch.zeros(125, dtype=torch.float64)
+        kept.view(5, 25).add_(1)  # neither takes memory
+    for make in (
+        lambda: torch.zeros(1001, dtype=torch.int8),
+        lambda: [torch.zeros(600, dtype=torch.int8) for _ in range(2)],  # the first is freed
+        lambda: kept + kept[:1] + 1,
+        lambda: torch.empty(2**50),  # more than any machine has
+        lambda: kept.new_zeros(2**50),
+        lambda: torch.arange(2**50),
+    ):
+        with Bounded(1000, 100), pytest.raises(CheckpointError, match=r"takes more than 1,000 bytes\)"):
+            make()
+
+
+@MODELS.register_module(force=True)
+class Costly(nn.Module):
+    """A model of no weights that takes memory and operations to build."""
+
+    def __init__(self, *, doublings: int = 0, operations: int = 0, sizes: tuple = (), more: dict | None = None) -> None:
+        super().__init__()
+        torch.empty(2**doublings, dtype=torch.uint8)
+        value = torch.zeros(())
+        for _ in range(operations):
+            value.add_(1)
+
+
+@pytest.mark.parametrize(
+    ("fits", "too_much", "said"),
+    [
+        (dict(doublings=26), dict(doublings=28), r"more than \d+,\d+,\d+ bytes"),  # the weights take 2**22 bytes
+        (dict(operations=1000), dict(operations=4000), "more than 1,520 operations"),
+        (dict(sizes=[4096, -4096]), dict(sizes=[1, [2], -4097]), "a size of -4097"),
+        (dict(more={"a": 4096.0}), dict(more={"a": {"b": 4097}}), "a size of 4097"),
+    ],
+)
+def test_building_costs_no_more_than_the_weights_account_for(fits: dict, too_much: dict, said: str):
+    weights = {"a": torch.zeros(1024, 1024)}
+    build_model(dict(type="Costly", **fits), weights, "a.pth")
+    with pytest.raises(CheckpointError, match=rf"^a\.pth: the model that it describes is larger than .*{said}"):
+        build_model(dict(type="Costly", **too_much), weights, "a.pth")
+    large = {"a": torch.zeros(2**13, 2**13, dtype=torch.uint8), **{str(i): torch.zeros(1) for i in range(200)}}
+    build_model(dict(type="Costly", **too_much), large, "a.pth")
+
+
+def test_weights_are_loaded_by_name_and_the_rest_is_left_unless_told():
+    given = {"weight": torch.full((2, 3), 2.0), "other": torch.full((1,), float("nan"))}
+    model = nn.Linear(3, 2)
+    bias = model.bias.detach().clone()
+    load_weights(model, given, "a.pth")
+    assert torch.equal(model.weight, given["weight"])
+    assert torch.equal(model.bias, bias)
+    with pytest.raises(CheckpointError, match=r"^a\.pth does not fit the model: .*bias"):
+        load_weights(model, given, "a.pth", strict=True)
+    with pytest.raises(CheckpointError, match=r"^a\.pth is refused: 1 of the 2 tensors .* the first is 'bias'"):
+        load_weights(model, given | {"bias": torch.tensor([1.0, float("inf")])}, "a.pth")

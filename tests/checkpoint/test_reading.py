@@ -19,6 +19,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from clipbert_mm.checkpoint import CheckpointError, read_checkpoint
+from clipbert_mm.checkpoint.pickles import STORAGES
 
 TENSORS = {
     "backbone.conv1.weight": torch.linspace(-1, 1, 4 * 3 * 7 * 7).view(4, 3, 7, 7),
@@ -191,6 +192,20 @@ def test_what_is_fetched_opens(tmp_path: Path, address: str, written: str):
     assert found["epoch"] == 3
 
 
+def test_what_was_downloaded_is_kept_where_torch_keeps_it_by_address(tmp_path: Path, address: str):
+    for i, folder in enumerate(("x", "y")):
+        (tmp_path / folder).mkdir()
+        torch.save({"state_dict": {"head.bias": torch.tensor(float(i))}}, tmp_path / folder / "a.pth")
+    for _ in range(2):
+        found = [float(read_checkpoint(f"{address}/{folder}/a.pth")["state_dict"]["head.bias"]) for folder in "xy"]
+        assert found == [0, 1], "files of one name are not mixed up"
+        for source in tmp_path.glob("?/a.pth"):
+            source.unlink()  # nothing is downloaded the second time
+    kept = list((tmp_path / "cache" / "hub" / "checkpoints").iterdir())
+    assert len(kept) == 2
+    assert all(path.name.endswith("-a.pth") for path in kept)
+
+
 @pytest.mark.parametrize("written", ["torch", "torch 1.5"])
 def test_code_in_what_is_fetched_is_refused_and_not_run(tmp_path: Path, address: str, written: str):
     call = Call(os.system, f"touch {tmp_path}/MARKER")
@@ -284,3 +299,28 @@ def test_a_file_is_read_once_however_often_it_is_opened(tmp_path: Path):
     for _ in range(3):
         assert read_checkpoint(str(path))["state_dict"]["head.weight"].sum() == 4_000_000
     assert bytes_read() - before == pytest.approx(path.stat().st_size, rel=0.1)
+
+
+TYPES = [torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.complex64, torch.complex128, torch.bool,
+         torch.int8, torch.int16, torch.int32, torch.int64, torch.uint8, torch.uint16, torch.uint32, torch.uint64,
+         torch.float8_e4m3fn, torch.float8_e5m2, torch.float8_e4m3fnuz, torch.float8_e5m2fnuz]  # fmt: skip
+"""The types of torch that are neither quantized nor packed; the first 12 are as old as its old format."""
+
+
+@pytest.mark.parametrize(("written", "types"), [("torch", TYPES), ("torch 1.5", TYPES[:12])])
+def test_tensors_of_every_type_open_and_so_do_the_types(tmp_path: Path, written: str, types: list[torch.dtype]):
+    values = torch.tensor([0.0, 1.0])
+    tensors = {f"head.{str(dtype)[6:]}": values.to(dtype) for dtype in types}
+    rest = dict(types=types, size=torch.Size([2, 3]), device=torch.device("cpu"), names={"a", "b"})
+    WRITERS[written]({"state_dict": tensors | {"parameter": torch.nn.Parameter(values)}, **rest}, tmp_path / "a.pth")
+    found = read_checkpoint(str(tmp_path / "a.pth"))
+    state_dict = found.pop("state_dict")
+    assert found == rest
+    assert torch.equal(state_dict.pop("parameter"), values)
+    assert [value.dtype for value in state_dict.values()] == types
+    assert all(value.to(torch.complex64).real.tolist() == [0, 1] for value in state_dict.values())
+
+
+@pytest.mark.filterwarnings("ignore:TypedStorage is deprecated")
+def test_a_storage_counts_as_many_bytes_as_torch_says():
+    assert {name: getattr(torch, name)().element_size() for name in STORAGES} == STORAGES
