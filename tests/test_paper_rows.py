@@ -153,6 +153,9 @@ def test_the_settings_are_the_paper_s(path: Path, read: Callable):
     assert f"{config.train_dataloader.batch_size}x{accumulation}x{gpus}" == batch
     assert (config.train_cfg.max_epochs, config.optim_wrapper.optimizer.lr) == (epochs, rate)
     assert config.optim_wrapper.clip_grad.max_norm == (2 if "vqa2" in path.stem else 5)
+    (schedule,) = config.param_scheduler  # linear to 0; its own tests say what the share means
+    assert (schedule.type, schedule.warmup_share, schedule.convert_to_iter_based) == ("WarmupLinearLR", 0.1, True)
+    assert config.randomness.seed == 42
     train = config.train_dataloader.dataset
     train = train.get("datasets", [train])[0]
     assert step_of(train, "Tokenize").max_length == words
@@ -169,11 +172,36 @@ def test_the_settings_are_the_paper_s(path: Path, read: Callable):
     assert f"bash tools/dist_train.sh configs/{path.relative_to(CONFIGS)} {gpus}\n" in path.read_text()
 
 
+@pytest.mark.parametrize("path", ROWS, ids=recipe_of)
+def test_the_model_is_the_paper_s(path: Path, read: Callable):
+    model = read(path).model
+    frames, encoder = model.data_preprocessor, model.encoder
+    assert (frames.mean, frames.std, frames.to_bgr) == ([123.675, 116.28, 103.53], [1, 1, 1], True)
+    resnet = {name: model.backbone[name] for name in ("type", "depth", "style", "frozen_stages", "norm_eval")}
+    assert resnet == dict(type="mmpretrain.ResNet", depth=50, style="caffe", frozen_stages=1, norm_eval=True)
+    assert (model.projection.in_channels, model.projection.out_channels) == (2048, 768)
+    pooling = "MeanAggregator" if "count" in path.stem else "LogSumExpAggregator"  # a count is no log-probability
+    assert (model.temporal_fusion.type, model.aggregator.type) == ("MeanFusion", pooling)
+    sizes = (encoder.vocab_size, encoder.hidden_size, encoder.num_layers, encoder.num_heads, encoder.intermediate_size)
+    assert sizes == (30522, 768, 12, 12, 3072), "BERT-base, uncased"
+    assert encoder.get("pixel_sampling") == (100 if "coco-vg" in path.stem else None)
+    if "coco-vg" not in path.stem:
+        assert model.head.hidden_channels == 1536
+
+
 @pytest.mark.parametrize("path", TRAINED, ids=recipe_of)
 def test_a_row_takes_a_training_step(path: Path, read: Callable, without_gradient: Callable):
     config = read(path)
     model = build(shrink_model(config.model))
     wrapper = build_optim_wrapper(model, config.optim_wrapper)
+    assert type(wrapper.optimizer) is torch.optim.AdamW
+    groups = wrapper.optimizer.param_groups
+    assert {(group["betas"], group["eps"]) for group in groups} == {((0.9, 0.98), 1e-8)}
+    assert {group["weight_decay"] for group in groups} == {1e-3, 0}, "none on biases and norm scales"
+    # Before the visual embeddings, BERT's, each of its layers' three, and the head.
+    dropout = [module.p for module in model.modules() if isinstance(module, nn.Dropout)]
+    assert (set(dropout), len(dropout)) == ({0.1}, 1 + 1 + 2 * 3 + 1)
+    assert {module.eps for module in model.encoder.modules() if isinstance(module, nn.LayerNorm)} == {1e-12}
     loader = Runner.build_dataloader(shrink_loader(config.train_dataloader), seed=0)
     before = {name: value.detach().clone() for name, value in model.named_parameters()}
     wrapper.initialize_count_status(model, 0, 100)

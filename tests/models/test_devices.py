@@ -9,7 +9,9 @@ import torch
 import torch.nn.functional as F
 from one_device import OneDevice
 
+from clipbert_mm.models import ClipBert
 from clipbert_mm.registry import MODELS
+from clipbert_mm.retrieval.evaluator import score_block
 from clipbert_mm.structures import VideoTextSample
 
 HEADS = dict(
@@ -72,3 +74,23 @@ def test_a_model_is_on_its_device_in_training_and_testing(batch: tuple, model_co
     assert sample.clip_logits.is_meta
     assert other.scores.is_meta
     assert logits.is_meta
+
+
+@pytest.mark.parametrize(("architecture", "precision"), [("bert", "fp32"), ("distilbert", "bf16")])
+def test_pairs_are_scored_on_the_device(model_config: dict[str, Any], architecture: str, precision: str):
+    del model_config["mlm_head"]
+    model_config["encoder"].update(architecture=architecture)
+    model: ClipBert = MODELS.build(model_config).to("meta").eval()
+    rows, columns = torch.tensor([0, 2]), torch.tensor([1, 0])
+    with OneDevice(), torch.no_grad():
+        frames = model.data_preprocessor.normalize(torch.zeros(2, 2, 1, 32, 32, 3, dtype=torch.uint8, device="meta"))
+        tokens = model.encode_with_coarse_tokens(frames)
+        pairs = model.pair_encoder(precision=precision)
+        texts = pairs.encode_texts([np.array([2, 5, 3]), np.array([2, 7, 8, 3]), torch.tensor([2, 6, 3])])
+        logits = model.score_pairs(pairs, texts, tokens["coarse"], rows, columns)
+        assert model.pool_scores(logits).is_meta
+        stored = torch.zeros(2, 2, 16, 16)  # visual tokens from the disk are on the CPU
+        selected = np.array([[0, 1], [0, 0], [1, 0]], bool)
+        scores = score_block(model, pairs, texts, stored, selected)
+    assert (pairs.device.type, logits.device.type, logits.shape) == ("meta", "meta", (2, 1, 2))
+    assert np.array_equal(scores == 1, selected), "on the CPU, where each number is a one"

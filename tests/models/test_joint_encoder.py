@@ -234,6 +234,12 @@ def test_an_unknown_architecture_is_refused(folder: bool, tmp_path: Path):
     assert f"The architecture '{name}' is neither a model type" in str(caught.value)
 
 
+def test_a_folder_cannot_ask_for_a_model_that_no_machine_holds(tmp_path: Path):
+    BertConfig(vocab_size=2**50, hidden_size=4, num_hidden_layers=1, num_attention_heads=1).save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match=r"JointEncoder cannot use 'bert': .*is larger than"):
+        JointEncoder(architecture=str(tmp_path))
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_gradients_reach_every_parameter(build_kind: Callable, texts: tuple, without_gradient: Callable, kind: str):
     encoder = build_kind(kind)

@@ -1,5 +1,6 @@
 """The scores of a block of texts and videos, against the joint encoder for each pair on its own."""
 
+import logging
 from pathlib import Path
 
 import numpy as np
@@ -8,8 +9,9 @@ import torch
 
 from clipbert_mm.models import ClipBert
 from clipbert_mm.registry import MODELS
-from clipbert_mm.retrieval import FeatureStore
-from clipbert_mm.retrieval.evaluator import score_block
+from clipbert_mm.retrieval import FeatureStore, ScoreMatrix, evaluator
+from clipbert_mm.retrieval.evaluator import Progress, RetrievalEvaluator, score_block
+from clipbert_mm.retrieval.score_matrix import Tile
 
 
 @pytest.fixture
@@ -53,3 +55,124 @@ def test_a_block_is_scored_as_each_pair_on_its_own(model: ClipBert, tmp_path: Pa
         tokens = model.encode_video(video.flatten(0, 1)[None, None])
         assert coarse[:, j] == pytest.approx(score_block(model, pairs, texts, tokens)[:, 0], abs=1e-5)
     assert np.abs(coarse - scores).max() > 1e-3
+
+
+class Lines(logging.Handler):
+    """Keeps the messages that are logged."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.texts: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.texts.append(record.getMessage())
+
+
+@pytest.fixture
+def logger() -> logging.Logger:
+    logger = logging.Logger("lines")
+    logger.addHandler(Lines())
+    return logger
+
+
+def test_progress_is_logged_every_ten_seconds_and_at_the_end(logger: logging.Logger, monkeypatch: pytest.MonkeyPatch):
+    now = 100.0
+    monkeypatch.setattr(evaluator.time, "monotonic", lambda: now)
+    progress = Progress(logger, "encoded {} videos", 400)
+    for now, count in ((105.0, 10), (110.0, 10), (120.0, 20), (125.0, 10), (140.0, 50), (141.0, 300)):  # noqa: B007
+        progress(count)
+    assert logger.handlers[0].texts == [
+        "encoded 40/400 videos, 2 per second, 0:03:00 left",  # 360 at 2 a second
+        "encoded 100/400 videos, 2.5 per second, 0:02:00 left",
+        "encoded 400/400 videos, 9.76 per second, 0:00:00 left",
+    ]
+    Progress(logger, "scored {} pairs", 3)(3)
+    assert len(logger.handlers[0].texts) == 3, "what is done at once is not worth a line"
+
+
+@pytest.fixture
+def tiles(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, Tile]]:
+    """The tiles that are written, with the name of their matrix."""
+    written: list[tuple[str, Tile]] = []
+    write = ScoreMatrix.write
+    monkeypatch.setattr(
+        ScoreMatrix,
+        "write",
+        lambda self, tile, scores: written.append((self.folder.name, tile)) or write(self, tile, scores),
+    )
+    return written
+
+
+def fill(run: RetrievalEvaluator, texts_of_each: list[list[list[int]]], clips: int = 3) -> list[dict]:
+    """Store videos of random tokens, with the token ids of their texts; returns the records."""
+    records = []
+    for i, texts in enumerate(texts_of_each):
+        records.append(dict(sample_idx=i, broken=None, pieces=texts))
+        run.store.add(f"{i:07d}", {"clips": torch.randn(clips, 4, 16), "coarse": torch.randn(1, 4, 16)}, {})
+    return records
+
+
+@pytest.mark.parametrize("clips_per_tile", [1, 6, 7, 40, 1000])
+def test_a_tile_is_as_much_work_as_a_kill_may_lose(
+    model: ClipBert, tmp_path: Path, tiles: list, logger: logging.Logger, clips_per_tile: int
+):
+    run = RetrievalEvaluator(model, model.pair_encoder(), tmp_path, logger, clips_per_tile=clips_per_tile)
+    records = fill(run, [[[2, 5 + i, 3], [2, 5, 6 + i, 3]] for i in range(5)])
+    scores, chosen = run.score(records)
+    assert chosen is None
+    assert scores.shape == (10, 5)
+    pairs = [(t.rows.stop - t.rows.start) * (t.columns.stop - t.columns.start) for _, t in tiles]
+    assert sum(pairs) == 50
+    assert max(pairs) <= max(1, clips_per_tile // 3)
+    rest = min(50, max(1, clips_per_tile // 3))
+    assert max(pairs) > rest / 2, "as large as it may be, up to whole rows"
+    tiles.clear()
+    again, _ = RetrievalEvaluator(model, model.pair_encoder(), tmp_path, logger, clips_per_tile=clips_per_tile).score(
+        records
+    )
+    assert tiles == []
+    assert np.array_equal(again, scores)
+    run.score(records, keep=2)
+    coarse = [
+        (t.rows.stop - t.rows.start) * (t.columns.stop - t.columns.start) for n, t in tiles if n == "coarse_scores"
+    ]
+    assert sum(coarse) == 50
+    assert max(coarse) <= clips_per_tile, "of one clip each"
+    assert max(coarse) > min(50, clips_per_tile) / 2
+
+
+def test_by_itself_a_tile_on_a_cpu_is_of_a_thousand_clips_and_256_texts(
+    model: ClipBert, tmp_path: Path, tiles: list, logger: logging.Logger
+):
+    run = RetrievalEvaluator(model, model.pair_encoder(), tmp_path, logger)
+    run.score(fill(run, [[[2, 5 + i % 50, 3] for i in range(150)]] * 5, clips=1))  # 750 texts
+    shapes = {(t.rows.stop - t.rows.start, t.columns.stop - t.columns.start) for _, t in tiles}
+    assert shapes == {(256, 4), (256, 1), (238, 4), (238, 1)}
+
+
+def test_a_share_is_of_the_videos_for_a_text_and_of_the_texts_for_a_video(
+    model: ClipBert, tmp_path: Path, logger: logging.Logger
+):
+    run = RetrievalEvaluator(model, model.pair_encoder(), tmp_path, logger)
+    records = fill(run, [[[2, 5 + i, 3]] * 4 for i in range(5)])  # 20 texts, 5 videos
+    records[3] = dict(sample_idx=3, broken="the file is empty", pieces=[])  # 16 texts, 4 videos
+    scores, chosen = run.score(records, keep=0.25)
+    assert scores.shape == chosen.shape == (16, 4)
+    assert (chosen.sum(axis=1) >= 1).all()
+    assert (chosen.sum(axis=0) >= 4).all()
+    assert 16 <= chosen.sum() <= 16 * 1 + 4 * 4
+
+
+def test_without_a_readable_video_there_are_no_scores(model: ClipBert, tmp_path: Path, logger: logging.Logger):
+    run = RetrievalEvaluator(model, model.pair_encoder(), tmp_path, logger)
+    scores, chosen = run.score([dict(sample_idx=0, broken="the file is empty", pieces=[])])
+    assert (scores.shape, chosen) == ((0, 0), None)
+
+
+def test_tokens_are_stored_in_the_precision_of_the_pairs(model: ClipBert, tmp_path: Path, logger: logging.Logger):
+    run = RetrievalEvaluator(model, model.pair_encoder(precision="bf16"), tmp_path, logger)
+    tokens = run._encode_video(torch.randn(3, 2, 3, 32, 32))
+    assert {name: (value.dtype, value.shape) for name, value in tokens.items()} == {
+        "clips": (torch.bfloat16, (3, 16, 16)),
+        "coarse": (torch.bfloat16, (1, 16, 16)),
+    }

@@ -28,7 +28,16 @@ def test_a_file_that_changes_is_another(tmp_path: Path):
     first = digest_files([str(path), "http://host/b.mp4"])
     assert digest_files([str(path), "http://host/b.mp4"]) == first
     assert digest_files(["http://host/b.mp4", str(path)]) != first
-    os.utime(path, (1, 1))
+    written = path.stat().st_mtime_ns
+    path.write_bytes(b"other")
+    os.utime(path, ns=(written, written))
+    assert digest_files([str(path), "http://host/b.mp4"]) != first, "by its size alone"
+    path.write_bytes(b"one")
+    os.utime(path, ns=(written, written))
+    assert digest_files([str(path), "http://host/b.mp4"]) == first, "by nothing else"
+    os.utime(path, ns=(written, written + 1000))
+    assert digest_files([str(path), "http://host/b.mp4"]) != first, "by its time alone"
+    path.unlink()
     assert digest_files([str(path), "http://host/b.mp4"]) != first
 
 

@@ -34,3 +34,12 @@ def test_what_is_not_chosen_ranks_below_in_its_coarse_order():
 def test_a_shortlist_is_a_share_or_a_number(keep: float):
     with pytest.raises(ValueError, match=f"a share between 0 and 1 or a whole number of candidates, got {keep}"):
         candidates(keep, 10)
+
+
+@pytest.mark.parametrize(
+    ("keep", "count", "kept"),
+    [(0.1, 1000, 100), (0.1, 5, 1), (0.01, 7, 1), (0.5, 7, 4), (0.999, 3, 3), (1, 7, 1), (1.0, 7, 1), (20, 1000, 20),
+     (20, 7, 7), (20.0, 30, 20)],
+)  # fmt: skip
+def test_a_share_is_of_the_candidates_and_keeps_one_at_least(keep: float, count: int, kept: int):
+    assert candidates(keep, count) == kept
