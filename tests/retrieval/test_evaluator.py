@@ -79,10 +79,10 @@ def test_progress_is_logged_every_ten_seconds_and_at_the_end(logger: logging.Log
     now = 100.0
     monkeypatch.setattr(evaluator.time, "monotonic", lambda: now)
     progress = Progress(logger, "encoded {} videos", 400)
-    for now, count in ((105.0, 10), (110.0, 10), (120.0, 20), (125.0, 10), (140.0, 50), (141.0, 300)):  # noqa: B007
+    for now, count in ((105.0, 10), (110.0, 10), (110.5, 1), (120.0, 19), (140.0, 60), (141.0, 300)):  # noqa: B007
         progress(count)
     assert logger.handlers[0].texts == [
-        "encoded 40/400 videos, 2 per second, 0:03:00 left",  # 360 at 2 a second
+        "encoded 21/400 videos, 2 per second, 0:03:10 left",  # 379 at 2 a second
         "encoded 100/400 videos, 2.5 per second, 0:02:00 left",
         "encoded 400/400 videos, 9.76 per second, 0:00:00 left",
     ]
