@@ -219,3 +219,72 @@ def test_an_entry_has_one_file(tmp_path: Path):
     one, two = (Entry(path, 1, 1, None, None, (2, 2)) for path in ("/a.mp4", "/b.mp4"))
     assert one.key != two.key
     assert one.key == Entry("/a.mp4", 9, 9, 1.0, None, (1, 1)).key
+
+
+@pytest.mark.parametrize("name", ["tokens", "manifest.json", ".lock"])
+def test_nothing_is_written_through_a_link(tmp_path: Path, name: str):
+    (tmp_path / "index").mkdir()
+    (tmp_path / "elsewhere").write_text("dear")
+    (tmp_path / "index" / name).symlink_to(tmp_path / "elsewhere" if name != "manifest.json" else tmp_path / "nothing")
+    with pytest.raises(VideoIndexError, match=rf"index/{name} is a .*link"), VideoIndex(tmp_path / "index").locked():
+        pass
+    assert (tmp_path / "elsewhere").read_text() == "dear"
+
+
+@pytest.fixture
+def filled(tmp_path: Path) -> tuple[VideoIndex, Entry, torch.Tensor]:
+    """An index of a video of two clips, its entry, and its tokens."""
+    index = VideoIndex(tmp_path / "index")
+    index.start("id", "a.pth", "a.pth")
+    entry = Entry("/a.mp4", 3, 5, 2.0, ((0.0, 1.0), (1.0, 2.0)), (24, 32))
+    tokens = torch.randn(2, 4, 16)
+    index.add(entry, {"clips": tokens, "coarse": tokens[:1]})
+    return index, entry, tokens
+
+
+def test_tokens_take_half_precision_on_disk_and_stay_in_memory(filled: tuple):
+    index, entry, tokens = filled
+    assert index.store.read([entry.key]).dtype == torch.float16
+    assert torch.equal(index.tokens("/a.mp4"), tokens.half().float())
+    assert torch.equal(index.tokens("/a.mp4", "coarse"), tokens[:1].half().float())
+    file = index.store.path_of(entry.key)
+    written = file.stat().st_mtime_ns
+    file.write_bytes(b"not tokens")
+    os.utime(file, ns=(written, written))
+    assert torch.equal(index.tokens("/a.mp4"), tokens.half().float()), "what is held is not read again"
+    with pytest.raises(VideoIndexError, match="index the video again"):
+        VideoIndex(index.folder).tokens("/a.mp4")
+    assert index.store.budget == 2**30, "docs/inference.md says 1 GiB"
+
+
+def test_the_manifest_is_written_every_ten_seconds_while_videos_are_added(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    now = 100.0
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    index = VideoIndex(tmp_path / "index")
+    index.start("id", "a.pth", "a.pth")
+    listed = []
+    for now in (105.0, 110.0, 110.5, 120.0, 121.0):
+        index.add(Entry(f"/{now}.mp4", 3, 5, None, None, (2, 2)), {"clips": torch.randn(1, 4, 16)})
+        listed.append(len(json.loads((index.folder / "manifest.json").read_text())["videos"]))
+    assert listed == [0, 0, 3, 3, 5]
+
+
+def test_files_that_no_index_has_are_not_read(filled: tuple):
+    index, entry, _ = filled
+    os.truncate(index.store.path_of(entry.key), 2**28 + 1)  # of no blocks
+    with pytest.raises(VideoIndexError, match="at most 256 MiB"):
+        index.tokens("/a.mp4")
+    os.truncate(index.folder / "manifest.json", 2**30 + 1)
+    with pytest.raises(VideoIndexError, match="at most 1 GiB"):
+        VideoIndex(index.folder)
+
+
+def test_only_what_begins_with_a_point_may_be_in_the_folder_before(tmp_path: Path):
+    (tmp_path / ".DS_Store").touch()
+    index = VideoIndex(tmp_path)
+    index.start("id", "a.pth", "b.pth")
+    assert VideoIndex(tmp_path).manifest["weights"] == os.path.abspath("b.pth")
+    with pytest.raises(VideoIndexError, match=r"digest id.*c\.pth .*digest other"):
+        index.start("other", "c.pth", "d.pth")

@@ -11,6 +11,7 @@ from mmengine.config import Config
 from mmengine.runner import Runner
 
 from clipbert_mm.apis import VideoIndexError, VideoSearch
+from clipbert_mm.apis.index_records import Entry
 from clipbert_mm.apis.results import Moment, clock
 from clipbert_mm.engine.launch import build_runner
 from clipbert_mm.evaluation import read_rankings
@@ -174,3 +175,40 @@ def test_old_names_work_with_a_warning(search: VideoSearch, checkpoint: Path, tm
 def test_nothing_to_search(checkpoint: Path, tmp_path: Path):
     with pytest.raises(VideoIndexError, match=r"The index .*none is empty. Index videos first"):
         VideoSearch(checkpoint, index=tmp_path / "none").search("a red circle")
+
+
+def test_more_than_1000_videos_are_searched_by_a_tenth(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    search = VideoSearch(checkpoint, index=tmp_path / "index")
+    index, read, blocks = search.video_index, [], []
+
+    def tokens(path: str, which: str = "clips") -> torch.Tensor:
+        read.append(which)
+        return torch.randn(1 if which == "coarse" else 3, 1, 16)
+
+    monkeypatch.setattr(index, "tokens", tokens)
+    logits = search.predictor.clip_logits
+    search.predictor.clip_logits = lambda tokens, ids: (
+        blocks.append(len(tokens) * tokens.shape[1]) or logits(tokens, ids)
+    )
+    for videos, options, coarse, fine in (
+        (1000, {}, 0, 1000),
+        (1009, {}, 1009, 100),
+        (1001, dict(topk=150), 1001, 150),
+        (1001, dict(shortlist=0), 0, 1001),
+        (20, dict(shortlist=12), 20, 12),
+        (20, dict(shortlist=20), 0, 20),
+        (20, dict(topk=5, shortlist=5), 20, 5),
+    ):
+        index.entries = {path: Entry(path, 1, 1, None, None, (2, 2)) for path in (f"/{i}.mp4" for i in range(videos))}
+        read.clear(), blocks.clear()
+        result = search.search("a red circle", **options)
+        assert (read.count("coarse"), read.count("clips")) == (coarse, fine)
+        assert (len(result.hits), result.searched) == (options.get("topk", 10), videos)
+        assert sum(blocks) == coarse + 3 * fine
+        assert max(blocks) < 256 + 3, "as many clips are in memory at a time, up to a whole video"
+        assert len(blocks) <= 2 + coarse // 256 + 3 * fine // 256
+    for options in (dict(topk=5, shortlist=4), dict(shortlist=9), dict(topk=0), dict(shortlist=-1)):
+        with pytest.raises(ValueError, match="expects topk >= 1 and shortlist 0 or >= topk"):
+            search.search("a red circle", **options)

@@ -1,0 +1,68 @@
+"""Results in words and numbers."""
+
+import math
+
+import pytest
+import torch
+
+from clipbert_mm.apis import Hit, IndexReport, Moment, SearchResult
+from clipbert_mm.apis.results import best_of, clock, moments_of, probability
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"),
+    [(0, "00:00"), (59.9, "00:59"), (60, "01:00"), (3599.9, "59:59"), (3600, "1:00:00"), (36061, "10:01:01")],
+)
+def test_times(seconds: float, said: str):
+    assert clock(seconds) == said
+
+
+@pytest.mark.parametrize("score", [-1000.0, -3.0, -1e-9, 0.0, 2.0, 1000.0])
+def test_a_probability_is_the_sigmoid_of_the_score(score: float):
+    assert probability(score) == pytest.approx(float(torch.sigmoid(torch.tensor(score, dtype=torch.float64))))
+
+
+def test_the_moments_of_a_video():
+    moments = moments_of([(0, 1), (1, 2.5)], torch.tensor([0.5, 2.0]))
+    assert moments == (Moment(0.0, 1.0, 0.5), Moment(1.0, 2.5, 2.0))
+    assert best_of(moments) is moments[1]
+    assert str(moments[1]) == "00:01–00:03"
+    assert (moments_of(None, [0.5]), best_of(())) == ((), None), "an image has none"
+    with pytest.raises(ValueError, match="shorter"):
+        moments_of([(0, 1), (1, 2.5)], [0.5])
+
+
+def test_a_hit_is_a_line():
+    hits = (Hit("/a.mp4", 2.0, 0.88, Moment(1.0, 2.5, 2.0), ()), Hit("/b.jpg", -math.inf, 0.0, None, ()))
+    assert str(SearchResult("a dog", 7, hits)).splitlines() == [
+        "'a dog' in 7 videos",
+        "  1.    2.00   88.0%  00:01–00:03   /a.mp4",
+        "  2.    -inf    0.0%                /b.jpg",
+    ]
+
+
+@pytest.mark.parametrize(("count", "named", "more"), [(1, 1, None), (5, 5, None), (7, 5, "and 2 more")])
+def test_five_are_named_and_the_others_counted(count: int, named: int, more: str | None):
+    left_out = {f"/{i}.mp4": "its file is gone" for i in range(count)}
+    words = tuple(f"zyx{i}" for i in range(count))
+    _, warning, *lines = str(SearchResult("a", 7, (), left_out, words)).splitlines()
+    assert lines[0].endswith(f"{count} videos")
+    assert lines[1 : 1 + named] == [f"  /{i}.mp4: its file is gone" for i in range(named)]
+    assert lines[1 + named :] == ([f"  {more}"] if more else [])
+    assert warning.count("'zyx") == named
+    assert ("2 more" in warning) == (more is not None)
+
+
+def test_a_report_counts_and_names_what_could_not_be_read():
+    report = IndexReport(
+        ("/a",) * 3, ("/b",) * 2, ("/c",) * 4, ("/d",), {"/e": "it is empty", "/f": "it is cut"}, ("/f",)
+    )
+    counts, first, second = str(report).splitlines()
+    assert counts == "3 added, 2 changed, 4 unchanged, 1 removed, 2 unreadable"
+    assert first == "  /e: it is empty"
+    assert second.startswith("  /f: it is cut (")
+    assert "--retry" in second
+    gone = str(IndexReport((), (), (), (), {}, gone=("/a", "/b"))).splitlines()
+    assert len(gone) == 2
+    assert gone[1].startswith("2 videos")
+    assert "--prune" in gone[1]
