@@ -234,6 +234,15 @@ def test_an_unknown_architecture_is_refused(folder: bool, tmp_path: Path):
     assert f"The architecture '{name}' is neither a model type" in str(caught.value)
 
 
+def test_dropout_is_that_of_all_parts(build: Callable):
+    # BERT's own is 0.1, in embeddings, attention and layers alike.
+    ids, tokens = torch.randint(5, 50, (1, 6)), torch.randn(1, 2, 9, 16, dtype=torch.float64)
+    encoder = build(dropout=0.0)
+    expected = encoder(ids, torch.ones_like(ids), tokens)
+    assert torch.equal(encoder.train()(ids, torch.ones_like(ids), tokens), expected)
+    assert {each.p for each in build(dropout=0.3).modules() if isinstance(each, torch.nn.Dropout)} == {0.3}
+
+
 def test_a_folder_cannot_ask_for_a_model_that_no_machine_holds(tmp_path: Path):
     BertConfig(vocab_size=2**50, hidden_size=4, num_hidden_layers=1, num_attention_heads=1).save_pretrained(tmp_path)
     with pytest.raises(ValueError, match=r"JointEncoder cannot use 'bert': .*is larger than"):
