@@ -11,7 +11,7 @@ import torch
 from mmengine.dist import all_gather_object, barrier, broadcast_object_list, get_rank, get_world_size
 from torch import distributed
 
-from clipbert_mm.errors import BusyFolderError
+from clipbert_mm.errors import BusyFolderError, OptionError
 from clipbert_mm.fileio import atomic_write, locked
 
 ADVICE = "Wait until it ends, stop it, or choose another work folder (--work-dir)."
@@ -27,15 +27,20 @@ def lock_folders(*folders: str | os.PathLike, holders: Sequence[int] = (0,)) -> 
 
     Raises:
         BusyFolderError: If another run writes to one, on the rank that found it; the other ranks end with it.
+        OptionError: If one cannot be made or written to.
     """
     with ExitStack() as locks:
         error: Exception | None = None
-        if get_rank() in holders:
+        for folder in dict.fromkeys(map(os.path.realpath, folders)) if get_rank() in holders else ():
             try:
-                for folder in dict.fromkeys(map(os.path.realpath, folders)):
-                    locks.enter_context(locked(folder, ADVICE))
-            except (BusyFolderError, OSError) as refused:
-                error = refused
+                locks.enter_context(locked(folder, ADVICE))
+            except BusyFolderError as busy:
+                error = busy
+            except OSError as refused:
+                error = OptionError(
+                    f"{folder} cannot be written to: {refused.strerror}. Choose another folder (--work-dir, or "
+                    "default_hooks.checkpoint.out_dir)."
+                )
         raise_on_all_ranks(error)
         yield
 
