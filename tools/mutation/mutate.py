@@ -1,8 +1,8 @@
 """Mutation testing: change the code in one place at a time, and check that the tests of its room fail.
 
-mutmut generates the mutants (numbers, defaults, comparisons, missing arguments, ...). It would not mutate decorated classes
-and functions, which most models are, so this script runs the mutants itself: one process imports the large libraries once
-and forks for each mutant, and a mutant is tested by the tests that execute its lines.
+mutmut generates the mutants. Its own runner leaves out what runs on import (constants, defaults of dataclasses) and decorated
+functions, knows no rooms and draws no sample, so this script runs them: one process imports the large libraries once and
+forks for each mutant, and a mutant is tested by the tests that execute its lines.
 
 ``[tool.mutate]`` of pyproject.toml lists the rooms. Each room has a results file in build/mutation. An interrupted run
 resumes; after a change of code or tests it starts over.
