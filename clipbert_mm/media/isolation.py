@@ -37,7 +37,7 @@ class Outcome(NamedTuple):
     timed_out: bool = False
 
 
-def _serve(connection: Connection, memory: int) -> None:
+def _serve(connection: Connection, function: Callable[[Any], Any], memory: int) -> None:
     """Run jobs until the connection is closed; the main function of a worker process."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C ends the parent process, which ends this one
     threading.Thread(target=end_with_parent, daemon=True).start()
@@ -47,7 +47,7 @@ def _serve(connection: Connection, memory: int) -> None:
     connection.send(("ready", None))
     while True:
         try:
-            function, job = connection.recv()
+            job = connection.recv()
         except EOFError:
             return
         try:
@@ -64,9 +64,9 @@ def _serve(connection: Connection, memory: int) -> None:
 class _Worker:
     """A worker process and its job. The time of a job counts from when the process is ready."""
 
-    def __init__(self, context: BaseContext, memory: int) -> None:
+    def __init__(self, context: BaseContext, function: Callable[[Any], Any], memory: int) -> None:
         self.connection, child_connection = context.Pipe()
-        self.process = context.Process(target=_serve, args=(child_connection, memory), daemon=True)  # type: ignore[attr-defined]
+        self.process = context.Process(target=_serve, args=(child_connection, function, memory), daemon=True)  # type: ignore[attr-defined]
         self.process.start()
         child_connection.close()
         self.ready = False
@@ -74,9 +74,9 @@ class _Worker:
         self.job: Any = None
         self.since = 0.0
 
-    def start_job(self, function: Callable[[Any], Any], job: object) -> None:
+    def start_job(self, job: object) -> None:
         self.job, self.busy, self.since = job, True, time.monotonic()
-        self.connection.send((function, job))
+        self.connection.send(job)
 
     def seconds_left(self, timeout: float) -> float:
         return self.since + timeout - time.monotonic() if self.ready else timeout
@@ -129,8 +129,8 @@ def run_each(
     pool: list[_Worker] = []
     try:
         for job in islice(remaining, workers):
-            pool.append(_Worker(context, memory))
-            pool[-1].start_job(function, job)
+            pool.append(_Worker(context, function, memory))
+            pool[-1].start_job(job)
         while busy := [worker for worker in pool if worker.busy]:
             wait([worker.connection for worker in busy], max(0.0, min(each.seconds_left(timeout) for each in busy)))
             for worker in busy:
@@ -142,9 +142,9 @@ def run_each(
                 next_jobs = list(islice(remaining, 1))
                 if next_jobs and outcome.failure:  # its process has ended
                     pool.remove(worker)
-                    pool.append(_Worker(context, memory))
+                    pool.append(_Worker(context, function, memory))
                 if next_jobs:
-                    next(each for each in pool if not each.busy).start_job(function, next_jobs[0])
+                    next(each for each in pool if not each.busy).start_job(next_jobs[0])
     finally:
         for worker in pool:
             worker.kill()

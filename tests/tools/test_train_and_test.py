@@ -354,4 +354,4 @@ def test_testing_needs_a_dataset_in_test_mode(
     found = said(
         capsys, monkeypatch, "test.py", RETRIEVAL, str(finetuned), "--work-dir", str(folder / "n"), *options(), option
     )
-    assert found.startswith("error: RetrievalTestLoop needs a dataset with test_mode=True")
+    assert found.startswith("error: RetrievalTestLoop expects a dataset with test_mode=True")
