@@ -2,12 +2,15 @@
 
 import inspect
 import pkgutil
+import warnings
 from typing import Any
 
 from docutils import nodes
 from sphinx.ext import autosummary
 
 from clipbert_mm import __version__
+
+warnings.filterwarnings("ignore", "clipbert_mm.* is deprecated", FutureWarning)  # of modules in their old places
 
 project = "clipbert_mm"
 author = "clipbert_mm developers"

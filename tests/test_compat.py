@@ -29,6 +29,7 @@ from clipbert_mm.checkpoint import CheckpointError
 from clipbert_mm.checkpoint.archives import load_torch
 from clipbert_mm.checkpoint.arrays import STAND_INS
 from clipbert_mm.compat import optim
+from clipbert_mm.datasets.transforms.text import load_tokenizer
 from clipbert_mm.engine.launch import build_runner
 from clipbert_mm.registry import HOOKS
 
@@ -347,10 +348,10 @@ def test_a_process_group_on_the_cpu(no_launcher: pytest.MonkeyPatch):
 
 def test_a_vocabulary_alone_is_loaded_as_a_tokenizer(tmp_path: Path):
     (tmp_path / "vocab.txt").write_text("\n".join(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "red", "star", "##s"]))
-    loaded = compat.load_tokenizer(str(tmp_path))
+    loaded = load_tokenizer(str(tmp_path))
     assert loaded(["Red stars", "blue"])["input_ids"] == [[2, 5, 6, 7, 3], [2, 1, 3]]
     loaded.save_pretrained(tmp_path / "whole")
-    assert compat.load_tokenizer(str(tmp_path / "whole"))("Red stars")["input_ids"] == [2, 5, 6, 7, 3]
+    assert load_tokenizer(str(tmp_path / "whole"))("Red stars")["input_ids"] == [2, 5, 6, 7, 3]
 
 
 @pytest.mark.parametrize(("length", "keys", "width", "values"), [(5, 5, 4, 4), (3, 7, 4, 6)])

@@ -141,9 +141,7 @@ class Bounded(TorchDispatchMode):
         """Return the bytes of the tensors that an operation creates."""
         if any(result.alias_info is not None for result in func._schema.returns):
             return 0  # a view, or in place
-        with suppress(
-            Exception
-        ):  # results that depend on values cannot be computed on the meta device; they are single values
+        with suppress(Exception):  # what depends on values has no result on the meta device; it is a single value
             on_meta = tree_map_only(Tensor, lambda value: value.to("meta"), (args, options))
             if any(argument.name == "device" for argument in func._schema.arguments):
                 on_meta[1]["device"] = torch.device("meta")

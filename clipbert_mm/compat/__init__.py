@@ -10,7 +10,7 @@ import sys
 import threading
 import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any
 
@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from mmengine.logging import HistoryBuffer
 
-from clipbert_mm.errors import CheckpointError, OptionError, printable, quoted
+from clipbert_mm.errors import OptionError
 
 
 def _history_statistic(owner: type, name: str) -> object:
@@ -167,42 +167,15 @@ def first_host(node_list: str) -> str:
     return re.sub(r"\[([^\],-]+)[^\]]*\]", r"\1", first[0] if first else node_list)
 
 
-def load_tokenizer(path_or_name: str) -> Any:  # noqa: ANN401
-    """Load a Hugging Face tokenizer from a folder or by name; code that comes with it is never run.
+def bert_tokenizer(vocab_file: str) -> Any:  # noqa: ANN401
+    """Make BERT's tokenizer from a vocab.txt.
 
-    For transformers 5.0 to 5.23, whose ``BertTokenizerFast(vocab_file=...)`` silently maps every word to [UNK]: the vocab.txt
-    of a folder without a tokenizer config is passed as a positional argument.
-
-    Raises:
-        CheckpointError: If the tokenizer names what a file may not name, or is damaged.
-        OSError: If there is no such tokenizer.
+    For transformers 5.0 to 5.23, whose ``BertTokenizerFast(vocab_file=...)`` silently maps every word to [UNK]: the file is
+    passed as a positional argument.
     """
-    from transformers import AutoTokenizer, BertTokenizerFast, PreTrainedConfig
-    from transformers.models.auto.tokenization_auto import get_tokenizer_config
+    from transformers import BertTokenizerFast
 
-    from clipbert_mm import trusted
-
-    vocab = os.path.join(path_or_name, "vocab.txt")
-    config_files = ("tokenizer.json", "tokenizer_config.json")
-    try:
-        model_settings: dict[str, Any] = {}
-        with suppress(OSError):  # not every tokenizer comes with a model
-            model_settings = PreTrainedConfig.get_config_dict(path_or_name)[0]
-        trusted.check_tokenizer(path_or_name, get_tokenizer_config(path_or_name), model_settings)
-        if os.path.isfile(vocab) and not any(os.path.isfile(os.path.join(path_or_name, name)) for name in config_files):
-            return BertTokenizerFast(vocab)
-        return AutoTokenizer.from_pretrained(path_or_name, trust_remote_code=False)
-    except BaseException as error:  # transformers, tokenizers and its Rust code each raise errors of their own
-        if isinstance(error, CheckpointError) or not (
-            isinstance(error, Exception) or type(error).__name__ == "PanicException"
-        ):
-            raise
-        if not os.path.isdir(path_or_name):
-            raise FileNotFoundError(f"There is no tokenizer {printable(path_or_name)}: {quoted(str(error))}") from error
-        raise CheckpointError(
-            f"The tokenizer {printable(path_or_name)} cannot be loaded; it is damaged, or not a tokenizer: "
-            f"{quoted(str(error))}. Take another copy."
-        ) from error
+    return BertTokenizerFast(vocab_file)
 
 
 def count_attention(inputs: list, outputs: list) -> float:

@@ -102,7 +102,6 @@ def parse_entry(line: str) -> dict[str, Any] | None:
         entry = json.loads(line)
     except ValueError:
         return None
-    is_complete = isinstance(entry, dict) and {"path", "status", "reason", "size", "mtime", *NO_PROPERTIES} <= set(
-        entry
-    )
+    keys = {"path", "status", "reason", "size", "mtime", *NO_PROPERTIES}
+    is_complete = isinstance(entry, dict) and keys <= set(entry)
     return entry if is_complete and entry["status"] in STATUSES else None

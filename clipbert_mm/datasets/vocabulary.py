@@ -7,6 +7,7 @@ from typing import Any
 
 from mmengine.config import Config
 
+from clipbert_mm import compat
 from clipbert_mm.datasets.annotations import read_records
 from clipbert_mm.errors import AnnotationError, quoted
 from clipbert_mm.fileio import atomic_path
@@ -51,7 +52,6 @@ def train_vocabulary(texts: Iterable[str], folder: str | os.PathLike, vocab_size
         The folder.
     """
     from tokenizers import BertWordPieceTokenizer
-    from transformers import BertTokenizerFast
 
     folder = Path(folder)
     if folder.is_dir():
@@ -68,7 +68,7 @@ def train_vocabulary(texts: Iterable[str], folder: str | os.PathLike, vocab_size
     try:
         with atomic_path(folder, folder=True) as part:
             trained.save_model(str(part))
-            tokenizer = BertTokenizerFast(str(part / "vocab.txt"))
+            tokenizer = compat.bert_tokenizer(str(part / "vocab.txt"))
             (part / "vocab.txt").unlink()  # tokenizer.json holds the words, too
             tokenizer.save_pretrained(part)
     except OSError:

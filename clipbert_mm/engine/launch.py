@@ -77,9 +77,7 @@ def distribute(config: Config) -> list[str]:
         metrics = config.get(name) or []
         for metric in [metrics] if isinstance(metrics, dict) else metrics:
             if "collect_device" not in metric:
-                metric["collect_device"] = (
-                    "gpu"  # over the process group; "cpu" means files in a folder that all machines share
-                )
+                metric["collect_device"] = "gpu"  # over the process group; "cpu" means files in a shared folder
                 changes.append(
                     f"{name}: {metric.get('type')} collects results over the process group, not through files."
                 )

@@ -57,14 +57,10 @@ class AnswerAccuracy(BaseMetric):
     ``coverage`` is the share of videos that could be read; questions of the others are excluded. For multiple choice an item
     has the scores of the options of its first question, then those of the next.
 
-    Args:
-        collect_device: Device that gathers the results of all ranks, "cpu" or "gpu".
+    Arguments are those of MMEngine's BaseMetric.
     """
 
     default_prefix = ""
-
-    def __init__(self, *, collect_device: str = "cpu") -> None:
-        super().__init__(collect_device=collect_device)
 
     def process(self, data_batch: Any, data_samples: Sequence[dict]) -> None:  # noqa: ANN401
         """Add the predictions of some items."""

@@ -16,14 +16,10 @@ class PretrainingAccuracy(BaseMetric):
 
     A text is predicted to match if its score, the log-odds of a match, is above 0; a score of exactly 0 counts half.
 
-    Args:
-        collect_device: Device that gathers the results of all ranks, "cpu" or "gpu".
+    Arguments are those of MMEngine's BaseMetric.
     """
 
     default_prefix = ""
-
-    def __init__(self, *, collect_device: str = "cpu") -> None:
-        super().__init__(collect_device=collect_device)
 
     def process(self, data_batch: Any, data_samples: Sequence[dict]) -> None:  # noqa: ANN401
         """Add the predictions of some items."""

@@ -83,7 +83,7 @@ def test_flops_are_those_counted_by_hand(
     printed = capsys.readouterr().out
     total = float(re.search(r"([\d.]+) G multiply-adds for", printed).group(1))
     assert total == pytest.approx(sum(found.values()) / 1e9, abs=6e-4)
-    assert f"for {clips} x {frames} frames of 96 x 96 pixels and 11 word pieces" in printed
+    assert f"for {clips} x {frames} frames of 96 x 96 pixels and 11 tokens" in printed
 
 
 @pytest.mark.parametrize("split", ["train", "test"])

@@ -17,7 +17,7 @@ from clipbert_mm.visualization import draw_items
 
 
 def describe(dataset: Any, idx: int, clip_times: dict[int, Any]) -> dict[str, Any]:
-    """Fetch an item and say what it holds; its texts are read back from their word pieces, masks and all."""
+    """Fetch an item and describe it; its texts are decoded from their token ids, with masks."""
     item = dataset[idx]
     sample, inputs = item["data_samples"], item["inputs"]
     labels = sample.match_labels.tolist() if "match_labels" in sample else [None] * len(inputs["text_ids"])

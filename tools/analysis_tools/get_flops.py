@@ -13,12 +13,12 @@ from clipbert_mm.engine.run_tool import run_tool
 
 def main(argv: list[str] | None = None) -> None:
     """Count."""
-    parser = argparse.ArgumentParser(description="Multiply-adds and parameters of one video beside one text, by module")
+    parser = argparse.ArgumentParser(description="Multiply-adds and parameters of one video with one text, by module")
     parser.add_argument("config", help="config file")
     parser.add_argument("--clips", type=int, help="clips K of the video (default: the training pipeline's)")
     parser.add_argument("--frames", type=int, help="frames T of a clip (default: the training pipeline's)")
     parser.add_argument("--size", type=int, help="frame size in pixels (default: the training pipeline's)")
-    parser.add_argument("--text-length", type=int, default=20, help="word pieces L (default: 20)")
+    parser.add_argument("--text-length", type=int, default=20, help="tokens L of the text (default: 20)")
     parser.add_argument("--depth", type=int, default=2, help="how deep modules are listed (default: 2)")
     parser.add_argument("--cfg-options", nargs="+", action=DictAction, metavar="KEY=VALUE")
     parser.set_defaults(batch=1, texts=1)
@@ -31,7 +31,7 @@ def main(argv: list[str] | None = None) -> None:
     print(flops.table(args.depth))
     print(
         f"{flops.total / 1e9:.3f} G multiply-adds for {own.clips} x {own.frames} frames of {own.size} x {own.size} "
-        f"pixels and {own.length} word pieces (convolutions, matrix products, attention, normalizations; a multiply-add counts "
+        f"pixels and {own.length} tokens (convolutions, matrix products, attention, normalizations; a multiply-add counts "
         f"once)\n{flops.by_torch() / 1e9:.3f} G by torch's own counter, which leaves out normalizations"
     )
 

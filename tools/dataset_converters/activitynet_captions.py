@@ -6,7 +6,7 @@ sentences; give those that you have. They become OUT/annotations/train.jsonl and
 sentences, by the beginning and then the end of the time they describe, with a space between them.
 
 The files of the videos end in ``--suffix``. Where they end in this and that, ``--videos FOLDER`` finds each one's ending;
-videos that are not there get ``--suffix`` too, and their number is said.
+videos that are not there get ``--suffix`` too, and their number is reported.
 """
 
 import argparse

@@ -20,7 +20,7 @@ from clipbert_mm.json_text import (
 )
 
 Published = int | tuple[int, ...] | None
-"""How many were published, of each version where the publisher changed the file; None if nobody said."""
+"""How many were published, of each version where the publisher changed the file; None if no number was published."""
 Count = tuple[str, int, Published]
 """What is counted, how many there are, and how many were published."""
 
@@ -281,7 +281,7 @@ def most_common_answers(answers: Iterable[str], size: int) -> dict[str, int]:
 
 
 def format_count(what: str, found: int, published: Published) -> str:
-    """Say how many there are beside how many were published.
+    """Return a count next to the published one, as text.
 
     >>> format_count("test pairs", 999, 1000)
     'test pairs: 999 (published: 1,000, so 1 is missing)'
@@ -315,7 +315,7 @@ def warn_of_shared(splits: Mapping[str, Iterable[str]]) -> list[str]:
 
 
 def compare_counts(counts: Iterable[Count], strict: bool) -> list[str]:
-    """Say counts beside the published ones, with a warning where they differ.
+    """Return counts next to the published ones, as text, with a warning where they differ.
 
     Args:
         counts: What is counted, how many there are, and how many were published.

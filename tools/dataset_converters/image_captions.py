@@ -13,7 +13,7 @@ A line is ``{"image", "caption"}``. Images are named as in the publishers' folde
 What later tasks test on is not trained on. Left out are all of COCO's captioned images that are not named for training (with
 ``--karpathy`` the 5,000 of val and the 5,000 of test), and all images of Visual Genome whose coco_id is not named for training,
 be it of the images left out or of COCO's test. Images of Visual Genome that are not in COCO stay. So does UNITER's in-domain
-split. It leaves out two sets of images besides, which are to be named by files here:
+split. It also excludes two sets of images, which are given by files:
 
 - ``--leave-out FILE ...`` has COCO ids, a line an image, with the id at the end: UNITER's are of val and test of RefCOCO,
   RefCOCO+ and RefCOCOg
@@ -163,16 +163,18 @@ def write_captions(images: list[Image], path: Path) -> int:
 
 
 def say_rounded(what: str, found: int, published: tuple[int, str]) -> str:
-    """Say how many there are beside a number that was published rounded.
+    """Return a count next to a number that was published rounded, as text.
 
     >>> say_rounded("pairs", 5_650_000, (5_600_000, "5.6M"))
     'pairs: 5,650,000 (published: 5.6M, so as published within 1 %)'
     """
-    number, said = published
+    number, rounded = published
     gap = found / number - 1
     if abs(gap) <= 0.01:
-        return f"{what}: {found:,} (published: {said}, so as published within 1 %)"
-    return f"warning: {what}: {found:,} (published: {said}, so {abs(gap):.1%} {'too many' if gap > 0 else 'missing'})"
+        return f"{what}: {found:,} (published: {rounded}, so as published within 1 %)"
+    return (
+        f"warning: {what}: {found:,} (published: {rounded}, so {abs(gap):.1%} {'too many' if gap > 0 else 'missing'})"
+    )
 
 
 def read_coco_folder(folder: str, counts: list[Count]) -> dict[int, Image]:

@@ -56,7 +56,7 @@ def open_for_writing(path: Path, sizes: Sequence[int]) -> lmdb.Environment:
 
 
 def read_ahead(paths: Sequence[Path], workers: int) -> Iterator[bytes]:
-    """Read files in order, several at a time, few ahead of what is wanted."""
+    """Read files in order, several at a time, few ahead of the next one."""
     with ThreadPoolExecutor(workers) as pool:
         todo = iter(paths)
         reading: deque[Future] = deque(pool.submit(path.read_bytes) for path in islice(todo, 2 * workers))
@@ -77,7 +77,7 @@ def write(path: Path, files: dict[bytes, Path], workers: int) -> tuple[int, int]
         free = shutil.disk_usage(path).free / 1e6
         raise StorageError(
             f"{printable(str(path))} cannot be written: {error}. {free:.1f} MB are free there. Make room and run again: it "
-            "goes on where it was stopped."
+            "resumes where it was stopped."
         ) from error
 
 
@@ -122,7 +122,7 @@ def main(argv: list[str] | None = None) -> int:
     """Pack, or check what was packed; returns 1 if it is not right."""
     parser = argparse.ArgumentParser(
         description="Pack a folder into an LMDB: a key is a file's path in the folder without its ending, a value its bytes. "
-        "Run again, it goes on where it was stopped, and adds files that are new or have another size. The LMDB appears under "
+        "Run again, it resumes where it was stopped, and adds files that are new or have another size. The LMDB appears under "
         "its name when it is whole. Do not add to one that is being read from."
     )
     parser.add_argument("folder", type=Path, help="folder of videos or images; sub-folders too, hidden files not")

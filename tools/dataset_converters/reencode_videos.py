@@ -81,7 +81,7 @@ def main(argv: list[str] | None = None) -> int:
     """Encode anew; returns 1 if a video could not be."""
     parser = argparse.ArgumentParser(
         description="Scale videos down, never up, and encode them as H.264 in MP4, upright and without sound. Run again, it "
-        "goes on where it was stopped. A video that is broken is named and left out; the exit code is then 1."
+        "resumes where it was stopped. A video that is broken is named and skipped; the exit code is then 1."
     )
     parser.add_argument("folder", help="folder or LMDB of videos")
     parser.add_argument("out", help="where the new ones go, under the same names with the ending .mp4")

@@ -57,7 +57,7 @@ FEWEST = 1
 ID_PREFIXES = {"action": "ACTION", "transition": "TRANS", "frameqa": "FRAMEQA", "count": "COUNT"}
 OPTION_COLUMNS = ("a1", "a2", "a3", "a4", "a5")
 COLUMNS = {"action": OPTION_COLUMNS, "transition": OPTION_COLUMNS, "frameqa": ("type",), "count": ()}
-"""Columns beside those that all tables have: gif_name, question, answer, vid_id."""
+"""Columns in addition to those that all tables have: gif_name, question, answer, vid_id."""
 ANSWER_TYPES = ("object", "number", "color", "location")
 
 Records = list[dict[str, Any]]
@@ -73,7 +73,7 @@ def whole_number(row: dict[str, str], column: str, below: int | None, where: str
 
 
 def answer_of(task: str, row: dict[str, str], where: str) -> dict[str, Any]:
-    """Return what a record of this task has beside its video, question and id."""
+    """Return the fields of a record of this task other than its video, question and id."""
     if task == "count":
         return {"count": whole_number(row, "answer", None, where)}
     if task == "frameqa":

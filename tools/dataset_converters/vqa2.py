@@ -20,7 +20,7 @@ compares as it is. A question without any of the vocabulary has no label.
 ``--genome FOLDER`` adds Visual Genome's questions (question_answers.json, image_data.json) to vqa_train.jsonl, with score 1 for
 their answers. Left out are those whose normalized answer is not in the vocabulary or empty, and those on images that VQA
 validates or tests on, by the coco_id of image_data.json. They have no answer_type, ids such as "vg986768", and images named as
-in Visual Genome's folders, ``VG_100K/1.jpg``, which go beside train2014.
+in Visual Genome's folders, ``VG_100K/1.jpg``, which belong next to train2014.
 """
 
 import argparse
@@ -72,7 +72,7 @@ class Question(NamedTuple):
 
 
 class Truth(NamedTuple):
-    """What the annotators said of a question: the kind of answer, their most common one, and all with their scores."""
+    """The answers of the annotators to a question: the kind of answer, their most common one, and all with their scores."""
 
     kind: str
     common: str
@@ -112,15 +112,15 @@ def read_questions(path: str, split: str) -> dict[int, Question]:
 
 
 def read_said(entry: dict[str, Any], where: str) -> list[str]:
-    """Return what the annotators said of a question."""
+    """Return the answers of the annotators to a question."""
     answers: Any = entry.get("answers")
     try:
-        said = [answer["answer"] for answer in answers]
+        given = [answer["answer"] for answer in answers]
     except (KeyError, TypeError):
-        said = []
-    right = len(said) == ANNOTATORS and set(map(type, said)) == {str}
+        given = []
+    right = len(given) == ANNOTATORS and set(map(type, given)) == {str}
     expect(right, where, f'{ANNOTATORS} objects with "answer" under the key "answers"', answers)
-    return said
+    return given
 
 
 def read_truths(path: str, split: str, questions: dict[int, Question], asked: str) -> dict[int, Truth]:
@@ -251,8 +251,8 @@ def main(argv: list[str] | None = None) -> None:
     added: list[dict[str, Any]] = []
     if args.genome:
         tested = {question.image_id for split in ("val", "test", "test-dev") for question in questions[split].values()}
-        added, said = read_genome(args.genome, answers, tested)
-        report += said
+        added, genome_report = read_genome(args.genome, answers, tested)
+        report += genome_report
     folder = Path(args.out) / "annotations"
     for split, own in questions.items():
         records = make_records(split, own, truths.get(split), answers)

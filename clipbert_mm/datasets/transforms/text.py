@@ -1,7 +1,9 @@
 """Tokenizing texts, and masking tokens for pre-training."""
 
 import functools
+import os
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -10,9 +12,10 @@ from mmcv.transforms import BaseTransform
 from clipbert_mm import compat
 from clipbert_mm.datasets.vocabulary import VOCAB_SIZE
 from clipbert_mm.deprecation import renamed
-from clipbert_mm.errors import OptionError, quoted
+from clipbert_mm.errors import CheckpointError, OptionError, printable, quoted
 from clipbert_mm.registry import TRANSFORMS
 from clipbert_mm.structures import IGNORED
+from clipbert_mm.trusted import check_tokenizer
 
 __getattr__ = renamed(__name__, {"train_wordpiece": "clipbert_mm.datasets.vocabulary.train_vocabulary"})
 
@@ -29,7 +32,7 @@ def get_tokenizer(path_or_name: str) -> Any:  # noqa: ANN401
         CheckpointError: If it is damaged, or names code.
     """
     try:
-        tokenizer = compat.load_tokenizer(path_or_name)
+        tokenizer = load_tokenizer(path_or_name)
     except OSError as error:
         raise OptionError(
             f"There is no tokenizer at '{path_or_name}': no such folder, and Hugging Face has none of that name. Set "
@@ -39,6 +42,41 @@ def get_tokenizer(path_or_name: str) -> Any:  # noqa: ANN401
         ) from error
     _check_special_tokens(tokenizer, path_or_name)
     return tokenizer
+
+
+def load_tokenizer(path_or_name: str) -> Any:  # noqa: ANN401
+    """Load a Hugging Face tokenizer from a folder or by name; code that comes with it is never run.
+
+    A folder may have only a vocab.txt, which is then BERT's.
+
+    Raises:
+        CheckpointError: If the tokenizer names what a file may not name, or is damaged.
+        OSError: If there is no such tokenizer.
+    """
+    from transformers import AutoTokenizer, PreTrainedConfig
+    from transformers.models.auto.tokenization_auto import get_tokenizer_config
+
+    vocab = os.path.join(path_or_name, "vocab.txt")
+    config_files = ("tokenizer.json", "tokenizer_config.json")
+    try:
+        model_settings: dict[str, Any] = {}
+        with suppress(OSError):  # not every tokenizer comes with a model
+            model_settings = PreTrainedConfig.get_config_dict(path_or_name)[0]
+        check_tokenizer(path_or_name, get_tokenizer_config(path_or_name), model_settings)
+        if os.path.isfile(vocab) and not any(os.path.isfile(os.path.join(path_or_name, name)) for name in config_files):
+            return compat.bert_tokenizer(vocab)
+        return AutoTokenizer.from_pretrained(path_or_name, trust_remote_code=False)
+    except BaseException as error:  # transformers, tokenizers and its Rust code each raise errors of their own
+        if isinstance(error, CheckpointError) or not (
+            isinstance(error, Exception) or type(error).__name__ == "PanicException"
+        ):
+            raise
+        if not os.path.isdir(path_or_name):
+            raise FileNotFoundError(f"There is no tokenizer {printable(path_or_name)}: {quoted(str(error))}") from error
+        raise CheckpointError(
+            f"The tokenizer {printable(path_or_name)} cannot be loaded; it is damaged, or not a tokenizer: "
+            f"{quoted(str(error))}. Take another copy."
+        ) from error
 
 
 def _check_special_tokens(tokenizer: Any, name: str) -> None:  # noqa: ANN401

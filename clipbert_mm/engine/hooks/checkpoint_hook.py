@@ -125,9 +125,8 @@ class FaultTolerantCheckpointHook(mmengine.hooks.CheckpointHook):
         runner.logger.info(f"Checkpoints will be saved to {self.out_dir}.")
         self.rank_max = RankMax()
         hub = runner.message_hub
-        interim = hub.get_info(
-            "interim_checkpoints", hub.get_info("passing_checkpoints")
-        )  # its name in older checkpoints
+        older = hub.get_info("passing_checkpoints")  # the name in older checkpoints
+        interim = hub.get_info("interim_checkpoints", older)
         self.kept = {"regular": file_names(hub.get_info("regular_checkpoints")), "interim": file_names(interim)}
         self.saved_iter = runner.iter if runner.resumed is not None else -1
         self.saved_time = time.monotonic()

@@ -103,7 +103,7 @@ Peak = Callable[[ClipBert, Setting, str, str], float]
 
 
 def _sweep(model: ClipBert, setting: Setting, args: argparse.Namespace, more: int, peak: Peak) -> dict[str, Any]:
-    """Return what :func:`measure` says of clips and frames; ``more`` bytes are held beside the passes."""
+    """Return what :func:`measure` says of clips and frames; ``more`` bytes are held in addition to the passes."""
     found: dict[str, Any] = {}
     for axis, settings in sweeps(setting, args).items():
         found[axis] = []

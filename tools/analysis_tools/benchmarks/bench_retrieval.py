@@ -1,4 +1,4 @@
-"""How fast texts are scored beside videos, against a straightforward loop and against the device's matrix rate."""
+"""Throughput of scoring texts with videos, against a straightforward loop and against the device's matrix rate."""
 
 import argparse
 import statistics
@@ -28,9 +28,9 @@ from clipbert_mm.retrieval.rerank import candidates, merge_scores, shortlist
 from clipbert_mm.visualization.figures import save_figure
 
 TEXTS_PER_PASS = 64
-"""Texts beside a video for which the straightforward loop repeats the visual pass, as the paper's release does."""
+"""Texts per video for which the straightforward loop repeats the visual pass, as the paper's release does."""
 LENGTHS = {"captions": (20, 11.5, 3.0, 6), "paragraphs": (100, 60.0, 20.0, 20)}
-"""Longest text, mean, deviation and shortest, in word pieces, of MSRVTT's captions, paragraphs of DiDeMo and ActivityNet."""
+"""Longest text, mean, deviation and shortest, in tokens, of MSRVTT's captions, paragraphs of DiDeMo and ActivityNet."""
 GALLERY_TEXTS = 1000
 """Texts of a test as MSRVTT's 1k, over which the visual pass of a video is spread."""
 
@@ -44,7 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--cpu-time", action="store_true", help="count the time on the processor alone: for a CPU with other work to do"
     )
     parser.add_argument("--precisions", nargs="+", choices=list(PRECISIONS), default=["fp32", "bf16"])
-    parser.add_argument("--texts", type=int, default=TEXTS_PER_PASS, help="texts beside a video (default: 64)")
+    parser.add_argument("--texts", type=int, default=TEXTS_PER_PASS, help="texts per video (default: 64)")
     parser.add_argument("--shortlist", type=float, default=0.1, help="what the cascade keeps (default: 0.1)")
     parser.add_argument(
         "--cascade-size", type=int, default=10, help="texts, and videos, of the cascade's gallery; 0 for no cascade"
@@ -96,7 +96,7 @@ def draw_lengths(kind: str, count: int, most: int) -> list[int]:
 
 
 def draw_texts(model: ClipBert, kind: str, count: int) -> list[np.ndarray]:
-    """Draw random word pieces of such lengths, in random order."""
+    """Draw random tokens of such lengths, in random order."""
     rng = np.random.default_rng(0)
     lengths = rng.permutation(draw_lengths(kind, count, model.encoder.max_text_length))
     return [rng.integers(5, model.data_preprocessor.vocab_size, length) for length in lengths]
@@ -104,12 +104,12 @@ def draw_texts(model: ClipBert, kind: str, count: int) -> list[np.ndarray]:
 
 @torch.no_grad()
 def score_plainly(model: ClipBert, tokens: Tensor, texts: list[np.ndarray], longest: int) -> Tensor:
-    """The baseline: a batch of texts padded to the longest there may be, beside one video, clip by clip, in float32.
+    """The baseline: a batch of texts padded to the longest there may be, with one video, clip by clip, in float32.
 
     Args:
         model: The model.
         tokens: Visual tokens of the video, (K, S, D).
-        texts: Word pieces of each text.
+        texts: Token ids of each text.
         longest: The length that all are padded to.
 
     Returns:
@@ -313,8 +313,8 @@ def draw(report: dict[str, Any], picture: Path) -> None:
         shares = [found["ways"][name]["useful_share_of_matrix_rate"] for name in names]
         texts = [f"{speed:.3g}\n{share:.0%}" for speed, share in zip(speeds, shares, strict=True)]
         axes.bar_label(bars, texts, label_type="center", fontsize=9)
-        axes.set_ylabel("pairs of a text and a clip a second")
-        axes.set_title(f"{kind}: {found['mean_length']:.0f} of at most {found['longest']} word pieces", fontsize=10)
+        axes.set_ylabel("pairs of a text and a clip per second")
+        axes.set_title(f"{kind}: {found['mean_length']:.0f} of at most {found['longest']} tokens", fontsize=10)
         axes.legend(fontsize=8, loc="upper left")
         axes.margins(y=0.2)
     if "ranks" in report:

@@ -92,7 +92,7 @@ def random_weights(config: Config, path: Path) -> str:
 
 
 def measure_index(search: VideoSearch, paths: list[str], folder: Path, args: argparse.Namespace) -> dict[str, Any]:
-    """Time indexing in one process, and with a worker, beside reading and encoding the same videos and nothing else."""
+    """Time indexing in one process, and with a worker, compared with only reading and encoding the same videos."""
     numbers = itertools.count()
 
     def indexed(workers: int) -> None:
@@ -130,7 +130,7 @@ def fill(search: VideoSearch, count: int) -> None:
 
 
 def measure_search(search: VideoSearch, args: argparse.Namespace) -> dict[str, Any]:
-    """Time a search beside the joint encoder alone, as testing runs it, on the same pairs with visual tokens in memory."""
+    """Time a search compared with the joint encoder alone, as in testing, on the same pairs with tokens in memory."""
     predictor, pieces = search.predictor, search.predictor.token_ids([args.text])
     tokens = torch.stack([search.video_index.tokens(path) for path in search.video_index.entries]).to(predictor.device)
     blocks = tokens.split(64)  # as many as the released implementation takes

@@ -1,4 +1,4 @@
-"""What each way of computing a step gains, one at a time: time and memory beside the same step without it."""
+"""Time and memory of a step with each way of computing it, one at a time, compared with the same step without it."""
 
 import argparse
 import copy

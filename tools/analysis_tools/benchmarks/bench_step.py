@@ -60,7 +60,7 @@ def measure(config: Config, args: argparse.Namespace) -> dict[str, Any]:
 
     Returns:
         A report of ``clips`` and ``frames``, lists of settings with what :func:`measure_setting` says of them; ``matrix_rate``
-        in FLOP/s, the limit; ``modules``, multiply-adds of one video beside one text.
+        in FLOP/s, the limit; ``modules``, multiply-adds of one video with one text.
     """
     clock, precision = choose_clock(args), PRECISIONS[args.precision]
     torch.set_num_threads(args.threads)
@@ -132,7 +132,7 @@ def measure_setting(
 
 
 def draw(report: dict[str, Any], picture: str | Path) -> None:
-    """Draw time, and achieved FLOP/s beside the limit, against clips and frames."""
+    """Draw time, and achieved FLOP/s with its limit, against clips and frames."""
     figure = Figure(figsize=(9, 6.4), layout="constrained")
     grid = figure.subplots(2, 2, sharex="col")
     names = {"clips": "clips $N_{train}$ (T = 1)", "frames": "frames $T$ ($N_{train}$ = 1)"}
@@ -167,5 +167,5 @@ def _draw_times(axes: Axes, rows: list[dict[str, Any]], axis: str) -> None:
         low, high = ([time[key] for time in times] for key in ("min_s", "max_s"))
         axes.fill_between(numbers, low, high, color=COLORS[name], alpha=0.2, linewidth=0)
     axes.set_ylim(bottom=0)
-    axes.set_ylabel("seconds a step")
+    axes.set_ylabel("seconds per step")
     axes.legend(fontsize=8)

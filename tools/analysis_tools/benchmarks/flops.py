@@ -13,7 +13,7 @@ MULTIPLICATIONS = ("conv", "addmm", "matmul", "linear", "bmm", "baddbmm", "einsu
 
 
 class Pair(nn.Module):
-    """Videos beside texts, as a module of plain tensors that fvcore can trace."""
+    """Videos with texts, as a module of plain tensors that fvcore can trace."""
 
     def __init__(self, model: ClipBert) -> None:
         super().__init__()
@@ -25,14 +25,14 @@ class Pair(nn.Module):
 
 
 class ModuleFlops:
-    """Multiply-adds of one video of K clips of T frames beside one text, in inference.
+    """Multiply-adds of one video of K clips of T frames with one text, in inference.
 
     Args:
         model: A ClipBert.
         clips: Clips K.
         frames: Frames T of a clip.
         size: Height and width of a frame, in pixels.
-        length: Word pieces L of the text.
+        length: Tokens L of the text.
     """
 
     def __init__(self, model: ClipBert, *, clips: int, frames: int, size: int, length: int) -> None:
@@ -79,7 +79,7 @@ class ModuleFlops:
 def step_flops() -> FlopCounterMode:
     """Return torch's counter of FLOPs (a multiply-add is two), to be entered around any passes, backward too.
 
-    It is told of the attention of CPUs, which the counter of torch < 2.15 leaves out.
+    Attention on CPUs, which the counter of torch < 2.15 leaves out, is added to it.
     """
     operators = torch.ops.aten
     return FlopCounterMode(

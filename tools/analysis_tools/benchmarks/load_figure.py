@@ -13,11 +13,11 @@ PART_COLORS = ("#d9a441", "#8c6bb1", "#4878a8", "#5aae61", "#c2586a", "#999999")
 
 
 def draw_loading(results: Sequence[Mapping[str, Any]], baselines: Sequence[str], picture: str | Path) -> None:
-    """Draw, for each result, the time a video of each way of reading, and where the default reader's time goes.
+    """Draw, for each result, the time per video of each reader, and how the default reader spends it.
 
     Args:
         results: Results of ``benchmark.py load``.
-        baselines: The ways that others are compared with, in gray.
+        baselines: The readers that others are compared with, in gray.
         picture: The PNG file.
     """
     figure = Figure(figsize=(11, 0.5 + 2.5 * len(results)), layout="constrained")
@@ -28,13 +28,11 @@ def draw_loading(results: Sequence[Mapping[str, Any]], baselines: Sequence[str],
             low, high = way["quartiles_ms"]
             axes.barh(place, way["median_ms"], color=BASELINE if name in baselines else BAR)
             axes.plot([low, high], [place, place], color="black", linewidth=1)
-            times = f", {way['times_plain']:.2f} x" if "times_plain" in way else ""
+            times = f", {way['times_plain']:.2f}×" if "times_plain" in way else ""
             axes.text(high, place, f"  {way['median_ms']:.0f} ms{times}", va="center", fontsize=8)
         axes.set_yticks(range(len(ways)), list(ways))
         axes.margins(x=0.25)
-        axes.set_xlabel(
-            "processor milliseconds a video: median and quartiles; times as quick as plain decord", fontsize=8
-        )
+        axes.set_xlabel("CPU time per video in ms, median and quartiles; speed-up over plain decord", fontsize=8)
         title = f"{result['videos']}, {result['split']}ing clips {result['clips']} at {result['size']} pixels"
         axes.set_title(title, fontsize=9, loc="left")
         left = 0.0
@@ -44,7 +42,7 @@ def draw_loading(results: Sequence[Mapping[str, Any]], baselines: Sequence[str],
             left += milliseconds
         parts.set_yticks([])
         parts.set_ylim(-1.6, 0.6)
-        parts.set_xlabel("processor milliseconds a video, mean", fontsize=8)
+        parts.set_xlabel("mean CPU time per video in ms", fontsize=8)
         parts.set_title("where the time goes (pyav)", fontsize=9, loc="left")
         parts.legend(fontsize=8, ncols=3, loc="lower center", frameon=False)
     save_figure(figure, picture)

@@ -57,7 +57,7 @@ class Timing:
 
 
 def synchronize(device: torch.device | str) -> None:
-    """Wait until a GPU has done what it was told; a CPU has."""
+    """Wait until a GPU has finished its work; a CPU always has."""
     if torch.device(device).type == "cuda":
         torch.cuda.synchronize(device)
 

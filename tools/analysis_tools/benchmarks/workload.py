@@ -34,7 +34,7 @@ class Setting:
         frames: Frames T of a clip.
         texts: Texts of a video.
         size: Height and width of a frame, in pixels.
-        length: Word pieces L of the longest text.
+        length: Tokens L of the longest text.
     """
 
     batch: int
@@ -60,7 +60,7 @@ def add_setting(parser: argparse.ArgumentParser, batch: int) -> None:
     parser.add_argument("--frames", type=int, help="frames T of a clip (default: the training pipeline's)")
     parser.add_argument("--texts", type=int, help="texts of a video (default: those of the training data)")
     parser.add_argument("--size", type=int, help="frame size in pixels (default: the training pipeline's)")
-    parser.add_argument("--text-length", type=int, default=20, help="word pieces of the longest text (default: 20)")
+    parser.add_argument("--text-length", type=int, default=20, help="tokens of the longest text (default: 20)")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="cpu or cuda")
     parser.add_argument("--threads", type=int, default=1, help="threads on a CPU (default: 1)")
     parser.add_argument(
