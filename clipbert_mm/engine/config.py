@@ -65,17 +65,16 @@ def expect_clipbert(config: Mapping[str, Any], who: str) -> None:
 
 
 def text_without_folders(config: Config) -> str:
-    """Return the text of a config with only the last part of each absolute path, for a checkpoint that may go anywhere.
-
-    >>> print(text_without_folders(Config(dict(data_root="/home/someone/msrvtt", load_from="bert.pth"))).strip())
-    data_root = 'msrvtt'
-    load_from = 'bert.pth'
-    """
+    """Return the text of a config with only the last part of each absolute path, for a checkpoint that may go anywhere."""
     return Config(without_folders(config.to_dict())).pretty_text
 
 
 def without_folders(value: Any) -> Any:  # noqa: ANN401
-    """Return a config's value with only the last part of each absolute path."""
+    """Return a config's value with only the last part of each absolute path.
+
+    >>> without_folders(dict(data_root="/home/someone/msrvtt", load_from="weights/bert.pth"))
+    {'data_root': 'msrvtt', 'load_from': 'weights/bert.pth'}
+    """
     if isinstance(value, Mapping):
         return {key: without_folders(each) for key, each in value.items()}
     if isinstance(value, (list, tuple)):

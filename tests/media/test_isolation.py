@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from clipbert_mm.errors import OptionError
+from clipbert_mm.fileio import parse_bytes
 from clipbert_mm.media.isolation import Outcome, run_each
-from clipbert_mm.registry import TRANSFORMS
 
 
 @pytest.mark.parametrize(("jobs", "workers"), [(20, 3), (2, 5), (0, 2), (7, 1)])
@@ -62,8 +62,8 @@ def test_an_error_of_ours_is_no_trouble_of_the_file():
 def test_errors_that_a_user_can_act_on_come_as_they_are(tmp_path: Path):
     with pytest.raises(FileNotFoundError, match=str(tmp_path / "none")):
         list(run_each(os.listdir, [tmp_path / "none"], workers=1, timeout=60))
-    with pytest.raises(OptionError, match=r"^OpenVideo expects num_threads >= 1, got 0\.$"):
-        list(run_each(TRANSFORMS.build, [dict(type="OpenVideo", num_threads=0)], workers=1, timeout=60))
+    with pytest.raises(OptionError, match=r"^Expected a size of memory such as '4GiB' or '500MiB', got 'much'\.$"):
+        list(run_each(parse_bytes, ["much"], workers=1, timeout=60))
 
 
 linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs Linux's bound on memory, or its /proc")

@@ -12,7 +12,7 @@ import pytest
 import torch
 from mmengine.registry import DefaultScope
 
-from clipbert_mm.datasets.transforms import Tokenize
+from clipbert_mm.datasets import train_vocabularies
 from clipbert_mm.engine.config import load_config
 from clipbert_mm.evaluation import read_rankings
 from clipbert_mm.registry import MODELS
@@ -31,7 +31,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory, link_world: Callable) -> Pa
         patch.setenv("SHAPES_ROOT", str(folder / "world"))
         config = load_config(RETRIEVAL)
         model = MODELS.build(config.model)
-        Tokenize(**{key: value for key, value in config.test_dataloader.dataset.pipeline[4].items() if key != "type"})
+        train_vocabularies(config)
     model.init_weights()
     torch.save({"state_dict": model.state_dict()}, folder / "random.pth")
     return folder
