@@ -130,9 +130,7 @@ def test_browsing_shows_masks(tool: Callable, monkeypatch: pytest.MonkeyPatch, t
     assert any("[MASK]" in text for text in texts if text.startswith("-"))
 
 
-def test_the_shapes_world_is_written_by_its_tool(
-    tool: Callable, tmp_path: Path, capsys: pytest.CaptureFixture, decode_with_pyav: Callable
-):
+def test_the_shapes_world_is_written_by_its_tool(tool: Callable, tmp_path: Path, capsys: pytest.CaptureFixture):
     sizes = dict(seed=4, images=2, test_images=1, train_videos=2, test_videos=1, test_captions=2)
     arguments = [f"--{name.replace('_', '-')}={value}" for name, value in sizes.items()]
     main = tool("dataset_converters/shapes.py").main
@@ -141,10 +139,7 @@ def test_the_shapes_world_is_written_by_its_tool(
     files = sorted(path.relative_to(tmp_path / "b") for path in (tmp_path / "b").rglob("*.*"))
     assert len(files) == 3 + 3 + 5 + 13 + 2, "images, videos, captions with world.json, questions, object labels"
     for path in files:
-        if path.suffix == ".mp4":  # x264 may write the same pictures in other bytes
-            assert (decode_with_pyav(tmp_path / "a" / path) == decode_with_pyav(tmp_path / "b" / path)).all()
-        else:
-            assert (tmp_path / "a" / path).read_bytes() == (tmp_path / "b" / path).read_bytes()
+        assert (tmp_path / "a" / path).read_bytes() == (tmp_path / "b" / path).read_bytes()
     capsys.readouterr()
     main([str(tmp_path / "a"), *arguments])
     assert "holds this very world already" in capsys.readouterr().out

@@ -23,7 +23,7 @@ from clipbert_mm.datasets.shapes.scenes import (
 from clipbert_mm.fileio import atomic_path
 from clipbert_mm.log import logger
 
-VERSION = 4
+VERSION = 5
 """Version of the generator; it is raised whenever the same seed gives other files."""
 
 
@@ -32,7 +32,7 @@ class ShapesWorld:
     """Settings of a Shapes world, and how to write it.
 
     Args:
-        seed: The same seed and sizes give the same images, videos and captions.
+        seed: The same seed and sizes give the same files, byte for byte.
         images: Images for pre-training.
         test_images: Held-out images.
         train_videos: Videos for training.
