@@ -35,7 +35,8 @@ def find_latest(*folders: str | os.PathLike) -> tuple[str | None, list[str]]:
             progress = _progress(path)
         except Exception as error:  # torch, pickle and zip each have errors of their own for a damaged file
             size = f"{path.stat().st_size} bytes" if path.exists() else "a broken link"
-            skipped.append(f"{path} ({size}) is damaged: {first_line(error)}.")
+            is_ours = isinstance(error, CheckpointError)  # those name the file
+            skipped.append(str(error) if is_ours else f"{path} ({size}) is damaged: {first_line(error)}.")
             is_known |= path.name == last
             continue
         if progress is not None:
@@ -84,5 +85,5 @@ def _progress(path: Path) -> tuple[int, int] | None:
     meta = content["meta"] if isinstance(content["meta"], dict) else {}
     epoch, iteration = meta.get("epoch"), meta.get("iter")
     if not isinstance(epoch, int) or not isinstance(iteration, int):
-        raise CheckpointError(f"it names epoch {quoted(epoch, 20)} and iteration {quoted(iteration, 20)}")
+        raise ValueError(f"it names epoch {quoted(epoch, 20)} and iteration {quoted(iteration, 20)}")
     return epoch, iteration

@@ -160,6 +160,7 @@ def test_the_newest_whole_one_is_found_and_the_others_named(work_dir: Path):
     assert found == str(work_dir / "iter_95.pth")
     (said,) = passed_over
     assert said.startswith(f"{cut} (20000 bytes) is damaged: ")
+    assert said.count("is damaged") == 1
     flip(work_dir / "iter_95.pth", 10_000)
     found, passed_over = find_latest(work_dir)
     assert found == str(work_dir / "epoch_9.pth")
