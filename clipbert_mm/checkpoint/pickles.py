@@ -89,12 +89,10 @@ class Reader:
 
     def readline(self) -> bytes:
         """Return the bytes up to the end of a line."""
-        size = 0
         for start in range(self.position, len(self.data), 4096):
             offset = bytes(self.data[start : start + 4096]).find(b"\n")
             if offset >= 0:
                 return self.read(start + offset + 1 - self.position)
-            size += 4096
         raise pickle.UnpicklingError("a line without an end")
 
 

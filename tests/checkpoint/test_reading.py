@@ -90,6 +90,21 @@ def test_folders_of_hugging_face_open(tmp_path: Path):
     assert_same(read_checkpoint(str(tmp_path))["state_dict"], doubled)
 
 
+def test_a_name_of_hugging_face_is_found_among_what_was_downloaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    for name, value in (("us--small", 1.0), ("us--large", 2.0)):
+        files = tmp_path / f"models--{name}" / "snapshots" / "0123"
+        files.mkdir(parents=True)
+        (files.parents[1] / "refs").mkdir()
+        (files.parents[1] / "refs" / "main").write_text("0123")
+        torch.save({"head.bias": torch.tensor(value)}, files / "pytorch_model.bin")
+        (files / "config.json").write_text('{"num_attention_heads": 3}')
+    found = read_checkpoint("us/large")
+    assert_same(found.pop("state_dict"), {"head.bias": torch.tensor(2.0)})
+    assert found == {"attention_heads": 3}
+
+
 @pytest.mark.parametrize(
     ("written", "stem", "ending"), [("safetensors", "model", "safetensors"), ("torch", "pytorch_model", "bin")]
 )
