@@ -114,6 +114,7 @@ class FeatureStore:
         version, cached = (status.st_mtime_ns, status.st_ino), self._cached.get((name, which))
         if cached is not None and cached[0] == version:
             return cached[1]
+        self._forget(name, which)  # of an older file
         with self._open(name) as (file, checksums):
             key = which if which in file.keys() else OLD_NAMES.get(which, which)  # noqa: SIM118
             tokens = file.get_tensor(key)

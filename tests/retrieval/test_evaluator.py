@@ -150,6 +150,56 @@ def test_by_itself_a_tile_on_a_cpu_is_of_a_thousand_clips_and_256_texts(
     assert shapes == {(256, 4), (256, 1), (238, 4), (238, 1)}
 
 
+def test_by_itself_a_tile_on_a_gpu_is_of_32768_clips(model: ClipBert, tmp_path: Path, logger: logging.Logger):
+    # With another number, scores of a GPU would differ in their last bits from those of before.
+    pairs = model.to("meta").pair_encoder()
+    assert RetrievalEvaluator(model, pairs, tmp_path, logger).clips_per_tile == 2**15
+    assert RetrievalEvaluator(model, pairs, tmp_path, logger, clips_per_tile=5).clips_per_tile == 5
+
+
+@pytest.mark.parametrize(
+    ("clips_per_tile", "tokens"),
+    [(1, 1 * 3 * 4 + 1 * 4), (6, 1 * 3 * 4 + 2 * 4), (40, 1 * 4 * 4 + 10 * 4)],  # videos, clips, cells + texts, length
+)
+def test_memory_is_asked_for_a_tile_a_pass_and_the_matrix(
+    model: ClipBert, tmp_path: Path, logger: logging.Logger, monkeypatch, clips_per_tile: int, tokens: int
+):
+    asked = []
+    monkeypatch.setattr(evaluator, "memory_left", lambda limit, needed: asked.append((limit, needed)) or 0)
+    pairs = model.pair_encoder(tokens_per_pass=100)
+    options = dict(clips_per_tile=clips_per_tile, memory_limit="9GiB")
+    run = RetrievalEvaluator(model, pairs, tmp_path, logger, **options)
+    run.score(fill(run, [[[2, 5 + i, 3], [2, 5, 6 + i, 3]] for i in range(5)]))
+    # Float32: tokens of width 16 on disk and 4 copies of them, the pass' 100 tokens with 2 maps of width 32 and 8 of width 16,
+    # and the metrics' 8 copies of 10 x 5 scores.
+    assert asked == [("9GiB", 4 * (tokens * 16 * 5 + 100 * 192 + 400))]
+
+
+def test_tiles_are_shared_out_by_their_tokens(model: ClipBert, tmp_path: Path, logger: logging.Logger, monkeypatch):
+    costs = []
+    share_out = evaluator.share_out
+    monkeypatch.setattr(evaluator, "share_out", lambda tiles, *rest: costs.append(rest) or share_out(tiles, *rest))
+    run = RetrievalEvaluator(model, model.pair_encoder(), tmp_path, logger, clips_per_tile=4)
+    records = fill(run, [[[2, 5, 3]], [[2, 5, 5, 5, 3]]], clips=1)
+    run.score(records, keep=2)
+    # Texts of 3 and 5 tokens, each beside 4 of two videos in one tile.
+    assert costs == [([2 * (3 + 4) + 2 * (5 + 4)], 1)] * 2
+    costs.clear()
+    run.folder /= "other"
+    _, chosen = run.score(records, keep=1)
+    assert not chosen.all()
+    assert costs[1] == ([chosen[0].sum() * (3 + 4) + chosen[1].sum() * (5 + 4)], 1), "of the shortlist alone"
+
+
+def test_a_test_that_goes_on_says_how_much_is_there(model: ClipBert, tmp_path: Path, logger: logging.Logger):
+    run = RetrievalEvaluator(model, model.pair_encoder(), tmp_path, logger, clips_per_tile=1)
+    records = fill(run, [[[2, 5, 3]]] * 2, clips=1)
+    run.score(records)
+    assert logger.handlers[0].texts == []
+    run.score(records)
+    assert logger.handlers[0].texts == ["4 of 4 tiles are scored already"]
+
+
 def test_a_share_is_of_the_videos_for_a_text_and_of_the_texts_for_a_video(
     model: ClipBert, tmp_path: Path, logger: logging.Logger
 ):

@@ -58,6 +58,20 @@ def test_memory_holds_what_the_budget_allows(filled: tuple, budget: int | None, 
             gallery.read([name])
 
 
+def test_what_is_replaced_frees_its_room(filled: tuple):
+    folder, tokens = filled
+    gallery = FeatureStore(folder, budget=tokens["a"].nbytes)
+    for i in range(3):
+        FeatureStore(folder).add("a", {"clips": tokens["a"] + i, "coarse": tokens["a"] + i}, {})
+        first = gallery.read(["a"])
+        assert torch.equal(first[0], tokens["a"] + i)
+        gallery.add("b", {"clips": tokens["b"]}, {})  # which has no room
+        assert gallery._tokens("a", "clips").data_ptr() == gallery._tokens("a", "clips").data_ptr(), "held"
+    gallery.remove("a")
+    gallery.read(["b"])
+    assert gallery._tokens("b", "clips").data_ptr() == gallery._tokens("b", "clips").data_ptr(), "in its room"
+
+
 def test_what_another_process_puts_in_its_place_is_read(filled: tuple):
     folder, tokens = filled
     gallery = FeatureStore(folder)

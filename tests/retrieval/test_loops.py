@@ -12,10 +12,12 @@ from torch import nn
 
 from clipbert_mm.datasets.transforms import BrokenMediaError, collate_items
 from clipbert_mm.engine.launch import build_runner
-from clipbert_mm.errors import BusyFolderError, VideoIndexError
-from clipbert_mm.evaluation import best_ranks, read_rankings, retrieval_metrics
-from clipbert_mm.fileio import locked
+from clipbert_mm.engine.rank_sync import FolderSync
+from clipbert_mm.errors import BusyFolderError, OptionError, VideoIndexError
+from clipbert_mm.evaluation import RetrievalMetric, best_ranks, read_rankings, retrieval_metrics
+from clipbert_mm.fileio import LOCK, locked
 from clipbert_mm.models import PairEncoder
+from clipbert_mm.retrieval.loops import empty
 
 
 @torch.no_grad()
@@ -55,7 +57,12 @@ def test_scores_are_those_of_a_naive_loop(runner_config: Config, tmp_path: Path,
 def test_each_video_is_encoded_once_and_each_pair_is_scored_once(runner_config: Config, monkeypatch):
     runner_config.test_cfg.clips_per_tile = 3 * 8
     runner = build_runner(runner_config)
-    encoded, pairs, texts = [], [], []
+    encoded, pairs, texts, exchanged = [], [], [], []
+    monkeypatch.setattr(
+        FolderSync,
+        "exchange",
+        lambda self, folder, suffix: exchanged.append((folder.name, suffix, len(list(folder.glob(f"*{suffix}"))))),
+    )
     encode, run, embed = runner.model.encode_frames, PairEncoder.__call__, PairEncoder.encode_texts
     monkeypatch.setattr(
         PairEncoder, "__call__", lambda self, *args: pairs.extend(zip(*args[2:], strict=True)) or run(self, *args)
@@ -68,6 +75,12 @@ def test_each_video_is_encoded_once_and_each_pair_is_scored_once(runner_config: 
     assert len(texts) == 14
     lengths = [len(ids) for ids in texts]
     assert lengths == sorted(lengths)
+    assert exchanged == [  # files, with other machines, before and after
+        ("gallery", ".safetensors", 0),
+        ("gallery", ".safetensors", 7),
+        ("scores", ".tiles", 0),
+        ("scores", ".tiles", 1),
+    ]
 
 
 def test_broken_videos_are_left_out_and_told(runner_config: Config, own_world: Path, tmp_path: Path, break_file):
@@ -84,6 +97,68 @@ def test_broken_videos_are_left_out_and_told(runner_config: Config, own_world: P
     assert len(rankings["texts"]) == 12
     assert rankings["scores"] == pytest.approx(scores, abs=1e-5)
     assert metrics == pytest.approx(retrieval_metrics(rankings["scores"], text_video))
+
+
+def test_a_shortlist_leaves_broken_videos_out(
+    runner_config: Config, own_world: Path, tmp_path: Path, break_file, monkeypatch
+):
+    break_file(own_world / "videos" / "test_00002.mp4", "cut")
+    runner_config.test_dataloader.dataset.update(data_root=str(own_world), on_broken="skip")
+    entries = []
+    process = RetrievalMetric.process
+    monkeypatch.setattr(
+        RetrievalMetric, "process", lambda self, batch, each: entries.extend(each) or process(self, batch, each)
+    )
+    _, metrics = scores_of(runner_config, tmp_path, "cascade", shortlist=2)
+    assert [entry["broken"] is None for entry in entries] == [i != 2 for i in range(7)]
+    assert (entries[2]["scores"], entries[2]["shortlist"]) == (None, None)
+    kept = np.stack([entry["shortlist"] for entry in entries if entry["broken"] is None], axis=1)
+    assert metrics["t2v/shortlist_recall"] == pytest.approx(
+        100 * kept[np.arange(12), np.repeat(np.arange(6), 2)].mean()
+    )
+    assert all("pieces" not in entry for entry in entries)
+
+
+class Events(Hook):
+    """Notes what hooks are told."""
+
+    def __init__(self, stage: str) -> None:
+        self.told: list[tuple] = []
+        for event in (f"before_{stage}", f"before_{stage}_epoch", f"after_{stage}_epoch", f"after_{stage}"):
+            setattr(self, event, lambda runner, event=event, **options: self.told.append((event, options)))
+
+
+def test_hooks_are_told_once(runner_config: Config):
+    runner = build_runner(runner_config)
+    events = Events("test")
+    runner.register_hook(events)
+    metrics = runner.test()
+    assert events.told == [
+        ("before_test", {}),
+        ("before_test_epoch", {}),
+        ("after_test_epoch", dict(metrics=metrics)),
+        ("after_test", {}),
+    ]
+
+
+def test_a_dataset_that_draws_negatives_is_refused(runner_config: Config):
+    runner_config.test_dataloader.dataset.test_mode = False
+    with pytest.raises(
+        OptionError, match=r"RetrievalTestLoop expects a dataset with test_mode=True, got test_mode=False"
+    ):
+        build_runner(runner_config).test()
+
+
+def test_a_folder_is_emptied_but_for_its_lock_and_what_links_lead_to(tmp_path: Path):
+    folder, outside = tmp_path / "results", tmp_path / "outside"
+    (folder / "scores" / "deep").mkdir(parents=True)
+    outside.mkdir()
+    for path in (folder / "manifest.json", folder / LOCK, folder / "scores" / "a.tiles", outside / "kept"):
+        path.touch()
+    (folder / "link").symlink_to(outside)
+    empty(folder)
+    assert [path.name for path in folder.iterdir()] == [LOCK]
+    assert (outside / "kept").exists()
 
 
 @pytest.mark.parametrize("workers", [0, 1])
@@ -241,7 +316,7 @@ def test_scores_of_changed_data_are_not_taken(runner_config: Config, own_world: 
     assert len(results(runner_config)) == 2
 
 
-def test_w3_a_damaged_file_of_tokens_is_named(runner_config: Config, tmp_path: Path):
+def test_w3_a_damaged_file_of_tokens_is_named(runner_config: Config, tmp_path: Path, capsys):
     scores_of(runner_config, tmp_path, "first", keep_scores=True)
     (folder,) = results(runner_config)
     shutil.rmtree(folder / "scores")
@@ -252,7 +327,9 @@ def test_w3_a_damaged_file_of_tokens_is_named(runner_config: Config, tmp_path: P
     with pytest.raises(VideoIndexError, match=rf"{path} is damaged .* Delete it, and the video will be encoded again"):
         scores_of(runner_config, tmp_path, "second")
     path.unlink()
+    runner_config.log_level = "INFO"
     scores_of(runner_config, tmp_path, "third")
+    assert "6 of 7 videos are encoded already" in capsys.readouterr().out
 
 
 def test_an_architecture_of_another_build_is_scored_whole_and_told(runner_config: Config, tmp_path: Path, capsys):

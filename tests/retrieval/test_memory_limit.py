@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from clipbert_mm.retrieval import memory_limit
 from clipbert_mm.retrieval.memory_limit import RESERVE, memory_in_use, memory_left
 
 RUN = """
@@ -74,3 +75,12 @@ def test_what_a_limit_leaves():
         ValueError, match=r"memory_limit 1GiB is too low: this process uses \d+ MiB and needs about 2112 MiB"
     ):
         memory_left("1GiB", 2**31)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="asks the kernel for the peak")
+@pytest.mark.parametrize(("platform", "unit"), [("linux", 1), ("darwin", 1024)])  # macOS counts bytes, others KiB
+def test_where_the_system_does_not_tell_it_is_the_peak(monkeypatch: pytest.MonkeyPatch, platform: str, unit: int):
+    monkeypatch.setattr(memory_limit, "Path", lambda path: Path("/nowhere"))
+    monkeypatch.setattr(sys, "platform", platform)
+    (peak,) = (line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM:"))
+    assert memory_in_use() * unit == pytest.approx(int(peak.split()[1]) * 1024, rel=0.05)

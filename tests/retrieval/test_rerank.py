@@ -30,6 +30,19 @@ def test_what_is_not_chosen_ranks_below_in_its_coarse_order():
     assert np.array_equal(merge_scores(coarse, coarse, np.ones_like(chosen)), coarse)
 
 
+@pytest.mark.parametrize(
+    ("fine", "rest"),
+    [([[5, 9], [9, 4]], [2 - 1, 3 - 1]),  # lower already: one below
+     ([[2.5, 9], [9, 4]], [2 - 1.5, 3 - 1.5]),  # the best of the rest, 3, comes one below the worst of the shortlist
+     ([[-4, 9], [9, 0]], [2 - 8, 3 - 8])],
+)  # fmt: skip
+def test_what_is_not_chosen_is_lowered_by_no_more_than_it_takes(fine: list, rest: list):
+    chosen = np.array([[True, False], [False, True]])
+    merged = merge_scores(np.array([[7, 2], [3, 8]], np.float32), np.array(fine, np.float32), chosen)
+    assert merged.dtype == np.float32
+    assert merged.tolist() == [[fine[0][0], rest[0]], [rest[1], fine[1][1]]]
+
+
 @pytest.mark.parametrize("keep", [0, -1, 2.5])
 def test_a_shortlist_is_a_share_or_a_number(keep: float):
     with pytest.raises(ValueError, match=f"a share between 0 and 1 or a whole number of candidates, got {keep}"):
