@@ -97,16 +97,14 @@ class ReadResult:
 
     Args:
         path: The file.
-        size: Size in bytes; None if it is unknown.
-        mtime_ns: Modification time in nanoseconds.
+        status: Its size and modification time; None if they are unknown.
         media: The video or image; None if it cannot be read.
         reason: Why it cannot be read.
         lasting: Whether it stays unreadable until the file changes.
     """
 
     path: str
-    size: int | None = None
-    mtime_ns: int = 0
+    status: os.stat_result | None = None
     media: Media | None = None
     reason: str = ""
     lasting: bool = False
@@ -145,7 +143,7 @@ class _Files(Dataset):
             except OSError as error:
                 return ReadResult(path, reason=error.strerror or str(error))
             media, reason, lasting = self._media(path)
-        return ReadResult(path, status.st_size, status.st_mtime_ns, media, reason, lasting)
+        return ReadResult(path, status, media, reason, lasting)
 
     def _media(self, path: str) -> tuple[Media | None, str, bool]:
         """Return a file's media, or None and the reason, and whether it stays unreadable until the file changes."""
@@ -275,18 +273,19 @@ def _encode(
         multiprocessing_context="forkserver" if workers and in_thread else None,
     )
     for batch in WatchedLoader(loader, memory_limit=MEMORY):
-        readable = [(read, read.media) for read in batch if read.media is not None]
+        readable = [(read.path, read.status, read.media) for read in batch if read.status and read.media]
         if readable:
-            tokens = predictor.encode_with_coarse_tokens([media.frames for _, media in readable])
-            for i, (read, media) in enumerate(readable):
-                video_index.add(_entry_of(read, media), {name: value[i] for name, value in tokens.items()})
+            tokens = predictor.encode_with_coarse_tokens([media.frames for _, _, media in readable])
+            for i, found in enumerate(readable):
+                video_index.add(_entry_of(*found), {name: value[i] for name, value in tokens.items()})
         for read in batch:
-            if read.lasting and read.size is not None:
-                video_index.note_unreadable(Unreadable(read.path, read.size, read.mtime_ns, read.reason))
+            if read.lasting and read.status:
+                size, mtime_ns = read.status.st_size, read.status.st_mtime_ns
+                video_index.note_unreadable(Unreadable(read.path, size, mtime_ns, read.reason))
             yield read.path, None if read.media is not None else read.reason
 
 
-def _entry_of(read: ReadResult, media: Media) -> Entry:
+def _entry_of(path: str, status: os.stat_result, media: Media) -> Entry:
     """Return the index entry of a video that was read."""
     times = None if media.clip_times is None else tuple((float(start), float(end)) for start, end in media.clip_times)
-    return Entry(read.path, read.size or 0, read.mtime_ns, media.seconds, times, media.content_shape, DECODING_RULES)
+    return Entry(path, status.st_size, status.st_mtime_ns, media.seconds, times, media.content_shape, DECODING_RULES)

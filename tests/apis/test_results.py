@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from clipbert_mm.apis import Hit, IndexReport, Moment, SearchResult
+from clipbert_mm.apis import Answer, AnswerResult, Hit, IndexReport, Moment, RankedText, Ranking, SearchResult
 from clipbert_mm.apis.results import best_of, clock, moments_of, probability
 
 
@@ -39,6 +39,24 @@ def test_a_hit_is_a_line():
         "  1.    2.00   88.0%  00:01–00:03   /a.mp4",
         "  2.    -inf    0.0%                /b.jpg",
     ]
+
+
+def test_a_ranked_text_and_an_answer_are_lines_too():
+    moment = Moment(59.2, 60.3, 2.0)
+    texts = (RankedText("a dog", 2.0, 0.88, moment, (moment,)), RankedText("a cat", -1.5, 0.18, None, ()))
+    assert str(Ranking("/a.mp4", texts, ("zyxw",))).splitlines() == [
+        "/a.mp4",
+        "warning: the model does not know 'zyxw'; all unknown words look the same to it",
+        "  1.    2.00   88.0%  00:59–01:01   a dog",
+        "  2.   -1.50   18.0%                a cat",
+    ]
+    answers = (Answer("brown", 0.5, moment, (moment,)), Answer("3.2", None, None, ()))
+    assert str(AnswerResult("/a.mp4", "which color", answers)).splitlines() == [
+        "which color  (/a.mp4)",
+        "  1.  50.0%  00:59–01:01   brown",
+        "  2.               3.2",
+    ]
+    assert AnswerResult("/a.mp4", "which color", answers[:1]).to_dict()["answers"][0]["moment"]["end"] == 60.3
 
 
 @pytest.mark.parametrize(("count", "named", "more"), [(1, 1, None), (5, 5, None), (7, 5, "and 2 more")])

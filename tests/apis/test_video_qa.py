@@ -4,21 +4,23 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from clipbert_mm.apis import VideoQA, VideoSearch
+from clipbert_mm.checkpoint.archives import load_torch
 from clipbert_mm.datasets.shapes.questions import ANSWERS
 
 OPEN = dict(type="OpenEndedHead", in_channels=16, num_answers=len(ANSWERS), hidden_channels=None)
+OPEN_DATASET = dict(type="OpenEndedDataset", ann_file="qa", answer_file="answers.json")
 CHOICE = dict(type="MultipleChoiceHead", in_channels=16, hidden_channels=None)
 COUNT = dict(type="CountHead", in_channels=16, hidden_channels=None)
 
 
 @pytest.fixture
 def open_ended(write_checkpoint: Callable[..., Path]) -> VideoQA:
-    dataset = dict(type="OpenEndedDataset", ann_file="qa", answer_file="answers.json")
-    return VideoQA(write_checkpoint(OPEN, dataset))
+    return VideoQA(write_checkpoint(OPEN, OPEN_DATASET))
 
 
 @pytest.fixture
@@ -77,6 +79,59 @@ def test_counting(write_checkpoint: Callable[..., Path], world: Path):
     assert answer.probability is None
 
 
+def test_several_answers(write_checkpoint: Callable[..., Path], world: Path, tmp_path: Path):
+    content = load_torch(write_checkpoint(OPEN, OPEN_DATASET), mmap=False)
+    content["contents"]["model"]["head"]["type"] = "SoftAnswerHead"
+    torch.save(content, tmp_path / "soft.pth")
+    qa = VideoQA(tmp_path / "soft.pth")
+    path, question = str(world / "videos" / "test_00001.mp4"), "what color is the circle"
+    result = qa.ask(path, question, topk=3)
+    logits = clip_logits(qa, path, [question])  # (1, K, C)
+    expected = qa.predictor.model.aggregator(logits).sigmoid()[0]  # one each
+    names = list(ANSWERS)
+    best = expected.topk(3).indices
+    assert [a.text for a in result.answers] == [names[i] for i in best]
+    assert [a.probability for a in result.answers] == pytest.approx(expected[best].tolist(), abs=1e-5)
+    own = logits[0, :, best[0]].sigmoid().log()
+    assert [moment.score for moment in result.answers[0].moments] == pytest.approx(own.tolist(), abs=1e-5)
+    why = qa.explain(path, question)
+    assert (why.answer, why.text) == (result.answers[0].text, question)
+    assert why.score == pytest.approx(float(qa.predictor.model.aggregator(logits)[0, best[0]]), abs=1e-5)
+
+
+def test_a_choice_is_explained_by_its_own_text(choice: VideoQA, world: Path, tmp_path: Path):
+    path, options = str(world / "videos" / "test_00001.mp4"), ("a red circle", "a blue square", "a green star")
+    best = choice.ask(path, "what is in the video", options, topk=1).answers
+    assert len(best) == 1
+    why = choice.explain(path, "what is in the video", options, tmp_path / "why.png")
+    logits = clip_logits(choice, path, [f"what is in the video {best[0].text}"])
+    assert why.score == pytest.approx(float(logits.logsumexp(dim=1)) - np.log(3), abs=1e-5)
+    assert [moment.score for moment in why.moments] == pytest.approx(logits.flatten().tolist(), abs=1e-5)
+    assert why.text == "what is in the video"
+    assert (tmp_path / "why.png").is_file()
+    # A clip alone chooses among the options.
+    alone = clip_logits(choice, path, [f"what is in the video {option}" for option in options]).log_softmax(dim=0)
+    assert [moment.score for moment in best[0].moments] == pytest.approx(
+        alone[options.index(best[0].text), :, 0].tolist(), abs=1e-5
+    )
+
+
+def test_words_that_the_model_does_not_know_are_told(open_ended: VideoQA, world: Path):
+    path = str(world / "videos" / "test_00001.mp4")
+    assert open_ended.ask(path, "what color is the 日").unknown_words == ("日",)
+    assert open_ended.ask(path, "what color is the circle").unknown_words == ()
+    assert len(open_ended.ask(path, "what color is the circle").answers) == 5
+
+
+def test_a_vocabulary_of_another_size_is_refused(open_ended: VideoQA, world: Path):
+    for answers in (None, list(ANSWERS)[:-1]):
+        open_ended.predictor.answers = answers
+        with pytest.raises(
+            ValueError, match=rf"The model has {len(ANSWERS)} answers, and its vocabulary {len(answers or ())}\. Use a"
+        ):
+            open_ended.ask(str(world / "videos" / "test_00001.mp4"), "what color is the circle")
+
+
 def test_what_cannot_be_asked(open_ended: VideoQA, choice: VideoQA, checkpoint: Path, world: Path):
     path = str(world / "videos" / "test_00001.mp4")
     with pytest.raises(ValueError, match="The question is empty"):
@@ -85,6 +140,15 @@ def test_what_cannot_be_asked(open_ended: VideoQA, choice: VideoQA, checkpoint: 
         open_ended.ask(path, "what is it", ["a", "b"])
     with pytest.raises(ValueError, match="Multiple choice expects two or more different options, got None"):
         choice.ask(path, "what is it")
+    for options in ("ab", ["a"], ["a", "a"]):
+        with pytest.raises(ValueError, match="Multiple choice expects two or more different options, got"):
+            choice.ask(path, "what is it", options)
+    with pytest.raises(ValueError, match="Multiple choice expects options that are not empty"):
+        choice.ask(path, "what is it", ["a red circle", " "])
+    with pytest.raises(ValueError, match="The options 'a red circle' and 'A red CIRCLE' have the same tokens"):
+        choice.ask(path, "what is it", ["a red circle", "a blue circle", "A red CIRCLE"])
+    with pytest.raises(ValueError, match=r"ask expects topk >= 1, got 0\."):
+        open_ended.ask(path, "what is it", topk=0)
     with pytest.raises(
         ValueError, match=r"VideoQA needs a model trained for questions, and .* was trained for retrieval"
     ):
