@@ -137,7 +137,9 @@ def test_the_shapes_world_is_written_by_its_tool(tool: Callable, tmp_path: Path,
     main([str(tmp_path / "a"), *arguments])
     ShapesWorld(**sizes).write(tmp_path / "b")
     files = sorted(path.relative_to(tmp_path / "b") for path in (tmp_path / "b").rglob("*.*"))
-    assert len(files) == 3 + 3 + 5 + 13 + 2, "images, videos, captions with world.json, questions, object labels"
+    assert len(files) == 3 + 3 + 6 + 13 + 2, (
+        "images, videos, captions and queries with world.json, questions, object labels"
+    )
     for path in files:
         assert (tmp_path / "a" / path).read_bytes() == (tmp_path / "b" / path).read_bytes()
     capsys.readouterr()

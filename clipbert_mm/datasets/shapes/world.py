@@ -9,6 +9,7 @@ from typing import Any
 import cv2
 import numpy as np
 
+from clipbert_mm.datasets.shapes.queries import write_queries
 from clipbert_mm.datasets.shapes.questions import write_image_questions, write_object_labels, write_video_questions
 from clipbert_mm.datasets.shapes.scenes import (
     FRAME_RATES,
@@ -23,7 +24,7 @@ from clipbert_mm.datasets.shapes.scenes import (
 from clipbert_mm.fileio import atomic_path
 from clipbert_mm.log import logger
 
-VERSION = 5
+VERSION = 6
 """Version of the generator; it is raised whenever the same seed gives other files."""
 
 
@@ -55,8 +56,9 @@ class ShapesWorld:
         """Write the world, completely or not at all. A folder that already has a world of these settings is kept.
 
         The folder gets ``images/``, ``videos/``, the captions ``pretrain.jsonl``, ``pretrain_test.jsonl``, ``train.jsonl`` and
-        ``test.jsonl``, the questions and object labels of :mod:`~clipbert_mm.datasets.shapes.questions`, and ``world.json``
-        with these settings and the description of every video's scenes.
+        ``test.jsonl``, the short queries for the held-out videos ``queries.jsonl``, the questions and object labels of
+        :mod:`~clipbert_mm.datasets.shapes.questions`, and ``world.json`` with these settings and the description of every
+        video's scenes.
 
         Args:
             folder: The folder to write.
@@ -94,7 +96,9 @@ class ShapesWorld:
         described = {}
         for number, split in enumerate(("train", "test"), start=4):
             count, captions = getattr(self, f"{split}_videos"), getattr(self, f"{split}_captions")
-            stories = self._write_videos(folder, split, count, captions)
+            stories, rates = self._write_videos(folder, split, count, captions)
+            if split == "test":
+                write_queries(folder, stories, rates)
             write_video_questions(folder, split, stories, np.random.default_rng((self.seed, number)))
             described[split] = {name: [asdict(scene) for scene in scenes] for name, scenes in stories.items()}
         (folder / "world.json").write_text(json.dumps({"settings": settings, "videos": described}))
@@ -115,18 +119,22 @@ class ShapesWorld:
                     lines.write(json.dumps({"image": name, "caption": text}) + "\n")
         return scenes
 
-    def _write_videos(self, folder: Path, split: str, count: int, captions: int) -> dict[str, tuple[Scene, ...]]:
+    def _write_videos(
+        self, folder: Path, split: str, count: int, captions: int
+    ) -> tuple[dict[str, tuple[Scene, ...]], dict[str, float]]:
+        """Write videos and their captions; returns the scenes and the frame rate of each video."""
         (folder / "videos").mkdir(exist_ok=True)
         rng = np.random.default_rng((self.seed, 1 if split == "train" else 2))
-        stories = {}
+        stories, rates = {}, {}
         with open(folder / f"{split}.jsonl", "w", encoding="utf-8") as lines:
             for i in range(count):
                 scenes, size = random_story(rng), FRAME_SIZES[rng.integers(len(FRAME_SIZES))]
                 name = f"{split}_{i:05d}.mp4"
-                write_video(folder / "videos" / name, scenes, size, float(rng.choice(FRAME_RATES)))
+                rates[name] = float(rng.choice(FRAME_RATES))
+                write_video(folder / "videos" / name, scenes, size, rates[name])
                 stories[name] = scenes
                 for text in write_captions(scenes, captions, rng):
                     lines.write(json.dumps({"video": name, "caption": text}) + "\n")
                 if (i + 1) % 100 == 0:
                     logger.info(f"{split}: {i + 1}/{count} videos")
-        return stories
+        return stories, rates
