@@ -198,8 +198,8 @@ class VideoIndex:
             return tokens.float()
         except (OSError, VideoIndexError, RuntimeError, AttributeError) as error:
             raise VideoIndexError(
-                f"Cannot read the visual tokens of {printable(path)}: {_reason(error)} Delete their file if it exists, and "
-                "index the video again."
+                f"Cannot read the visual tokens of {printable(path)}: {_reason(error).rstrip('.')}. Delete their file if it "
+                "exists, and index the video again."
             ) from error
 
     @contextmanager

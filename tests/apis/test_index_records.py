@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from clipbert_mm.apis.index_records import Entry, Unreadable, entry_from, unreadable_from
+from clipbert_mm.apis.index_records import Entry, Unreadable, entry_from, shown, unreadable_from
 
 
 @pytest.fixture
@@ -79,3 +79,14 @@ def test_what_a_manifest_may_not_say(entry: Entry, name: str, value: Any, error:
         del values[name]
         with pytest.raises(KeyError):
             entry_from(values)
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [("/a/b.pth", "/a/b.pth"), ("a" * 200, "a" * 200), ("a" * 201, "'aaaaaaaaaa"), ("a\nb", r"'a\nb'"), (3, "3"),
+     (None, "None")],
+)  # fmt: skip
+def test_values_of_a_manifest_are_shown_plainly_where_they_can_be(value: Any, said: str):
+    found = shown(value)
+    assert found.startswith(said)
+    assert found == said or len(value) > 200

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from clipbert_mm.apis import VideoSearch, indexing
-from clipbert_mm.apis.indexing import find_videos
+from clipbert_mm.apis.indexing import ReadResult, find_videos
+from clipbert_mm.errors import BrokenMediaError
 
 VIDEOS = ["mp4", "m4v", "mov", "mkv", "webm", "avi", "wmv", "flv", "mpg", "mpeg", "ts", "ogv", "3gp", "gif"]
 IMAGES = ["jpg", "jpeg", "png", "bmp", "webp"]
@@ -25,6 +26,44 @@ def test_files_of_a_folder_are_taken_by_their_endings(tmp_path: Path, images: bo
     assert found == {f"a.{each}" for each in endings} | {f"B.{each.upper()}" for each in endings}
     named = find_videos([tmp_path / "a.txt", tmp_path / "a.txt"], images=images)
     assert named == [str(tmp_path / "a.txt")], "a file that is named may have any ending"
+
+
+def test_why_a_file_is_not_read_and_whether_that_lasts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    faults = {
+        "a.mp4": MemoryError(),
+        "b.mp4": BrokenMediaError("b.mp4", "Cannot allocate memory"),
+        "c.mp4": BrokenMediaError("c.mp4", "the file is cut"),
+        "d.mp4": KeyError("x" * 5000),
+    }
+
+    def fail(steps: list, path: str) -> None:
+        raise faults[os.path.basename(path)]
+
+    monkeypatch.setattr(indexing, "read_media", fail)
+    paths = [str(tmp_path / name) for name in (*faults, "e.mp4", "pipe.mp4", "gone.mp4")]
+    for path in paths[:5]:
+        Path(path).write_bytes(b"abc")
+    os.mkfifo(paths[5])
+    files = indexing._Files([], paths)
+    assert len(files) == 7
+    assert files.give_up(paths[4], "it crashed the process")
+    found = [files[i] for i in range(7)]
+    assert [read.path for read in found] == paths
+    assert all(read.media is None for read in found)
+    large = "decoding it takes more than 4 GiB of memory"
+    assert [(read.reason, read.lasting) for read in found if not read.reason.startswith("KeyError")] == [
+        (large, True), (large, True), ("the file is cut", True), ("it crashed the process", True),
+        ("it is a pipe or a device, not a file", False), ("No such file or directory", False),
+    ]  # fmt: skip
+    assert (found[3].lasting, len(found[3].reason)) == (False, len("KeyError: ") + 200)
+    assert [read.status and read.status.st_size for read in found] == [3] * 5 + [None] * 2
+    assert ReadResult("a") == ReadResult("a", None, None, "", False)
+
+
+def test_a_file_is_gone_only_where_that_is_certain(tmp_path: Path):
+    (tmp_path / "file").touch()
+    names = ["file", "none", "file/below", "none/below", "x" * 300]
+    assert [indexing._is_gone(str(tmp_path / name)) for name in names] == [False, True, True, True, False]
 
 
 @pytest.fixture

@@ -14,8 +14,9 @@ import pytest
 import torch
 
 from clipbert_mm.apis import VideoIndex, VideoIndexError, VideoSearch
-from clipbert_mm.apis.index_records import Entry
+from clipbert_mm.apis.index_records import Entry, Unreadable
 from clipbert_mm.apis.indexing import find_videos
+from clipbert_mm.apis.video_search import remove
 from clipbert_mm.checkpoint.archives import load_torch
 from clipbert_mm.errors import BusyFolderError
 
@@ -269,6 +270,99 @@ def test_the_manifest_is_written_every_ten_seconds_while_videos_are_added(
         index.add(Entry(f"/{now}.mp4", 3, 5, None, None, (2, 2)), {"clips": torch.randn(1, 4, 16)})
         listed.append(len(json.loads((index.folder / "manifest.json").read_text())["videos"]))
     assert listed == [0, 0, 3, 3, 5]
+
+
+@pytest.mark.parametrize(
+    ("change", "which", "said"),
+    [
+        (lambda tokens: tokens[0], "clips", r"expected floats of shape \(K, S, D\), got torch.float32 \(4, 16\)"),
+        (
+            lambda tokens: tokens.to(torch.int32),
+            "clips",
+            r"expected floats of shape \(K, S, D\), got torch.int32 \(2, 4, 16\)",
+        ),
+        (
+            lambda tokens: tokens[:, :0],
+            "coarse",
+            r"expected floats of shape \(K, S, D\), got torch.float32 \(2, 0, 16\)",
+        ),
+        (lambda tokens: tokens[:1], "clips", "expected 2 clips, got 1"),
+        (lambda tokens: tokens.repeat(2, 1, 1), "clips", "expected 2 clips, got 4"),
+        (lambda tokens: tokens.repeat(2, 1, 1), "coarse", None),
+    ],
+)
+def test_tokens_of_another_shape_are_refused(filled: tuple, change: Callable, which: str, said: str | None):
+    index, entry, tokens = filled
+    index.store.add(entry.key, {which: change(tokens)}, {"path": entry.path})
+    if said is None:
+        assert index.tokens("/a.mp4", which).shape == (4, 4, 16)
+    else:
+        with pytest.raises(VideoIndexError, match=rf"tokens of /a\.mp4: .*{said}\. Delete their file"):
+            index.tokens("/a.mp4", which)
+    with pytest.raises(VideoIndexError, match=r"Cannot read the visual tokens of /b\.mp4: .*No such file"):
+        index.tokens("/b.mp4")
+
+
+def test_tokens_that_took_the_place_of_others_are_refused(filled: tuple):
+    index, entry, tokens = filled
+    assert index.tokens("/a.mp4").shape == (2, 4, 16)
+    index.store.add(entry.key, {"clips": tokens}, {"path": "/b.mp4"})
+    with pytest.raises(VideoIndexError, match="belongs to another video"):
+        index.tokens("/a.mp4")
+
+
+def test_what_cannot_be_read_replaces_what_could_and_back(filled: tuple):
+    index, entry, tokens = filled
+    index.note_unreadable(Unreadable("/a.mp4", 4, 6, "it is cut"))
+    index.note_unreadable(Unreadable("/c.mp4", 1, 1, "it is empty"))
+    assert (index.entries, index.store.names()) == ({}, [])
+    index.save()
+    again = VideoIndex(index.folder)
+    assert again.unreadable == index.unreadable
+    assert list(again.unreadable) == ["/a.mp4", "/c.mp4"]
+    index.add(entry, {"clips": tokens})
+    assert list(index.unreadable) == ["/c.mp4"]
+    again = VideoIndex(index.folder)
+    assert (list(again.entries), list(again.unreadable)) == (["/a.mp4"], ["/c.mp4"]), "found by its tokens"
+    assert again.entries["/a.mp4"] == entry
+    index.save()
+    again.refresh()
+    assert list(again.unreadable) == ["/c.mp4"]
+    again.remove(["/c.mp4", "/none.mp4"])
+    again.save()
+    index.refresh()
+    assert (list(index.entries), index.unreadable) == (["/a.mp4"], {})
+
+
+def test_a_folder_in_the_place_of_tokens_is_named(filled: tuple):
+    index, entry, tokens = filled
+    file = index.store.path_of(entry.key)
+    file.unlink()
+    file.mkdir()
+    for change in (lambda: index.add(entry, {"clips": tokens}), lambda: index.remove(["/a.mp4"])):
+        with pytest.raises(VideoIndexError, match=rf"{file} is a folder, expected a file of visual tokens\. Delete it"):
+            change()
+
+
+def test_videos_are_removed_by_their_paths_and_by_their_folders(tmp_path: Path):
+    index = VideoIndex(tmp_path / "index")
+    with pytest.raises(VideoIndexError, match=r"There is no index .*/index\."):
+        remove(index, "/v")
+    index.start("id", "a.pth", "a.pth")
+    for path in ("/v/a.mp4", "/v/sub/b.mp4", "/v2/c.mp4", "/w/d.mp4", "/w/e.mp4"):
+        index.add(Entry(path, 3, 5, None, None, (2, 2)), {"clips": torch.randn(1, 4, 16)})
+    index.note_unreadable(Unreadable("/v/f.mp4", 1, 1, "it is empty"))
+    index.save()
+    index.store.path_of(index.entries["/w/e.mp4"].key).unlink()
+    index = VideoIndex(index.folder)
+    with pytest.raises(VideoIndexError, match=r"/v3 is not in the index .*/index, nor is anything below it"):
+        remove(index, ["/v", "/v3"])
+    assert len(VideoIndex(index.folder).entries) == 4, "nothing was removed"
+    assert remove(index, ["/v", "/v/a.mp4", "/w/e.mp4"]) == ["/v/a.mp4", "/v/sub/b.mp4", "/v/f.mp4", "/w/e.mp4"]
+    assert remove(index, Path("/v2/c.mp4")) == ["/v2/c.mp4"]
+    left = VideoIndex(index.folder)
+    assert (list(left.entries), left.missing, left.unreadable) == (["/w/d.mp4"], {}, {})
+    assert len(left.store.names()) == 1
 
 
 def test_files_that_no_index_has_are_not_read(filled: tuple):

@@ -86,6 +86,48 @@ def test_a_shortlist_is_chosen_by_the_coarse_tokens(search: VideoSearch):
     assert result.searched == 7
 
 
+def test_texts_are_ranked_by_their_scores_and_equal_ones_keep_their_order(search: VideoSearch):
+    path, predictor = next(iter(search.video_index.entries)), search.predictor
+    texts = ["a red circle", "a blue square on green", "A RED circle", "a 日"]
+    ranking = search.rank(Path(path), texts)
+    media = predictor.read(path)
+    logits = predictor.clip_logits(predictor.encode([media.frames]), predictor.token_ids(texts))[:, 0]  # (M, K, 2)
+    gaps = logits.diff()[..., 0]
+    pooled = logits.logsumexp(dim=1).diff()[:, 0]
+    order = sorted(range(4), key=lambda i: -pooled[i])
+    assert [each.text for each in ranking.texts] == [texts[i] for i in order]
+    assert order.index(0) < order.index(2)
+    for i, ranked in zip(order, ranking.texts, strict=True):
+        assert ranked.score == pytest.approx(float(pooled[i]), abs=1e-5)
+        assert [moment.score for moment in ranked.moments] == pytest.approx(gaps[i].tolist(), abs=1e-5)
+        assert ranked.moment.score == max(moment.score for moment in ranked.moments)
+        assert ranked.probability == pytest.approx(float(pooled[i].sigmoid()), abs=1e-6)
+    assert (ranking.path, ranking.unknown_words) == (path, ("日",))
+
+
+def test_tokens_that_cannot_be_used_are_left_out_with_the_reason(search: VideoSearch, monkeypatch: pytest.MonkeyPatch):
+    whole = {hit.path: hit.score for hit in search.search("a red circle").hits}
+    assert len(whole) == 7
+    first, second = list(search.video_index.entries)[:2]
+    tokens = search.video_index.tokens
+    odd = {first: lambda own: own * float("nan"), second: lambda own: own[..., :8]}
+    monkeypatch.setattr(
+        search.video_index, "tokens", lambda path, which="clips": odd.get(path, lambda own: own)(tokens(path, which))
+    )
+    result = search.search("a red circle", topk=9)
+    assert dict(result.left_out) == {
+        first: "its visual tokens are not finite; index it again",
+        second: "expected visual tokens of width 16, got (3, 16, 8)",
+    }
+    assert result.searched == 5
+    assert {hit.path: hit.score for hit in result.hits} == pytest.approx(
+        {path: score for path, score in whole.items() if path not in odd}, abs=1e-5
+    )
+    odd.update(dict.fromkeys(whole, odd[first]))
+    with pytest.raises(VideoIndexError, match="can be searched: its visual tokens are not finite"):
+        search.search("a red circle")
+
+
 def test_results_print_and_turn_into_json(search: VideoSearch):
     result = search.search("a red circle", topk=2)
     assert str(result).splitlines()[0] == "'a red circle' in 7 videos"
