@@ -1,18 +1,17 @@
 """A predictor is told apart by what its visual tokens depend on, and says which of its parts do not fit."""
 
 import zipfile
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
-import torch
 from torch import nn
 
-from clipbert_mm.apis.predictor import Predictor, Recipe, _digest
+from clipbert_mm.apis.predictor import Predictor, Recipe, _check_agreement, _digest, _split
 from clipbert_mm.checkpoint import CheckpointError
-from clipbert_mm.checkpoint.archives import load_torch
+from clipbert_mm.errors import OptionError
 from clipbert_mm.media import media_file
 from clipbert_mm.registry import MODELS
 
@@ -51,69 +50,47 @@ def test_an_identity_is_of_what_visual_tokens_depend_on(change: dict[str, Any], 
     assert (_digest(replace(RECIPE, **change), "a") == _digest(RECIPE, "a")) == same
 
 
-@MODELS.register_module(force=True)
-class NoClipBert(nn.Module):
-    """A model of another kind."""
-
-    def __init__(self, *, encoder: dict) -> None:
-        super().__init__()
-        self.encoder = nn.Identity()
-
-
-@pytest.fixture
-def edit(checkpoint: Path, tmp_path: Path) -> Callable[..., str]:
-    """Write a copy of a checkpoint whose metadata is changed."""
-
-    def write(change: Callable[[dict[str, Any]], Any]) -> str:
-        content = load_torch(checkpoint, mmap=False)
-        change(content["contents"])
-        torch.save(content, tmp_path / "edited.pth")
-        return str(tmp_path / "edited.pth")
-
-    return write
-
-
-def steps(contents: dict[str, Any]) -> list[dict[str, Any]]:
-    """The transforms of a checkpoint's metadata."""
-    return contents["pipelines"]["test"]
-
-
-def test_parts_that_do_not_fit_are_named(edit: Callable[..., str], world: Path):
-    Predictor(edit(lambda contents: steps(contents)[4].update(max_length=3)))
-    for length, said in ((2, "2"), (41, "41"), (True, "True"), (4.5, "4.5")):
+@pytest.mark.parametrize(
+    ("length", "fits"), [(3, True), (40, True), (2, False), (41, False), (True, False), (4.5, False)]
+)
+def test_texts_are_as_long_as_the_model_takes(model_config: dict[str, Any], length: Any, fits: bool):
+    model, tokenize = MODELS.build(model_config), SimpleNamespace(max_length=length)
+    if fits:
+        _check_agreement(model, tokenize, None)
+    else:
         with pytest.raises(
-            CheckpointError, match=rf"max_length of its Tokenize is {said}, expected 3 to 40 as its model"
+            CheckpointError, match=rf"max_length of its Tokenize is {length}, expected 3 to 40 as its model"
         ):
-            Predictor(edit(lambda contents, length=length: steps(contents)[4].update(max_length=length)))
-    with pytest.raises(CheckpointError, match=r"its model, NoClipBert, is no ClipBert: it lacks data_preprocessor, "):
-        Predictor(edit(lambda contents: contents.update(model=dict(type="NoClipBert", encoder={}))))
-    for removed in (3, 4):
-        with pytest.raises(
-            CheckpointError, match=r"Expected a test pipeline of \.\.\., ResizePad, Tokenize, PackInputs, got"
-        ):
-            Predictor(edit(lambda contents, removed=removed: steps(contents).pop(removed)))
-    with pytest.raises(
-        CheckpointError, match=r"Expected a test pipeline of \.\.\., ResizePad, Tokenize, PackInputs, got"
-    ):
-        Predictor(edit(lambda contents: steps(contents).insert(3, steps(contents).pop(4))))
+            _check_agreement(model, tokenize, None)
 
 
-def test_a_checkpoint_of_questions_has_as_many_answers_as_its_head(
-    write_checkpoint: Callable[..., Path], tmp_path: Path
-):
-    from clipbert_mm.datasets.shapes.questions import ANSWERS
+def test_a_model_has_the_parts_of_a_clipbert(model_config: dict[str, Any]):
+    parts = ("data_preprocessor", "backbone", "projection", "temporal_fusion", "encoder", "head", "aggregator")
+    with pytest.raises(CheckpointError, match=rf"its model, Linear, is no ClipBert: it lacks {', '.join(parts)}\."):
+        _check_agreement(nn.Linear(1, 1), SimpleNamespace(max_length=3), None)
+    for part in parts:
+        model = MODELS.build(model_config)
+        delattr(model, part)
+        with pytest.raises(CheckpointError, match=rf"its model, ClipBert, is no ClipBert: it lacks {part}\."):
+            _check_agreement(model, SimpleNamespace(max_length=3), None)
 
-    head = dict(type="OpenEndedHead", in_channels=16, num_answers=len(ANSWERS), hidden_channels=None)
-    trained = write_checkpoint(head, dict(type="OpenEndedDataset", ann_file="qa", answer_file="answers.json"))
-    assert Predictor(trained).answers == list(ANSWERS)
-    content = load_torch(trained, mmap=False)
-    for answers in (None, [*ANSWERS, "more"], list(ANSWERS)[:-1]):
-        content["contents"]["answers"] = answers
-        torch.save(content, tmp_path / "a.pth")
-        with pytest.raises(
-            CheckpointError, match=rf"it has {len(answers or ())} answers, expected {len(ANSWERS)} as the head"
-        ):
-            Predictor(tmp_path / "a.pth")
+
+def test_a_model_of_questions_has_as_many_answers_as_its_head(model_config: dict[str, Any]):
+    model_config["head"] = dict(type="OpenEndedHead", in_channels=16, num_answers=3, hidden_channels=None)
+    model, tokenize = MODELS.build(model_config), SimpleNamespace(max_length=3)
+    _check_agreement(model, tokenize, ["a", "b", "c"])
+    for answers in (None, ["a", "b"], ["a", "b", "c", "d"]):
+        with pytest.raises(CheckpointError, match=rf"it has {len(answers or ())} answers, expected 3 as the head"):
+            _check_agreement(model, tokenize, answers)
+
+
+@pytest.mark.parametrize(
+    "types",
+    [["OpenVideo", "ResizePad"], ["OpenVideo", "Tokenize"], ["OpenVideo", "Tokenize", "ResizePad", "PackInputs"]],
+)
+def test_transforms_of_frames_come_before_that_of_texts(types: list[str]):
+    with pytest.raises(OptionError, match=rf"\.\.\., ResizePad, Tokenize, PackInputs, got {', '.join(types)}\."):
+        _split([dict(type=each) for each in types])
 
 
 def test_a_model_in_use_is_frozen_and_reads_here_or_in_a_process_of_its_own(

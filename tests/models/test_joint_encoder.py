@@ -88,6 +88,13 @@ def test_padding_changes_nothing(build: Callable, texts: tuple, dtype: torch.dty
     torch.testing.assert_close(padded[real], states[real], **tolerance)
 
 
+def test_visual_tokens_of_an_index_take_the_precision_of_the_encoder(build: Callable, texts: tuple):
+    encoder, visual_tokens = build().bfloat16(), torch.randn(2, 3, 6, 16)
+    states = encoder(*texts, visual_tokens)
+    assert states.dtype == torch.bfloat16
+    assert torch.equal(states, encoder(*texts, visual_tokens.bfloat16()))
+
+
 def test_grid_cells_are_told_apart_by_row_column_and_kind(build: Callable):
     encoder = build()
     features = torch.randn(2, 3, 16, 4, 5, dtype=torch.float64)
@@ -127,6 +134,35 @@ def test_weights_start_as_asked(kind: str):
         if parameter.ndim == 2 and parameter.numel() > 1000:
             assert parameter.std().item() == pytest.approx(0.08, rel=0.12), name
     assert encoder.visual_embedding.row_embeddings.weight.std().item() == pytest.approx(0.08, rel=0.2)
+
+
+def test_under_a_seed_the_weights_are_those_of_transformers():
+    torch.manual_seed(7)
+    found = JointEncoder(**SIZES).bert.state_dict()
+    torch.manual_seed(7)
+    sizes = dict(hidden_size=16, num_hidden_layers=2, num_attention_heads=4, intermediate_size=24)
+    wanted = BertModel(BertConfig(vocab_size=50, max_position_embeddings=12, **sizes)).state_dict()
+    assert found.keys() == wanted.keys()
+    assert all(torch.equal(found[name], wanted[name]) for name in wanted)
+
+
+def test_visual_tokens_are_normalized_as_the_text_is(tmp_path: Path):
+    sizes = dict(hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=20)
+    RobertaConfig(vocab_size=50, layer_norm_eps=1e-5, **sizes).save_pretrained(tmp_path)
+    assert JointEncoder(architecture=str(tmp_path)).visual_embedding.norm.eps == 1e-5
+    assert JointEncoder(**SIZES, architecture="distilbert").visual_embedding.norm.eps == 1e-12, "it names none"
+
+
+def test_attention_is_computed_as_asked(build: Callable, texts: tuple):
+    visual_tokens = torch.randn(2, 3, 6, 16, dtype=torch.float64)
+    encoder, eager = build(), build(attention="eager")
+    assert (encoder.bert.config._attn_implementation, eager.bert.config._attn_implementation) == ("sdpa", "eager")
+    eager.load_state_dict(encoder.state_dict())
+    torch.testing.assert_close(eager(*texts, visual_tokens), encoder(*texts, visual_tokens))
+    with pytest.raises(
+        ValueError, match=r"JointEncoder cannot compute attention with 'quick': .* Set attention='sdpa'"
+    ):
+        build(attention="quick")
 
 
 @pytest.fixture

@@ -67,6 +67,14 @@ def test_pairs_are_those_of_the_joint_encoder(build: Callable, texts, tokens, ki
     torch.testing.assert_close(found, wanted, atol=1e-5, rtol=1e-5)
 
 
+def test_a_pass_is_as_large_as_the_device_takes(build: Callable):
+    # With other numbers, scores would differ in their last bits from those of before.
+    encoder = build()
+    assert PairEncoder(encoder).tokens_per_pass == 1024
+    assert PairEncoder(encoder, tokens_per_pass=7).tokens_per_pass == 7
+    assert PairEncoder(encoder.to("meta")).tokens_per_pass == 2**16
+
+
 @pytest.mark.parametrize("layers", [1, 2])
 @torch.no_grad()
 def test_a_first_layer_may_be_the_last(build: Callable, texts, tokens, layers: int):
