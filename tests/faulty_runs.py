@@ -3,7 +3,6 @@
 import functools
 import importlib.util
 import json
-import multiprocessing
 import os
 import random
 import signal
@@ -17,6 +16,7 @@ import torch
 from mmengine.logging import HistoryBuffer
 from ports import free_port
 from torch import Tensor
+from warm_python import processes
 
 from clipbert_mm.checkpoint.archives import load_torch
 
@@ -100,13 +100,6 @@ def run_tool(name: str, arguments: list[str], environment: dict[str, str], log: 
     tool = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(tool)
     tool.run_tool(functools.partial(tool.main, arguments))
-
-
-def processes() -> multiprocessing.context.ForkServerContext:
-    """Give processes that need not import torch and the models anew each time."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["faulty_imports"])
-    return context
 
 
 @dataclass

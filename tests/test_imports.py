@@ -32,6 +32,7 @@ def modules_after(code: str) -> set[str]:
             "from clipbert_mm.engine.config import load_config",
             {"mmengine.optim", "mmengine.runner", "transformers", "cv2", "torch.distributed.fsdp"},
         ),
+        ("from clipbert_mm.engine.run_tool import run_tool", set()),
     ],
 )
 def test_what_is_not_used_is_not_imported(statement: str, needed: set[str]):

@@ -7,8 +7,6 @@ import sys
 from collections.abc import Callable
 from typing import NoReturn
 
-from mmengine.dist import get_rank, get_world_size
-
 from clipbert_mm import registry
 from clipbert_mm.errors import ClipBertError
 from clipbert_mm.log import show_in_run_log
@@ -45,7 +43,9 @@ def format_error(error: Exception) -> str | None:
         The message; None for a defect, of which the traceback helps more.
     """
     text = _original_text(error)
-    if isinstance(error, RuntimeError) and get_world_size() > 1 and (lost := LOST_PEER.search(text)):
+    if isinstance(error, RuntimeError) and (lost := LOST_PEER.search(text)) and _is_one_of_several():
+        from mmengine.dist import get_rank
+
         return (
             f"error: Process {get_rank()} lost another process of this training, which failed first; see the output of that "
             f"process for its error ({lost[0]})."
@@ -54,6 +54,13 @@ def format_error(error: Exception) -> str | None:
         explained = explain_arguments(text)
         return None if explained is None else f"error: {explained}"
     return f"error: {text}" if isinstance(error, (ClipBertError, OSError)) else None
+
+
+def _is_one_of_several() -> bool:
+    # It takes seconds to import, and most tools need nothing of it.
+    from mmengine.dist import get_world_size
+
+    return get_world_size() > 1
 
 
 def _original_text(error: Exception) -> str:

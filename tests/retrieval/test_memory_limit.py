@@ -1,16 +1,16 @@
 """Memory stays under the limit of the config, measured by the system."""
 
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from warm_python import run_code
 
 from clipbert_mm.retrieval import memory_limit
 from clipbert_mm.retrieval.memory_limit import RESERVE, memory_in_use, memory_left
 
 RUN = """
-import logging, sys
+import logging
 from pathlib import Path
 import torch
 from clipbert_mm.retrieval.memory_limit import memory_in_use
@@ -32,16 +32,16 @@ class Model(torch.nn.Module):  # what of a ClipBert scores texts beside tokens
 torch.set_num_threads(1)
 torch.manual_seed(1)  # weights that tell these videos apart
 model = Model().eval()
-limit = None if sys.argv[2] == "none" else f"{memory_in_use() // 2**20 + int(sys.argv[2])}MiB"
-pairs, folder = PairEncoder(model.encoder), Path(sys.argv[1])
-run = RetrievalEvaluator(model, pairs, folder, logging.getLogger(), clips_per_tile=64, memory_limit=limit)
+limit = None if room is None else f"{memory_in_use() // 2**20 + room}MiB"
+pairs = PairEncoder(model.encoder)
+run = RetrievalEvaluator(model, pairs, Path(folder), logging.getLogger(), clips_per_tile=64, memory_limit=limit)
 records = []
 for i in range(160):
     records.append(dict(sample_idx=i, broken=None, pieces=[[1, 2, 3]] * (i == 0)))
     name = f"{i:07d}"
     if name not in run.store:
         run.store.add(name, {"clips": torch.randn(1, 64).expand(20, 196, -1)}, {})  # 1 MiB
-run.folder /= sys.argv[2]  # of its own for scores
+run.folder /= str(room)  # of its own for scores
 scores, _ = run.score(records)
 peak = int(next(line for line in open("/proc/self/status") if line.startswith("VmHWM:")).split()[1]) * 1024
 print(scores.shape, scores.std() > 1e-4, limit, peak // 2**20)
@@ -53,16 +53,13 @@ print(scores.shape, scores.std() > 1e-4, limit, peak // 2**20)
 def test_the_peak_stays_under_the_limit(tmp_path: Path):
     # Visual tokens of 160 MiB: with room for a third of them, and without a limit.
     peaks = {}
-    for room in ("110", "none"):
-        done = subprocess.run(
-            [sys.executable, "-c", RUN, str(tmp_path / "gallery"), room], capture_output=True, text=True, check=False
-        )
-        assert done.returncode == 0, done.stderr
-        assert done.stdout.startswith("(1, 160) True"), done.stdout
-        limit, peaks[room] = done.stdout.split()[-2:]
-        if room != "none":
+    for room in (110, None):
+        printed = run_code(RUN, folder=str(tmp_path / "gallery"), room=room)
+        assert printed.startswith("(1, 160) True"), printed
+        limit, peaks[room] = printed.split()[-2:]
+        if room is not None:
             assert int(peaks[room]) <= int(limit.removesuffix("MiB"))
-    assert int(peaks["none"]) - int(peaks["110"]) > 60
+    assert int(peaks[None]) - int(peaks[110]) > 60
 
 
 def test_what_a_limit_leaves():

@@ -1,13 +1,13 @@
 """Two processes do what one does: the same weights, the same metrics, also where the gallery does not divide by two.
 
 They are started by torchrun on one machine, by torchrun on what stands for two machines, and by what stands for Slurm's srun.
+The ``python`` that the scripts find is that of warm_python.py, and so are the processes that torchrun starts.
 """
 
 import json
 import os
 import subprocess
-import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from itertools import chain
 from pathlib import Path
 
@@ -16,6 +16,7 @@ import pytest
 import torch
 from mmengine.fileio import load
 from ports import free_port
+from warm_python import quick_python
 
 from clipbert_mm.checkpoint.archives import load_torch
 from clipbert_mm.engine.config import load_config
@@ -29,12 +30,14 @@ RETRIEVAL, QUESTIONS = (
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory, link_world: Callable, break_file: Callable) -> Path:
-    """A folder with a world in world/, of which one video in eight is broken."""
+def folder(tmp_path_factory: pytest.TempPathFactory, link_world: Callable, break_file: Callable) -> Iterator[Path]:
+    """A folder with a world in world/, of which one video in eight is broken, and a quick ``python`` in bin/."""
     folder = tmp_path_factory.mktemp("distributed")
     world = link_world(folder / "world")
     break_file(world / "videos" / "train_00003.mp4", "empty")
-    return folder
+    (folder / "bin").mkdir()
+    with quick_python(folder / "bin"):
+        yield folder
 
 
 def options(batch_size: int, name: str) -> list[str]:
@@ -57,7 +60,8 @@ def options(batch_size: int, name: str) -> list[str]:
 def environment_of(folder: Path, **more: str) -> dict[str, str]:
     """What processes on the CPU are started with."""
     own = {
-        "PATH": f"{folder / 'bin'}{os.pathsep}{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+        "PATH": f"{folder / 'bin'}{os.pathsep}{os.environ['PATH']}",
+        "PYTHON_EXEC": str(folder / "bin" / "python"),  # which torchrun starts
         "PYTHONPATH": str(ROOT),
         "SHAPES_ROOT": str(folder / "world"),
         "CUDA_VISIBLE_DEVICES": "",
@@ -152,7 +156,6 @@ for (( task = 0; task < tasks; task++ )); do wait -n || exit; done
 def test_slurm_asks_of_an_odd_number_of_videos_what_one_process_does(
     folder: Path, tool: Callable, monkeypatch: pytest.MonkeyPatch
 ):
-    (folder / "bin").mkdir()
     (folder / "bin" / "srun").write_text(SRUN)
     (folder / "bin" / "srun").chmod(0o755)
     monkeypatch.setenv("SHAPES_ROOT", str(folder / "world"))
@@ -234,9 +237,14 @@ with open(f"rank{os.environ['RANK']}.json", "w") as file:
 
 def test_two_processes_synchronize_once_a_step_and_train_alike_twice(folder: Path):
     (folder / "experiment.py").write_text(EXPERIMENT)
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "experiment.py"]
+    command = [folder / "bin" / "python", ROOT / "tools/torch_run.py", "--standalone", "--nproc-per-node=2"]
     done = subprocess.run(
-        [*command, RETRIEVAL], env=environment_of(folder), cwd=folder, capture_output=True, text=True, check=False
+        [*command, "experiment.py", RETRIEVAL],
+        env=environment_of(folder),
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.returncode == 0, done.stderr[-4000:]
     ranks = [json.loads((folder / f"rank{rank}.json").read_text()) for rank in range(2)]
