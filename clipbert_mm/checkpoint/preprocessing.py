@@ -30,7 +30,7 @@ class InputSpec:
     def of_model(cls, model: Any) -> "InputSpec":  # noqa: ANN401
         """Return the specification of a ClipBert."""
         frames = model.data_preprocessor
-        mean, std = (tuple(map(float, value.flatten())) for value in (frames.mean, frames.std))
+        mean, std = (tuple(value.tolist()) for value in (frames.mean, frames.std))
         return cls(mean, std, frames.to_bgr, style_of(getattr(model.backbone, "style", None), model.backbone))
 
     @classmethod

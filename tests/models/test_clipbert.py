@@ -12,6 +12,7 @@ from mmengine.optim import build_optim_wrapper
 from torch import nn
 
 from clipbert_mm.registry import MODELS
+from clipbert_mm.structures import VideoTextSample
 
 PARTS = ("visual_encoder", "text_encoder", "fusion_encoder")
 SUBSETS = [subset for count in range(4) for subset in itertools.combinations(PARTS, count)]
@@ -154,6 +155,29 @@ def test_predictions_are_written_to_their_own_samples(model: nn.Module, make_bat
         pooled = own.logsumexp(dim=1).detach().numpy()
         assert sample.scores.tolist() == pytest.approx((pooled[:, 1] - pooled[:, 0]).tolist(), abs=1e-5)
         first += count
+
+
+def test_masked_words_are_told_right_or_wrong_by_their_own_samples(model: nn.Module, make_batch: Callable):
+    inputs, samples = model.data_preprocessor(make_batch(texts=(2, 1))).values()
+    labels = inputs["mlm_labels"]  # (M, L)
+    states, _ = model.predict_clips(*(inputs[name] for name in ("frames", "text_ids", "text_mask", "video_index")))
+    best = model.mlm_head(states, model.encoder.word_embeddings).argmax(dim=3)  # (M, K, L)
+    masked = (labels != -100).nonzero().tolist()
+    for m, place in masked[::2]:
+        labels[m, place] = best[m, 0, place]  # right by the first clip
+    model(inputs, samples, mode="predict")
+    for sample, texts in zip(samples, ([0, 1], [2]), strict=True):
+        wanted = [
+            int(best[m, k, place]) == int(labels[m, place])
+            for m in texts
+            for k in range(2)
+            for row, place in masked
+            if row == m
+        ]
+        assert sample.mlm_correct.tolist() == wanted
+    assert set(samples[0].mlm_correct.tolist()) == {True, False}
+    del inputs["mlm_labels"]
+    assert "mlm_correct" not in model(inputs, [VideoTextSample(metainfo=dict(broken=None))], mode="predict")[0]
 
 
 @pytest.mark.parametrize("pretraining", [True, False])

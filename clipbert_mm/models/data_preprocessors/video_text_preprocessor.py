@@ -37,8 +37,8 @@ class VideoTextPreprocessor(BaseDataPreprocessor):
         super().__init__(non_blocking=non_blocking)
         self.vocab_size = vocab_size
         self.to_bgr = to_bgr
-        self.register_buffer("mean", torch.tensor(mean).view(1, 1, 1, 3, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(std).view(1, 1, 1, 3, 1, 1), persistent=False)
+        self.register_buffer("mean", torch.tensor(mean).view(3), persistent=False)
+        self.register_buffer("std", torch.tensor(std).view(3), persistent=False)
 
     def forward(self, data: dict, training: bool = False) -> dict:
         """Prepare a batch.
@@ -108,5 +108,4 @@ class VideoTextPreprocessor(BaseDataPreprocessor):
 
     def _row(self, value: Tensor, width: int) -> Tensor:
         """Repeat the value of each channel along a row of pixels, in the channel order of the frames, (W·3,)."""
-        channels = value.flatten().flip(0) if self.to_bgr else value.flatten()
-        return channels.repeat(width)
+        return (value.flip(0) if self.to_bgr else value).repeat(width)
