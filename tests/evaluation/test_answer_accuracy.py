@@ -93,3 +93,25 @@ def test_pretraining_by_hand():
     evaluator = Evaluator(dict(type="PretrainingAccuracy"))
     evaluator.process(samples)
     assert evaluator.evaluate(2) == {"matching_accuracy": 62.5, "mlm_accuracy": 50.0, "coverage": 100.0}
+
+
+@pytest.mark.parametrize("metric", ["AnswerAccuracy", "CountError", "PretrainingAccuracy", "VQAAccuracy"])
+def test_what_could_not_be_read_is_named(metric: str, caplog: pytest.LogCaptureFixture):
+    fields = dict(
+        scores=torch.zeros(1, 2) if metric in ("AnswerAccuracy", "VQAAccuracy") else torch.zeros(1),
+        answer_labels=np.array([0]),
+        answer_scores=np.ones((1, 2)),
+        counts=np.array([0.0]),
+        match_labels=np.array([0]),
+        mlm_correct=torch.tensor([True]),
+    )
+    samples = [VideoTextSample(metainfo=dict(path="a.mp4", broken=None))]
+    samples[0].set_data(fields)
+    samples += [VideoTextSample(metainfo=dict(path=f"{i}.mp4", broken="cut short")) for i in range(2)]
+    evaluator = Evaluator(dict(type=metric, **(dict(low=0, high=9) if metric == "CountError" else {})))
+    evaluator.process(samples)
+    with caplog.at_level("WARNING", logger="clipbert_mm"):
+        evaluator.evaluate(3)
+    assert caplog.messages == [
+        "2 of 3 videos could not be read and are excluded from the metrics:\n  0.mp4: cut short\n  1.mp4: cut short"
+    ]

@@ -157,6 +157,34 @@ def test_predictions_are_written_to_their_own_samples(model: nn.Module, make_bat
         first += count
 
 
+def test_of_a_batch_in_which_nothing_could_be_read_nothing_is_predicted(model: nn.Module, make_batch: Callable):
+    broken = VideoTextSample(metainfo=dict(broken="the file is cut", sample_idx=7))
+    samples = model({}, [broken], mode="predict")
+    assert samples == [broken]
+    assert "scores" not in broken
+    prepared = model.data_preprocessor(make_batch(texts=(2, 1)))
+    first, second = prepared["data_samples"]
+    model(prepared["inputs"], [first, broken, second], mode="predict")
+    assert "scores" not in broken
+    assert torch.equal(torch.cat([first.clip_logits, second.clip_logits]), model(prepared["inputs"]))
+
+
+def test_unless_told_weights_lie_as_the_frames_do_and_clips_go_at_once(model_config: dict):
+    model = MODELS.build(model_config)
+    for weight in (model.backbone.conv.weight, model.projection.conv.weight):
+        assert weight.is_contiguous(memory_format=torch.channels_last)
+    assert not model.clip_sequential
+    model = MODELS.build(model_config | dict(channels_last=False))
+    assert not model.projection.conv.weight.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_scores_in_training_mode_need_no_gradient(model: nn.Module, make_batch: Callable):
+    inputs = model.data_preprocessor(make_batch())["inputs"]
+    wanted = model(inputs).detach()
+    with torch.no_grad():
+        torch.testing.assert_close(model.train()(inputs), wanted)  # it has no dropout
+
+
 def test_masked_words_are_told_right_or_wrong_by_their_own_samples(model: nn.Module, make_batch: Callable):
     inputs, samples = model.data_preprocessor(make_batch(texts=(2, 1))).values()
     labels = inputs["mlm_labels"]  # (M, L)

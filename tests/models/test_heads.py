@@ -92,6 +92,34 @@ def test_heads_start_as_bert_s_do():
         assert not layer.bias.any()
 
 
+@pytest.mark.parametrize(
+    "kind", [MatchingHead, MarginRankingHead, OpenEndedHead, SoftAnswerHead, MultipleChoiceHead, CountHead]
+)
+def test_unless_told_heads_drop_as_bert_does_and_start_as_told(kind: type):
+    answers = dict(num_answers=3) if kind in (OpenEndedHead, SoftAnswerHead) else {}
+    head = kind(in_channels=6, hidden_channels=None, **answers)
+    assert head.dropout.p == 0.1
+    init = dict(type="Constant", layer="Linear", val=3.0, bias=2.0)
+    head = kind(in_channels=6, hidden_channels=None, dropout=0.3, init_cfg=init, **answers)
+    head.init_weights()
+    assert head.dropout.p == 0.3
+    assert head.classifier.weight.unique().tolist() == [3]
+    assert head.classifier.bias.unique().tolist() == [2]
+
+
+def test_unless_told_margin_and_epsilon_are_those_of_the_release():
+    head = MarginRankingHead(in_channels=6, hidden_channels=None)
+    losses = head.loss(torch.zeros(2, 1), samples_of([1, 0]))  # equal: the whole margin is lost, and neither is first
+    assert losses["loss_rank"].item() == pytest.approx(0.2)
+    assert losses["rank_accuracy"].item() == 0
+    language = MaskedLanguageHead(in_channels=6, vocab_size=9)
+    assert language.transform[2].eps == 1e-12
+    assert language.bias.tolist() == [0] * 9
+    language = MaskedLanguageHead(in_channels=6, vocab_size=9, init_cfg=dict(type="Constant", layer="Linear", val=3.0))
+    language.init_weights()
+    assert language.transform[0].weight.unique().tolist() == [3]
+
+
 @pytest.fixture
 def language() -> MaskedLanguageHead:
     return MaskedLanguageHead(in_channels=6, vocab_size=9)

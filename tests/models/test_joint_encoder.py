@@ -153,6 +153,20 @@ def test_visual_tokens_are_normalized_as_the_text_is(tmp_path: Path):
     assert JointEncoder(**SIZES, architecture="distilbert").visual_embedding.norm.eps == 1e-12, "it names none"
 
 
+def test_unless_told_it_drops_and_starts_as_bert_does_and_takes_grids_of_a_hundred():
+    sizes = dict(vocab_size=50, hidden_size=16, num_layers=1, num_heads=4, intermediate_size=24)
+    encoder = JointEncoder(**sizes)
+    assert {each.p for each in encoder.modules() if isinstance(each, torch.nn.Dropout)} == {0.1}
+    part = encoder.visual_embedding
+    assert part.row_embeddings.weight.shape == part.column_embeddings.weight.shape == (100, 16)
+    assert part.type_embedding.weight.shape == (1, 16)
+    for weight in (part.row_embeddings.weight, encoder.word_embeddings):
+        assert weight.std().item() == pytest.approx(0.02, rel=0.1)
+    assert part.pixel_sampling is None
+    assert encoder.max_text_length == 512
+    assert encoder.bert.config._attn_implementation == "sdpa"
+
+
 def test_attention_is_computed_as_asked(build: Callable, texts: tuple):
     visual_tokens = torch.randn(2, 3, 6, 16, dtype=torch.float64)
     encoder, eager = build(), build(attention="eager")

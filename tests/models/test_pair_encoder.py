@@ -75,6 +75,26 @@ def test_a_pass_is_as_large_as_the_device_takes(build: Callable):
     assert PairEncoder(encoder.to("meta")).tokens_per_pass == 2**16
 
 
+@pytest.mark.parametrize(
+    ("lengths", "passes"),
+    [([5, 5], [[0, 1]]), ([6, 5], [[1], [0]]), ([9, 2, 2, 2, 2, 2], [[1, 2, 3, 4, 5], [0]]), ([30, 4, 4], [[1, 2], [0]]),
+     ([5, 5, 5, 5, 1], [[4, 0], [1, 2], [3]]), ([], [])],
+)  # fmt: skip
+def test_sequences_are_passed_by_length_each_where_it_ends(
+    build: Callable, lengths: list[int], passes: list[list[int]]
+):
+    pairs = PairEncoder(build(), tokens_per_pass=10)
+    found = pairs._passes(torch.tensor(lengths, dtype=torch.long))
+    assert [indices.tolist() for indices in found] == passes
+
+
+def test_layers_are_shared_where_positions_are_absolute(build: Callable):
+    encoder = build()
+    assert PairEncoder(encoder).shares_layers
+    encoder.bert.config.position_embedding_type = "relative_key"  # which its attention would have to see
+    assert not PairEncoder(encoder).shares_layers
+
+
 @pytest.mark.parametrize("layers", [1, 2])
 @torch.no_grad()
 def test_a_first_layer_may_be_the_last(build: Callable, texts, tokens, layers: int):
