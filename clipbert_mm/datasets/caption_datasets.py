@@ -1,5 +1,7 @@
 """Datasets of videos or images with captions, for retrieval and pre-training."""
 
+import sys
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import numpy as np
@@ -26,16 +28,21 @@ class CaptionDataset(MediaDataset):
 
     KEYS: ClassVar = {"caption": str}
     NEGATIVES_IN_TEST = False
+    HAS_SPANS = False
+    """Whether a caption may have time spans."""
 
     def __init__(self, *, captions_per_item: int = 1, **options: Any) -> None:  # noqa: ANN401
         self.captions_per_item = captions_per_item
         super().__init__(**options)
 
     def load_data_list(self) -> list[dict[str, Any]]:
-        """Read the annotation file; return one dict with ``path`` and ``captions`` per item."""
+        """Read the annotation file; return one dict with ``path`` and ``captions`` per item, and their ``spans`` for a test."""
         captions: dict[str, list[str]] = {}
+        spans: dict[str, list[list[list[float]] | None]] = {}
         for record in self.records():
-            captions.setdefault(self.path_of(record["media"]), []).append(record["caption"])
+            path = self.path_of(record["media"])
+            captions.setdefault(path, []).append(record["caption"])
+            spans.setdefault(path, []).append(record.get("spans"))
         captions = self.usable(captions)
         if (self.NEGATIVES_IN_TEST or not self.test_mode) and len(captions) < 2:
             raise AnnotationError(
@@ -44,11 +51,16 @@ class CaptionDataset(MediaDataset):
             )
         check_texts(self.ann_file, self.pipeline.transforms, list(captions.values()), list)
         size = max(map(len, captions.values())) if self.test_mode else self.captions_per_item
-        return [
+        items: list[dict[str, Any]] = [
             dict(path=path, captions=texts[start : start + size])
             for path, texts in captions.items()
             for start in range(0, len(texts), size)
         ]
+        if self.HAS_SPANS and self.test_mode:
+            for item in items:
+                if any(spans[item["path"]]):
+                    item["spans"] = spans[item["path"]]
+        return items
 
     def prepare_test(self, idx: int) -> dict[str, Any]:
         """Return an item with all captions of its file."""
@@ -71,16 +83,31 @@ class RetrievalDataset(CaptionDataset):
     A training item is a video with its captions and, for each of them, captions of other videos as negatives. All texts of an
     item share the visual pass.
 
+    A line may have the times at which the video shows the caption, ``"spans": [[0.0, 2.5], [4, 6]]``: start and end in seconds.
+    An item of a test has the ``spans`` of each of its captions, None for a caption without, unless none of them has any; see
+    :func:`~clipbert_mm.evaluation.moments.moment_figures`.
+
     Args:
         num_negatives: Negatives per caption; 1 in the paper.
         **options: Options of :class:`CaptionDataset`, which refuses unknown ones.
     """
 
     EXAMPLE = '{"video": "a.mp4", "caption": "what happens in it"}'
+    HAS_SPANS = True
 
     def __init__(self, *, num_negatives: int = 1, **options: Any) -> None:  # noqa: ANN401
         self.num_negatives = num_negatives
         super().__init__(**options)
+
+    def fault_of(self, record: Mapping[str, Any]) -> str:
+        """Return what is wrong with the time spans."""
+        spans = record.get("spans", [[0, 1]])
+        if isinstance(spans, list) and spans and all(map(_is_span, spans)):
+            return ""
+        return (
+            'expected one or more time spans under the key "spans", each a start and an end in seconds with '
+            f"0 <= start < end, such as [[0.0, 2.5]], got {quoted(spans)}."
+        )
 
     def prepare(self, idx: int, rng: np.random.Generator) -> dict[str, Any]:
         """Return the captions of the item with label 1, then the negatives with label 0."""
@@ -89,6 +116,13 @@ class RetrievalDataset(CaptionDataset):
         negatives = [self.draw_negative(info["path"], rng) for _ in range(self.num_negatives * len(captions))]
         labels = np.array([1] * len(captions) + [0] * len(negatives))
         return info | dict(texts=captions + negatives, match_labels=labels, rng=rng)
+
+
+def _is_span(span: object) -> bool:
+    """Whether a JSON value is a start and an end in seconds, both finite; NaN fails every comparison."""
+    if not isinstance(span, list) or len(span) != 2 or any(type(end) not in (int, float) for end in span):
+        return False
+    return 0 <= span[0] < span[1] <= sys.float_info.max
 
 
 @DATASETS.register_module()

@@ -2,11 +2,15 @@
 
 from clipbert_mm.deprecation import renamed
 from clipbert_mm.evaluation.answer_accuracy import AnswerAccuracy, CountError, accuracy_by_type, correct_answers
+from clipbert_mm.evaluation.calibration import CalibrationBins
+from clipbert_mm.evaluation.moments import moment_figures
 from clipbert_mm.evaluation.pretraining_accuracy import PretrainingAccuracy
+from clipbert_mm.evaluation.ranked_precision import precision_figures
 from clipbert_mm.evaluation.retrieval_metric import (
     RetrievalMetric,
     best_ranks,
     bootstrap_intervals,
+    multi_positive_metrics,
     read_rankings,
     retrieval_metrics,
     shortlist_recall,
@@ -16,6 +20,7 @@ from clipbert_mm.evaluation.vqa_accuracy import VQAAccuracy
 
 __all__ = [
     "AnswerAccuracy",
+    "CalibrationBins",
     "CountError",
     "PretrainingAccuracy",
     "RetrievalMetric",
@@ -24,6 +29,9 @@ __all__ = [
     "best_ranks",
     "bootstrap_intervals",
     "correct_answers",
+    "moment_figures",
+    "multi_positive_metrics",
+    "precision_figures",
     "read_rankings",
     "retrieval_metrics",
     "shortlist_recall",

@@ -92,6 +92,7 @@ class RetrievalEvaluator:
         logger: Takes the progress lines.
         clips_per_tile: Pairs of a text and a clip in a tile; None for :data:`CLIPS_PER_TILE`.
         memory_limit: Most memory of this process, such as "4GiB"; None for no limit.
+        unique_texts: Whether to encode and score equal texts once.
         machines: The processes that share the folder; None to find out.
     """
 
@@ -104,12 +105,13 @@ class RetrievalEvaluator:
         *,
         clips_per_tile: int | None = None,
         memory_limit: str | None = None,
+        unique_texts: bool = False,
         machines: FolderSync | None = None,
     ) -> None:
         self.model, self.pairs, self.folder, self.logger = model, pairs, folder, logger
         self.machines = machines or FolderSync(folder)
         self.clips_per_tile = clips_per_tile or CLIPS_PER_TILE.get(pairs.device.type, CLIPS_PER_TILE["cuda"])
-        self.memory_limit = memory_limit
+        self.memory_limit, self.unique_texts = memory_limit, unique_texts
         self.store = FeatureStore(folder / "gallery", budget=0)
         self.rank, self.world = get_dist_info()
 
@@ -120,7 +122,8 @@ class RetrievalEvaluator:
             dataloader: How to load the items of a RetrievalDataset in test mode; their order does not matter.
 
         Returns:
-            One record per video, with ``sample_idx``, ``path``, ``texts``, ``broken``, and the token ids ``pieces``.
+            One record per video, with ``sample_idx``, ``path``, ``texts``, ``broken``, and the token ids ``pieces``; also
+            ``spans`` and ``clip_times`` if its captions have time spans.
         """
         names = [f"{i:07d}" for i in range(len(dataloader.dataset))]  # type: ignore[arg-type]
         self.machines.exchange(self.store.folder, TOKENS)
@@ -135,6 +138,8 @@ class RetrievalEvaluator:
             for sample in batch["data_samples"]:
                 record = {key: getattr(sample, key) for key in ("sample_idx", "path", "texts", "broken")}
                 broken = sample.broken is not None
+                if "spans" in sample:
+                    record |= dict(spans=sample.spans, clip_times=sample.clip_times.tolist())
                 record["pieces"] = [] if broken else [ids.tolist() for ids in next(token_ids)]
                 tokens = {} if broken else self._encode_video(next(frames))
                 self.store.add(names[sample.sample_idx], tokens, record)
@@ -163,14 +168,18 @@ class RetrievalEvaluator:
             Scores, float32 (texts, videos), and the pairs in the shortlist, bool, or None without a shortlist.
         """
         readable = [record for record in records if record["broken"] is None]
-        texts = [np.array(ids, np.int64) for record in readable for ids in record["pieces"]]
+        token_ids = [tuple(ids) for record in readable for ids in record["pieces"]]
+        different = dict.fromkeys(token_ids) if self.unique_texts else token_ids
+        texts = [np.array(ids, np.int64) for ids in different]
         names = [f"{record['sample_idx']:07d}" for record in readable]
         if not names:
             return np.empty((0, 0), np.float32), None
         order = sorted(range(len(texts)), key=lambda i: len(texts[i]))
         by_length = [texts[i] for i in order]
         _, clips, cells, _ = self.store.read(names[:1]).shape
-        self.store.budget = memory_left(self.memory_limit, self._needs(by_length, len(names), clips, cells))
+        self.store.budget = memory_left(
+            self.memory_limit, self._needs(by_length, len(token_ids) * len(names), clips, cells)
+        )
         chosen = None
         if keep is None:
             scores = self._matrix("scores", "clips", by_length, names)
@@ -179,9 +188,23 @@ class RetrievalEvaluator:
             chosen = shortlist(coarse, candidates(keep, len(names)), candidates(keep, len(texts)))
             scores = merge_scores(coarse, self._matrix("scores", "clips", by_length, names, chosen), chosen)
         rows = np.argsort(order)  # row of each text among those sorted by length
+        if self.unique_texts:
+            row_of = dict(zip(different, rows, strict=True))
+            rows = np.array([row_of[ids] for ids in token_ids])
         return scores[rows], None if chosen is None else chosen[rows]
 
-    def _needs(self, texts: Sequence[np.ndarray], videos: int, clips: int, cells: int) -> int:
+    @torch.no_grad()
+    def score_clips(self, record: dict[str, Any]) -> np.ndarray:
+        """Score each text of a video with each of its clips alone, float32 (m, K)."""
+        texts = self.pairs.encode_texts([np.array(ids, np.int64) for ids in record["pieces"]])
+        tokens = self.store.read([f"{record['sample_idx']:07d}"])  # (1, K, S, D)
+        count = len(record["pieces"])
+        video_index = torch.zeros(count, dtype=torch.long)
+        clip_logits = self.model.score_pairs(self.pairs, texts, tokens, torch.arange(count), video_index)  # (m, K, C)
+        scores = self.model.pool_scores(clip_logits.flatten(0, 1)[:, None])  # (m·K,)
+        return scores.unflatten(0, clip_logits.shape[:2]).float().cpu().numpy()
+
+    def _needs(self, texts: Sequence[np.ndarray], pairs: int, clips: int, cells: int) -> int:
         """Estimate the bytes of memory to come: a tile, a forward pass, and the metric's copies of the matrix."""
         config = self.model.encoder.bert.config
         height, _ = self._tile_shape(len(texts), clips)
@@ -189,7 +212,7 @@ class RetrievalEvaluator:
         tokens = max(clips, self.clips_per_tile // height) * cells + height * len(texts[-1])
         on_device = 4 * config.hidden_size * tokens
         on_device += self.pairs.tokens_per_pass * (2 * config.intermediate_size + 8 * config.hidden_size)
-        numbers = config.hidden_size * tokens + on_device * (self.pairs.device.type == "cpu") + 8 * len(texts) * videos
+        numbers = config.hidden_size * tokens + on_device * (self.pairs.device.type == "cpu") + 8 * pairs
         return 4 * numbers
 
     def _tile_shape(self, texts: int, clips: int) -> tuple[int, int]:

@@ -6,7 +6,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 from mmengine.dist import get_dist_info, get_rank
 from mmengine.model import is_model_wrapper
@@ -14,6 +13,7 @@ from mmengine.runner import Runner, TestLoop, ValLoop
 
 from clipbert_mm.engine.rank_sync import FolderSync, broadcast_from_first, lock_folders, raise_on_all_ranks
 from clipbert_mm.errors import OptionError, VideoIndexError
+from clipbert_mm.evaluation import RetrievalMetric
 from clipbert_mm.fileio import LOCK
 from clipbert_mm.registry import LOOPS
 from clipbert_mm.retrieval.evaluator import RetrievalEvaluator
@@ -30,6 +30,9 @@ class RetrievalLoop:
     ``retrieval_test-`` and a digest of what is tested. A killed test resumes from there with the same scores; validation
     starts again each time. The folder is deleted once the metrics are computed. Machines that do not share the work folder
     send each other the files that they lack.
+
+    With a metric that is ``multi_positive``, equal texts are encoded and scored once. Captions with time spans are also scored
+    with each clip of their own video alone, after all pairs.
 
     Args:
         runner: The runner.
@@ -77,16 +80,18 @@ class RetrievalLoop:
         """Encode, score, evaluate; returns the metrics.
 
         Raises:
-            OptionError: If the dataset draws negatives, which would count as captions.
+            OptionError: If the dataset draws negatives, which would count as captions, or the calibration is to be tested of
+                scores that are no probabilities.
             BusyFolderError: If another process runs the same test in the same work folder.
             VideoIndexError: If stored results of this test are damaged, or belong to another test.
         """
         dataset = self.dataloader.dataset
         if not dataset.test_mode:
             raise OptionError(f"{type(self).__name__} expects a dataset with test_mode=True, got test_mode=False.")
+        model = self.runner.model.module if is_model_wrapper(self.runner.model) else self.runner.model
+        self._check_calibration(model)
         for event in (f"before_{self.STAGE}", f"before_{self.STAGE}_epoch"):
             self.runner.call_hook(event)
-        model = self.runner.model.module if is_model_wrapper(self.runner.model) else self.runner.model
         pairs = model.eval().pair_encoder(**self.scoring)
         fingerprint = self._fingerprint(model, pairs)
         folder = Path(self.runner.work_dir) / f"retrieval_{self.STAGE}"
@@ -97,9 +102,16 @@ class RetrievalLoop:
             if machines.is_leader and not self.RESUMES:
                 empty(folder)
             self._reserve(folder, fingerprint, machines)
-            evaluator = RetrievalEvaluator(model, pairs, folder, self.runner.logger, machines=machines, **self.storing)  # type: ignore[arg-type]
-            records = evaluator.encode(self.dataloader)
-            metrics = self._evaluate(records, *evaluator.score(records, self.shortlist))
+            evaluator = RetrievalEvaluator(
+                model,
+                pairs,
+                folder,
+                self.runner.logger,
+                unique_texts=self._unique_texts,
+                machines=machines,
+                **self.storing,  # type: ignore[arg-type]
+            )
+            metrics = self._evaluate(evaluator)
             if machines.is_leader and not self.keep_scores:
                 empty(folder)
         with suppress(OSError):  # not empty, or deleted by another machine
@@ -112,10 +124,33 @@ class RetrievalLoop:
     def _machines(self) -> FolderSync:
         return FolderSync(self.runner.work_dir)
 
-    def _evaluate(
-        self, records: list[dict[str, Any]], scores: np.ndarray, chosen: np.ndarray | None
-    ) -> dict[str, float]:
-        """Pass this process's share of the videos, with their columns of the score matrix, to the metrics."""
+    @property
+    def _metrics(self) -> list[RetrievalMetric]:
+        return [metric for metric in self.evaluator.metrics if isinstance(metric, RetrievalMetric)]
+
+    @property
+    def _unique_texts(self) -> bool:
+        return any(metric.multi_positive for metric in self._metrics)
+
+    def _check_calibration(self, model: "ClipBert") -> None:
+        """Check that scores are probabilities if their calibration is to be tested."""
+        if not any(metric.calibration for metric in self._metrics):
+            return
+        if not getattr(model.head, "gives_log_odds", False):
+            raise OptionError(
+                "RetrievalMetric with calibration=True expects scores that are log-odds, as of a MatchingHead, got those of "
+                f"{type(model.head).__name__}. Set calibration=False."
+            )
+        if self.shortlist is not None:
+            raise OptionError(
+                "RetrievalMetric with calibration=True expects all pairs to be scored with all clips, got "
+                f"shortlist={self.shortlist} of {type(self).__name__}. Set shortlist=None, or calibration=False."
+            )
+
+    def _evaluate(self, evaluator: RetrievalEvaluator) -> dict[str, float]:
+        """Score all pairs, and pass this process's share of the videos, with their columns of the scores, to the metrics."""
+        records = evaluator.encode(self.dataloader)
+        scores, chosen = evaluator.score(records, self.shortlist)
         columns = iter(range(scores.shape[1]))
         rank, world = get_dist_info()
         entries = []
@@ -126,6 +161,8 @@ class RetrievalLoop:
             if chosen is not None:
                 entry["shortlist"] = None if column is None else chosen[:, column]
             if i % world == rank:
+                if "spans" in record:
+                    entry["clip_scores"] = evaluator.score_clips(record)
                 entries.append(entry)
         self.evaluator.process(data_samples=entries)
         return self.evaluator.evaluate(len(self.dataloader.dataset))
@@ -140,13 +177,19 @@ class RetrievalLoop:
             )
         items = [dataset.prepare_test(i) for i in range(len(dataset))]
         loader = self.runner.cfg.get(f"{self.STAGE}_dataloader") or {}
-        shape = dict(shortlist=self.shortlist, clips_per_tile=self.storing["clips_per_tile"])
+        shape: dict[str, Any] = dict(shortlist=self.shortlist, clips_per_tile=self.storing["clips_per_tile"])
+        if self._unique_texts:
+            shape["unique_texts"] = True
+        texts = [[item["texts"] for item in items], dataset.tokenizer.get_vocab()]
+        spans = [item.get("spans") for item in items]
+        if any(spans):  # stored with the videos
+            texts.append(spans)
         return dict(
             weights=digest_weights(model),
             model=digest(self.runner.cfg.get("model")),
             pipeline=digest(loader.get("dataset", {}).get("pipeline")),
             videos=digest_files([item["path"] for item in items]),
-            texts=digest([[item["texts"] for item in items], dataset.tokenizer.get_vocab()]),
+            texts=digest(texts),
             precision=pairs.precision,
             settings=digest(shape | dict(tokens_per_pass=pairs.tokens_per_pass, device=pairs.device.type)),
         )

@@ -256,3 +256,62 @@ def test_wrong_options_are_refused(world: Path):
     config = dict(type="RetrievalDataset", data_root=str(world), ann_file="train.jsonl", pipeline=[], num_negative=2)
     with pytest.raises(TypeError, match="unexpected keyword argument 'num_negative'"):
         DATASETS.build(config)
+
+
+def with_spans(world: Path, spans: dict[int, str]) -> str:
+    """Write an annotation file in which some lines of the test have spans, given as JSON by line; returns its split."""
+    lines = (world / "test.jsonl").read_text().splitlines()
+    for i, text in spans.items():
+        lines[i] = f'{lines[i][:-1]}, "spans": {text}}}'
+    (world / "spans.jsonl").write_text("\n".join(lines))
+    return "spans"
+
+
+def test_the_spans_of_captions_reach_the_samples_of_a_test(own_world: Path, video_pipeline: list[dict]):
+    video_pipeline[1] |= dict(mode="uniform", num_clips=3)
+    split = with_spans(own_world, {1: "[[0.5, 2], [2.5, 3.0]]", 4: "[[0, 1e3]]", 5: "[[1, 2]]"})
+    dataset = retrieval(own_world, video_pipeline, split, test_mode=True)
+    samples = [dataset[i]["data_samples"] for i in range(4)]
+    assert [sample.get("spans") for sample in samples] == [
+        [None, [[0.5, 2], [2.5, 3.0]]],
+        None,
+        [[[0, 1e3]], [[1, 2]]],
+        None,
+    ]
+    assert samples[0].clip_times.shape == (3, 2)
+    assert "clip_times" not in samples[1], "what has no spans is as it was"
+    plain = retrieval(own_world, video_pipeline, "test", test_mode=True)
+    assert samples[0].texts == plain[0]["data_samples"].texts
+    training = retrieval(own_world, video_pipeline, split)
+    assert "spans" not in training[0]["data_samples"]
+
+
+@pytest.mark.parametrize(
+    "spans",
+    [
+        "[]",
+        "null",
+        "[0, 1]",
+        "[[1]]",
+        "[[0, 1, 2]]",
+        "[[0, 1], [2, 2]]",
+        "[[-0.5, 1]]",
+        "[[3, 1]]",
+        '[["0", "1"]]',
+        "[[false, true]]",
+        "[[0, NaN]]",
+        "[[NaN, 1]]",
+        "[[0, Infinity]]",
+        "[[0, 1e999]]",
+        "[[0, 1" + "0" * 400 + "]]",
+        '{"start": 0, "end": 1}',
+    ],
+)
+def test_spans_that_are_no_times_are_refused_with_their_line(own_world: Path, spans: str):
+    split = with_spans(own_world, {0: "[[0, 1]]", 2: spans})
+    with pytest.raises(
+        AnnotationError,
+        match=r'spans\.jsonl, line 3: expected one or more time spans under the key "spans", each a start and an end in '
+        r"seconds with 0 <= start < end, such as \[\[0\.0, 2\.5\]\], got ",
+    ):
+        retrieval(own_world, split=split, test_mode=True)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from clipbert_mm.errors import ClipBertError
-from clipbert_mm.evaluation import RetrievalMetric, retrieval_metric
+from clipbert_mm.evaluation import CalibrationBins, RetrievalMetric, retrieval_metric
 from clipbert_mm.evaluation.retrieval_metric import (
     best_ranks,
     bootstrap_intervals,
@@ -232,3 +232,78 @@ def test_bootstrap_intervals_agree_with_the_standard_error_and_are_drawn_from_th
     assert (high - low) / 2 == pytest.approx(1.96 * error, rel=0.1)
     assert bootstrap_intervals(figures) == bootstrap_intervals(figures)
     assert bootstrap_intervals(figures)["MdR"] == (11.0, 11.0)
+
+
+def multi_positive_entries(rng: np.random.Generator) -> tuple[list[dict], list[str], np.ndarray]:
+    """Entries of four videos that share texts, the different texts in order, and their scores, (5, 4)."""
+    texts = [["a", "b"], ["b", "c"], ["d"], ["c", "a", "e"]]
+    different = ["a", "b", "c", "d", "e"]
+    unique = rng.normal(size=(5, 4))
+    scores = unique[[different.index(text) for own in texts for text in own]]
+    entries = entries_of(scores, [2, 2, 1, 3])
+    for entry, own in zip(entries, texts, strict=True):
+        entry["texts"] = own
+    return entries, different, unique
+
+
+def test_equal_texts_are_one_query_with_several_right_videos(tmp_path: Path):
+    entries, different, unique = multi_positive_entries(np.random.default_rng(0))
+    metric = RetrievalMetric(multi_positive=True, rankings_file=str(tmp_path / "rankings.json"))
+    found = evaluate(metric, [entries[i] for i in (3, 1, 0, 2)])
+    relevant = np.array([[text in entry["texts"] for entry in entries] for text in different])
+    ranks = {"t2v": [], "v2t": []}
+    precisions = {"t2v": [], "v2t": []}
+    for way, queries, right in (("t2v", unique, relevant), ("v2t", unique.T, relevant.T)):
+        for row, own in zip(queries, right, strict=True):
+            order = sorted(range(len(row)), key=lambda i: -row[i])
+            hits = [own[i] for i in order]
+            ranks[way].append(1 + hits.index(True))
+            at = [rank for rank, hit in enumerate(hits, start=1) if hit]
+            precisions[way].append(np.mean([(i + 1) / rank for i, rank in enumerate(at)]))
+    for way in ("t2v", "v2t"):
+        assert found[f"{way}/mAP"] == pytest.approx(100 * np.mean(precisions[way]))
+        assert found[f"{way}/R@1"] == pytest.approx(100 * np.mean(np.array(ranks[way]) == 1))
+        assert found[f"{way}/MnR"] == pytest.approx(np.mean(ranks[way]))
+    rankings = read_rankings(tmp_path / "rankings.json")
+    assert rankings["texts"] == different
+    assert rankings["text_video"] == [[0, 3], [0, 1], [1, 3], [2], [3]]
+    assert np.array_equal(rankings["relevant"], relevant)
+    assert np.array_equal(rankings["scores"], unique)
+    assert "calibration" not in rankings
+
+
+def test_a_shortlist_of_multi_positive_retrieval_keeps_a_right_one_or_not():
+    entries, _, _ = multi_positive_entries(np.random.default_rng(0))
+    for i, entry in enumerate(entries):
+        entry["shortlist"] = np.full(8, i == 3)
+    found = evaluate(RetrievalMetric(multi_positive=True), entries)
+    assert found["t2v/shortlist_recall"] == 60, "a, c and e are true of video 3"
+    assert found["v2t/shortlist_recall"] == 25
+
+
+def test_calibration_is_that_of_all_pairs(tmp_path: Path):
+    rng = np.random.default_rng(0)
+    scores = rng.normal(0, 2, (4, 3))
+    metric = RetrievalMetric(calibration=True, rankings_file=str(tmp_path / "rankings.json"))
+    found = evaluate(metric, entries_of(scores, [2, 1, 1]))
+    bins = CalibrationBins()
+    bins.add(scores, np.array([0, 0, 1, 2])[:, None] == np.arange(3))
+    assert {name: found[f"calibration/{name}"] for name in ("ECE", "Brier", "TPR@0.5")} == bins.metrics()
+    assert read_rankings(tmp_path / "rankings.json")["calibration"] == bins.to_dict()
+    plain = evaluate(RetrievalMetric(), entries_of(scores, [2, 1, 1]))
+    assert plain == {name: value for name, value in found.items() if not name.startswith("calibration")}
+
+
+def test_moments_are_those_of_the_captions_with_spans():
+    scores = np.random.default_rng(0).normal(size=(5, 3))
+    entries = entries_of(scores, [2, 1, 2])
+    times = [[0.0, 1.0], [1.0, 2.0], [2.0, 3.0], [3.0, 4.0]]
+    entries[0] |= dict(spans=[[[0, 2]], None], clip_times=times, clip_scores=np.array([[1.0, 4, 2, 3], [9.0, 0, 0, 0]]))
+    entries[2] |= dict(
+        spans=[[[0, 1]], [[0, 1], [3, 4]]], clip_times=times, clip_scores=np.array([[1.0, 4, 2, 3], [1.0, 2, 3, 4]])
+    )
+    found = evaluate(RetrievalMetric(), entries)
+    assert found["moments/accuracy"] == pytest.approx(200 / 3)
+    assert found["moments/chance"] == pytest.approx(100 * (0.5 + 0.25 + 0.5) / 3)
+    plain = evaluate(RetrievalMetric(), entries_of(scores, [2, 1, 2]))
+    assert plain == {name: value for name, value in found.items() if not name.startswith("moments")}

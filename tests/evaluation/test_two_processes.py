@@ -38,14 +38,20 @@ def predictions(kind: str) -> list[Any]:
         types = [("what", "who")[k] for k in rng.integers(0, 2, m)]
         if kind == "RetrievalMetric":
             own = None if i == 4 else rng.integers(0, 6, texts).astype(float)
+            moments = dict(
+                spans=[[[0, 1 + k]] if k else None for k in range(m)],
+                clip_times=[[0.0, 1.0], [1.0, 2.0], [2.0, 3.0]],
+                clip_scores=rng.integers(0, 3, (m, 3)).astype(float),
+            )
             made.append(
                 dict(
                     sample_idx=i,
                     path=f"{i}.mp4",
-                    texts=["x"] * m,
+                    texts=[f"text {(i + k) % 3}" for k in range(m)],
                     broken=None if own is not None else "cut",
                     scores=own,
                 )
+                | ({} if own is None else moments)
             )
         elif kind == "AnswerAccuracy":
             made.append(sample(i, scores=scores, answer_labels=rng.integers(-1, len(ANSWERS), m), answer_types=types))
@@ -85,6 +91,7 @@ def test_two_processes_with_uneven_shares_find_what_one_finds(tmp_path: Path):
     def jobs(name: str) -> list[tuple[str, dict[str, Any]]]:
         return [
             ("RetrievalMetric", dict(rankings_file=str(tmp_path / f"{name}-rankings.json"))),
+            ("RetrievalMetric", dict(multi_positive=True, calibration=True)),
             ("AnswerAccuracy", {}),
             (
                 "VQAAccuracy",

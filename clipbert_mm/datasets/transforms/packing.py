@@ -6,6 +6,7 @@ from typing import Any
 from mmcv.transforms import BaseTransform
 from torch.utils.data import default_collate
 
+from clipbert_mm.errors import OptionError
 from clipbert_mm.registry import FUNCTIONS, TRANSFORMS
 from clipbert_mm.structures import VideoTextSample
 
@@ -18,10 +19,14 @@ class PackInputs(BaseTransform):
     """Pack an item into ``inputs`` (arrays for the model) and ``data_samples`` (its ``VideoTextSample``).
 
     Required Keys:
-        frames, text_ids, texts, path, sample_idx; mlm_labels, answer_types, question_ids and :data:`LABELS` if present
+        frames, text_ids, texts, path, sample_idx; mlm_labels, answer_types, question_ids, spans with clip_times, and
+        :data:`LABELS` if present
 
     Args:
         labels: Keys to store on the sample in addition to :data:`LABELS`, for a head of your own.
+
+    Raises:
+        OptionError: If the captions of an item have time spans and its clips have no times.
     """
 
     def __init__(self, *, labels: Sequence[str] = ()) -> None:
@@ -36,7 +41,14 @@ class PackInputs(BaseTransform):
                 sample_idx=results["sample_idx"], path=results["path"], texts=results["texts"], broken=None, replaced=[]
             )
         )
-        sample.set_metainfo({key: results[key] for key in ("answer_types", "question_ids") if key in results})
+        sample.set_metainfo({key: results[key] for key in ("answer_types", "question_ids", "spans") if key in results})
+        if "spans" in results:
+            if "clip_times" not in results:
+                raise OptionError(
+                    f"PackInputs: captions of {results['path']} have time spans, so its clips need times (clip_times), got "
+                    "none. Add SampleClips to the pipeline, or remove the spans from the annotation file."
+                )
+            sample.set_metainfo(dict(clip_times=results["clip_times"]))
         sample.set_data({key: results[key] for key in (*LABELS, *self.labels) if key in results})
         return {"inputs": inputs, "data_samples": sample}
 

@@ -27,6 +27,7 @@ class MatchingHead(TaskHead):
     """
 
     task = "retrieval"
+    gives_log_odds = True
 
     def __init__(
         self,

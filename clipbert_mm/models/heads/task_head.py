@@ -25,6 +25,8 @@ class TaskHead(BaseModule):
 
     task: str
     """The task in words, which checkpoints store."""
+    gives_log_odds = False
+    """Whether the scores are log-odds, which stand for probabilities."""
 
     def __init__(
         self,

@@ -72,3 +72,15 @@ def test_frames_of_different_sizes_are_refused():
 
 def test_configs_find_it_by_name():
     assert FUNCTIONS.get("clipbert_mm.collate_items") is collate_items
+
+
+def test_spans_come_with_the_times_of_the_clips():
+    times = np.array([[0.0, 1.0], [1.0, 2.0]])
+    sample = pack(3, 2, spans=[None, [[0, 1]]], clip_times=times)["data_samples"]
+    assert sample.spans == [None, [[0, 1]]]
+    assert sample.clip_times.tolist() == times.tolist()
+    assert "clip_times" not in pack(3, 1, clip_times=times)["data_samples"]
+    with pytest.raises(
+        ValueError, match=r"captions of 3\.mp4 have time spans, so its clips need times \(clip_times\), got"
+    ):
+        pack(3, 1, spans=[[[0, 1]]])
