@@ -20,6 +20,7 @@ import mmengine
 import numpy as np
 import pytest
 import torch
+from forking import ForkingProcess
 from mmengine.config import Config
 from mmengine.logging import MMLogger
 from mmengine.registry import DefaultScope
@@ -95,6 +96,23 @@ def tool() -> Callable[[str], ModuleType]:
         return module
 
     return load
+
+
+@pytest.fixture(scope="session")
+def with_torch() -> Iterator[ForkingProcess]:
+    """A process with the libraries that nearly every task uses, whose forks run code without anything of pytest's."""
+    with ForkingProcess("import numpy, torch, mmengine") as process:
+        yield process
+
+
+@pytest.fixture(scope="session")
+def with_libraries() -> Iterator[ForkingProcess]:
+    """A process with most of the libraries that tasks use."""
+    with ForkingProcess(
+        "import mmengine.runner, mmengine.hooks, mmengine.visualization, mmcv.cnn, transformers, av, cv2, lmdb\n"
+        "import matplotlib.figure, PIL.Image, torch._dynamo, transformers.models.bert.modeling_bert"
+    ) as process:
+        yield process
 
 
 @pytest.fixture(scope="session")

@@ -4,8 +4,6 @@ import json
 import logging
 import os
 import pickle
-import subprocess
-import sys
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -15,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from forking import ForkingProcess
 from fvcore.nn import FlopCountAnalysis
 from mmengine.config import Config
 from mmengine.hooks import EarlyStoppingHook, LoggerHook
@@ -148,22 +147,22 @@ def test_getattr_gives_nothing_but_four_statistics(tmp_path: Path, owner: type, 
             assert torch.load(tmp_path / "good.pth", weights_only=True)["a"] is getattr(HistoryBuffer, good)
 
 
-def test_mmpretrain_is_imported_also_beside_pycocotools(tmp_path: Path, root: Path):
+def test_mmpretrain_is_imported_also_beside_pycocotools(tmp_path: Path, with_libraries: ForkingProcess):
     # Where it is installed, mmpretrain imports its multi-modal models, which fail with newer transformers.
     (tmp_path / "pycocotools").mkdir()
     (tmp_path / "pycocotools" / "__init__.py").touch()
     (tmp_path / "pycocotools-2.0.8.dist-info").mkdir()
     (tmp_path / "pycocotools-2.0.8.dist-info" / "METADATA").write_text("Name: pycocotools\nVersion: 2.0.8\n")
-    code = """
+    code = f"""
+import sys
+sys.path.insert(0, {str(tmp_path)!r})
 from mmpretrain.utils import dependency
 assert dependency.WITH_MULTIMODAL
 from clipbert_mm.models.backbones import build_backbone
 print(type(build_backbone(dict(type="mmpretrain.ResNet", depth=18))).__module__)
 assert dependency.WITH_MULTIMODAL, "it was put back"
 """
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(tmp_path), str(root)])}
-    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
-    assert done.stdout.strip() == "mmpretrain.models.backbones.resnet", done.stderr
+    assert with_libraries.run(code).stdout.strip() == "mmpretrain.models.backbones.resnet"
 
 
 def test_mixed_precision_on_the_cpu_computes_in_bfloat16_and_updates_in_float32():

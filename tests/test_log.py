@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from forking import ForkingProcess
 from mmengine.config import Config
 
 from clipbert_mm.engine.launch import build_runner
@@ -47,10 +48,9 @@ def test_a_run_has_them_once_in_its_log_and_on_the_console(
     assert [record.name for record in caplog.records if "worker 3" in record.getMessage()] == [logger.name]
 
 
-def test_importing_the_package_touches_no_logger():
+def test_importing_the_package_touches_no_logger(with_libraries: ForkingProcess):
     code = (
         "import logging, clipbert_mm.engine, clipbert_mm.log; print(vars(logging.getLogger('clipbert_mm'))['handlers'])"
     )
-    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert run.stdout == "[]\n"
+    assert with_libraries.run(code).stdout == "[]\n"
     assert logging.getLogger("clipbert_mm") is logger

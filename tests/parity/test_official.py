@@ -18,6 +18,7 @@ import torch
 from mmengine.config import Config
 from mmengine.registry import DefaultScope
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
 from clipbert_mm.checkpoint import LoadedCheckpoint, check_fit, convert_official_state_dict
 from clipbert_mm.models import LogSumExpAggregator, MaxAggregator, MeanAggregator
@@ -47,6 +48,15 @@ TASKS = dict(  # name in state_dict.tsv, outputs, heads of the config
 pytestmark = pytest.mark.parity
 
 
+class Unfilled(TorchFunctionMode):
+    """Leaves weights as they are where torch's layers draw some at first: others take their place."""
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        return kwargs["tensor"] if func is torch.nn.init.kaiming_uniform_ else func(*args, **(kwargs or {}))
+
+
 @cache
 def seeded(name: str, shape: tuple[int, ...]) -> Tensor:
     """One of the released implementation's tensors."""
@@ -62,7 +72,7 @@ def official_state_dict(task: str, outputs: int) -> dict[str, Tensor]:
             shape = tuple(map(int, shapes.split(" | ")[0].split("x")))
             if name.startswith("transformer.classifier.2."):
                 shape = (outputs, *shape[1:])
-            weights[name] = seeded(name, shape)
+            weights[name] = seeded(SEEDED["TIED"].get(name, name), shape)
     return weights
 
 
@@ -76,7 +86,7 @@ def build() -> Callable[[str], Any]:
         config = Config.fromfile(CONFIG).model
         config.merge_from_dict(heads) if isinstance(config, Config) else config.update(heads)
         config.head["in_channels"] = 768
-        with DefaultScope.overwrite_default_scope("clipbert_mm"):
+        with DefaultScope.overwrite_default_scope("clipbert_mm"), Unfilled():
             model = MODELS.build(config).eval()
         weights = convert_official_state_dict(official_state_dict(name, outputs))
         check_fit(model, [LoadedCheckpoint("seeded", "the release's", (), None, weights)], whole=True)

@@ -56,6 +56,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--threads", type=int, default=1, help="threads on a CPU (default: 1)")
     parser.add_argument("--repeats", type=int, default=5, help="timed repeats (default: 5)")
+    parser.add_argument(
+        "--warmup", type=int, default=1, help="commands before, which find files that were not read yet (default: 1)"
+    )
 
 
 def measure(config: Config, args: argparse.Namespace) -> dict[str, Any]:
@@ -154,7 +157,7 @@ def measure_first_answer(folder: Path, weights: str, args: argparse.Namespace) -
     """
     gallery, answer = folder / "gallery0", folder / "times.json"
     runs = []
-    for _ in range(1 + args.repeats):
+    for _ in range(args.warmup + args.repeats):
         started = time.time()
         command = [
             sys.executable,
@@ -171,8 +174,9 @@ def measure_first_answer(folder: Path, weights: str, args: argparse.Namespace) -
             raise ClipBertError(f"The search ended without an answer:\n{done.stderr.strip()[-2000:]}")
         times = [started, *json.loads(answer.read_text())]
         runs.append([after - before for before, after in itertools.pairwise(times)])
-    phases = {phase: Timing(own) for phase, own in zip(PHASES, zip(*runs[1:], strict=True), strict=True)}
-    total = Timing(tuple(sum(run) for run in runs[1:]))
+    runs = runs[args.warmup :]
+    phases = {phase: Timing(own) for phase, own in zip(PHASES, zip(*runs, strict=True), strict=True)}
+    total = Timing(tuple(sum(run) for run in runs))
     saved = sum(phases[phase].median for phase in PHASES[:-1])
     return dict(
         ratio=total.median / saved, total=total.to_dict(), phases={name: own.to_dict() for name, own in phases.items()}
