@@ -1,7 +1,9 @@
 """The retrieval loop against a naive one: each pair on its own through the whole model."""
 
 import shutil
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -294,6 +296,39 @@ def test_l10_scores_of_something_else_have_a_folder_of_their_own(
         shutil.rmtree(folder)
     alone, _ = scores_of(runner_config, tmp_path, "alone")
     assert np.array_equal(found, alone)
+
+
+class Elsewhere(PairEncoder):
+    """Pairs on another device."""
+
+    device = torch.device("meta")
+
+
+def test_l10_a_fingerprint_tells_what_differs(runner_config: Config):
+    runner = build_runner(runner_config)
+    loop, model = runner.test_loop, runner.model.eval()
+    options = dict(precision="fp32", tokens_per_pass=1000)
+    first = loop._fingerprint(model, PairEncoder(model.encoder, **options))
+    assert first == loop._fingerprint(model, PairEncoder(model.encoder, **options))
+    assert list(first) == ["weights", "model", "pipeline", "videos", "texts", "precision", "settings"]
+
+    def differing(change: Callable[[], object] = lambda: None, kind: type = PairEncoder, **other: Any) -> list[str]:
+        change()
+        found = loop._fingerprint(model, kind(model.encoder, **(options | other)))
+        differing = [name for name in first if found[name] != first[name]]
+        first.update(found)
+        return differing
+
+    assert differing(tokens_per_pass=999) == differing() == ["settings"]
+    assert differing(kind=Elsewhere) == differing() == ["settings"]
+    assert differing(precision="bf16") == differing() == ["precision"]
+    assert differing(lambda: setattr(loop, "shortlist", 3)) == ["settings"]
+    assert differing(lambda: loop.storing.update(clips_per_tile=5)) == ["settings"]
+    assert differing(lambda: loop.storing.update(memory_limit="9GiB")) == [], "which changes no score"
+    assert differing(lambda: model.head.classifier[0].bias.data.add_(1)) == ["weights"]
+    assert differing(lambda: runner.cfg.model.aggregator.update(type="MeanAggregator")) == ["model"]
+    assert differing(lambda: runner.cfg.test_dataloader.dataset.pipeline[1].update(num_clips=2)) == ["pipeline"]
+    assert differing(lambda: loop.dataloader.dataset.tokenizer.add_tokens("käse")) == ["texts"]
 
 
 def test_l10_the_same_test_twice_at_once_is_refused(runner_config: Config, tmp_path: Path):
