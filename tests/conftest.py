@@ -7,9 +7,11 @@ os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 import copy
+import functools
 import gc
 import importlib.util
 import json
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import ModuleType
@@ -17,6 +19,7 @@ from typing import Any
 
 import av
 import mmengine
+import mmengine.runner
 import numpy as np
 import pytest
 import torch
@@ -61,17 +64,26 @@ class TinyBackbone(nn.Module):
 def quick() -> Iterator[None]:
     """Spare the suite about a minute."""
     torch.set_num_threads(1)  # the models are that small
-    gc.freeze()  # else each of MMEngine's datasets searches all that is imported for garbage
     torch.utils.data._utils.MP_STATUS_CHECK_INTERVAL = 0.5  # how long a loader that goes away waits for its workers
     # Each runner lays its whole config out several times.
     mmengine.config.config.FormatCode = lambda text, **style: (text, False)
+    mmengine.runner.runner.collect_env = functools.cache(mmengine.runner.runner.collect_env)  # it starts compilers
     yield
     gc.unfreeze()
+
+
+imported = 0
+"""How many modules there were when what they hold was frozen."""
 
 
 @pytest.fixture(autouse=True)
 def clean_state() -> Iterator[None]:
     """Look names up where the Runner does, start every test from the same random state, and leave no logger behind."""
+    global imported
+    if len(sys.modules) > imported + 100:  # else each of MMEngine's datasets searches all that is imported for garbage
+        gc.collect()
+        gc.freeze()
+        imported = len(sys.modules)
     torch.manual_seed(0)
     np.random.seed(0)
     with DefaultScope.overwrite_default_scope("clipbert_mm"):

@@ -4,10 +4,10 @@ import contextlib
 import http.client
 import json
 import os
-import sys
 import threading
 import time
 from collections.abc import Iterator
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -156,14 +156,12 @@ def served(search: VideoSearch, qa: VideoQA | None = None, **options: Any) -> It
     thread.join(timeout=10)
 
 
-def serve_world(folder: str, gallery: str) -> None:
-    """Serve a world's page until the standard input ends; says on the standard output where it is, and what there is."""
+def serve_world(folder: str, gallery: str, visitor: Connection) -> None:
+    """Serve a world's page, from the folder of its gallery, until the visitor ends; tells where it is and what there is."""
+    os.chdir(gallery)
     search, qa = open_page_world(Path(folder), Path(gallery))
     with served(search, qa, max_upload=300_000, max_uploads=50) as page:
         keys = [entry.key for entry in search.video_index.entries.values()]
-        facts = dict(port=int(page.address.partition(":")[2]), numbers=page.numbers(), keys=keys)
-        sys.stdout.write(json.dumps(facts) + "\n")
-        sys.stdout.flush()
-        while os.read(0, 1):  # not sys.stdin, whose lock processes that are forked meanwhile would wait for
-            pass
+        visitor.send(dict(port=int(page.address.partition(":")[2]), numbers=page.numbers(), keys=keys))
+        visitor.poll(None)
     os._exit(0)

@@ -5,11 +5,13 @@ import multiprocessing
 import os
 import runpy
 import select
+import signal
 import socket
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout, suppress
 from io import StringIO
+from multiprocessing import forkserver
 from multiprocessing.connection import Connection
 from multiprocessing.context import ForkContext, ForkServerContext
 from pathlib import Path
@@ -28,10 +30,21 @@ with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as server:
 """Asks for a process with its own arguments, environment, folder and output, and exits as that does."""
 
 
+started = None
+"""The process that these are forked from, once it is there."""
+
+
 def processes() -> ForkServerContext:
     """Give processes that are forked from one which has imported what a training imports."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["training_imports"])
+    global started
+    context, server = multiprocessing.get_context("forkserver"), forkserver._forkserver
+    if started is None or server._forkserver_pid != started:
+        if server._forkserver_pid is not None:  # for the decoders of a test, which need less
+            os.kill(server._forkserver_pid, signal.SIGKILL)
+            server._stop()
+        context.set_forkserver_preload(["training_imports"])
+        server.ensure_running()
+        started = server._forkserver_pid
     return context
 
 

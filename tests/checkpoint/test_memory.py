@@ -27,7 +27,6 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 - before)
 """
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("archive", [True, False], ids=["zip", "old"])
 def test_loading_takes_less_than_twice_the_file(tmp_path: Path, archive: bool):
     path = tmp_path / "weights.pth"

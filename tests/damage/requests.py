@@ -5,12 +5,11 @@ A case is a JSON file: requests as they go over the wire, in latin-1, and whethe
 
 import atexit
 import json
+import multiprocessing
 import random
 import select
 import shutil
 import socket
-import subprocess
-import sys
 import tempfile
 from collections.abc import Callable
 from contextlib import suppress
@@ -23,7 +22,6 @@ from clipbert_mm.errors import ClipBertError
 SECONDS = 45
 """Time that an answer may take, in seconds."""
 SECRET = "b7f3-the-secret-of-this-machine"
-SERVE = "import sys; sys.path.insert(0, sys.argv[1]); import pages; pages.serve_world(*sys.argv[2:])"
 ROUTES = (
     *(
         "/",
@@ -119,20 +117,17 @@ class RefusedError(ClipBertError):
 def prepare(folder: Path) -> None:
     """Write models and videos, plant a secret, and serve the page until this process ends."""
     import pages
+    from warm_python import processes
 
     pages.write_page_world(folder / "world")
     (folder / "secret.txt").write_text(SECRET)
     gallery = Path(tempfile.mkdtemp(prefix="damage-gallery-"))
     atexit.register(shutil.rmtree, gallery, ignore_errors=True)
-    page = subprocess.Popen(
-        [sys.executable, "-c", SERVE, str(Path(pages.__file__).parent), str(folder / "world"), str(gallery)],
-        stdin=subprocess.PIPE,  # the page ends when this process does
-        stdout=subprocess.PIPE,
-        cwd=gallery,
-        text=True,
-    )
-    assert page.stdout is not None, "it is a pipe"
-    facts = json.loads(page.stdout.readline())
+    page, theirs = multiprocessing.Pipe()
+    processes().Process(target=pages.serve_world, args=(str(folder / "world"), str(gallery), theirs)).start()
+    theirs.close()
+    facts = page.recv()
+    atexit.register(page.close)  # before Python waits for its processes; the page ends with it
     places = [str(folder / "world"), str(gallery), str(Path(pages.__file__).parent)]
     (folder / "page.json").write_text(json.dumps(facts | dict(places=places)))
 

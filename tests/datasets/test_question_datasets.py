@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from torch.utils.data import DataLoader
+from warm_python import processes
 
 from clipbert_mm.datasets import CountDataset, MultipleChoiceDataset, OpenEndedDataset, SoftAnswerDataset
 from clipbert_mm.errors import AnnotationError
@@ -234,10 +235,10 @@ def test_a_worker_that_reads_all_records_copies_none(folder: Path):
     assert grown < 5, "megabytes; the records are 20"
 
 
-def test_workers_that_are_started_afresh_read_the_very_records_of_this_process(folder: Path):
+def test_workers_that_are_no_forks_of_this_process_read_its_very_records(folder: Path):
     dataset = questions(folder, test_mode=True)
     kept = copy.deepcopy(dataset)
-    how = dict(num_workers=2, multiprocessing_context="spawn", persistent_workers=True, timeout=120)
+    how = dict(num_workers=2, multiprocessing_context=processes(), persistent_workers=True, timeout=120)
     loader = DataLoader(dataset, batch_size=None, **how)
 
     def asked() -> list[str]:

@@ -186,10 +186,12 @@ def test_tensorboard_by_a_config_line(stepping: Config):
 
 
 def test_weights_and_biases_by_a_config_line(stepping: Config, monkeypatch: pytest.MonkeyPatch):
+    # No reports of its own errors, nothing about the machine, the repository and the console.
+    quiet = dict(MODE="offline", SILENT="true", ERROR_REPORTING="false", X_DISABLE_STATS="true", CONSOLE="off")
+    for name, value in (quiet | dict(X_DISABLE_MACHINE_INFO="true", DISABLE_GIT="true", DISABLE_CODE="true")).items():
+        monkeypatch.setenv(f"WANDB_{name}", value)
     import wandb
 
-    monkeypatch.setenv("WANDB_MODE", "offline")
-    monkeypatch.setenv("WANDB_SILENT", "true")
     axis = [dict(name="*", step_metric="iter")]
     project = dict(type="WandbVisBackend", init_kwargs=dict(project="shapes"), define_metric_cfg=axis)
     stepping.visualizer.vis_backends = [dict(type="LocalVisBackend"), project]

@@ -3,6 +3,7 @@
 import multiprocessing
 import os
 import re
+import select
 import signal
 import subprocess
 import sys
@@ -342,6 +343,13 @@ def test_what_is_done_is_not_done_again(encode: Callable, tmp_path: Path, capsys
         encode(folder, out, "--height", 100)
 
 
+def descendants(pid: int) -> list[int]:
+    """The processes that a process started, and those that they did."""
+    lists = Path(f"/proc/{pid}/task").glob("*/children")
+    children = [int(child) for path in lists for child in path.read_text().split()]
+    return [*children, *(each for child in children for each in descendants(child))]
+
+
 def test_encoding_that_is_killed_goes_on(encode: Callable, root: Path, tmp_path: Path, capsys):
     folder, out = tmp_path / "videos", tmp_path / "out"
     for i in range(12):
@@ -352,9 +360,12 @@ def test_encoding_that_is_killed_goes_on(encode: Callable, root: Path, tmp_path:
         time.sleep(0.001)
     with pytest.raises(BusyFolderError, match=rf"^{out} is in use: process {child.pid} on .* writes to it"):
         encode(folder, out)
+    workers = [os.pidfd_open(pid) for pid in descendants(child.pid)]
     child.kill()
     child.wait()
-    time.sleep(1)  # its workers end with it
+    for worker in workers:
+        assert select.select([worker], [], [], 60)[0], "its workers end with it"
+        os.close(worker)
     done = list(out.glob("*.mp4"))
     assert 3 <= len(done) < 12, "it was killed in the midst of it"
     for path in done:
