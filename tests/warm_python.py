@@ -17,8 +17,10 @@ from multiprocessing.context import ForkContext, ForkServerContext
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 
+TESTS = Path(__file__).parent
 CLIENT = """#!{python} -IS
 import json, os, socket, sys
 with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as server:
@@ -43,9 +45,19 @@ def processes() -> ForkServerContext:
             os.kill(server._forkserver_pid, signal.SIGKILL)
             server._stop()
         context.set_forkserver_preload(["training_imports"])
-        server.ensure_running()
+        with pytest.MonkeyPatch.context() as patch:  # the server has no other way of finding what it is to import
+            patch.setenv("PYTHONPATH", os.pathsep.join(map(str, (TESTS, TESTS.parent))), prepend=os.pathsep)
+            server.ensure_running()
         started = server._forkserver_pid
+        first = context.Process(target=_see_imports)
+        first.start()
+        first.join()
+        assert first.exitcode == 0, "it imports nothing ahead, and says nothing"
     return context
+
+
+def _see_imports() -> None:
+    assert "training_imports" in sys.modules
 
 
 def run_code(code: str, **names: Any) -> str:
