@@ -115,7 +115,7 @@ def build_text_model(architecture: str, sizes: dict[str, Any]) -> Any:  # noqa: 
         config.max_position_embeddings += padding + 1
         model = _from_config(config)
     parts = {name for name, _ in model.named_children()}
-    if parts in ({"embeddings", "transformer"}, {"embeddings", "transformer", "pooler"}):  # DistilBERT
+    if parts == {"embeddings", "transformer"}:  # DistilBERT
         model.encoder = model._modules.pop("transformer")
     elif not {"embeddings", "encoder"} <= parts <= {"embeddings", "embeddings_project", "encoder", "pooler"}:
         raise OptionError(
