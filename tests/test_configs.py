@@ -29,6 +29,9 @@ SHAPES = [path for path in ALL if path.parent.name == "shapes"]
 LEAVES = [path for path in ALL if path in SHAPES or path.stem.endswith("_custom")]
 # A model of mmpretrain's, tried out in tools/test_train_and_test.py.
 (OBJECTS,) = [path for path in SHAPES if path.stem.endswith("-objects")]
+# Not trained; tested with the checkpoint of another.
+EVALUATIONS = [path for path in SHAPES if not re.search(r"_\d+xb\d+", path.stem)]
+LEAVES = [path for path in LEAVES if path not in EVALUATIONS]
 RECIPES = list(LEAVES)
 LEAVES.remove(OBJECTS)
 TINY = [path for path in LEAVES if "tiny" in path.stem]
@@ -211,6 +214,19 @@ def test_datasets_give_what_the_model_takes(path: Path, read: Callable):
             labels = np.concatenate([sample.match_labels for sample in data["data_samples"]])
             assert len(labels) == len(inputs["text_ids"])
             assert set(labels) <= {0, 1}
+
+
+def test_queries_are_tested_with_the_model_and_the_clips_of_retrieval(read: Callable):
+    (path,) = EVALUATIONS
+    (trained,) = [path for path in SHAPES if path.stem.endswith("-retrieval")]
+    config, retrieval = load_config(str(path)), load_config(str(trained))
+    assert config.model == retrieval.model
+    assert config.test_dataloader.dataset.pipeline == retrieval.test_dataloader.dataset.pipeline
+    assert trained.name in path.read_text().partition("_base_")[0]
+    assert "train_dataloader" not in config
+    dataset = Runner.build_dataloader(read(path).test_dataloader | dict(num_workers=0), seed=0).dataset
+    assert len(dataset) == 7
+    assert all(spans for i in range(7) for spans in dataset[i]["data_samples"].spans)
 
 
 def test_the_backbone_that_names_objects_is_that_of_the_pretraining(read: Callable):

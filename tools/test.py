@@ -11,7 +11,8 @@ from clipbert_mm.engine.config import load_config
 from clipbert_mm.engine.launch import build_runner, use_amp_in_test
 from clipbert_mm.engine.run_tool import run_tool
 from clipbert_mm.errors import OptionError
-from clipbert_mm.visualization import draw_retrieval
+from clipbert_mm.evaluation import read_rankings
+from clipbert_mm.visualization import draw_reliability, draw_retrieval
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -31,7 +32,10 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         "--dump", metavar="FILE.pkl", help="write every prediction to a pickle file for offline evaluation"
     )
     parser.add_argument(
-        "--show-dir", metavar="DIR", help="write rankings.json and an image of queries with their best videos"
+        "--show-dir",
+        metavar="DIR",
+        help="write rankings.json, an image of queries with their best videos and, with calibration=True of the metric, "
+        "a reliability diagram",
     )
     parser.add_argument(
         "--cfg-options", nargs="+", action=DictAction, metavar="KEY=VALUE", help="settings that override the config's"
@@ -72,6 +76,10 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
         out_file = Path(args.show_dir) / "retrieval.png"
         draw_retrieval(rankings, out_file)
         runner.logger.info(f"Wrote {out_file}.")
+        calibration = read_rankings(rankings).get("calibration")
+        if calibration is not None:
+            draw_reliability(calibration, out_file.with_name("reliability.png"))
+            runner.logger.info(f"Wrote {out_file.with_name('reliability.png')}.")
     return scores
 
 

@@ -24,7 +24,7 @@ def read_film_strip(path: str, num_frames: int = 3) -> np.ndarray:
 
 
 def draw_retrieval(rankings_file: str | Path, out_file: str | Path, queries: int = 8, topk: int = 5) -> None:
-    """Draw queries with their best videos: film strips with scores, the correct one framed in green.
+    """Draw queries with their best videos: film strips with scores, the correct ones framed in green.
 
     Args:
         rankings_file: The rankings file of RetrievalMetric.
@@ -40,12 +40,14 @@ def draw_retrieval(rankings_file: str | Path, out_file: str | Path, queries: int
     grid = figure.subplots(len(chosen), topk + 1, squeeze=False)
     for row, query in zip(grid, chosen, strict=True):
         order = np.argsort(-scores[query], kind="stable")
-        rank = int(np.flatnonzero(order == rankings["text_video"][query])[0]) + 1
+        relevant = rankings["relevant"][query]
+        rank = int(np.flatnonzero(relevant[order])[0]) + 1
+        which = "correct video" if relevant.sum() == 1 else f"first of {relevant.sum()} correct videos"
         row[0].text(0, 0.5, textwrap.fill(rankings["texts"][query], 34), va="center", fontsize=10)
-        row[0].set_title(f"query; correct video at rank {rank}", fontsize=8, loc="left")
+        row[0].set_title(f"query; {which} at rank {rank}", fontsize=8, loc="left")
         row[0].axis("off")
         for rank_shown, (axes, video) in enumerate(zip(row[1:], order, strict=False), start=1):
-            correct = video == rankings["text_video"][query]
+            correct = relevant[video]
             axes.imshow(read_film_strip(rankings["videos"][video]))
             axes.set_title(f"{rank_shown}.  score {scores[query, video]:.2f}", fontsize=8)
             _frame(axes, CORRECT if correct else WRONG, 4 if correct else 1)

@@ -24,8 +24,9 @@ from clipbert_mm.evaluation import read_rankings
 from clipbert_mm.registry import MODELS
 
 ROOT = Path(__file__).resolve().parents[2]
-RETRIEVAL, QUESTIONS = (
-    next(str(path) for path in (ROOT / "configs/shapes").glob(f"*shapes-{task}.py")) for task in ("retrieval", "qa")
+RETRIEVAL, QUERIES, QUESTIONS = (
+    next(str(path) for path in (ROOT / "configs/shapes").glob(f"*shapes-{task}.py"))
+    for task in ("retrieval", "queries", "qa")
 )
 
 
@@ -40,21 +41,19 @@ def folder(tmp_path_factory: pytest.TempPathFactory, link_world: Callable, break
         yield folder
 
 
-def options(batch_size: int, name: str) -> list[str]:
+def options(batch_size: int, name: str, trains: bool = True) -> list[str]:
     """Command-line options: eight items a step over all processes, one epoch."""
-    return [
-        "--cfg-options",
+    training = [
         f"train_dataloader.batch_size={batch_size}",
         "train_dataloader.num_workers=0",
-        "test_dataloader.num_workers=0",
-        "test_dataloader.batch_size=2",
         "default_hooks.checkpoint.interval=1",
         "default_hooks.broken_media.max_share=0.5",
         "param_scheduler.0.warmup_share=0.5",
         "train_cfg.max_epochs=1",
         "load_from=None",
-        f"experiment_name={name}",
     ]
+    testing = ["test_dataloader.num_workers=0", "test_dataloader.batch_size=2", f"experiment_name={name}"]
+    return ["--cfg-options", *(training if trains else []), *testing]
 
 
 def environment_of(folder: Path, **more: str) -> dict[str, str]:
@@ -279,21 +278,23 @@ def test_what_a_script_was_not_told(tmp_path: Path, script: str, arguments: list
     assert len(done.stderr.splitlines()) == 1
 
 
+@pytest.mark.parametrize(("config", "name"), [(RETRIEVAL, ""), (QUERIES, "queries-")])
 def test_testing_gives_the_same_scores_and_metrics(
-    folder: Path, one_process: Path, tool: Callable, monkeypatch: pytest.MonkeyPatch
+    folder: Path, one_process: Path, tool: Callable, monkeypatch: pytest.MonkeyPatch, config: str, name: str
 ):
     monkeypatch.setenv("SHAPES_ROOT", str(folder / "world"))
-    arguments = [RETRIEVAL, str(one_process)]
-    shown = ["--work-dir", str(folder / "test-one"), "--show-dir", str(folder / "shown-one")]
-    metrics = tool("test.py").main([*arguments, *shown, *options(8, "test-one")])
-    shown = ["--work-dir", str(folder / "test-two"), "--show-dir", str(folder / "shown-two")]
-    run_script("dist_test.sh", folder, *arguments, "2", *shown, *options(8, "test-two"))
-    one, two = (read_rankings(folder / name / "rankings.json") for name in ("shown-one", "shown-two"))
+    arguments = [config, str(one_process)]
+    one, two = f"{name}one", f"{name}two"
+    shown = ["--work-dir", str(folder / f"test-{one}"), "--show-dir", str(folder / f"shown-{one}")]
+    metrics = tool("test.py").main([*arguments, *shown, *options(8, f"test-{one}", config == RETRIEVAL)])
+    shown = ["--work-dir", str(folder / f"test-{two}"), "--show-dir", str(folder / f"shown-{two}")]
+    run_script("dist_test.sh", folder, *arguments, "2", *shown, *options(8, f"test-{two}", config == RETRIEVAL))
+    logged = next((folder / f"test-{two}").glob("*/*.json"))
+    assert (folder / f"shown-{two}" / "retrieval.png").is_file()
+    one, two = (read_rankings(folder / f"shown-{each}" / "rankings.json") for each in (one, two))
     assert len(one["videos"]) == 7, "two processes have four each, one of them twice"
     assert one["videos"] == two["videos"]
     assert one["texts"] == two["texts"]
     assert np.array_equal(two["scores"], one["scores"]), "to the bit"
     assert one["scores"].std() > 1e-3
-    assert (folder / "shown-two" / "retrieval.png").is_file()
-    logged = next((folder / "test-two").glob("*/*.json"))
     assert json.loads(logged.read_text().splitlines()[-1]) == pytest.approx(metrics)

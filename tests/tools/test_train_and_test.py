@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import cv2
 import numpy as np
@@ -24,6 +25,7 @@ ROOT = Path(__file__).resolve().parents[2]
 OBJECTS = str(ROOT / "configs/shapes/resnet_tiny_1xb32-5e_shapes-objects.py")
 PRETRAIN = str(ROOT / "configs/shapes/clipbert_tiny_1xb32-6e_shapes-pretrain.py")
 RETRIEVAL = next(str(path) for path in (ROOT / "configs/shapes").glob("*-retrieval.py"))
+QUERIES = next(str(path) for path in (ROOT / "configs/shapes").glob("*-queries.py"))
 
 
 def options(**more) -> list[str]:
@@ -215,6 +217,47 @@ def test_a_test_writes_predictions_that_give_its_metrics(folder: Path, tested: d
     rankings = read_rankings(folder / "shown" / "rankings.json")
     assert rankings["scores"] == pytest.approx(scores)
     assert [Path(path).name for path in rankings["videos"]] == [f"test_0000{i}.mp4" for i in range(7)]
+
+
+@pytest.fixture(scope="module")
+def queried(folder: Path, finetuned: Path, test: Callable) -> tuple[dict[str, float], dict[str, Any], list[dict]]:
+    """Metrics, rankings and predictions of a test of short queries."""
+    shown, dump = folder / "shown-queries", folder / "queries.pkl"
+    arguments = ["--work-dir", str(folder / "queries"), "--show-dir", str(shown), "--dump", str(dump)]
+    shrunken = ["test_dataloader.num_workers=0", f"experiment_name=run-{time.monotonic_ns()}"]
+    metrics = test([QUERIES, str(finetuned), *arguments, "--cfg-options", *shrunken])
+    return metrics, read_rankings(shown / "rankings.json"), load(dump)
+
+
+def test_metrics_of_short_queries_are_those_of_the_scores_and_what_the_world_shows(
+    folder: Path, queried: tuple[dict[str, float], dict[str, Any], list[dict]]
+):
+    metrics, rankings, entries = queried
+    world = next(path.parent for path in folder.rglob("queries.jsonl"))
+    lines = [json.loads(line) for line in (world / "queries.jsonl").read_text().splitlines()]
+    right = {(line["caption"], line["video"]) for line in lines}
+    videos = [Path(path).name for path in rankings["videos"]]
+    precisions, told, pairs = [], [], []
+    for text, row in zip(rankings["texts"], rankings["scores"].tolist(), strict=True):
+        order = sorted(range(len(videos)), key=lambda i: -row[i])
+        ranks = [rank for rank, i in enumerate(order, start=1) if (text, videos[i]) in right]
+        precisions.append(np.mean([(i + 1) / rank for i, rank in enumerate(ranks)]))
+        told += [row[i] >= 0 for i in range(len(videos)) if (text, videos[i]) in right]
+        pairs += [(1 / (1 + np.exp(-row[i])), (text, videos[i]) in right) for i in range(len(videos))]
+    assert metrics["t2v/mAP"] == pytest.approx(100 * np.mean(precisions))
+    assert metrics["calibration/TPR@0.5"] == pytest.approx(100 * np.mean(told))
+    assert metrics["calibration/Brier"] == pytest.approx(np.mean([(p - label) ** 2 for p, label in pairs]))
+    inside = []
+    for entry in entries:
+        spans = [line["spans"] for line in lines if line["video"] == Path(entry["path"]).name]
+        centers = np.mean(entry["clip_times"], axis=1)
+        for scores, own in zip(entry["clip_scores"], spans, strict=True):
+            center = centers[np.argmax(scores)]
+            inside.append(any(start <= center < end for start, end in own))
+    assert len(inside) == len(lines)
+    assert metrics["moments/accuracy"] == pytest.approx(100 * np.mean(inside))
+    assert metrics["coverage"] == 100
+    assert cv2.imread(str(folder / "shown-queries" / "reliability.png")).std() > 10
 
 
 def test_a_test_draws_its_rankings(folder: Path, tested: dict[str, float]):

@@ -10,16 +10,18 @@ import pytest
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 
-from clipbert_mm.evaluation import write_rankings
-from clipbert_mm.visualization import draw_curves, draw_items, draw_retrieval, figures
+from clipbert_mm.evaluation import CalibrationBins, write_rankings
+from clipbert_mm.visualization import draw_curves, draw_items, draw_reliability, draw_retrieval, figures
 
 
 @pytest.fixture
 def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
     """Figures as they were saved."""
     saved: list[Figure] = []
-    save = figures.save_figure
-    monkeypatch.setattr(figures, "save_figure", lambda figure, path: saved.append(figure) or save(figure, path))
+    save = Figure.savefig
+    monkeypatch.setattr(
+        Figure, "savefig", lambda figure, *args, **options: saved.append(figure) or save(figure, *args, **options)
+    )
     return saved
 
 
@@ -58,6 +60,39 @@ def test_retrieval_shows_the_best_videos_and_frames_the_right_one(world: Path, t
     shown = axes[0, 1].images[0].get_array()
     assert np.array_equal(shown, figures.read_film_strip(videos[1]))
     assert has_color(tmp_path / "new" / "a.png", figures.CORRECT)
+
+
+def test_every_right_video_of_a_query_is_framed(world: Path, tmp_path: Path, drawn: list[Figure]):
+    videos = [str(path) for path in sorted((world / "videos").glob("test_*"))[:4]]
+    scores = np.array([[0.1, 3.0, 2.0, -1.0], [5.0, 1.0, 2.0, 3.0]])
+    write_rankings(tmp_path / "rankings.json", videos, ["a", "b"], [[0, 2], [0]], scores, {})
+    draw_retrieval(tmp_path / "rankings.json", tmp_path / "a.png", queries=2, topk=3)
+    axes = np.array(drawn[0].axes).reshape(2, 4)
+    titles = ["query; first of 2 correct videos at rank 2", "query; correct video at rank 1"]
+    assert [row[0].get_title(loc="left") for row in axes] == titles
+    framed = [[cell.spines["top"].get_edgecolor()[:3] == to_rgb(figures.CORRECT) for cell in row[1:]] for row in axes]
+    assert framed == [[False, True, True], [True, False, False]]
+
+
+def test_a_reliability_diagram_has_a_bar_a_point_and_a_number_for_each_bin_with_pairs(
+    tmp_path: Path, drawn: list[Figure]
+):
+    bins = CalibrationBins()
+    odds = np.log(np.array([0.02, 0.04, 0.55, 0.57, 0.96]) / (1 - np.array([0.02, 0.04, 0.55, 0.57, 0.96])))
+    bins.add(np.repeat(odds, 700), np.repeat([False, True, True, False, True], 700))
+    draw_reliability(bins.to_dict(), tmp_path / "new" / "a.png")
+    above, below = drawn[0].axes
+    bars = [(bar.get_x() + bar.get_width() / 2, bar.get_height()) for bar in above.patches]
+    assert bars == [pytest.approx(bar) for bar in ((0.5 / 15, 0.5), (8.5 / 15, 0.5), (14.5 / 15, 1.0))]
+    (points,) = [line for line in above.lines if line.get_marker() == "o"]
+    assert points.get_xdata() == pytest.approx([0.03, 0.56, 0.96])
+    assert points.get_ydata() == pytest.approx([0.03, 0.56, 0.96])
+    assert [text.get_text() for text in below.texts] == ["1,400", "1,400", "700"]
+    assert [bar.get_height() for bar in below.patches] == bins.pairs.tolist()
+    assert (
+        drawn[0].get_suptitle().startswith("3,500 pairs, 2,100 of them right: expected calibration error 0.220, Brier")
+    )
+    assert cv2.imread(str(tmp_path / "new" / "a.png")).shape[0] > 500
 
 
 def test_items_show_every_frame_of_every_clip_in_order(tmp_path: Path, drawn: list[Figure]):
