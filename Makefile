@@ -8,6 +8,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/installed
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
+# What is compiled is kept, also where the environment says otherwise: else every worker of the tests, and every process that
+# a test starts, compiles it again.
+export PYTHONDONTWRITEBYTECODE :=
 
 .PHONY: help setup demo quick test test-faults mutate lint docs format clean
 

@@ -1,5 +1,6 @@
 """The page in a real Chromium, at desktop and phone width; hostile visitors by plain HTTP."""
 
+import copy
 import http.client
 import multiprocessing
 import os
@@ -21,6 +22,7 @@ from clipbert_mm.apis import VideoQA, VideoSearch
 from clipbert_mm.apis.page import build_app, serve
 from clipbert_mm.apis.page.playback import PlayableMedia
 from clipbert_mm.apis.page.uploads import UploadError, Uploads
+from clipbert_mm.apis.video_index import VideoIndex
 from clipbert_mm.datasets.shapes.questions import ANSWERS
 
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome") or shutil.which("chromium-browser")
@@ -36,10 +38,21 @@ SIZES = {"desktop": (1280, 900), "phone": (390, 844)}
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning", "ignore::ResourceWarning")
 
 
+@pytest.fixture(scope="module")
+def indexed() -> dict[str, VideoSearch]:
+    """What the first test indexed, for the others to copy."""
+    return {}
+
+
 @pytest.fixture
-def search(checkpoint: Path, world: Path, tmp_path: Path) -> VideoSearch:
-    search = VideoSearch(checkpoint, index=tmp_path / "gallery")
-    search.index(sorted((world / "videos").glob("test_*.mp4")), workers=0)
+def search(indexed: dict[str, VideoSearch], request: pytest.FixtureRequest, world: Path, tmp_path: Path) -> VideoSearch:
+    """A search in an index of this test's own."""
+    if not indexed:
+        indexed["all"] = VideoSearch(request.getfixturevalue("checkpoint"), index=tmp_path / "indexed")
+        indexed["all"].index(sorted((world / "videos").glob("test_*.mp4")), workers=0)
+    search = copy.copy(indexed["all"])
+    shutil.copytree(search.video_index.folder, tmp_path / "gallery")
+    search.video_index = VideoIndex(tmp_path / "gallery")
     return search
 
 

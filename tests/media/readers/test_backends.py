@@ -11,6 +11,7 @@ import av
 import numpy as np
 import pytest
 from video_files import cut_without_encoding, decode, decode_whole, moving_frames, turn, write_file
+from warm_python import run_code
 
 from clipbert_mm.datasets.transforms import BackendError, BrokenMediaError, OpenVideo
 from clipbert_mm.media.readers import BACKENDS, backends
@@ -141,29 +142,24 @@ def test_no_backend_takes_a_broken_file_for_a_whole_one(tmp_path: Path, break_fi
         decode(path, list(range(75)), backend=backend)
 
 
-def test_a_cut_avi_does_not_end_the_process(tmp_path: Path):
+def test_a_cut_avi_does_not_end_the_process(tmp_path: Path, capfd: pytest.CaptureFixture):
     needs("decord")  # which does, where it is given bytes
     data = write_file(tmp_path / "a.avi", "mpeg4").read_bytes()
     for share in (2, 5, 7):
         (tmp_path / f"{share}.avi").write_bytes(data[: len(data) * share // 10])
     code = """
-import sys
 from video_files import decode
 from clipbert_mm.datasets.transforms import BrokenMediaError
-for path in sys.argv[1:]:
+for path in paths:
     for backend in ("pyav", "decord", "opencv"):
         try:
             print(len(decode(path, [0], backend=backend)), "whole")
         except BrokenMediaError as error:
             print("cannot read", error.reason)
 """
-    root = Path(__file__).parents[3]
-    environment = dict(os.environ, PYTHONPATH=os.pathsep.join([str(root), str(root / "tests")]))
-    run = [sys.executable, "-c", code, *(str(tmp_path / f"{name}.avi") for name in (2, 5, 7, "a"))]
-    done = subprocess.run(run, capture_output=True, text=True, timeout=120, env=environment)
-    assert done.returncode == 0, done.stderr
-    assert "deprecated" not in done.stdout + done.stderr
-    *cut, one, two, three = done.stdout.strip().splitlines()
+    printed = run_code(code, paths=[str(tmp_path / f"{name}.avi") for name in (2, 5, 7, "a")])
+    assert "deprecated" not in printed + capfd.readouterr().err
+    *cut, one, two, three = printed.strip().splitlines()
     assert [one, two, three] == ["1 whole"] * 3
     assert len(cut) == 9
     assert all(line.startswith("cannot read") for line in cut)
