@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
+from clipbert_mm.apis import VideoIndex
 from clipbert_mm.apis.index_records import Entry, Unreadable, entry_from, shown, unreadable_from
 
 
@@ -73,8 +75,10 @@ def test_records_go_through_json(entry: Entry):
 )  # fmt: skip
 def test_what_a_manifest_may_not_say(entry: Entry, name: str, value: Any, error: type[Exception]):
     values = json.loads(json.dumps(asdict(entry)))
-    with pytest.raises(error):
+    with pytest.raises(error) as caught:
         entry_from(values | {name: value})
+    if error is TypeError and value != 3:
+        assert str(caught.value).startswith(f"{name} is ")
     if name != "rules":
         del values[name]
         with pytest.raises(KeyError):
@@ -90,3 +94,14 @@ def test_values_of_a_manifest_are_shown_plainly_where_they_can_be(value: Any, sa
     found = shown(value)
     assert found.startswith(said)
     assert found == said or len(value) > 200
+
+
+@pytest.mark.parametrize("record", [{}, {"path": 3}, {"path": "a.mp4"}, [], None], ids=str)
+def test_a_file_of_tokens_that_names_no_video_is_passed_over(entry: Entry, tmp_path: Path, record: Any):
+    index = VideoIndex(tmp_path / "index")
+    index.start("id", "a.pth", "a.pth")
+    index.add(entry, {"clips": torch.ones(2, 1, 4)})  # not in the manifest yet
+    if isinstance(record, dict):
+        record = asdict(entry) | record if record else record
+    index.store.add("0" * 32, {"clips": torch.ones(2, 1, 4)}, record)
+    assert VideoIndex(index.folder).entries == {entry.path: entry}
