@@ -62,10 +62,35 @@ def test_didemo_has_a_paragraph_a_video(didemo: ModuleType, tmp_path: Path, caps
         {"video": "b@N00_1.mov", "caption": "a dog runs. é"},
         {"video": "a@N00_2.avi", "caption": "first time"},
     ]
-    assert sorted(path.name for path in (tmp_path / "annotations").iterdir()) == ["val.jsonl"]
+    names = ["val.jsonl", "val_sentences.jsonl"]
+    assert sorted(path.name for path in (tmp_path / "annotations").iterdir()) == names
     printed = capsys.readouterr().out.splitlines()
     assert "warning: val.jsonl: val videos: 2 (published: 1,065, so 1,063 are missing)" in printed
     assert "warning: val.jsonl: sentences: 4 (published: 4,180, so 4,176 are missing)" in printed
+
+
+def test_didemo_has_a_line_a_sentence_with_the_times_that_three_annotators_chose(
+    didemo: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture
+):
+    entries = didemo_entries(tmp_path / "val_data.json")
+    times = [
+        [[0, 0], [0, 1], [0, 0], [4, 5]],  # segment 0
+        [[1, 2], [2, 3], [2, 2], [1, 3], [5, 5], [5, 5], [5, 5]],  # 2 and 5, of seven annotators
+        [[0, 0], [1, 1], [2, 2], [2, 2]],  # none
+        [[0, 5]] * 4,  # of a sentence without text
+    ]
+    for entry, own in zip(entries, times, strict=True):
+        entry["times"] = own
+    entries.append(entries[0] | dict(annotation_id=2, description="all", times=[[0, 5], [1, 4], [3, 5], [2, 4]]))
+    (tmp_path / "val_data.json").write_text(json.dumps(entries))
+    didemo.main(["--val", str(tmp_path / "val_data.json"), str(tmp_path)])
+    assert records(tmp_path / "annotations" / "val_sentences.jsonl") == [
+        {"video": "b@N00_1.mov", "caption": "a dog runs.", "spans": [[0, 5]]},
+        {"video": "b@N00_1.mov", "caption": "é"},
+        {"video": "b@N00_1.mov", "caption": "all", "spans": [[10, 25]]},
+        {"video": "a@N00_2.avi", "caption": "first time", "spans": [[10, 15], [25, 30]]},
+    ]
+    assert "val_sentences.jsonl: 4 sentences, 1 of them without times" in capsys.readouterr().out
 
 
 def test_didemo_takes_another_ending_and_warns_of_shared_videos(
@@ -102,6 +127,16 @@ def test_didemo_takes_another_ending_and_warns_of_shared_videos(
         ),
         (" first time", " ", r"val\.json, 'a@N00_2\.avi': expected at least one sentence with text, got"),
         (" first time", "caf\xe9", r"val\.json, line 1: expected UTF-8, got"),
+        ('"times": [[0, 0]]', '"times": []', r'entry 1: expected segments under the key "times", .* or more, got \[\]'),
+        ('"times": [[0, 0]]', '"time": [[0, 0]]', r'entry 1: expected segments under the key "times", .*, got None\.'),
+        (
+            "[[0, 0]]",
+            "[[0, 6]]",
+            r'entry 1: expected segments under the key "times", \[first, last\] from 0 to 5, .*6\]',
+        ),
+        ("[[0, 0]]", "[[2, 1]]", r'expected segments under the key "times", .*, got \[2, 1\]\.'),
+        ("[[0, 0]]", "[[0, 0.5]]", r'expected segments under the key "times", .*, got \[0, 0\.5\]\.'),
+        ("[[0, 0]]", "[0, 0]", r'expected segments under the key "times", .*, got 0\.'),
     ],
 )
 def test_bad_didemo_files_are_named(didemo: ModuleType, tmp_path: Path, old: str, new: str, message: str):

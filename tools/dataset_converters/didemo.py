@@ -6,6 +6,12 @@ to ``--train``, ``--val`` and ``--test``. Each becomes OUT/annotations/{train,va
 sentences, in the order in which they stand in the file, with a space between them. That is the order of annotation; what a
 sentence describes may come earlier in the video than what the one before it describes.
 
+Each also becomes OUT/annotations/{train,val,test}_sentences.jsonl with one line per sentence and the times that it describes,
+in seconds. Four annotators or more chose them, each a first and a last segment of 5 s; a video has six at most. A segment
+counts if three annotators chose it, since the publisher's evaluation takes the three that agree best with a prediction
+(Hendricks et al., Localizing Moments in Video with Natural Language, 2017; utils/eval.py of its release). A sentence without
+such a segment has no times.
+
 Some of Flickr's videos stand in a file under two names that differ in their ending, .mov and .mp4; they are one video, under
 the name that comes first. Videos keep the publisher's file names, unless ``--suffix`` replaces their endings, as where all were
 converted to .mp4.
@@ -13,8 +19,10 @@ converted to .mp4.
 
 import argparse
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from conversion import (
     check_suffix,
@@ -36,17 +44,51 @@ SENTENCES = {"train": 33_005, "val": 4_180, "test": 4_021}
 VIDEOS = {"train": 8_395, "val": 1_065, "test": 1_004}
 
 
+SEGMENTS, SEGMENT_SECONDS = 6, 5
+"""Segments of a video, at most, and their length."""
+AGREEING = 3
+"""Annotators who chose a segment that counts."""
+
+
 @dataclass
 class Video:
-    """A video of Flickr: its names, the first of the file first, and its sentences, in the order of the file."""
+    """A video of Flickr: its names, the first of the file first, and its sentences and their times in the order of the file."""
 
     names: list[str] = field(default_factory=list)
     sentences: list[str] = field(default_factory=list)
+    spans: list[list[list[int]]] = field(default_factory=list)
 
 
 def stem_of(name: str) -> str:
     """Return a file name without its ending."""
     return os.path.splitext(name)[0]
+
+
+def agreed_spans(entry: Mapping[str, Any], where: str) -> list[list[int]]:
+    """Return the times that a sentence describes, by three annotators: start and end in seconds of each span.
+
+    Raises:
+        AnnotationError: If the times of an annotator are not a first and a last segment.
+
+    >>> agreed_spans({"times": [[0, 1], [1, 1], [1, 2], [5, 5]]}, "entry 1")
+    [[5, 10]]
+    """
+    times = entry.get("times")
+    expected = f'segments under the key "times", [first, last] from 0 to {SEGMENTS - 1}, of one annotator or more'
+    expect(isinstance(times, list) and bool(times), where, expected, times)
+    for time in times:
+        whole = isinstance(time, list) and len(time) == 2 and all(type(segment) is int for segment in time)
+        expect(whole and 0 <= time[0] <= time[1] < SEGMENTS, where, expected, time)
+    spans: list[list[int]] = []
+    for segment in range(SEGMENTS):
+        if sum(first <= segment <= last for first, last in times) < AGREEING:
+            continue
+        start, end = segment * SEGMENT_SECONDS, (segment + 1) * SEGMENT_SECONDS
+        if spans and spans[-1][1] == start:
+            spans[-1][1] = end
+        else:
+            spans.append([start, end])
+    return spans
 
 
 def read_videos(path: str) -> dict[str, Video]:
@@ -60,6 +102,7 @@ def read_videos(path: str) -> dict[str, Video]:
         if name not in video.names:
             video.names.append(name)
         video.sentences.append(text_in(entry, "description", where, may_be_blank=True))
+        video.spans.append(agreed_spans(entry, where))
     for video in videos.values():
         where = f"{path}, {quoted(video.names[0])}"
         expect(any(video.sentences), where, "at least one sentence with text", video.sentences)
@@ -77,9 +120,20 @@ def say_several_names(split: str, videos: dict[str, Video]) -> list[str]:
     ]
 
 
+def sentences_of(name: str, video: Video) -> list[dict[str, Any]]:
+    """Return a record for each sentence with text; without spans where no segment counts."""
+    return [
+        {"video": name, "caption": sentence} | ({"spans": spans} if spans else {})
+        for sentence, spans in zip(video.sentences, video.spans, strict=True)
+        if sentence
+    ]
+
+
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(description="Convert DiDeMo as published to JSON lines, a paragraph a video")
+    parser = argparse.ArgumentParser(
+        description="Convert DiDeMo as published to JSON lines, a paragraph a video and a sentence a line"
+    )
     for split in SENTENCES:
         parser.add_argument(f"--{split}", help=f"{split}_data.json")
     parser.add_argument("out", help="folder of the data set; the files go to its folder annotations")
@@ -106,11 +160,18 @@ def main(argv: list[str] | None = None) -> None:
         report += say_several_names(split, videos)
     folder = Path(args.out) / "annotations"
     for split, videos in found.items():
-        records = []
+        paragraphs, sentences = [], []
         for stem, video in videos.items():
             name = video.names[0] if args.suffix is None else stem + args.suffix
-            records.append({"video": name, "caption": " ".join(filter(None, video.sentences))})
-        write_records(records, folder / f"{split}.jsonl")
+            paragraphs.append({"video": name, "caption": " ".join(filter(None, video.sentences))})
+            sentences += sentences_of(name, video)
+        write_records(paragraphs, folder / f"{split}.jsonl")
+        write_records(sentences, folder / f"{split}_sentences.jsonl")
+        without = sum("spans" not in record for record in sentences)
+        report.append(
+            f"{split}_sentences.jsonl: {len(sentences):,} sentences, {without:,} of them without times, since no three "
+            "annotators chose a segment in common"
+        )
     print(*report, f"written to {folder}", sep="\n")
 
 
