@@ -365,6 +365,16 @@ def test_videos_are_removed_by_their_paths_and_by_their_folders(tmp_path: Path):
     assert len(left.store.names()) == 1
 
 
+def test_an_index_that_lists_no_unreadable_files_opens(filled: tuple):
+    index, entry, _ = filled
+    index.save()
+    manifest = index.folder / "manifest.json"
+    content = json.loads(manifest.read_text())
+    del content["unreadable"]  # as the first releases wrote it
+    manifest.write_text(json.dumps(content))
+    assert VideoIndex(index.folder).entries == {"/a.mp4": entry}
+
+
 def test_files_that_no_index_has_are_not_read(filled: tuple):
     index, entry, _ = filled
     os.truncate(index.store.path_of(entry.key), 2**28 + 1)  # of no blocks
