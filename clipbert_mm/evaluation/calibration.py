@@ -13,10 +13,11 @@ BLOCK = 2**20
 class CalibrationBins:
     """Count pairs of a text and a video by their probability of a match, block by block.
 
-    Bin m of 15 holds the probabilities in ((m - 1) / 15, m / 15], the first also 0. The expected calibration error (ECE) is
-    the mean over all pairs of |share of right pairs - mean probability| of their bins (Guo et al., On Calibration of Modern
-    Neural Networks, 2017, Eq. 3). As in its definition for two classes (Naeini et al., Obtaining Well Calibrated Probabilities
-    Using Bayesian Binning, 2015), the probability is that of a match, not of the likelier class.
+    Bin m of 15 holds the probabilities in ((m - 1) / 15, m / 15], the first also 0. The error of a bin is the distance between
+    its share of right pairs and its mean probability; the expected calibration error (ECE) is the mean of the bins' errors,
+    weighted by their pairs (Guo et al., On Calibration of Modern Neural Networks, 2017, Eq. 3). As in its definition for two
+    classes (Naeini et al., Obtaining Well Calibrated Probabilities Using Bayesian Binning, 2015), the probability is that of a
+    match, not of the likelier class.
 
     Attributes:
         pairs: Pairs in each bin, int (15,).

@@ -37,7 +37,7 @@ from clipbert_mm.structures import read_answers
 TOOLS = Path(__file__).resolve().parents[2] / "tools" / "dataset_converters"
 ROWS = 12
 DATASETS = {
-    "retrieval": (RetrievalDataset, lambda i: dict(caption=f"a red circle {i}")),
+    "retrieval": (RetrievalDataset, lambda i: dict(caption=f"a red circle {i}", spans=[[0, i + 1.5], [20, 21]])),
     "pretraining": (PretrainingDataset, lambda i: dict(caption=f"a blue square {i}")),
     "open": (
         OpenEndedDataset,
