@@ -35,10 +35,10 @@ demo: setup  ## train and try a small model on the embedded Shapes world (option
 QUICK := tests/models tests/evaluation tests/retrieval
 
 quick: lint  ## lint, types, and the tests of the folders QUICK, without slow ones: for each edit (options: ARGS="...")
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto -m 'not slow' $(QUICK) $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist worksteal -m 'not slow' $(QUICK) $(ARGS)
 
 test: lint docs  ## lint, the site, then all tests and doctests (options: ARGS="...")
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist worksteal $(ARGS)
 
 # Of media N files, of each other kind three twentieths of that: 2,000 and 300.
 N ?= 2000

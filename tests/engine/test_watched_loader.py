@@ -1,9 +1,12 @@
 """The dataloader of a run: it begins in the middle of an epoch, and a worker that hangs or dies is named."""
 
 import gc
+import multiprocessing
 import os
 import signal
 import time
+from collections.abc import Callable
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
@@ -143,6 +146,13 @@ def with_fate(config: Config, fate: signal.Signals, **options: Any) -> WatchedLo
     return built
 
 
+@pytest.fixture
+def new_processes() -> Callable[[], list[BaseProcess]]:
+    """Tell the processes that a test has started and that are there; those that read files for others stay."""
+    before = {process.pid for process in multiprocessing.active_children()}
+    return lambda: [process for process in multiprocessing.active_children() if process.pid not in before]
+
+
 def replaced(batches: WatchedLoader) -> dict[str, str]:
     """Load all; returns the files that others were put in the place of, with the reasons."""
     samples = [sample for batch in batches for sample in batch["data_samples"]]
@@ -160,14 +170,14 @@ def replaced(batches: WatchedLoader) -> dict[str, str]:
 )
 @pytest.mark.parametrize("persistent", [False, True])
 def test_in_training_a_file_that_ends_or_hangs_a_worker_is_replaced(
-    train_loader: Config, fate: signal.Signals, reason: str, persistent: bool
+    train_loader: Config, fate: signal.Signals, reason: str, persistent: bool, new_processes: Callable
 ):
     batches = with_fate(train_loader, fate, timeout=1, persistent_workers=persistent)
     assert replaced(batches) == {"train_00003.mp4": reason}
     assert replaced(batches) == {"train_00003.mp4": reason}, "it is not met again"
     del batches
     gc.collect()
-    assert not torch.multiprocessing.active_children()
+    assert not new_processes()
 
 
 @pytest.mark.parametrize(
@@ -181,10 +191,10 @@ def test_in_training_a_file_that_ends_or_hangs_a_worker_is_replaced(
         (signal.SIGSTOP, r"hangs at .*test_00003\.mp4: it took longer than 1 s\. Remove the file .*raise `timeout`"),
     ],
 )
-def test_in_testing_the_file_is_named(test_loader: Config, fate: signal.Signals, message: str):
+def test_in_testing_the_file_is_named(test_loader: Config, fate: signal.Signals, message: str, new_processes: Callable):
     with pytest.raises(WorkerError, match=rf"^A worker of the dataloader \(process \d+\) {message}"):
         list(with_fate(test_loader, fate, timeout=1))
-    assert not torch.multiprocessing.active_children(), "none is left that this process would wait for"
+    assert not new_processes(), "none is left that this process would wait for"
 
 
 def test_in_testing_the_file_is_left_out_where_that_is_asked_for(test_loader: Config):
@@ -252,10 +262,10 @@ def test_workers_are_deaf_to_a_cluster_s_notice(train_loader: Config, notice: si
     assert len(list(with_fate(train_loader, notice))) == 6
 
 
-def test_workers_end_with_the_process_that_reads_from_them(train_loader: Config):
+def test_workers_end_with_the_process_that_reads_from_them(train_loader: Config, new_processes: Callable):
     batches = iter(with_fate(train_loader, signal.SIGCONT, persistent_workers=True))
     next(batches)
-    workers = torch.multiprocessing.active_children()
+    workers = new_processes()
     assert len(workers) == 2
     for worker in workers:
         worker.terminate()  # as Python does at its exit
