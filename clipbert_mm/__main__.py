@@ -2,6 +2,7 @@
 
 import argparse
 import gc
+import importlib.util
 import json
 import os
 import sys
@@ -205,6 +206,9 @@ def _ask(args: argparse.Namespace) -> int:
 def _serve(args: argparse.Namespace) -> int:
     try:
         from clipbert_mm.apis.page import serve
+
+        if importlib.util.find_spec("gradio") is None:  # it is imported when the page is built
+            raise ModuleNotFoundError(name="gradio")
     except ImportError as error:
         raise OptionError(
             f"The page needs Gradio, and {error.name} is not installed. Run pip install 'clipbert_mm[page]'."

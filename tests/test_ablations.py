@@ -215,11 +215,9 @@ def test_a_row_takes_a_training_and_a_test_step(path: Path, read: Callable, with
     check_gradients(model, without_gradient)
     wrapper.step()
     moved = {name for name, value in model.state_dict().items() if not torch.equal(value, before[name])}
-    trained = {name for name, value in model.named_parameters() if value.requires_grad}
-    assert {name for name in moved if ".running_" not in name and "num_batches" not in name} == trained
-    assert {id(value) for value in wrapper.optimizer.state} == {
-        id(dict(model.named_parameters())[name]) for name in trained
-    }
+    trained = {name: value for name, value in model.named_parameters() if value.requires_grad}
+    assert {name for name in moved if ".running_" not in name and "num_batches" not in name} == set(trained)
+    assert {id(value) for value in wrapper.optimizer.state} == {id(value) for value in trained.values()}
 
     loader = Runner.build_dataloader(shrink_loader(config.test_dataloader), seed=0)
     model.eval()

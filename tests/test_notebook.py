@@ -1,11 +1,13 @@
 """The notebook runs from top to bottom, with a model that the demo's last stage trained for an epoch."""
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import nbformat
 import pytest
 from nbclient import NotebookClient
+from warm_python import quick_python
 
 
 def test_the_notebook_runs(
@@ -30,7 +32,9 @@ def test_the_notebook_runs(
     tool("train.py").main([str(config), *work_dir, "--cfg-options", *options, *tokenizer])
     path = root / "docs" / "notebooks" / "search_your_videos.ipynb"
     notebook = nbformat.read(path, as_version=4)
-    NotebookClient(notebook, timeout=300, resources={"metadata": {"path": str(path.parent)}}).execute()
+    with quick_python(tmp_path):
+        monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
+        NotebookClient(notebook, timeout=300, resources={"metadata": {"path": str(path.parent)}}).execute()
     printed = ["".join(out.get("text", "") for out in cell.get("outputs", ())) for cell in notebook.cells]
     assert "7 added, 0 changed, 0 unchanged, 0 removed, 0 unreadable" in printed[3]
     assert "0 added, 0 changed, 7 unchanged" in printed[3]

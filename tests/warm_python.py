@@ -21,6 +21,7 @@ import pytest
 import torch
 
 TESTS = Path(__file__).parent
+PYTHON = sys.executable
 CLIENT = """#!{python} -IS
 import json, os, socket, sys
 with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as server:
@@ -84,14 +85,14 @@ def _tell(code: str, names: dict[str, Any], sends: Connection) -> None:
 
 @contextmanager
 def quick_python(folder: Path) -> Iterator[None]:
-    """Write a program ``python`` into a folder that runs a script in such a process, for as long as a block lasts."""
+    """Write a program ``python`` into a folder that runs its script, module or code in such a process, while a block lasts."""
     address = str(folder / "python.socket")
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listening:
         listening.bind(address)
         listening.listen()
         server = processes().Process(target=_serve, args=(listening,))
         server.start()
-    (folder / "python").write_text(CLIENT.format(python=sys.executable, address=address))
+    (folder / "python").write_text(CLIENT.format(python=PYTHON, address=address))
     (folder / "python").chmod(0o755)
     yield
     server.kill()
@@ -128,5 +129,13 @@ def _run_script(told: dict[str, Any], streams: list[int]) -> None:
     os.environ.clear()
     os.environ.update(told["environment"])
     os.chdir(told["folder"])
-    sys.argv = [each for each in told["arguments"] if each != "-u"]
-    runpy.run_path(sys.argv[0], run_name="__main__")
+    kind, *rest = [each for each in told["arguments"] if each != "-u"]
+    if kind == "-c":
+        sys.argv = [kind, *rest[1:]]
+        exec(rest[0], {"__name__": "__main__"})
+    elif kind == "-m":
+        sys.argv = rest
+        runpy.run_module(rest[0], run_name="__main__", alter_sys=True)
+    else:
+        sys.argv = [kind, *rest]
+        runpy.run_path(kind, run_name="__main__")

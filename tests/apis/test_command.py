@@ -64,6 +64,15 @@ def test_errors(run: Callable, checkpoint: Path, tmp_path: Path):
     assert run("juggle")[0] == 2
 
 
+def test_a_page_without_gradio_is_answered_with_what_to_install(run: Callable, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setitem(sys.modules, "gradio", None)
+    code, _, err = run("serve")
+    assert code == 1
+    assert (
+        err.strip() == "error: The page needs Gradio, and gradio is not installed. Run pip install 'clipbert_mm[page]'."
+    )
+
+
 def test_an_index_of_before_is_the_default_and_its_option_works(
     run: Callable, checkpoint: Path, world: Path, tmp_path: Path
 ):

@@ -7,7 +7,6 @@ from collections.abc import Callable, Sequence
 
 import anyio
 import anyio.to_thread
-import gradio as gr
 import uvicorn
 from fastapi import FastAPI, HTTPException, Request
 from fastapi.responses import FileResponse, JSONResponse
@@ -51,6 +50,8 @@ def build_app(
         VideoIndexError: If the page's files in the index are damaged, or a symbolic link that may lead out of it.
         OptionError: If a limit or a host name is invalid.
     """
+    import gradio as gr  # takes seconds
+
     if max_upload < 1 or max_uploads < 0:
         raise OptionError(f"Expected max_upload >= 1 and max_uploads >= 0, got {max_upload} and {max_uploads}.")
     invalid = [host for host in hosts if "*" in host.removeprefix("*.")]

@@ -4,9 +4,7 @@ import functools
 import logging
 from collections.abc import Callable
 from itertools import islice
-from typing import Any
-
-import gradio as gr
+from typing import TYPE_CHECKING, Any
 
 from clipbert_mm.apis.index_records import Entry
 from clipbert_mm.apis.indexing import VIDEOS
@@ -17,6 +15,9 @@ from clipbert_mm.apis.page.uploads import DECODE_SECONDS, Uploads
 from clipbert_mm.apis.video_qa import CHOICE, VideoQA
 from clipbert_mm.apis.video_search import VideoSearch
 from clipbert_mm.errors import BrokenMediaError, OptionError
+
+if TYPE_CHECKING:
+    import gradio as gr  # takes seconds, so that each function imports it
 
 MAX_LISTED = 1000
 """Most videos in the lists of the page; a search covers all videos."""
@@ -48,7 +49,7 @@ async () => {
 """Script that uploads the chosen files one by one, before the list of videos is refreshed."""
 
 
-def build_view(search: VideoSearch, qa: VideoQA | None, uploads: Uploads, media: PlayableMedia) -> gr.Blocks:
+def build_view(search: VideoSearch, qa: VideoQA | None, uploads: Uploads, media: PlayableMedia) -> "gr.Blocks":
     """Build the page.
 
     Args:
@@ -57,6 +58,8 @@ def build_view(search: VideoSearch, qa: VideoQA | None, uploads: Uploads, media:
         uploads: Stores uploads.
         media: Finds videos by key.
     """
+    import gradio as gr
+
     with gr.Blocks(title="clipbert_mm", analytics_enabled=False) as view:
         gr.Markdown("# Your videos")
         with gr.Tab("Search"):
@@ -87,6 +90,8 @@ def _guarded(step: Callable[..., Any], uploads: Uploads) -> Callable[..., Any]:
         except Exception:
             logging.getLogger(__name__).exception("an event of the page failed")
             message = "This failed on the server. The owner of the page finds the reason in its log."
+        import gradio as gr
+
         raise gr.Error(escaped(message[:MAX_MESSAGE_LENGTH]), duration=None, print_exception=False)
 
     return run
@@ -99,6 +104,8 @@ def _current(search: VideoSearch) -> dict[str, Entry]:
 
 
 def _search_part(search: VideoSearch, uploads: Uploads) -> None:
+    import gradio as gr
+
     def find(text: Text, topk: Hits) -> str:
         if not _current(search):
             raise OptionError("There are no videos yet. Upload some under Videos.")
@@ -114,7 +121,9 @@ def _search_part(search: VideoSearch, uploads: Uploads) -> None:
     gr.on([button.click, text.submit], _guarded(find, uploads), [text, topk], hits, **EVENT)
 
 
-def _ask_part(view: gr.Blocks, search: VideoSearch, qa: VideoQA, uploads: Uploads, media: PlayableMedia) -> None:
+def _ask_part(view: "gr.Blocks", search: VideoSearch, qa: VideoQA, uploads: Uploads, media: PlayableMedia) -> None:
+    import gradio as gr
+
     def answer(video: Key | None, question: Text, options: Text | None) -> str:
         if video is None:
             raise OptionError("Choose a video first.")
@@ -148,7 +157,9 @@ def _ask_part(view: gr.Blocks, search: VideoSearch, qa: VideoQA, uploads: Upload
     view.load(_guarded(choices, uploads), None, video, **EVENT)
 
 
-def _videos_part(view: gr.Blocks, search: VideoSearch, uploads: Uploads) -> None:
+def _videos_part(view: "gr.Blocks", search: VideoSearch, uploads: Uploads) -> None:
+    import gradio as gr
+
     def listed() -> list[list[str]]:
         return [
             [shown_name(path, uploads.names), "" if entry.seconds is None else f"{entry.seconds:.1f}"]

@@ -2,6 +2,7 @@
 
 import json
 import math
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import cv2
 import pytest
 from benchmarks import bench_start, command_times, timing
+from warm_python import processes, quick_python
 
 from clipbert_mm.engine.config import load_config
 from clipbert_mm.errors import ClipBertError
@@ -72,6 +74,7 @@ def test_images_and_masked_words_are_counted(report_of: Callable):
 
 
 def test_the_count_of_memory_is_near_what_the_system_says(report_of: Callable):
+    processes()  # has imported what the process of the step needs
     report = report_of(
         "memory", RETRIEVAL, "--sweep-clips", "2", "--sweep-frames", "1", "--batch", "24", "--size", "128", "--check",
         "--cfg-options", *SMALL,
@@ -138,7 +141,11 @@ def test_a_training_that_cannot_begin_is_told(own_world: Path, monkeypatch: pyte
     monkeypatch.setenv("SHAPES_ROOT", str(own_world))
     config = load_config(RETRIEVAL, {"load_from": None, "work_dir": str(tmp_path)})
     config.custom_imports = dict(imports=["none_such"])  # ends it early
-    with pytest.raises(ClipBertError, match=r"The training ended before its first step:\n(.|\n)*none_such"):
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
+    with (
+        quick_python(tmp_path),
+        pytest.raises(ClipBertError, match=r"The training ended before its first step:\n(.|\n)*none_such"),
+    ):
         bench_start.begin(config, tmp_path)
 
 

@@ -204,7 +204,7 @@ def check(config: Config, setting: Setting, precision: str) -> dict[str, Any]:
     held = sum(value.numel() * value.element_size() for value in (*model.parameters(), *model.buffers()))
     with without_computing(model, "cpu"):
         counted = counted_peak(model, setting, precision, "cpu") - held
-    context = multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
     ours, theirs = context.Pipe()
     process = context.Process(target=resident_growth, args=(theirs, config, setting, precision))
     process.start()
