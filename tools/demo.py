@@ -13,7 +13,7 @@ import numpy as np
 from mmengine.config import Config
 
 from clipbert_mm.datasets.shapes.world import ShapesWorld
-from clipbert_mm.engine.config import load_config
+from clipbert_mm.engine.config import drop_validation, load_config
 from clipbert_mm.engine.launch import build_runner
 from clipbert_mm.engine.run_tool import run_tool
 from clipbert_mm.evaluation import read_rankings, retrieval_metrics
@@ -85,6 +85,7 @@ def train(stage: str, out: Path, seed: int, load_from: Path | None) -> Path:
     """Train a stage, or go on where an earlier run was cut; returns its checkpoint."""
     work_dir = out / stage
     config = stage_config(stage, seed, work_dir)
+    drop_validation(config)  # the last checkpoint is shown
     final = work_dir / f"epoch_{config.train_cfg.max_epochs}.pth"
     if final.is_file():
         print(f"     done already: {final}", flush=True)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from mmengine.config import DictAction
 
+from clipbert_mm.checkpoint import find_selected
 from clipbert_mm.engine.config import load_config
 from clipbert_mm.engine.launch import build_runner, use_amp_in_test
 from clipbert_mm.engine.run_tool import run_tool
@@ -19,7 +20,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description="Test a checkpoint")
     parser.add_argument("config", help="config file")
-    parser.add_argument("checkpoint", help="checkpoint file")
+    parser.add_argument("checkpoint", help="checkpoint file, or a work folder for the one that validation selected")
     parser.add_argument("--work-dir", help="folder for logs and metrics (default: work_dirs/<config name>)")
     parser.add_argument(
         "--amp",
@@ -56,7 +57,7 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
     config.launcher = args.launcher
     name = os.path.splitext(os.path.basename(args.config))[0]
     config.work_dir = args.work_dir or config.get("work_dir") or os.path.join("work_dirs", name)
-    config.load_from, config.resume = args.checkpoint, False
+    config.load_from, config.resume = find_selected(args.checkpoint), False
     if args.amp is not None:
         use_amp_in_test(config, args.amp)
     if args.show_dir is not None:
@@ -67,6 +68,8 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
             raise OptionError(f"--show-dir draws retrieval and needs a RetrievalMetric, {args.config} has {types}.")
         rankings = retrieval[0].rankings_file = os.path.join(args.show_dir, "rankings.json")
     runner = build_runner(config)
+    if config.load_from != args.checkpoint:
+        runner.logger.info(f"Tests {config.load_from}, which validation selected.")
     if args.dump is not None:
         from mmengine.evaluator import DumpResults
 

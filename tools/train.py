@@ -7,7 +7,7 @@ import os
 from mmengine.config import DictAction
 
 from clipbert_mm.checkpoint import find_latest
-from clipbert_mm.engine.config import load_config
+from clipbert_mm.engine.config import check_validation, drop_validation, load_config
 from clipbert_mm.engine.hooks.checkpoint_hook import checkpoint_folders
 from clipbert_mm.engine.launch import build_runner, use_amp
 from clipbert_mm.engine.run_tool import run_tool
@@ -38,6 +38,10 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         help="scale the learning rate with the global batch (auto_scale_lr of the config)",
     )
     parser.add_argument(
+        "--no-validate", action="store_true", help="do not validate between epochs, nor select the best checkpoint"
+    )
+    parser.add_argument("--seed", type=int, help="seed of all random choices (default: the config's randomness.seed)")
+    parser.add_argument(
         "--cfg-options", nargs="+", action=DictAction, metavar="KEY=VALUE", help="settings that override the config's"
     )
     parser.add_argument("--launcher", choices=["none", "pytorch", "slurm", "mpi"], default="none")
@@ -54,6 +58,11 @@ def main(argv: list[str] | None = None) -> None:
     config.launcher = args.launcher
     name = os.path.splitext(os.path.basename(args.config))[0]
     config.work_dir = args.work_dir or config.get("work_dir") or os.path.join("work_dirs", name)
+    if args.no_validate:
+        drop_validation(config)
+    check_validation(config)
+    if args.seed is not None:
+        config.randomness = {**(config.get("randomness") or {}), "seed": args.seed}
     if args.amp is not None:
         use_amp(config, args.amp)
     if args.auto_scale_lr:

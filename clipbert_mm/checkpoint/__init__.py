@@ -4,7 +4,7 @@ from clipbert_mm.checkpoint.archives import verify_checkpoint
 from clipbert_mm.checkpoint.building import WithoutInitialization, build_model, damaged_metadata
 from clipbert_mm.checkpoint.compatibility import LoadReport, check_fit, load_weights
 from clipbert_mm.checkpoint.formats import LoadedCheckpoint, read_source
-from clipbert_mm.checkpoint.integrity import find_latest
+from clipbert_mm.checkpoint.integrity import find_latest, find_selected
 from clipbert_mm.checkpoint.metadata import CheckpointMetadata, read_metadata
 from clipbert_mm.checkpoint.official import convert_official_state_dict
 from clipbert_mm.checkpoint.preprocessing import InputSpec
@@ -24,6 +24,7 @@ __all__ = [
     "convert_official_state_dict",
     "damaged_metadata",
     "find_latest",
+    "find_selected",
     "load_weights",
     "read_checkpoint",
     "read_metadata",

@@ -60,6 +60,36 @@ def find_latest(*folders: str | os.PathLike) -> tuple[str | None, list[str]]:
     return None, []
 
 
+def find_selected(path: str) -> str:
+    """Find the checkpoint that validation selected (``save_best``) in the work folder of a training.
+
+    Args:
+        path: A work folder. Anything else, such as a checkpoint or a folder of Hugging Face, is returned as it is.
+
+    Returns:
+        The path of the checkpoint.
+
+    Raises:
+        CheckpointError: If the folder has checkpoints, but none or several were selected.
+    """
+    checkpoints = sorted(file.name for file in Path(path).glob("*.pth")) if os.path.isdir(path) else []
+    if not checkpoints:
+        return path
+    selected = [name for name in checkpoints if name.startswith("best_")]
+    if len(selected) == 1:
+        return os.path.join(path, selected[0])
+    what = (
+        f"{len(selected)} checkpoints that validation selected"
+        if selected
+        else "no checkpoint that validation selected"
+    )
+    last, _ = _last_name(Path(path))
+    others = selected or [last if last in checkpoints else checkpoints[-1]]
+    raise CheckpointError(
+        f"{path} has {what}. Name the file to test: {' or '.join(os.path.join(path, n) for n in others)}."
+    )
+
+
 def _last_name(folder: Path) -> tuple[str | None, list[str]]:
     """Return the file name in ``last_checkpoint``, without the folders that older releases and MMEngine put before it.
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from clipbert_mm.datasets.media_dataset import MediaDataset
 from clipbert_mm.datasets.text_check import check_texts
-from clipbert_mm.errors import AnnotationError, quoted
+from clipbert_mm.errors import AnnotationError, OptionError, quoted
 from clipbert_mm.registry import DATASETS
 
 
@@ -24,6 +24,7 @@ class CaptionDataset(MediaDataset):
 
     Raises:
         AnnotationError: If the annotation file cannot be used, or files that it names are missing.
+        OptionError: If ``indices`` leave no second file to draw negatives from.
     """
 
     KEYS: ClassVar = {"caption": str}
@@ -34,6 +35,13 @@ class CaptionDataset(MediaDataset):
     def __init__(self, *, captions_per_item: int = 1, **options: Any) -> None:  # noqa: ANN401
         self.captions_per_item = captions_per_item
         super().__init__(**options)
+        if self._indices is not None and self._needs_negatives:
+            paths = {self.get_data_info(i)["path"] for i in range(len(self))}
+            if len(paths) < 2:
+                raise OptionError(
+                    f"indices of {type(self).__name__} leave {len(paths)} of the files in {self.ann_file}. Negatives are "
+                    "captions of other files: take items of two files or more."
+                )
 
     def load_data_list(self) -> list[dict[str, Any]]:
         """Read the annotation file; return one dict with ``path`` and ``captions`` per item, and their ``spans`` for a test."""
@@ -44,7 +52,7 @@ class CaptionDataset(MediaDataset):
             captions.setdefault(path, []).append(record["caption"])
             spans.setdefault(path, []).append(record.get("spans"))
         captions = self.usable(captions)
-        if (self.NEGATIVES_IN_TEST or not self.test_mode) and len(captions) < 2:
+        if self._needs_negatives and len(captions) < 2:
             raise AnnotationError(
                 f"{self.ann_file} has captions of one file only, {quoted(next(iter(captions)))}. Negatives are captions of "
                 "other files: add captions of a second file."
@@ -61,6 +69,10 @@ class CaptionDataset(MediaDataset):
                 if any(spans[item["path"]]):
                     item["spans"] = spans[item["path"]]
         return items
+
+    @property
+    def _needs_negatives(self) -> bool:
+        return self.NEGATIVES_IN_TEST or not self.test_mode
 
     def prepare_test(self, idx: int) -> dict[str, Any]:
         """Return an item with all captions of its file."""

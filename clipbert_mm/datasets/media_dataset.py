@@ -2,7 +2,7 @@
 
 import os
 from abc import abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from multiprocessing.context import get_spawning_popen
 from typing import Any, ClassVar, TypeVar
@@ -46,6 +46,7 @@ class MediaDataset(BaseDataset):
         ledger: Ledger of tools/analysis_tools/scan_videos.py, relative to ``data_root``: files that it lists as missing,
             unreadable or too slow are excluded, and the log says how many. None excludes no file.
         on_broken: What testing does when a file cannot be read: "stop", or "skip" to continue and report coverage.
+        indices: Which items to use, such as the first 300 or those of a list; None for all. Validation takes a part by it.
 
     Raises:
         AnnotationError: If the annotation file cannot be used, or files that it names are missing.
@@ -69,6 +70,7 @@ class MediaDataset(BaseDataset):
         test_mode: bool = False,
         ledger: str | None = None,
         on_broken: str = "stop",
+        indices: int | Sequence[int] | None = None,
     ) -> None:
         if on_broken not in ("stop", "skip"):
             raise OptionError(f"{type(self).__name__} expects on_broken 'stop' or 'skip', got {on_broken!r}.")
@@ -86,6 +88,7 @@ class MediaDataset(BaseDataset):
             data_prefix=dict(media=media_folder),
             pipeline=pipeline,
             test_mode=test_mode,
+            indices=indices,
         )
 
     def records(self) -> list[dict[str, Any]]:

@@ -48,6 +48,27 @@ def load_config(path: str, options: dict[str, Any] | None = None, needs: Sequenc
     return config
 
 
+def drop_validation(config: Config) -> None:
+    """Change a config so that training does not validate."""
+    for part in ("dataloader", "cfg", "evaluator"):
+        config[f"val_{part}"] = None
+
+
+def check_validation(config: Config) -> None:
+    """Check that the annotation file that training validates on exists.
+
+    Raises:
+        OptionError: If it does not.
+    """
+    dataset = (config.get("val_dataloader") or {}).get("dataset") or {}
+    path = os.path.join(dataset.get("data_root") or "", dataset.get("ann_file") or "")
+    if dataset.get("ann_file") and "://" not in path and not os.path.isfile(path):
+        raise OptionError(
+            f"There is no {os.path.abspath(path)}, which training validates on to select the best checkpoint. Let the "
+            "dataset's converter write it (docs/datasets.md), set val_dataloader.dataset.ann_file, or train with --no-validate."
+        )
+
+
 def foreign_model(config: Mapping[str, Any]) -> str | None:
     """Return the type of a config's model if it is another library's, which our tools train too; None for a ClipBert."""
     model = config.get("model") or {}

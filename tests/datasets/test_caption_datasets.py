@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader
 
 from clipbert_mm.datasets import PretrainingDataset, RetrievalDataset
 from clipbert_mm.datasets.transforms import BrokenMediaError
-from clipbert_mm.errors import AnnotationError, ClipBertError
+from clipbert_mm.errors import AnnotationError, ClipBertError, OptionError
 from clipbert_mm.registry import DATASETS
 
 
@@ -315,3 +315,18 @@ def test_spans_that_are_no_times_are_refused_with_their_line(own_world: Path, sp
         r"seconds with 0 <= start < end, such as \[\[0\.0, 2\.5\]\], got ",
     ):
         retrieval(own_world, split=split, test_mode=True)
+
+
+def test_a_part_of_the_items_is_taken_by_their_number(world: Path):
+    whole = [item["path"] for item in items_of(retrieval(world, split="test", test_mode=True))]
+    assert len(whole) == 7
+    for indices, wanted in ((3, whole[:3]), (20, whole), ([5, 1], [whole[5], whole[1]])):
+        part = retrieval(world, split="test", test_mode=True, indices=indices)
+        assert [item["path"] for item in items_of(part)] == wanted
+    with pytest.raises(OptionError, match=r"indices of PretrainingDataset leave 1 of the files in .*pretrain\.jsonl\."):
+        pretraining(world, test_mode=True, indices=1)
+
+
+def items_of(dataset: RetrievalDataset) -> list[dict[str, Any]]:
+    """The items of a dataset before its pipeline."""
+    return [dataset.get_data_info(i) for i in range(len(dataset))]

@@ -259,6 +259,29 @@ def test_the_best_replaces_the_one_before_once_it_is_whole(config: Config):
     assert "optimizer" not in load(config, "best_t2v_MnR_epoch_3")
 
 
+def validate_with(config: Config, *metrics: dict[str, float]) -> Any:
+    """Begin a training with save_best="auto" whose validations give some metrics."""
+    with_validation(config)
+    del config.default_hooks["early_stopping"]
+    hook, scores = begin(config, interval=3, save_best="auto"), iter(metrics)
+    hook.val_evaluator.evaluate = lambda size: next(scores)
+    return hook
+
+
+@pytest.mark.parametrize(("first", "best"), [("t2v/R@1", 2), ("accuracy", 2), ("multi-label/mAP", 2), ("mse", 3)])
+def test_auto_keeps_the_best_by_the_first_metric(config: Config, first: str, best: int):
+    validate_with(config, *({first: value, "loss": 0.0} for value in (3.0, 4.0, 2.0))).train()
+    assert names(config) == [f"best_{first.replace('/', '_')}_epoch_{best}.pth", "epoch_3.pth", "last_checkpoint"]
+
+
+def test_auto_keeps_none_by_a_metric_of_an_unknown_direction(config: Config, caplog: pytest.LogCaptureFixture):
+    runner = validate_with(config, *({"surprise": value} for value in (3.0, 4.0, 2.0)))
+    runner.logger.addHandler(caplog.handler)
+    runner.train()
+    assert names(config) == ["epoch_3.pth", "last_checkpoint"]
+    assert caplog.text.count("save_best='auto' cannot tell whether surprise is better when greater or when less.") == 1
+
+
 def test_a_metric_that_there_is_not_is_answered_with_those_that_there_are(config: Config):
     with_validation(config)
     with pytest.raises(

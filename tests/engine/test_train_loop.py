@@ -10,6 +10,7 @@ from mmengine.config import Config
 from mmengine.hooks import Hook
 
 from clipbert_mm.checkpoint.archives import load_torch
+from clipbert_mm.engine.config import drop_validation
 from clipbert_mm.engine.launch import build_runner
 from clipbert_mm.engine.train_loop import AccumulatedLoader
 from clipbert_mm.errors import OptionError
@@ -146,6 +147,18 @@ def validated(stepping: Config) -> Config:
     stepping.val_cfg = dict(type="RetrievalValLoop")
     stepping.train_cfg.max_epochs = 8
     return stepping
+
+
+def test_validation_changes_neither_the_losses_nor_the_weights(validated: Config):
+    validated.train_cfg.max_epochs = 3
+    _, with_it = trained(validated, "-with", batch_size=8, accumulation=1)
+    assert len(metrics_by_epoch(validated.work_dir)) == 3
+    drop_validation(validated)
+    _, without = trained(validated, "-without", batch_size=8, accumulation=1)
+    assert not list(Path(validated.work_dir).glob("best_*"))
+    assert with_it.items == without.items
+    assert with_it.losses == without.losses
+    torch.testing.assert_close(with_it.weights, without.weights, rtol=0, atol=0)
 
 
 def metrics_by_epoch(work_dir: str) -> list[dict[str, float]]:

@@ -67,8 +67,9 @@ class FaultTolerantCheckpointHook(mmengine.hooks.CheckpointHook):
     """
 
     out_dir: Any
+    save_best: Any
     _default_greater_keys: ClassVar = [*mmengine.hooks.CheckpointHook._default_greater_keys, "R@", "recall"]
-    _default_less_keys: ClassVar = [*mmengine.hooks.CheckpointHook._default_less_keys, "MdR", "MnR", "error"]
+    _default_less_keys: ClassVar = [*mmengine.hooks.CheckpointHook._default_less_keys, "MdR", "MnR", "error", "mse"]
 
     def __init__(
         self,
@@ -160,7 +161,16 @@ class FaultTolerantCheckpointHook(mmengine.hooks.CheckpointHook):
         if not self.save_best or not metrics or not self.kept:  # without `kept`, validation runs outside of a training
             return
         if "auto" in self.key_indicators:
-            self._init_rule(self.rules, [next(iter(metrics))])
+            first = next(iter(metrics))
+            try:
+                self._init_rule(self.rules, [first])
+            except ValueError:
+                runner.logger.warning(
+                    f"No best checkpoint is kept: save_best='auto' cannot tell whether {first} is better when greater or when "
+                    "less. Set save_best and rule of the checkpoint hook."
+                )
+                self.save_best = None
+                return
         for name, rule in zip(self.key_indicators, self.rules, strict=True):
             if name not in metrics:
                 raise OptionError(
