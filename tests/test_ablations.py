@@ -29,7 +29,7 @@ ROOT = Path(__file__).resolve().parents[1]
 ROWS = sorted((ROOT / "configs" / "ablations").glob("*.py"))
 PAGE = ROOT / "docs" / "paper_ablations.md"
 BASES = ROOT / "configs" / "_base_"
-CLIPS, FRAMES = (rf"(train|test)_dataloader\.dataset\.pipeline\.{step}" for step in (1, 3))
+CLIPS, FRAMES = (rf"(train|val|test)_dataloader\.dataset\.pipeline\.{step}" for step in (1, 3))
 VARIED = {
     1: rf"{FRAMES}\.size",
     2: rf"{CLIPS}\.num_frames|model\.temporal_fusion\..*",
@@ -169,16 +169,17 @@ def test_a_row_builds_and_is_what_its_name_says(path: Path, read: Callable):
     config = read(path)
     model = build_without_numbers(json.dumps(config.model.to_dict()))
     clips, frames, epochs = map(int, re.search(r"xb16-(\d+)x(\d+)-(\d+)e_", path.stem).groups())
-    train, test = (
-        next(step for step in loader.dataset.pipeline if step["type"] == "SampleClips")
-        for loader in (config.train_dataloader, config.test_dataloader)
+    loaders = (config.train_dataloader, config.val_dataloader, config.test_dataloader)
+    train, validation, test = (
+        next(step for step in loader.dataset.pipeline if step["type"] == "SampleClips") for loader in loaders
     )
     assert (train.num_clips, train.num_frames, config.train_cfg.max_epochs) == (clips, frames, epochs)
     assert test.num_frames == frames
+    assert (validation.num_clips, validation.num_frames, validation.mode) == (1, frames, "middle")
     manifold = path.stem.startswith(("table3", "table4"))
     assert (test.num_clips, test.mode) == ((16, "uniform") if manifold else (1, "middle"))
     assert train.mode == ("uniform" if "dense-uniform" in path.stem else "random")
-    for loader in (config.train_dataloader, config.test_dataloader):
+    for loader in loaders:
         Compose([step for step in loader.dataset.pipeline if step["type"] != "Tokenize"])
     frozen = {name.split(".")[0] for name, value in model.named_parameters() if not value.requires_grad}
     random = "_random-" in path.stem

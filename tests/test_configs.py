@@ -36,6 +36,9 @@ RECIPES = list(LEAVES)
 LEAVES.remove(OBJECTS)
 TINY = [path for path in LEAVES if "tiny" in path.stem]
 LARGE = [path for path in LEAVES if "tiny" not in path.stem]
+(CUSTOM,) = [path for path in ALL if path.stem.endswith("_custom")]
+# By their names: those that are trained.
+TRAINED = [path for path in ALL if re.search(r"_\d+xb\d+", path.stem)]
 SPLITS = ("train", "val", "test")
 
 
@@ -73,6 +76,7 @@ def read(link_world: Callable[[Path], Path], tmp_path_factory: pytest.TempPathFa
         @functools.cache
         def load(path: Path) -> Config:
             world = link_world(tmp_path_factory.mktemp(path.stem) / "world")
+            (world / "val.jsonl").symlink_to(world / "test.jsonl")
             for variable in ("SHAPES_ROOT", "CLIPBERT_DATA"):
                 patch.setenv(variable, str(world))
             config = load_config(str(path))
@@ -168,10 +172,40 @@ def test_a_file_name_says_the_recipe(path: Path, read: Callable):
     assert f"python tools/train.py {path.relative_to(CONFIGS.parent)}" in opening
 
 
+def check_validation_of(config: Config) -> None:
+    """Validation is a cheaper test of the same kind, on frames such as the model is trained on, and selects the weights."""
+    val, test = config.val_dataloader.dataset, config.test_dataloader.dataset
+    assert val.type == test.type
+    assert val.test_mode
+    assert (config.val_cfg.type, config.val_evaluator.type) == (
+        config.test_cfg.type.replace("Test", "Val"),
+        config.test_evaluator.type,
+    )
+    train = config.train_dataloader.dataset.get("datasets", [config.train_dataloader.dataset])[0]
+    for kind, setting in (("ResizePad", "size"), ("SampleClips", "num_frames"), ("SampleClips", "clip_seconds")):
+        steps = [step for data in (train, val) for step in data.pipeline if step.type == kind]
+        assert len({step[setting] for step in steps}) <= 1, "what is validated looks like what is trained on"
+    assert config.default_hooks.checkpoint.save_best == "auto"
+    assert "early_stopping" not in config.default_hooks
+
+
+@pytest.mark.parametrize("path", TRAINED, ids=name_of)
+def test_whatever_is_trained_is_validated_and_its_best_weights_are_kept(path: Path):
+    check_validation_of(as_written(path))
+
+
+def test_own_data_is_validated_if_there_is_a_file_for_it(
+    read: Callable, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+):
+    check_validation_of(read(CUSTOM))
+    monkeypatch.setenv("CLIPBERT_DATA", str(tmp_path))
+    config = load_config(str(CUSTOM))
+    assert config.val_dataloader is config.val_cfg is config.val_evaluator is None
+
+
 def test_the_rate_of_each_recipe_is_for_its_global_batch():
-    named = [path for path in ALL if re.search(r"_\d+xb\d+", path.stem)]
-    assert len(named) > 90
-    for path in named:
+    assert len(TRAINED) > 90
+    for path in TRAINED:
         gpus, batch, accumulation = re.search(r"_(\d+)xb(\d+)(?:-accum(\d+))?", path.stem).groups(default="1")
         items = int(gpus) * int(batch) * int(accumulation)
         assert as_written(path).auto_scale_lr == dict(enable=False, base_batch_size=items), path

@@ -78,9 +78,11 @@ def datasets(own_world: Path) -> Path:
     def options(record: dict) -> list[str]:
         return [answer(record), "a star", "two", "a red ring", "blue"]
 
-    for name, split in (("retrieval_train-7k", "train"), ("retrieval_test-1ka", "test"), ("val1", "test")):
-        write(name, split, caption=caption)
-    for split in ("train", "test"):
+    for name in ("retrieval_test-1ka", "retrieval_val-local", "val1"):
+        write(name, "test", caption=caption)
+    write("retrieval_train-7k", "train", caption=caption)
+    records["val"] = records["test"]
+    for split in ("train", "val", "test"):
         write(split, split, caption=caption)
         write(f"{split}_sentences", split, caption=caption, spans=lambda r: [[0, 2.5]])
         for task in ("qa", "frameqa"):
@@ -221,19 +223,25 @@ def test_a_row_takes_a_training_step(path: Path, read: Callable, without_gradien
 def test_a_row_takes_a_test_step_and_its_metric_takes_the_result(path: Path, read: Callable):
     config = read(path)
     model: nn.Module = build(shrink_model(config.model)).eval()
-    loader = Runner.build_dataloader(shrink_loader(config.test_dataloader), seed=0)
+    for split in ("val", "test") if path in TRAINED else ("test",):
+        take_a_step(model, config[f"{split}_dataloader"], config[f"{split}_evaluator"])
+
+
+def take_a_step(model: nn.Module, dataloader: dict[str, Any], metric: dict[str, Any]) -> None:
+    """Let a model predict a batch, and check the metric."""
+    loader = Runner.build_dataloader(shrink_loader(dataloader), seed=0)
     with torch.no_grad():
         samples = model.test_step(next(iter(loader)))
     assert all(sample.scores.isfinite().all() for sample in samples)
-    if config.test_evaluator.type == "RetrievalMetric":  # its loop has tests of its own
+    if metric.type == "RetrievalMetric":  # its loop has tests of its own
         assert [len(sample.scores) for sample in samples] == [len(sample.texts) for sample in samples]
         return
-    evaluator = Evaluator(config.test_evaluator)
+    evaluator = Evaluator(metric)
     evaluator.dataset_meta = loader.dataset.metainfo
     evaluator.process(samples)
     metrics = evaluator.evaluate(len(samples))
     assert metrics["coverage"] == 100
-    if config.test_evaluator.type == "AnswerAccuracy":
+    if metric.type == "AnswerAccuracy":
         labels = np.concatenate([sample.answer_labels for sample in samples])
         scores = np.concatenate([sample.scores.numpy().reshape(len(sample.answer_labels), -1) for sample in samples])
         assert metrics["accuracy"] == pytest.approx((scores.argmax(axis=1) == labels).mean() * 100)

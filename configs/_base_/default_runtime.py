@@ -7,8 +7,8 @@ default_hooks = dict(
     logger=dict(type="MainProcessLoggerHook", interval=20),
     param_scheduler=dict(type="ParamSchedulerHook"),
     # Also every 15 minutes between epochs; by the step instead of the epoch: by_epoch=False, interval=1000. The best weights
-    # by a metric of validation: save_best="t2v/R@1".
-    checkpoint=dict(type="FaultTolerantCheckpointHook", interval=1, minutes=15, max_keep_ckpts=2),
+    # are kept by the first metric of validation; by another: save_best="v2t/R@1".
+    checkpoint=dict(type="FaultTolerantCheckpointHook", interval=1, minutes=15, max_keep_ckpts=2, save_best="auto"),
     finite_loss=dict(type="FiniteLossHook"),
     sampler_seed=dict(type="DistSamplerSeedHook"),
     epoch_seed=dict(type="EpochSeedHook"),

@@ -4,4 +4,5 @@
 _base_ = "../_base_/ablations/msrvtt_qa.py"
 frames_and_text = [dict(type="DecodeClips"), dict(type="ResizePad", size=1000), *_base_.tokens]
 train_dataloader = dict(dataset=dict(pipeline=[dict(type="OpenVideo"), _base_.train_clips, *frames_and_text]))
+val_dataloader = dict(dataset=dict(pipeline=[dict(type="OpenVideo"), _base_.val_clips, *frames_and_text]))
 test_dataloader = dict(dataset=dict(pipeline=[dict(type="OpenVideo"), _base_.test_clips, *frames_and_text]))

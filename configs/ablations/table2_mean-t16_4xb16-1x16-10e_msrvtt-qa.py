@@ -3,6 +3,8 @@
 #   bash tools/dist_train.sh configs/ablations/table2_mean-t16_4xb16-1x16-10e_msrvtt-qa.py 4
 _base_ = "../_base_/ablations/msrvtt_qa.py"
 train_clips = dict(type="SampleClips", num_clips=1, num_frames=16, clip_seconds=1.0, mode="random")
+val_clips = dict(type="SampleClips", num_clips=1, num_frames=16, clip_seconds=1.0, mode="middle")
 test_clips = dict(type="SampleClips", num_clips=1, num_frames=16, clip_seconds=1.0, mode="middle")
 train_dataloader = dict(dataset=dict(pipeline=[dict(type="OpenVideo"), train_clips, *_base_.frames_and_text]))
+val_dataloader = dict(dataset=dict(pipeline=[dict(type="OpenVideo"), val_clips, *_base_.frames_and_text]))
 test_dataloader = dict(dataset=dict(pipeline=[dict(type="OpenVideo"), test_clips, *_base_.frames_and_text]))

@@ -3,6 +3,8 @@
 #   bash tools/dist_train.sh configs/ablations/table2_mean-t8_8xb16-1x8-20e_msrvtt-retrieval.py 8
 _base_ = "../_base_/ablations/msrvtt_retrieval.py"
 train_clips = dict(type="SampleClips", num_clips=1, num_frames=8, clip_seconds=1.0, mode="random")
+val_clips = dict(type="SampleClips", num_clips=1, num_frames=8, clip_seconds=1.0, mode="middle")
 test_clips = dict(type="SampleClips", num_clips=1, num_frames=8, clip_seconds=1.0, mode="middle")
 train_dataloader = dict(dataset=dict(pipeline=[dict(type="OpenVideo"), train_clips, *_base_.frames_and_text]))
+val_dataloader = dict(dataset=dict(pipeline=[dict(type="OpenVideo"), val_clips, *_base_.frames_and_text]))
 test_dataloader = dict(dataset=dict(pipeline=[dict(type="OpenVideo"), test_clips, *_base_.frames_and_text]))

@@ -19,6 +19,7 @@ pipeline = [
     dict(type="PackInputs"),
 ]
 train_dataloader = dict(dataset=dict(pipeline=pipeline))
+val_dataloader = dict(dataset=dict(pipeline=pipeline))
 test_dataloader = dict(dataset=dict(pipeline=pipeline))
 
 train_cfg = dict(max_epochs=13)

@@ -43,6 +43,7 @@ train_dataloader = dict(
         ],
     )
 )
+val_dataloader = dict(dataset=dict(pipeline=pipeline))
 test_dataloader = dict(dataset=dict(pipeline=pipeline))
 
 train_cfg = dict(max_epochs=40)

@@ -13,6 +13,7 @@ model = dict(head=dict(type="MatchingHead", in_channels=768, hidden_channels=153
 train_clips = dict(type="SampleClips", num_clips=4, num_frames=1, clip_seconds=1.0, mode="random")
 test_clips = dict(type="SampleClips", num_clips=16, num_frames=1, clip_seconds=1.0, mode="uniform")
 train_dataloader = dict(dataset=dict(pipeline=[dict(type="OpenVideo"), train_clips, *_base_.frames_and_text]))
+val_dataloader = dict(dataset=dict(indices=600))
 test_dataloader = dict(
     dataset=dict(
         ann_file="annotations/retrieval_test-1ka.jsonl",

@@ -15,6 +15,6 @@ test_clips = dict(type="SampleClips", num_clips=16, num_frames=2, clip_seconds=2
 train_dataloader = dict(dataset=dict(pipeline=[dict(type="OpenVideo"), train_clips, *_base_.frames_and_text]))
 test_dataloader = dict(dataset=dict(pipeline=[dict(type="OpenVideo"), test_clips, *_base_.frames_and_text]))
 
-train_cfg = dict(max_epochs=80)
+train_cfg = dict(max_epochs=80, val_interval=4)
 optim_wrapper = dict(optimizer=dict(lr=5e-5), accumulative_counts=2)
 auto_scale_lr = dict(enable=False, base_batch_size=256)

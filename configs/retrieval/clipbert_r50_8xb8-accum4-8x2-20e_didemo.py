@@ -11,10 +11,12 @@ load_from = "{{$CLIPBERT_WEIGHTS:checkpoints/clipbert_image_text_pretrained.pt}}
 model = dict(head=dict(type="MatchingHead", in_channels=768, hidden_channels=1536))
 
 train_clips = dict(type="SampleClips", num_clips=8, num_frames=2, clip_seconds=1.0, mode="random")
+val_clips = dict(type="SampleClips", num_clips=2, num_frames=2, clip_seconds=1.0, mode="uniform")
 test_clips = dict(type="SampleClips", num_clips=16, num_frames=2, clip_seconds=1.0, mode="uniform")
 train_dataloader = dict(dataset=dict(pipeline=[dict(type="OpenVideo"), train_clips, *_base_.frames_and_text]))
+val_dataloader = dict(dataset=dict(pipeline=[dict(type="OpenVideo"), val_clips, *_base_.frames_and_text]))
 test_dataloader = dict(dataset=dict(pipeline=[dict(type="OpenVideo"), test_clips, *_base_.frames_and_text]))
 
-train_cfg = dict(max_epochs=20)
+train_cfg = dict(max_epochs=20, val_interval=2)
 optim_wrapper = dict(optimizer=dict(lr=5e-5), accumulative_counts=4)
 auto_scale_lr = dict(enable=False, base_batch_size=256)

@@ -57,8 +57,23 @@ test_dataloader = dict(
         ],
     ),
 )
+# Validation: some of the held-out videos, by fewer clips.
+val_dataloader = dict(
+    test_dataloader,
+    dataset=dict(
+        test_dataloader["dataset"],
+        indices=50,
+        pipeline=[
+            dict(type="OpenVideo"),
+            dict(type="SampleClips", num_clips=4, num_frames=2, clip_seconds=1.0, mode="uniform"),
+            *frames_and_text,
+        ],
+    ),
+)
 
 train_cfg = dict(max_epochs=10)
+val_cfg = dict(type="ValLoop")
+val_evaluator = dict(type="AnswerAccuracy")
 test_cfg = dict(type="TestLoop")
 test_evaluator = dict(type="AnswerAccuracy")
 optim_wrapper = dict(optimizer=dict(lr=5e-4))

@@ -57,8 +57,23 @@ test_dataloader = dict(
         ],
     ),
 )
+# Validation: some of the held-out videos, by fewer clips.
+val_dataloader = dict(
+    test_dataloader,
+    dataset=dict(
+        test_dataloader["dataset"],
+        indices=32,
+        pipeline=[
+            dict(type="OpenVideo"),
+            dict(type="SampleClips", num_clips=2, num_frames=2, clip_seconds=1.0, mode="uniform"),
+            *frames_and_text,
+        ],
+    ),
+)
 
-train_cfg = dict(max_epochs=16)
+train_cfg = dict(max_epochs=16, val_interval=4)
+val_cfg = dict(type="RetrievalValLoop")
+val_evaluator = dict(type="RetrievalMetric")
 test_cfg = dict(type="RetrievalTestLoop")
 test_evaluator = dict(type="RetrievalMetric")
 optim_wrapper = dict(optimizer=dict(lr=5e-4))

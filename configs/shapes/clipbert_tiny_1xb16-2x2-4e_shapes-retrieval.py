@@ -4,6 +4,7 @@
 _base_ = [
     "../_base_/models/clipbert_tiny.py",
     "../_base_/datasets/text_to_video.py",
+    "../_base_/datasets/text_to_video_val.py",
     "../_base_/schedules/adamw_linear.py",
     "../_base_/default_runtime.py",
 ]
@@ -33,6 +34,21 @@ train_dataloader = dict(
         pipeline=[
             dict(type="OpenVideo"),
             dict(type="SampleClips", num_clips=2, num_frames=2, clip_seconds=1.0, mode="random"),
+            dict(type="DecodeClips"),
+            *spatial_and_text,
+        ],
+    ),
+)
+val_dataloader = dict(
+    batch_size=16,
+    num_workers=0,
+    dataset=dict(
+        data_root=data_root,
+        ann_file="test.jsonl",
+        indices=32,
+        pipeline=[
+            dict(type="OpenVideo"),
+            dict(type="SampleClips", num_clips=2, num_frames=2, clip_seconds=1.0, mode="uniform"),
             dict(type="DecodeClips"),
             *spatial_and_text,
         ],

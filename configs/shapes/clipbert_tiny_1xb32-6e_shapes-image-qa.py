@@ -56,8 +56,12 @@ test_dataloader = dict(
         ],
     ),
 )
+# Validation: some of the held-out images.
+val_dataloader = dict(test_dataloader, dataset=dict(test_dataloader["dataset"], indices=100))
 
 train_cfg = dict(max_epochs=6)
+val_cfg = dict(type="ValLoop")
+val_evaluator = dict(type="VQAAccuracy")
 test_cfg = dict(type="TestLoop")
 test_evaluator = dict(type="VQAAccuracy")
 optim_wrapper = dict(optimizer=dict(lr=5e-4))

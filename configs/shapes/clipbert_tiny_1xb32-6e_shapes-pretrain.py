@@ -5,6 +5,7 @@
 _base_ = [
     "../_base_/models/clipbert_tiny.py",
     "../_base_/datasets/image_text.py",
+    "../_base_/datasets/image_text_val.py",
     "../_base_/schedules/adamw_linear.py",
     "../_base_/default_runtime.py",
 ]
@@ -30,6 +31,11 @@ train_dataloader = dict(
     num_workers=0,
     drop_last=True,
     dataset=dict(data_root=data_root, pipeline=pipeline),
+)
+val_dataloader = dict(
+    batch_size=32,
+    num_workers=0,
+    dataset=dict(data_root=data_root, ann_file="pretrain_test.jsonl", indices=100, pipeline=pipeline),
 )
 test_dataloader = dict(batch_size=32, num_workers=1, dataset=dict(data_root=data_root, pipeline=pipeline))
 

@@ -66,8 +66,12 @@ test_dataloader = dict(
         test_mode=True,
     ),
 )
+# Validation: some of the held-out images.
+val_dataloader = dict(test_dataloader, dataset=dict(test_dataloader["dataset"], indices=100))
 
 train_cfg = dict(max_epochs=5)
+val_cfg = dict(type="ValLoop")
+val_evaluator = dict(type="mmpretrain.AveragePrecision")
 test_cfg = dict(type="TestLoop")
 test_evaluator = dict(type="mmpretrain.AveragePrecision")
 optim_wrapper = dict(optimizer=dict(lr=5e-3))
@@ -77,7 +81,7 @@ default_hooks = dict(
     timer=dict(type="IterTimerHook"),
     logger=dict(type="MainProcessLoggerHook", interval=20),
     param_scheduler=dict(type="ParamSchedulerHook"),
-    checkpoint=dict(type="FaultTolerantCheckpointHook", interval=1, minutes=15, max_keep_ckpts=2),
+    checkpoint=dict(type="FaultTolerantCheckpointHook", interval=1, minutes=15, max_keep_ckpts=2, save_best="auto"),
     finite_loss=dict(type="FiniteLossHook"),
     sampler_seed=dict(type="DistSamplerSeedHook"),
     checkpoint_fit=dict(type="CheckpointCompatibilityHook"),

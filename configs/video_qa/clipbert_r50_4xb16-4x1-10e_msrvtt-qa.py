@@ -11,8 +11,10 @@ load_from = "{{$CLIPBERT_WEIGHTS:checkpoints/clipbert_image_text_pretrained.pt}}
 model = dict(head=dict(type="OpenEndedHead", in_channels=768, num_answers=1500, hidden_channels=1536))
 
 train_clips = dict(type="SampleClips", num_clips=4, num_frames=1, clip_seconds=1.0, mode="random")
+val_clips = dict(type="SampleClips", num_clips=4, num_frames=1, clip_seconds=1.0, mode="uniform")
 test_clips = dict(type="SampleClips", num_clips=16, num_frames=1, clip_seconds=1.0, mode="uniform")
 train_dataloader = dict(dataset=dict(pipeline=[dict(type="OpenVideo"), train_clips, *_base_.frames_and_text]))
+val_dataloader = dict(dataset=dict(pipeline=[dict(type="OpenVideo"), val_clips, *_base_.frames_and_text]))
 test_dataloader = dict(
     dataset=dict(
         ann_file="annotations/qa_test.jsonl", pipeline=[dict(type="OpenVideo"), test_clips, *_base_.frames_and_text]

@@ -18,6 +18,7 @@ train_dataloader = dict(
         pipeline=[dict(type="OpenVideo"), train_clips, *_base_.frames_and_text],
     )
 )
+val_dataloader = dict(dataset=dict(ann_file="annotations/transition_val.jsonl"))
 test_dataloader = dict(
     dataset=dict(
         ann_file="annotations/transition_test.jsonl",

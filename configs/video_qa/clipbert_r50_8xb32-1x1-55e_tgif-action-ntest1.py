@@ -19,6 +19,7 @@ train_dataloader = dict(
         pipeline=[dict(type="OpenVideo"), train_clips, *_base_.frames_and_text],
     )
 )
+val_dataloader = dict(dataset=dict(ann_file="annotations/action_val.jsonl"))
 test_dataloader = dict(
     dataset=dict(
         ann_file="annotations/action_test.jsonl", pipeline=[dict(type="OpenVideo"), test_clips, *_base_.frames_and_text]

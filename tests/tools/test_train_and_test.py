@@ -157,7 +157,9 @@ def test_pretraining_writes_losses_and_a_checkpoint(folder: Path, pretrained: Pa
     assert [row["step"] for row in rows] == list(range(1, 11))  # 40 images, batches of 8, 2 epochs
     assert all(row["loss"] == pytest.approx(row["loss_match"] + row["loss_mlm"], rel=1e-3) for row in rows)
     assert rows[-1]["loss_mlm"] < rows[0]["loss_mlm"]
-    assert sorted(path.name for path in (folder / "pretrain").glob("*.pth")) == ["epoch_1.pth", "epoch_2.pth"]
+    best, *regular = sorted(path.name for path in (folder / "pretrain").glob("*.pth"))
+    assert regular == ["epoch_1.pth", "epoch_2.pth"]
+    assert re.fullmatch(r"best_matching_accuracy_epoch_[12]\.pth", best)
     assert all(value.isfinite().all() for value in weights(pretrained).values())
     assert (folder / "world" / "tokenizer" / "tokenizer.json").is_file()
 
@@ -205,6 +207,32 @@ def tested(folder: Path, finetuned: Path, test: Callable) -> dict[str, float]:
     shown, dump = folder / "shown", folder / "predictions.pkl"
     arguments = ["--work-dir", str(folder / "test"), "--show-dir", str(shown), "--dump", str(dump)]
     return test([RETRIEVAL, str(finetuned), *arguments, *options(test_dataloader__batch_size=3)])
+
+
+def test_a_work_folder_stands_for_the_checkpoint_that_validation_selected(
+    folder: Path,
+    finetuned: Path,
+    train: Callable,
+    test: Callable,
+    tmp_path: Path,
+    capsys,
+    monkeypatch: pytest.MonkeyPatch,
+):
+    (best,) = finetuned.parent.glob("best_t2v_R@1_epoch_*.pth")
+    found = test([RETRIEVAL, str(finetuned.parent), "--work-dir", str(tmp_path / "test"), *options()])
+    assert found == test([RETRIEVAL, str(best), "--work-dir", str(tmp_path / "test"), *options()])
+    work_dir, seven = tmp_path / "unselected", options(load_from=finetuned, train_cfg__max_epochs=1)
+    train([RETRIEVAL, "--work-dir", str(work_dir), "--no-validate", "--seed", "7", *seven])
+    (last,) = work_dir.glob("*.pth")
+    assert load_torch(last, mmap=False)["meta"]["seed"] == 7
+    message = said(capsys, monkeypatch, "test.py", RETRIEVAL, str(work_dir), *options())
+    assert message == (
+        f"error: {work_dir} has no checkpoint that validation selected. Name the file to test: {work_dir}/epoch_1.pth."
+    )
+    for name in ("best_a_epoch_1.pth", "best_b_epoch_1.pth"):
+        (work_dir / name).symlink_to(last)
+    message = said(capsys, monkeypatch, "test.py", RETRIEVAL, str(work_dir), *options())
+    assert re.match(r"error: .* has 2 checkpoints that .*: .*best_a_epoch_1\.pth or .*best_b_epoch_1\.pth\.$", message)
 
 
 def test_a_test_writes_predictions_that_give_its_metrics(folder: Path, tested: dict[str, float]):
@@ -303,6 +331,10 @@ def said(capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch, script:
         ("train_dataloader.dataset.num_negative=3", r"no option 'num_negative'\. Did you mean num_negatives"),
         ("train_dataloader.dataset.ann_file=nothing.jsonl", r"There is no annotation file .*/world/nothing\.jsonl"),
         ("data_root=data", r"'data_root' is a variable of the config file"),
+        (
+            "val_dataloader.dataset.ann_file=nothing.jsonl",
+            r"There is no .*/world/nothing\.jsonl, which training validates on .*--no-validate",
+        ),
         ("load_from=nothing.pth", r"There is no checkpoint .*/nothing\.pth"),
     ],
 )
