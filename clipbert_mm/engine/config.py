@@ -54,15 +54,20 @@ def drop_validation(config: Config) -> None:
         config[f"val_{part}"] = None
 
 
-def check_validation(config: Config) -> None:
+def missing_validation(config: Mapping[str, Any]) -> str | None:
+    """Return the annotation file that training validates on if it does not exist, else None."""
+    dataset = (config.get("val_dataloader") or {}).get("dataset") or {}
+    path = os.path.join(dataset.get("data_root") or "", dataset.get("ann_file") or "")
+    return path if dataset.get("ann_file") and "://" not in path and not os.path.isfile(path) else None
+
+
+def check_validation(config: Mapping[str, Any]) -> None:
     """Check that the annotation file that training validates on exists.
 
     Raises:
         OptionError: If it does not.
     """
-    dataset = (config.get("val_dataloader") or {}).get("dataset") or {}
-    path = os.path.join(dataset.get("data_root") or "", dataset.get("ann_file") or "")
-    if dataset.get("ann_file") and "://" not in path and not os.path.isfile(path):
+    if (path := missing_validation(config)) is not None:
         raise OptionError(
             f"There is no {os.path.abspath(path)}, which training validates on to select the best checkpoint. Let the "
             "dataset's converter write it (docs/datasets.md), set val_dataloader.dataset.ann_file, or train with --no-validate."

@@ -273,6 +273,10 @@ def test_datasets_are_found_within_others(own_world: Path, tmp_path: Path):
     assert found["msrvtt"] == {"s3://frames/msrvtt/video0.x": pipeline[0]}
     assert len(found["world"]) == 40
     assert found["world"][str(own_world / "images" / "00003.jpg")] == dict(type="LoadImage")
+    without = dict(
+        train_dataloader=dict(dataset=wrapped), val_dataloader=dict(dataset=images | dict(ann_file="none.jsonl"))
+    )
+    assert config_files(without) == found, "not all who train have a validation file"
     with pytest.raises(AnnotationError, match="The config has no dataset in train_dataloader"):
         config_files(dict(train_dataloader=None))
 

@@ -19,6 +19,7 @@ from mmengine.utils import is_abs
 from clipbert_mm.datasets.annotations import read_records
 from clipbert_mm.datasets.ledger import NO_PROPERTIES, ledger_path, parse_entry
 from clipbert_mm.datasets.transforms.decoding import DecodeClips
+from clipbert_mm.engine.config import missing_validation
 from clipbert_mm.errors import AnnotationError, BrokenMediaError
 from clipbert_mm.json_text import json_line, write_records
 from clipbert_mm.media import DECODING_RULES
@@ -207,6 +208,8 @@ def folder_files(folder: str) -> dict[str, dict[str, Any]]:
 def config_files(config: Mapping[str, Any]) -> dict[str, dict[str, dict[str, Any]]]:
     """Return the files of all datasets of a config's dataloaders, without building these, by the name of their folder.
 
+    A validation whose annotation file does not exist is left out, as ``tools/train.py --no-validate`` does.
+
     Args:
         config: A config with ``train_dataloader``, ``val_dataloader`` or ``test_dataloader``.
 
@@ -218,6 +221,8 @@ def config_files(config: Mapping[str, Any]) -> dict[str, dict[str, dict[str, Any
     """
     found: dict[str, dict[str, dict[str, Any]]] = {}
     for loader in ("train_dataloader", "val_dataloader", "test_dataloader"):
+        if loader == "val_dataloader" and missing_validation(config) is not None:
+            continue
         for dataset in _datasets((config.get(loader) or {}).get("dataset")):
             root = dataset.get("data_root", "")
             folder = _join(root, dataset.get("media_folder", ""))
