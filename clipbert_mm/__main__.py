@@ -187,7 +187,11 @@ def _search(args: argparse.Namespace) -> int:
 
 
 def _rank(args: argparse.Namespace) -> int:
-    _show(_open(args).rank(args.video, args.text), args)
+    with _importing():
+        from clipbert_mm.apis.video_search import open_predictor, rank
+
+        predictor = open_predictor(_model(args), args.device, args.weights)
+    _show(rank(predictor, args.video, args.text), args)
     return 0
 
 
@@ -284,26 +288,35 @@ def _folder(args: argparse.Namespace) -> str:
 @_importing()
 def _open(args: argparse.Namespace) -> "VideoSearch":
     """Open the model of the command line, or the one that made the index."""
-    from clipbert_mm.apis.video_index import VideoIndex
     from clipbert_mm.apis.video_search import VideoSearch
 
-    folder, model, weights = _folder(args), args.model, args.weights
-    if model is None:
-        manifest = VideoIndex(folder).manifest
-        if not manifest:
-            raise VideoIndexError(f"There is no index {folder} to take the model from. Give it: --model CHECKPOINT.")
-        model = manifest["source"]
-        if model.endswith(".py"):
-            raise VideoIndexError(
-                f"The index {folder} was made with the config {quoted(model)}. A config is Python code and runs only on "
-                "request: --model CONFIG --weights CHECKPOINT."
-            )
-        if not os.path.isfile(model):
-            raise VideoIndexError(
-                f"The index {folder} was made with the checkpoint {quoted(model)}, which does not exist. Give its path: "
-                "--model CHECKPOINT."
-            )
-    return VideoSearch(model, args.device, index=folder, weights=weights)
+    return VideoSearch(_model(args), args.device, index=_folder(args), weights=args.weights)
+
+
+def _model(args: argparse.Namespace) -> str:
+    """Return the model of the command line, or the one that made the index."""
+    from clipbert_mm.apis.video_index import VideoIndex
+
+    if args.model is not None:
+        return args.model
+    folder = _folder(args)
+    manifest = VideoIndex(folder).manifest
+    if not manifest:
+        first = {"search": "Index videos first: clipbert index FOLDER --model CHECKPOINT"}
+        advice = first.get(args.command, "Give the model: --model CHECKPOINT")
+        raise VideoIndexError(f"There is no index {folder}, which would name the model. {advice}.")
+    model = manifest["source"]
+    if model.endswith(".py"):
+        raise VideoIndexError(
+            f"The index {folder} was made with the config {quoted(model)}. A config is Python code and runs only on "
+            "request: --model CONFIG --weights CHECKPOINT."
+        )
+    if not os.path.isfile(model):
+        raise VideoIndexError(
+            f"The index {folder} was made with the checkpoint {quoted(model)}, which does not exist. Give its path: "
+            "--model CHECKPOINT."
+        )
+    return model
 
 
 def _progress() -> "Progress":

@@ -141,7 +141,11 @@ class VideoQA:
                 )
             return [question]
         if options is None or isinstance(options, str) or len(set(options)) != len(options) or len(options) < 2:
-            raise OptionError(f"Multiple choice expects two or more different options, got {quoted(options)}.")
+            given = "none" if options is None else quoted(options)
+            raise OptionError(
+                f"The model was trained for multiple choice and expects two or more different options, got {given}. Give each "
+                "with --option on the command line, or all as options=[...]."
+            )
         if any(map(is_blank, options)):
             raise OptionError(f"Multiple choice expects options that are not empty, got {quoted(options)}.")
         return [f"{question} {option}".strip() for option in options]

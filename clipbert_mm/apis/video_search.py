@@ -60,12 +60,7 @@ class VideoSearch:
         index: str | os.PathLike | None = None,
         weights: str | os.PathLike | None = None,
     ) -> None:
-        self.predictor = Predictor(config_or_checkpoint, weights=weights, device=device)
-        if self.predictor.task not in TASKS:
-            raise OptionError(
-                f"VideoSearch needs a model trained for {TASKS[0]}, and {config_or_checkpoint} was trained for "
-                f"{self.predictor.task}. Ask questions with VideoQA (clipbert ask)."
-            )
+        self.predictor = open_predictor(config_or_checkpoint, device, weights)
         self.video_index = VideoIndex(default_folder() if index is None else index)
         if self.video_index.exists:
             self.video_index.check_identity(self.predictor.identity, self.predictor.source)
@@ -154,18 +149,7 @@ class VideoSearch:
             BrokenMediaError: If the video cannot be read.
             OptionError: If there is no text, or one is empty or too long.
         """
-        if isinstance(texts, str) or not texts:
-            raise OptionError(f"rank expects a list of one or more texts, got {quoted(texts)}.")
-        token_ids = self.predictor.token_ids(texts)
-        media = self.predictor.read(os.fspath(video))
-        logits = self.predictor.clip_logits(self.predictor.encode([media.frames]), token_ids)  # (M, 1, K, C)
-        scores, clips = self.predictor.pooled_scores(logits)[:, 0], self.predictor.clip_scores(logits)[:, 0]
-        ranked = []
-        for i in np.argsort(-scores.numpy(), kind="stable"):
-            moments = moments_of(media.clip_times, clips[i].numpy())
-            score = float(scores[i])
-            ranked.append(RankedText(texts[i], score, probability(score), best_of(moments), moments))
-        return Ranking(os.fspath(video), tuple(ranked), self.predictor.unknown_words(texts))
+        return rank(self.predictor, video, texts)
 
     @renamed_arguments(picture="out_file")
     def explain(self, text: str, video: str | os.PathLike, out_file: str | os.PathLike | None = None) -> "Explanation":
@@ -225,6 +209,42 @@ class VideoSearch:
             block_tokens.append(tokens)
         if block:
             yield block, torch.stack(block_tokens)
+
+
+def open_predictor(
+    config_or_checkpoint: str | os.PathLike,
+    device: str | torch.device | None = None,
+    weights: str | os.PathLike | None = None,
+) -> Predictor:
+    """Open a model for search; arguments are those of :class:`VideoSearch`.
+
+    Raises:
+        CheckpointError: If the checkpoint cannot be read or does not fit.
+        OptionError: If the model was trained for another task.
+    """
+    predictor = Predictor(config_or_checkpoint, weights=weights, device=device)
+    if predictor.task not in TASKS:
+        raise OptionError(
+            f"VideoSearch needs a model trained for {TASKS[0]}, and {config_or_checkpoint} was trained for "
+            f"{predictor.task}. Ask questions with VideoQA (clipbert ask)."
+        )
+    return predictor
+
+
+def rank(predictor: Predictor, video: str | os.PathLike, texts: Sequence[str]) -> Ranking:
+    """Rank texts by how well they match a video; see :meth:`VideoSearch.rank`."""
+    if isinstance(texts, str) or not texts:
+        raise OptionError(f"rank expects a list of one or more texts, got {quoted(texts)}.")
+    token_ids = predictor.token_ids(texts)
+    media = predictor.read(os.fspath(video))
+    logits = predictor.clip_logits(predictor.encode([media.frames]), token_ids)  # (M, 1, K, C)
+    scores, clips = predictor.pooled_scores(logits)[:, 0], predictor.clip_scores(logits)[:, 0]
+    ranked = []
+    for i in np.argsort(-scores.numpy(), kind="stable"):
+        moments = moments_of(media.clip_times, clips[i].numpy())
+        score = float(scores[i])
+        ranked.append(RankedText(texts[i], score, probability(score), best_of(moments), moments))
+    return Ranking(os.fspath(video), tuple(ranked), predictor.unknown_words(texts))
 
 
 def _hit(entry: Entry, score: float, clips: np.ndarray) -> Hit:

@@ -226,7 +226,8 @@ def _check_sizes(
     ]
     heads = [name for name in report.wrong_shape if name.startswith("head.")]
     advice = (
-        "Set reinit=['head'] of CheckpointCompatibilityHook to train a new head."
+        "Set reinit=['head'] of CheckpointCompatibilityHook to train a new head: --cfg-options "
+        "\"default_hooks.checkpoint_fit.reinit=['head']\"."
         if heads and len(heads) == len(report.wrong_shape) and not depths and not whole
         else "Use the config that the checkpoint was trained with, or change the model's."
     )

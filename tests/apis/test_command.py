@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 
 from clipbert_mm.__main__ import main
 
@@ -54,8 +55,11 @@ def test_errors(run: Callable, checkpoint: Path, tmp_path: Path):
     code, out, err = run("search", "a red circle")
     assert (code, out) == (1, "")
     assert err.startswith(
-        "error: There is no index clipbert_index to take the model from. Give it: --model CHECKPOINT."
+        "error: There is no index clipbert_index, which would name the model. Index videos first: clipbert index FOLDER "
+        "--model CHECKPOINT."
     )
+    code, _, err = run("index", tmp_path)
+    assert (code, err.partition(". ")[2]) == (1, "Give the model: --model CHECKPOINT.\n")
     assert run("index", tmp_path / "gone", "--model", checkpoint)[0] == 1
     code, _, err = run("search", "a red circle", "--model", tmp_path / "no.pth")
     assert code == 1
@@ -71,6 +75,23 @@ def test_a_page_without_gradio_is_answered_with_what_to_install(run: Callable, m
     assert (
         err.strip() == "error: The page needs Gradio, and gradio is not installed. Run pip install 'clipbert_mm[page]'."
     )
+
+
+def test_rank_takes_another_model_than_the_index_has(run: Callable, checkpoint: Path, world: Path, tmp_path: Path):
+    video = world / "videos" / "test_00000.mp4"
+    content = torch.load(checkpoint, weights_only=False)
+    content["state_dict"]["head.classifier.2.bias"] += torch.tensor([0.0, 1.0])
+    torch.save(content, tmp_path / "other.pth")
+    texts = ("a red circle", "a blue square")
+    assert run("index", video, "--model", checkpoint, "--workers", 1)[0] == 0
+    first, other = (
+        json.loads(run("rank", video, *texts, "--json", *model)[1])["texts"] for model in ((), ("--model", "other.pth"))
+    )
+    by_text = {each["text"]: each["score"] for each in first}
+    for each in other:  # one more in the log-odds, as the bias says
+        assert each["score"] == pytest.approx(by_text[each["text"]] + 1, abs=1e-4)
+    code, _, err = run("search", texts[0], "--model", "other.pth")
+    assert (code, "was made by" in err) == (1, True)
 
 
 def test_an_index_of_before_is_the_default_and_its_option_works(

@@ -135,10 +135,11 @@ def test_what_cannot_be_asked(open_ended: VideoQA, choice: VideoQA, checkpoint: 
         open_ended.ask(path, " ")
     with pytest.raises(ValueError, match="trained for open-ended questions, which has no options"):
         open_ended.ask(path, "what is it", ["a", "b"])
-    with pytest.raises(ValueError, match="Multiple choice expects two or more different options, got None"):
+    expected = "trained for multiple choice and expects two or more different options, got"
+    with pytest.raises(ValueError, match=f"{expected} none. Give each with --option on the command line"):
         choice.ask(path, "what is it")
     for options in ("ab", ["a"], ["a", "a"]):
-        with pytest.raises(ValueError, match="Multiple choice expects two or more different options, got"):
+        with pytest.raises(ValueError, match=expected):
             choice.ask(path, "what is it", options)
     with pytest.raises(ValueError, match="Multiple choice expects options that are not empty"):
         choice.ask(path, "what is it", ["a red circle", " "])

@@ -224,7 +224,10 @@ def with_answers(answers: int, vocab_size: int = 30, hidden_channels: int | None
 
 
 def test_another_number_of_answers():
-    reinit = "Set reinit=['head'] of CheckpointCompatibilityHook to train a new head."
+    reinit = (
+        "Set reinit=['head'] of CheckpointCompatibilityHook to train a new head: --cfg-options "
+        "\"default_hooks.checkpoint_fit.reinit=['head']\"."
+    )
     said = "The checkpoint does not fit the model. answers of the head: checkpoint 7, model 5; head.classifier."
     for hidden, name in (
         (6, "2.weight: checkpoint (7, 6), model (5, 6)"),
