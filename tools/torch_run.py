@@ -34,7 +34,10 @@ def main() -> None:
         run.main()
     except ChildFailedError as error:
         _, first = error.get_first_failure()
-        if first.exitcode != os.EX_TEMPFAIL:  # the training saved its state and is to be resumed
+        if first.exitcode not in (
+            os.EX_TEMPFAIL,
+            128 + signal.SIGINT,
+        ):  # the training saved its state and is to be resumed
             raise
         sys.exit(first.exitcode)
 

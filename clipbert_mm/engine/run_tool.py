@@ -3,6 +3,7 @@
 import difflib
 import inspect
 import re
+import signal
 import sys
 from collections.abc import Callable
 from typing import NoReturn
@@ -20,11 +21,14 @@ LOST_PEER = re.compile(
 def run_tool(main: Callable[[], object]) -> NoReturn:
     """Run a tool and exit, with the status that it returns if it returns a number.
 
-    An error that a user can act on becomes one message and exit status 1.
+    An error that a user can act on becomes one message and exit status 1, Ctrl-C one line and exit status 130.
     """
     show_in_run_log()
     try:
         result = main()
+    except KeyboardInterrupt:
+        sys.stderr.write("\nstopped by Ctrl-C\n")
+        sys.exit(128 + signal.SIGINT)
     except Exception as error:
         message = format_error(error)
         if message is None:

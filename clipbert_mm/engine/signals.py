@@ -17,15 +17,23 @@ from clipbert_mm.log import logger
 
 EXIT_AGAIN = os.EX_TEMPFAIL
 """Exit status of a training that saved its state and stopped on a signal, 75, which is "try again later" in sysexits.h."""
+EXIT_INTERRUPTED = 128 + signal.SIGINT
+"""Exit status of a tool that Ctrl-C ended, and of a training that saved its state first: no cluster starts it again."""
+PATIENCE = b"\nCtrl-C: saving after this step; Ctrl-C again stops at once, without saving.\n"
+"""What a training answers to the first Ctrl-C."""
 GRACE_SECONDS = 120
 """Seconds that a process whose launcher is gone may take to save its state."""
 
 
 class StoppedBySignal(SystemExit):
-    """The training saved its state and stops on a signal; ends the process with ``EXIT_AGAIN``."""
+    """The training saved its state and stops on a signal.
 
-    def __init__(self) -> None:
-        super().__init__(EXIT_AGAIN)
+    Args:
+        status: Exit status of the process.
+    """
+
+    def __init__(self, status: int = EXIT_AGAIN) -> None:
+        super().__init__(status)
 
 
 class StopSignal:
@@ -36,15 +44,22 @@ class StopSignal:
         """The first signal that came."""
 
     def _note(self, number: int, frame: FrameType | None) -> None:
+        if number == signal.SIGINT:
+            if self.received == signal.SIGINT:
+                raise KeyboardInterrupt
+            os.write(2, PATIENCE)  # a handler may interrupt another write to a stream
         self.received = self.received or signal.Signals(number)
 
     @contextmanager
     def watching(self) -> Iterator["StopSignal"]:
-        """Note the signals instead of ending at them, until the block ends; does nothing outside of the main thread."""
+        """Note the signals instead of ending at them, until the block ends; does nothing outside of the main thread.
+
+        A second Ctrl-C is a KeyboardInterrupt as ever.
+        """
         if threading.current_thread() is not threading.main_thread():
             yield self
             return
-        before = {number: signal.signal(number, self._note) for number in STOP_SIGNALS}
+        before = {number: signal.signal(number, self._note) for number in (*STOP_SIGNALS, signal.SIGINT)}
         try:
             yield self
         finally:

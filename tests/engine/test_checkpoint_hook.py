@@ -190,7 +190,7 @@ def test_by_steps_of_the_optimizer(config: Config):
     assert [load(config, f"iter_{step}")["meta"]["epoch"] for step in (2, 4, 6, 9)] == [0, 1, 2, 3]
 
 
-@pytest.mark.parametrize("notice", [signal.SIGTERM, signal.SIGUSR1])
+@pytest.mark.parametrize("notice", [signal.SIGTERM, signal.SIGUSR1, signal.SIGINT])
 @pytest.mark.parametrize("at", [3, 4])
 def test_a_signal_saves_at_the_next_step_and_the_run_goes_on_exactly(config: Config, notice: signal.Signals, at: int):
     config.optim_wrapper.accumulative_counts = 4  # two steps an epoch, of four batches and of two
@@ -200,7 +200,7 @@ def test_a_signal_saves_at_the_next_step_and_the_run_goes_on_exactly(config: Con
     before = signal.getsignal(notice)
     with pytest.raises(StoppedBySignal) as caught:
         begin(config, At(at, lambda runner: os.kill(os.getpid(), notice)), interval=3).train()
-    assert caught.value.code == 75
+    assert caught.value.code == (130 if notice == signal.SIGINT else 75)
     assert signal.getsignal(notice) == before
     assert names(config) == [f"iter_{at}.pth", "last_checkpoint"]
     meta = load(config, f"iter_{at}")["meta"]
@@ -209,6 +209,21 @@ def test_a_signal_saves_at_the_next_step_and_the_run_goes_on_exactly(config: Con
     begin(config, interval=3).train()
     assert_same_training(load(config, "epoch_3"), whole)
     assert names(config) == ["epoch_3.pth", "last_checkpoint"]
+
+
+def test_a_second_ctrl_c_stops_at_once(config: Config, capfd: pytest.CaptureFixture):
+    def press(runner: Any) -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+        assert capfd.readouterr().err == (
+            "\nCtrl-C: saving after this step; Ctrl-C again stops at once, without saving.\n"
+        )
+        os.kill(os.getpid(), signal.SIGINT)
+        raise AssertionError("the second one is not taken")
+
+    with pytest.raises(KeyboardInterrupt):
+        begin(config, At(3, press), interval=3).train()
+    assert names(config) == []
+    assert signal.getsignal(signal.SIGINT) == signal.default_int_handler
 
 
 def with_validation(config: Config, metric: str = "t2v/MnR") -> None:

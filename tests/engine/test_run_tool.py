@@ -10,7 +10,7 @@ from torch.utils.data import DataLoader
 from clipbert_mm import registry
 from clipbert_mm.datasets import RetrievalDataset
 from clipbert_mm.datasets.transforms import SampleClips
-from clipbert_mm.engine.run_tool import explain_arguments, format_error
+from clipbert_mm.engine.run_tool import explain_arguments, format_error, run_tool
 from clipbert_mm.errors import AnnotationError
 
 
@@ -33,6 +33,15 @@ def test_our_errors_are_said_without_a_traceback(tmp_path: Path):
     message = said(SampleClips, num_clips=0, num_frames=1)
     assert message.startswith("error: SampleClips expects num_clips >= 1")
     assert said(open, tmp_path / "none") == f"error: [Errno 2] No such file or directory: '{tmp_path}/none'"
+
+
+def test_ctrl_c_ends_a_tool_with_one_line(capsys: pytest.CaptureFixture):
+    def pressed() -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(SystemExit) as left:
+        run_tool(pressed)
+    assert (left.value.code, capsys.readouterr().err) == (130, "\nstopped by Ctrl-C\n")
 
 
 def test_a_name_that_is_not_registered_is_said_without_quotes_around():

@@ -1,6 +1,9 @@
 """When a training writes checkpoints, which of them are kept, and how it stops on a signal."""
 
 import os
+import shlex
+import signal
+import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,11 +14,11 @@ from mmengine.config import Config
 from mmengine.runner import Runner
 
 from clipbert_mm.checkpoint.writing import note_last, prepare_folder
-from clipbert_mm.engine.signals import EXIT_AGAIN, RankMax, StoppedBySignal, StopSignal
+from clipbert_mm.engine.signals import EXIT_AGAIN, EXIT_INTERRUPTED, RankMax, StoppedBySignal, StopSignal
 from clipbert_mm.errors import OptionError
 from clipbert_mm.registry import HOOKS
 
-NOTHING, SAVE, STOP = range(3)
+NOTHING, SAVE, STOP, INTERRUPT = range(4)
 INTERIM_KEPT = 2
 """How many of the interim checkpoints, between the regular ones, are kept."""
 
@@ -32,6 +35,23 @@ def _folders(work_dir: str, out_dir: str | None) -> list[str]:
     return [work_dir, os.path.join(out_dir, os.path.basename(os.path.abspath(work_dir)))]
 
 
+def resume_command(arguments: Sequence[str]) -> str:
+    """Return the command that resumes a training.
+
+    Args:
+        arguments: The command line of tools/train.py, its own path first.
+
+    >>> resume_command(["tools/train.py", "a.py", "--resume", "old.pth", "--amp"])
+    'python tools/train.py a.py --amp --resume'
+    """
+    kept: list[str] = []
+    for before, argument in zip(["", *arguments], arguments, strict=False):
+        is_value = before == "--resume" and not argument.startswith("-")
+        if not is_value and argument.partition("=")[0] != "--resume":
+            kept.append(argument)
+    return shlex.join(["python", *kept, "--resume"])
+
+
 def file_names(values: object) -> list[str]:
     """Return paths of a checkpoint's message hub as file names; what is no path of a checkpoint is left out."""
     named = [os.path.basename(value) for value in values if isinstance(value, str)] if isinstance(values, list) else []
@@ -42,8 +62,8 @@ def file_names(values: object) -> list[str]:
 class FaultTolerantCheckpointHook(mmengine.hooks.CheckpointHook):
     """MMEngine's CheckpointHook that also saves by the clock and on a signal to stop, so that a kill costs minutes.
 
-    Old checkpoints are removed once the new one is complete. On SIGTERM or SIGUSR1 the training saves after the current step of
-    the optimizer, and all its processes end with exit status 75.
+    Old checkpoints are removed once the new one is complete. On SIGTERM, SIGUSR1 or Ctrl-C the training saves after the current
+    step of the optimizer, and all its processes end with exit status 75, or 130 after Ctrl-C.
 
     Args:
         interval: Epochs between regular checkpoints, or steps of the optimizer if not ``by_epoch``; -1 for none.
@@ -195,7 +215,7 @@ class FaultTolerantCheckpointHook(mmengine.hooks.CheckpointHook):
         """Save what is due after a step of the optimizer, ``done`` iterations into the training."""
         action = NOTHING
         if self.stop_signal.received is not None:
-            action = STOP
+            action = INTERRUPT if self.stop_signal.received == signal.SIGINT else STOP
         elif runner.rank == 0 and self.minutes and time.monotonic() - self.saved_time > 60 * self.minutes:
             action = SAVE
         action = self.rank_max.largest(action)
@@ -203,14 +223,17 @@ class FaultTolerantCheckpointHook(mmengine.hooks.CheckpointHook):
             self._save(runner, self.filename_tmpl.format(done), "regular", epoch, done)
         if action != NOTHING and self.saved_iter != done:
             self._save(runner, f"iter_{done}.pth", "interim", epoch, done)
-        if action == STOP:
+        if action in (STOP, INTERRUPT):
             received = self.stop_signal.received
             cause = "another process got a signal to stop" if received is None else f"this process got {received.name}"
+            is_tool = os.path.basename(sys.argv[0]) == "train.py" and not runner.distributed
+            again = resume_command(sys.argv) if is_tool else "--resume."
+            status = EXIT_INTERRUPTED if action == INTERRUPT else EXIT_AGAIN
             runner.logger.warning(
-                f"Training stops after iteration {done} with exit status {EXIT_AGAIN}, since {cause}. Its state is saved: "
-                "resume it with --resume."
+                f"Training stops after iteration {done} with exit status {status}, since {cause}. Its state is saved: "
+                f"resume it with {again}"
             )
-            raise StoppedBySignal
+            raise StoppedBySignal(status)
 
     def _step_is_due(self, runner: Runner, done: int) -> bool:
         regular = self.interval > 0 and done >= self.save_begin and (done - self.save_begin) % self.interval == 0
