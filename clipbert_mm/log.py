@@ -4,8 +4,18 @@ Training, testing and the tools show what it says with MMEngine's current logger
 """
 
 import logging
+import re
 
 logger = logging.getLogger("clipbert_mm")
+
+
+LONG = re.compile(r"\n-+\nSystem environment:|Config:\n|Hooks will be executed in the following order:")
+"""How the messages of MMEngine's Runner begin that list environment, config and hooks."""
+
+
+def is_for_console(record: logging.LogRecord) -> bool:
+    """Whether a message is shown on a console; the long lists at the start of a run are not."""
+    return record.levelno > logging.INFO or LONG.match(record.getMessage()) is None
 
 
 class _RunLog(logging.Handler):

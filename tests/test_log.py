@@ -10,6 +10,7 @@ from forking import ForkingProcess
 from mmengine.config import Config
 
 from clipbert_mm.engine.launch import build_runner
+from clipbert_mm.errors import OptionError
 from clipbert_mm.log import logger
 
 AS_A_LIBRARY = """
@@ -46,6 +47,22 @@ def test_a_run_has_them_once_in_its_log_and_on_the_console(
         assert text.count("worker 3 began again") == 1
     assert " - clipbert_mm - WARNING - worker 3 began again\n" in log
     assert [record.name for record in caplog.records if "worker 3" in record.getMessage()] == [logger.name]
+
+
+def test_the_console_has_few_lines_before_an_error_and_the_file_all(
+    runner_config: Config, tmp_path: Path, capsys: pytest.CaptureFixture
+):
+    runner_config.log_level = "INFO"
+    runner_config.train_dataloader.update(batch_size=25, drop_last=True)  # of 24 items
+    with pytest.raises(OptionError, match="fewer than a batch of 25"):
+        build_runner(runner_config).train()
+    (log,) = (tmp_path / "work").glob("*/*.log")
+    shown, written = capsys.readouterr().out, log.read_text()
+    assert len(shown.splitlines()) < 10
+    assert f"The log with the environment and the config of this run: {log}\n" in shown
+    for part in ("System environment:", "Config:\n", "Hooks will be executed", "FaultTolerantCheckpointHook"):
+        assert part in written
+        assert part not in shown
 
 
 def test_importing_the_package_touches_no_logger(with_libraries: ForkingProcess):

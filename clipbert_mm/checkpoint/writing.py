@@ -13,6 +13,9 @@ from clipbert_mm.checkpoint.integrity import LAST
 from clipbert_mm.errors import CheckpointError
 from clipbert_mm.fileio import atomic_write, scratch, sweep
 
+FINISHED = "finished"
+"""File of a work folder with the name of the last checkpoint of a finished training."""
+
 
 def write_checkpoint(content: dict[str, Any], path: str | os.PathLike) -> int:
     """Write a checkpoint under a temporary name in the same folder, flush it to the disk, and rename it.
@@ -55,6 +58,22 @@ def note_last(work_dir: str | os.PathLike, name: str) -> None:
     """Write the name of the last checkpoint to its work folder; it has no path, so that the folder can be moved."""
     with atomic_write(Path(work_dir) / LAST) as file:
         file.write(name)
+
+
+def note_finished(work_dir: str | os.PathLike, name: str | None) -> None:
+    """Write the name of the last checkpoint of a training once its last validation is done too; None removes the note."""
+    file = Path(work_dir) / FINISHED
+    if name is None:
+        file.unlink(missing_ok=True)
+        return
+    with atomic_write(file) as opened:
+        opened.write(name)
+
+
+def is_finished(work_dir: str | os.PathLike, name: str) -> bool:
+    """Whether a training with validation that ended with a checkpoint of this name has done its last validation."""
+    file = Path(work_dir) / FINISHED
+    return file.is_file() and file.read_bytes() == os.fsencode(name)
 
 
 class _Sink:

@@ -1,6 +1,7 @@
 """MMEngine's Runner that loads checkpoints of every known format, and whose own checkpoints resume a run exactly."""
 
 import functools
+import logging
 import os
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -23,6 +24,7 @@ from clipbert_mm.engine.hooks.checkpoint_hook import checkpoint_folders
 from clipbert_mm.engine.optimizer import scale_learning_rate
 from clipbert_mm.engine.out_of_memory import explaining_out_of_memory
 from clipbert_mm.engine.rank_sync import broadcast_from_first, lock_folders, raise_on_all_ranks
+from clipbert_mm.engine.run_checks import check_selection
 from clipbert_mm.engine.run_state import (
     check_finite,
     checkpoint_content,
@@ -32,7 +34,7 @@ from clipbert_mm.engine.run_state import (
 from clipbert_mm.engine.train_loop import ResumableEpochTrainLoop
 from clipbert_mm.engine.watched_loader import WatchedLoader
 from clipbert_mm.errors import CheckpointError, ClipBertError, OptionError, printable
-from clipbert_mm.log import logger, show_in_run_log
+from clipbert_mm.log import is_for_console, logger, show_in_run_log
 from clipbert_mm.registry import RUNNERS
 
 
@@ -71,16 +73,25 @@ class ClipBertRunner(Runner):
         return built if isinstance(built, WatchedLoader) else WatchedLoader(built, warn=logger.warning)
 
     def build_logger(self, *arguments: Any, **options: Any) -> MMLogger:  # noqa: ANN401
-        """Build the log of the run, which also shows messages of the package; see MMEngine's Runner."""
+        """Build the log of the run, which also shows messages of the package; see MMEngine's Runner.
+
+        Environment, config and hooks, some hundred lines, are in its file alone: on a console they hide what matters.
+        """
         show_in_run_log()
-        return super().build_logger(*arguments, **options)
+        built = super().build_logger(*arguments, **options)
+        for handler in built.handlers:
+            if not isinstance(handler, logging.FileHandler):
+                handler.addFilter(is_for_console)
+        built.info(f"The log with the environment and the config of this run: {built.log_file}")
+        return built
 
     def train(self) -> nn.Module:
         """Train, as the only run in its folders; returns the model.
 
         Raises:
             BusyFolderError: If another training writes to the work folder.
-            OptionError: If MMEngine's CheckpointHook is to publish checkpoints.
+            OptionError: If MMEngine's CheckpointHook is to publish checkpoints, or the best one is to be selected without
+                validation.
             OutOfMemoryError: If a batch does not fit into memory.
             WorkerError: If a worker of a dataloader hung or died.
         """
@@ -89,6 +100,7 @@ class ClipBertRunner(Runner):
                 "published_keys of mmengine.CheckpointHook is not supported: it opens checkpoints in a way that torch refuses. "
                 "Remove it; the checkpoints of save_best have no optimizer state."
             )
+        check_selection(self)
         self.while_training = ExitStack()
         folders = checkpoint_folders(self.work_dir, self.cfg)
         with lock_folders(*folders), explaining_out_of_memory(self), self.while_training:

@@ -1,6 +1,7 @@
 """Training by epochs that counts steps of the optimizer and resumes at the very step where a run was cut."""
 
 import math
+import os
 import random
 from collections.abc import Iterator
 from itertools import chain, islice
@@ -13,7 +14,9 @@ from mmengine.dist import broadcast, get_world_size
 from mmengine.runner import Runner
 from torch import nn
 
+from clipbert_mm.checkpoint.writing import is_finished
 from clipbert_mm.engine.random_state import unchanged_random_state
+from clipbert_mm.engine.rank_sync import broadcast_from_first
 from clipbert_mm.engine.run_state import restore_rank
 from clipbert_mm.engine.watched_loader import WatchedLoader
 from clipbert_mm.errors import CheckpointError, OptionError
@@ -59,8 +62,8 @@ class ResumableEpochTrainLoop(mmengine.runner.EpochBasedTrainLoop):
     see a step's samples as one batch, and its losses averaged.
 
     A resumed run skips at the sampler what the run before had seen, so nothing is decoded for it. Validation does not change
-    the state of the random generators; a run that was cut before or during a validation begins with it. Arguments are those of
-    MMEngine's loop.
+    the state of the random generators; a run that was cut before or during a validation begins with it. A run that is finished
+    does nothing. Arguments are those of MMEngine's loop.
     """
 
     steps_done = 0
@@ -102,6 +105,8 @@ class ResumableEpochTrainLoop(mmengine.runner.EpochBasedTrainLoop):
             np.random.seed(seed)
             torch.manual_seed(seed)
         resumed = self.runner.resumed
+        if resumed is not None and self._is_finished():
+            return self.runner.model
         self.runner.call_hook("before_train")
         if resumed is not None:
             self.steps_done = self._steps_done(resumed["meta"])
@@ -113,6 +118,21 @@ class ResumableEpochTrainLoop(mmengine.runner.EpochBasedTrainLoop):
             self._validate_if_due()
         self.runner.call_hook("after_train")
         return self.runner.model
+
+    def _is_finished(self) -> bool:
+        """Whether the resumed run has nothing left to do; log what is left of a run that has done all its epochs."""
+        if self._epoch < self._max_epochs:
+            return False
+        path = str(self.runner._load_from)
+        validates = self.runner.val_loop is not None
+        if validates and not broadcast_from_first(is_finished(self.runner.work_dir, os.path.basename(path))):
+            self.runner.logger.info(f"{path} has all {self._max_epochs} epochs; its last validation may be missing.")
+            return False
+        self.runner.logger.info(
+            f"Finished already: {path} has all {self._max_epochs} epochs. Test it with tools/test.py, or raise max_epochs of "
+            "train_cfg to train on."
+        )
+        return True
 
     def run_epoch(self) -> None:
         """Train for an epoch, or for the rest of the epoch that is resumed."""

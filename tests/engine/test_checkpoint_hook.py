@@ -31,6 +31,16 @@ class At(Hook):
             self.act(runner)
 
 
+class Forbidden(Hook):
+    """Fails if anything is trained or validated."""
+
+    def before_train(self, runner) -> None:
+        raise AssertionError("it trains")
+
+    def before_val(self, runner) -> None:
+        raise AssertionError("it validates")
+
+
 class Saved(Hook):
     """Notes what lies in the work folder after each iteration and epoch."""
 
@@ -70,7 +80,11 @@ def load(config: Config, name: str) -> dict[str, Any]:
 
 
 def names(config: Config) -> list[str]:
-    return sorted(path.name for path in Path(config.work_dir).iterdir() if path.is_file() and path.suffix != ".py")
+    return sorted(
+        path.name
+        for path in Path(config.work_dir).iterdir()
+        if path.is_file() and path.suffix != ".py" and path.name != "finished"
+    )
 
 
 def test_regular_ones_are_kept_and_older_removed(config: Config):
@@ -224,6 +238,68 @@ def test_a_second_ctrl_c_stops_at_once(config: Config, capfd: pytest.CaptureFixt
         begin(config, At(3, press), interval=3).train()
     assert names(config) == []
     assert signal.getsignal(signal.SIGINT) == signal.default_int_handler
+
+
+@pytest.mark.parametrize("kind", ["FaultTolerantCheckpointHook", "mmengine.CheckpointHook"])
+def test_a_best_checkpoint_without_validation_is_refused_at_the_start(config: Config, kind: str):
+    begin(config)
+    config.default_hooks.checkpoint = dict(type=kind, interval=1, save_best="t2v/R@1", rule="greater")
+    expected = (
+        rf"^save_best=\['t2v/R@1'\] of {kind.rpartition('.')[2]} needs validation, and there is no val_dataloader"
+    )
+    with pytest.raises(OptionError, match=expected):
+        build_runner(config).train()
+    with_validation(config, "t2v/R@1")
+    config.experiment_name += "-late"
+    config.train_cfg.val_begin = 4
+    with pytest.raises(OptionError, match="needs validation, and val_begin=4 is after max_epochs=3"):
+        build_runner(config).train()
+    assert names(config) == []
+
+
+def test_early_stopping_without_validation_is_refused_at_the_start(config: Config):
+    with_validation(config)
+    for part in ("dataloader", "evaluator", "cfg"):
+        config[f"val_{part}"] = None
+    with pytest.raises(OptionError, match=r"^monitor='t2v/MnR' of ResumableEarlyStoppingHook needs validation"):
+        begin(config, interval=1, save_best="auto").train()
+
+
+@pytest.mark.parametrize("validates", [False, True])
+def test_a_finished_run_is_not_resumed(config: Config, validates: bool, caplog: pytest.LogCaptureFixture):
+    config.log_level = "INFO"
+    if validates:
+        with_validation(config)
+        del config.default_hooks["early_stopping"]
+    config.train_cfg.max_epochs = 1
+    begin(config, interval=1).train()
+    files = {path: path.stat().st_mtime_ns for path in Path(config.work_dir).glob("*.pth")}
+
+    def resume(*hooks: Hook) -> list[str]:
+        caplog.clear()
+        config.update(resume=True, load_from=None)
+        runner = begin(config, *hooks, interval=1)
+        runner.logger.addHandler(caplog.handler)
+        runner.train()
+        return [record.getMessage() for record in caplog.records]
+
+    lines = resume(Forbidden())
+    path = f"{config.work_dir}/epoch_1.pth"
+    finished = (
+        f"Finished already: {path} has all 1 epochs. Test it with tools/test.py, or raise max_epochs of train_cfg to "
+    )
+    finished += "train on."
+    assert lines[-1] == finished
+    assert {path: path.stat().st_mtime_ns for path in Path(config.work_dir).glob("*.pth")} == files
+    if validates:  # a run that was killed in its last validation does it again, once
+        (Path(config.work_dir) / "finished").unlink()
+        lines = resume()
+        assert f"{path} has all 1 epochs; its last validation may be missing." in lines
+        assert any("t2v/R@1" in line for line in lines)
+        assert resume(Forbidden())[-1] == finished
+    config.train_cfg.max_epochs = 2
+    resume()
+    assert "epoch_2.pth" in names(config)
 
 
 def with_validation(config: Config, metric: str = "t2v/MnR") -> None:

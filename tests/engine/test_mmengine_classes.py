@@ -142,6 +142,11 @@ def test_configs_of_the_last_release_get_ours_with_a_line_for_each_old_name(runn
         checkpoint=dict(type="CheckpointHook", minutes=1), logger=dict(type="LoggerHook"), early_stopping=stop
     )
     runner_config.train_cfg.type, runner_config.optim_wrapper.type = "EpochBasedTrainLoop", "OptimWrapper"
+    runner_config.val_dataloader, runner_config.val_evaluator = (
+        runner_config.test_dataloader,
+        runner_config.test_evaluator,
+    )
+    runner_config.val_cfg = dict(type="clipbert_mm.RetrievalValLoop")
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         runner = build_runner(runner_config)

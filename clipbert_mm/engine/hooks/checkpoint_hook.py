@@ -13,7 +13,7 @@ import mmengine.hooks
 from mmengine.config import Config
 from mmengine.runner import Runner
 
-from clipbert_mm.checkpoint.writing import note_last, prepare_folder
+from clipbert_mm.checkpoint.writing import note_finished, note_last, prepare_folder
 from clipbert_mm.engine.signals import EXIT_AGAIN, EXIT_INTERRUPTED, RankMax, StoppedBySignal, StopSignal
 from clipbert_mm.errors import OptionError
 from clipbert_mm.registry import HOOKS
@@ -143,6 +143,7 @@ class FaultTolerantCheckpointHook(mmengine.hooks.CheckpointHook):
         if runner.rank == 0:
             for folder in folders:
                 prepare_folder(folder)
+            note_finished(runner.work_dir, None)
         runner.logger.info(f"Checkpoints will be saved to {self.out_dir}.")
         self.rank_max = RankMax()
         hub = runner.message_hub
@@ -167,10 +168,12 @@ class FaultTolerantCheckpointHook(mmengine.hooks.CheckpointHook):
         self._after_step(runner, epoch=runner.epoch + 1, done=runner.iter)
 
     def after_train(self, runner: Runner) -> None:
-        """Remove the interim checkpoints if the end of training has a regular one."""
+        """Remove the interim checkpoints if the end of training has a regular one; note that the training is finished."""
         if self.kept["regular"] and self.save_last:
             for name in self.kept["interim"]:
                 self._remove(runner, name)
+            if runner.rank == 0 and runner.val_loop is not None:
+                note_finished(runner.work_dir, self.kept["regular"][-1])
 
     def after_val_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
         """Keep the best weights.
