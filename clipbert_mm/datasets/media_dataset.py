@@ -58,6 +58,8 @@ class MediaDataset(BaseDataset):
     """A line of the annotation file."""
     data_bytes: np.ndarray
     """The records, pickled one after another."""
+    path_hashes: np.ndarray
+    """Python's hashes of the paths of all files, sorted, to compare the sets of a run."""
 
     def __init__(
         self,
@@ -90,6 +92,10 @@ class MediaDataset(BaseDataset):
             test_mode=test_mode,
             indices=indices,
         )
+
+    def _serialize_data(self) -> tuple[np.ndarray, np.ndarray]:
+        self.path_hashes = np.unique(np.array([hash(item["path"]) for item in self.data_list], np.int64))
+        return super()._serialize_data()
 
     def records(self) -> list[dict[str, Any]]:
         """Read the annotation file; override it to read another format.

@@ -11,6 +11,7 @@ from clipbert_mm.lazy import lazy_exports
 if TYPE_CHECKING:
     from clipbert_mm.engine.hooks import (
         BrokenMediaHook,
+        ChanceLossHook,
         CheckpointCompatibilityHook,
         EpochSeedHook,
         FaultTolerantCheckpointHook,
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 __all__ = [
     "EXIT_AGAIN",
     "BrokenMediaHook",
+    "ChanceLossHook",
     "CheckpointCompatibilityHook",
     "ClipBertRunner",
     "EpochSeedHook",
@@ -41,6 +43,7 @@ __getattr__ = lazy_exports(
     {
         "hooks": [
             "BrokenMediaHook",
+            "ChanceLossHook",
             "CheckpointCompatibilityHook",
             "EpochSeedHook",
             "FaultTolerantCheckpointHook",

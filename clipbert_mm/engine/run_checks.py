@@ -1,11 +1,20 @@
 """Checks of a run before its first step: settings that have no effect, and parts that do not fit together."""
 
+import itertools
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
 from mmengine.hooks import EarlyStoppingHook
-from mmengine.runner import Runner
+from mmengine.model import is_model_wrapper
+from mmengine.runner import BaseLoop, Runner
 
-from clipbert_mm.errors import OptionError
+from clipbert_mm.datasets.media_dataset import MediaDataset
+from clipbert_mm.engine.hooks.compatibility_hook import datasets_of
+from clipbert_mm.errors import ClipBertError, OptionError, printable
+from clipbert_mm.log import logger
+from clipbert_mm.registry import DATASETS
 
 
 def check_selection(runner: Runner) -> None:
@@ -39,3 +48,78 @@ def _selects_by(hook: Any) -> str | None:  # noqa: ANN401
         return f"monitor={hook.monitor!r}"
     best = getattr(hook, "save_best", None)
     return None if best in (None, "auto", ["auto"]) else f"save_best={best!r}"
+
+
+def check_answers(runner: Runner) -> None:
+    """Check that the head has one output for each answer of the vocabulary.
+
+    Raises:
+        OptionError: If it has more or fewer: the checkpoint could not be asked, or a batch would fail.
+    """
+    model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+    outputs = getattr(getattr(model, "head", None), "num_answers", None)
+    for dataset in itertools.chain.from_iterable(map(_parts, datasets_of(runner))):
+        answers = getattr(dataset, "answers", None)
+        if outputs is not None and answers is not None and len(answers) != outputs:
+            raise OptionError(
+                f"The head has {outputs:,} answers, and the answer_file for {dataset.ann_file} has {len(answers):,}. Set "
+                f"--cfg-options model.head.num_answers={len(answers)}, or another answer_file of the dataset."
+            )
+
+
+def warn_of_shared_files(runner: Runner) -> None:
+    """Warn if videos or images of the training set are in those of validation and test, or of validation in those of test.
+
+    The test set, which a training does not build, is read without its pipeline; if it cannot be read, it is left out.
+    """
+    if runner.rank > 0 or not isinstance(runner._train_loop, BaseLoop):
+        return
+    sets = dict(zip(("train", "val"), datasets_of(runner), strict=False))
+    test = _read_test_set(runner)
+    if test is not None:
+        sets["test"] = test
+    shared = []
+    for (first, one), (second, other) in itertools.combinations(sets.items(), 2):
+        both = set(np.intersect1d(_hashes(one), _hashes(other)).tolist())
+        if both and (first == "train" or getattr(one, "ann_file", None) != getattr(other, "ann_file", None)):
+            paths = (part.get_data_info(i)["path"] for part in _parts(other) for i in range(len(part)))
+            example = next(path for path in paths if hash(path) in both)
+            shared.append(f"{len(both):,} are in {first} and {second}, such as {printable(example)}")
+    if shared:
+        runner.logger.warning(
+            f"The same files are in several sets: {'; '.join(shared)}. What a model reaches on files that it was trained or "
+            "selected on says little about new ones: remove them from the annotation file of one of the sets."
+        )
+
+
+def _parts(dataset: Any) -> list[Any]:  # noqa: ANN401
+    """Return the datasets of a MixedDataset; of any other, itself."""
+    return getattr(dataset, "datasets", [dataset])
+
+
+def _hashes(dataset: Any) -> np.ndarray:  # noqa: ANN401
+    """Return the hashes of the paths of a dataset's files; none for a dataset of another library."""
+    hashes = [part.path_hashes for part in _parts(dataset) if isinstance(part, MediaDataset)]
+    return np.concatenate([np.empty(0, np.int64), *hashes])
+
+
+def _read_test_set(runner: Runner) -> MediaDataset | None:
+    config = (runner.cfg.get("test_dataloader") or {}).get("dataset")
+    kind = DATASETS.get(config["type"]) if isinstance(config, Mapping) and isinstance(config.get("type"), str) else None
+    if kind is None or not issubclass(kind, MediaDataset):
+        return None
+    try:
+        with _muted():
+            return DATASETS.build({**config, "pipeline": []})
+    except (ClipBertError, OSError):
+        return None
+
+
+@contextmanager
+def _muted() -> Iterator[None]:
+    """Leave out what the package says; the test will say it."""
+    before, logger.disabled = logger.disabled, True
+    try:
+        yield
+    finally:
+        logger.disabled = before

@@ -24,7 +24,7 @@ from clipbert_mm.engine.hooks.checkpoint_hook import checkpoint_folders
 from clipbert_mm.engine.optimizer import scale_learning_rate
 from clipbert_mm.engine.out_of_memory import explaining_out_of_memory
 from clipbert_mm.engine.rank_sync import broadcast_from_first, lock_folders, raise_on_all_ranks
-from clipbert_mm.engine.run_checks import check_selection
+from clipbert_mm.engine.run_checks import check_answers, check_selection, warn_of_shared_files
 from clipbert_mm.engine.run_state import (
     check_finite,
     checkpoint_content,
@@ -179,7 +179,10 @@ class ClipBertRunner(Runner):
         Raises:
             CheckpointError: If the work folder has checkpoints but none is intact, or processes would resume from different
                 ones.
+            OptionError: If the head has more or fewer answers than the vocabulary.
         """
+        check_answers(self)
+        warn_of_shared_files(self)
         if self._resume and self._load_from is None and not self._has_loaded:
             self._load_from, skipped = find_latest(*checkpoint_folders(self.work_dir, self.cfg))
             for reason in skipped:

@@ -10,6 +10,7 @@ default_hooks = dict(
     # are kept by the first metric of validation; by another: save_best="v2t/R@1".
     checkpoint=dict(type="FaultTolerantCheckpointHook", interval=1, minutes=15, max_keep_ckpts=2, save_best="auto"),
     finite_loss=dict(type="FiniteLossHook"),
+    chance_loss=dict(type="ChanceLossHook"),
     sampler_seed=dict(type="DistSamplerSeedHook"),
     epoch_seed=dict(type="EpochSeedHook"),
     broken_media=dict(type="BrokenMediaHook", max_share=0.05),
