@@ -44,13 +44,19 @@ class Explanation(Record):
         return values | dict(moments=[moment.to_dict() for moment in self.moments])
 
     @renamed_arguments(picture="out_file")
-    def draw(self, out_file: str | os.PathLike) -> None:
-        """Draw the scores of the clips over time, and the best clip with its heat map, to a PNG file."""
+    def draw(self, out_file: str | os.PathLike, name: str | None = None) -> None:
+        """Draw the scores of the clips over time, and the best clip with its heat map, to a PNG file.
+
+        Args:
+            out_file: The file.
+            name: Name of the video in the picture; None for its file name.
+        """
         from clipbert_mm.visualization import draw_explanation
 
         title = self.text if self.answer is None else f"{self.text}  {self.answer}"
         spans = [(moment.start, moment.end, moment.score) for moment in self.moments]
-        draw_explanation(title, os.path.basename(self.path), spans, self.best, self.frames, self.heat, out_file)
+        name = name or os.path.basename(self.path)
+        draw_explanation(title, name, spans, self.best, self.frames, self.heat, out_file)
 
     def __str__(self) -> str:
         """Format one clip per line."""

@@ -3,6 +3,7 @@
 import hashlib
 import math
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -44,6 +45,27 @@ class Entry:
     def is_up_to_date(self) -> bool:
         """Whether indexing the video again would change nothing."""
         return self.rules == DECODING_RULES and self.is_current()
+
+
+def name_below(path: str, folders: Sequence[str]) -> str:
+    """Return the name that tells a video from the others of an index: its path below the outermost of the indexed folders.
+
+    Of several such folders each name begins with the folder's own. A video in none of them has its file name.
+
+    >>> name_below("/home/me/videos/cats/1.mp4", ["/home/me/videos", "/home/me/videos/cats"])
+    'cats/1.mp4'
+    >>> name_below("/mnt/b/1.mp4", ["/mnt/a", "/mnt/b"])
+    'b/1.mp4'
+    """
+    outermost = [folder for folder in folders if not any(_is_below(folder, other) for other in folders)]
+    for folder in outermost:
+        if _is_below(path, folder):
+            return os.path.relpath(path, folder if len(outermost) == 1 else os.path.dirname(folder))
+    return os.path.basename(path)
+
+
+def _is_below(path: str, folder: str) -> bool:
+    return path.startswith(os.path.join(folder, ""))
 
 
 @dataclass(frozen=True)

@@ -207,6 +207,7 @@ def index(
     videos = find_videos(paths, images=images)
     with video_index.locked():
         video_index.start(predictor.identity, predictor.source, predictor.weights)
+        video_index.note_folders([path for path in _absolute(paths) if os.path.isdir(path)])
         gone = _gone(video_index, paths)
         if prune:
             video_index.remove(gone)

@@ -113,6 +113,17 @@ class VideoIndex:
         )
         self.save()
 
+    @property
+    def folders(self) -> list[str]:
+        """The folders that were indexed; none in the index of an earlier release."""
+        listed = self.manifest.get("folders")
+        return [folder for folder in listed if isinstance(folder, str)] if isinstance(listed, list) else []
+
+    def note_folders(self, folders: Sequence[str]) -> None:
+        """Record folders that are indexed; to be followed by :meth:`save`."""
+        if new := [folder for folder in dict.fromkeys(folders) if folder not in self.folders]:
+            self.manifest = {**self.manifest, "folders": [*self.folders, *new]}
+
     def check_identity(self, identity: str, source: str) -> None:
         """Check that a model is the one that made the index.
 

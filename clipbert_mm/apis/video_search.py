@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from clipbert_mm.apis.index_records import Entry
+from clipbert_mm.apis.index_records import Entry, name_below
 from clipbert_mm.apis.predictor import Predictor
 from clipbert_mm.apis.results import Hit, RankedText, Ranking, SearchResult, best_of, moments_of, probability
 from clipbert_mm.apis.video_index import VideoIndex, default_folder
@@ -168,7 +168,7 @@ class VideoSearch:
 
         explanation = explain_match(self.predictor, os.fspath(video), text)
         if out_file is not None:
-            explanation.draw(out_file)
+            explanation.draw(out_file, name_below(os.path.abspath(video), self.video_index.folders))
         return explanation
 
     def _score(

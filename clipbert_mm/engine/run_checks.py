@@ -104,13 +104,13 @@ def _hashes(dataset: Any) -> np.ndarray:  # noqa: ANN401
 
 
 def _read_test_set(runner: Runner) -> MediaDataset | None:
-    config = (runner.cfg.get("test_dataloader") or {}).get("dataset")
+    config: Any = (runner.cfg.get("test_dataloader") or {}).get("dataset")
     kind = DATASETS.get(config["type"]) if isinstance(config, Mapping) and isinstance(config.get("type"), str) else None
     if kind is None or not issubclass(kind, MediaDataset):
         return None
     try:
         with _muted():
-            return DATASETS.build({**config, "pipeline": []})
+            return DATASETS.build({**dict(config), "pipeline": []})
     except (ClipBertError, OSError):
         return None
 

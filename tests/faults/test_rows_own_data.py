@@ -1,10 +1,14 @@
 """A person with own videos: what misled, by the rows of a new user's trial."""
 
+import copy
 import json
 import math
+import os
+import re
 import shutil
+from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -14,6 +18,10 @@ from mmengine.config import Config
 from mmengine.hooks import Hook
 from mmengine.logging import MMLogger
 
+from clipbert_mm import visualization
+from clipbert_mm.apis import VideoSearch
+from clipbert_mm.apis.page.rendering import render_hits
+from clipbert_mm.apis.video_index import VideoIndex
 from clipbert_mm.engine import ChanceLossHook
 from clipbert_mm.engine.launch import build_runner
 from clipbert_mm.errors import OptionError
@@ -169,3 +177,54 @@ def test_p7_files_of_several_sets_are_counted(
     runner_config.experiment_name += "-more"
     build_runner(runner_config).train()
     assert shared(warned) == [f"The same files are in several sets: 2 are in train and val, such as {first}"]
+
+
+def test_p14_equal_names_are_told_apart_by_their_folders(
+    write_checkpoint: Callable[..., Path], world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    videos = tmp_path / "videos"
+    for folder in ("cats", "dogs"):
+        (videos / folder).mkdir(parents=True)
+        shutil.copy(world / "videos" / "test_00000.mp4", videos / folder / "1.mp4")
+    search = VideoSearch(write_checkpoint(), index=tmp_path / "index")
+    search.index(videos, workers=0)
+    drawn: list[str] = []
+    monkeypatch.setattr(visualization, "draw_explanation", lambda title, name, *rest: drawn.append(name))
+
+    def shown(search: VideoSearch, *arguments: Any) -> list[str]:
+        result = search.search("a red circle")
+        index = search.video_index
+        page = render_hits(result, index.entries, *arguments, index.folders)
+        names = re.findall(r'<div class="name">\d\. (.*?)</div>', page)
+        drawn.clear()
+        for hit in result.hits:
+            search.explain("a red circle", hit.path, tmp_path / "why.png")
+        assert [os.path.basename(name) for name in drawn] == ["1.mp4"] * len(drawn)
+        return sorted(names)
+
+    assert shown(search, {}) == sorted(drawn) == ["cats/1.mp4", "dogs/1.mp4"]
+    assert str(tmp_path) not in "".join(drawn)
+    assert shown(search, {str(videos / "cats" / "1.mp4"): "upload.mp4"}) == ["dogs/1.mp4", "upload.mp4"]
+    reopened = copy.copy(search)
+    reopened.video_index = VideoIndex(tmp_path / "index")
+    assert shown(reopened, {}) == ["cats/1.mp4", "dogs/1.mp4"]
+    search.index(videos / "cats", workers=0)  # which lies in the first: nothing changes
+    assert shown(search, {}) == ["cats/1.mp4", "dogs/1.mp4"]
+    manifest = json.loads((tmp_path / "index" / "manifest.json").read_text())
+    assert manifest["folders"] == [str(videos), str(videos / "cats")]
+    for damaged in (None, 3, [4]):  # as an index of an earlier release, and what nobody vouches for
+        manifest["folders"] = damaged
+        (tmp_path / "index" / "manifest.json").write_text(json.dumps(manifest))
+        reopened.video_index = VideoIndex(tmp_path / "index")
+        assert shown(reopened, {}) == sorted(drawn) == ["1.mp4", "1.mp4"]
+
+
+def test_p14_pictures_of_a_dataset_name_files_below_its_folder(tool: Callable[[str], ModuleType], own_world: Path):
+    item = dict(data_samples=VideoTextSample(metainfo=dict(path=str(own_world / "cats" / "1.mp4"))))
+    item["inputs"] = dict(text_ids=[[1]], frames=np.zeros((1, 1, 2, 2, 3), np.uint8))
+
+    class Videos(list):
+        tokenizer, data_prefix = SimpleNamespace(decode=str), dict(media=str(own_world))
+
+    describe = tool("analysis_tools/browse_dataset.py").describe
+    assert describe(Videos([item]), 0, {})["title"] == "0: cats/1.mp4"

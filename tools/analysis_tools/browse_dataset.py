@@ -28,7 +28,9 @@ def describe(dataset: Any, idx: int, clip_times: dict[int, Any]) -> dict[str, An
     frames = inputs["frames"]
     times = clip_times.get(idx)
     titles = [""] * len(frames) if times is None else [f"{start:.1f}-{end:.1f} s" for start, end in times]
-    return dict(frames=frames, title=f"{idx}: {os.path.basename(sample.path)}", texts=texts, clip_titles=titles)
+    folder = getattr(dataset, "data_prefix", {}).get("media") or os.path.dirname(sample.path)
+    name = os.path.relpath(sample.path, folder)
+    return dict(frames=frames, title=f"{idx}: {name}", texts=texts, clip_titles=titles)
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -1,10 +1,9 @@
 """Hits and answers as HTML. All text from users and files is escaped."""
 
 import html
-import os
 from collections.abc import Mapping, Sequence
 
-from clipbert_mm.apis.index_records import Entry
+from clipbert_mm.apis.index_records import Entry, name_below
 from clipbert_mm.apis.results import AnswerResult, Hit, Moment, SearchResult, format_unknown
 from clipbert_mm.errors import printable
 
@@ -27,9 +26,9 @@ PLAY = "const v=this.closest('.hit').querySelector('video');v.currentTime={};v.p
 """Script of a click that plays a hit from a given time."""
 
 
-def shown_name(path: str, names: Mapping[str, str]) -> str:
-    """Return the name of a video on the page: the name of the upload, or the file name."""
-    return names.get(path) or printable(os.path.basename(path))
+def shown_name(path: str, names: Mapping[str, str], folders: Sequence[str] = ()) -> str:
+    """Return the name of a video on the page: the name of the upload, or the path below the indexed folder."""
+    return names.get(path) or printable(name_below(path, folders))
 
 
 def escaped(text: str) -> str:
@@ -41,16 +40,19 @@ def escaped(text: str) -> str:
     return html.escape(text.encode(errors="replace").decode())
 
 
-def render_hits(result: SearchResult, entries: Mapping[str, Entry], names: Mapping[str, str]) -> str:
+def render_hits(
+    result: SearchResult, entries: Mapping[str, Entry], names: Mapping[str, str], folders: Sequence[str] = ()
+) -> str:
     """Render the hits of a search, each with a player at its best moment and a score line.
 
     Args:
         result: The hits.
         entries: The videos of the index, by path.
         names: Names of uploads, by path.
+        folders: The indexed folders.
     """
     items = [
-        _render_hit(hit.moments, hit.moment, entries[hit.path], shown_name(hit.path, names), rank, hit)
+        _render_hit(hit.moments, hit.moment, entries[hit.path], shown_name(hit.path, names, folders), rank, hit)
         for rank, hit in enumerate(result.hits, start=1)
         if hit.path in entries  # it may have been removed meanwhile
     ]
@@ -105,7 +107,7 @@ def _warning(unknown_words: Sequence[str]) -> str:
     return "".join(f"<p>{escaped(line)}</p>" for line in format_unknown(unknown_words))
 
 
-def render_answers(result: AnswerResult, entry: Entry, names: Mapping[str, str]) -> str:
+def render_answers(result: AnswerResult, entry: Entry, names: Mapping[str, str], folders: Sequence[str] = ()) -> str:
     """Render the answers to a question, with the video and the score line of the best one."""
     rows = "".join(
         f"<tr><td>{'' if answer.probability is None else f'{answer.probability:.1%}'}</td>"
@@ -113,5 +115,6 @@ def render_answers(result: AnswerResult, entry: Entry, names: Mapping[str, str])
         for answer in result.answers
     )
     best = result.answers[0]
-    hit = _render_hit(best.moments, best.moment, entry, f"“{best.text}” in {shown_name(result.path, names)}", 1, None)
+    title = f"“{best.text}” in {shown_name(result.path, names, folders)}"
+    hit = _render_hit(best.moments, best.moment, entry, title, 1, None)
     return f'{_warning(result.unknown_words)}<table class="answers">{rows}</table><ol class="hits">{hit}</ol>'

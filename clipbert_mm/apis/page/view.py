@@ -109,7 +109,7 @@ def _search_part(search: VideoSearch, uploads: Uploads) -> None:
     def find(text: Text, topk: Hits) -> str:
         if not _current(search):
             raise OptionError("There are no videos yet. Upload some under Videos.")
-        return render_hits(search.search(text, topk), _current(search), uploads.names)
+        return render_hits(search.search(text, topk), _current(search), uploads.names, search.video_index.folders)
 
     with gr.Row():
         text = gr.Textbox(
@@ -132,11 +132,13 @@ def _ask_part(view: "gr.Blocks", search: VideoSearch, qa: VideoQA, uploads: Uplo
         if entry is None:
             raise OptionError("This video no longer exists. Choose another one.")
         chosen = [line.strip() for line in (options or "").splitlines() if line.strip()] or None
-        return render_answers(qa.ask(entry.path, question, chosen, timeout=DECODE_SECONDS), entry, uploads.names)
+        answers = qa.ask(entry.path, question, chosen, timeout=DECODE_SECONDS)
+        return render_answers(answers, entry, uploads.names, search.video_index.folders)
 
     def choices() -> gr.Dropdown:
         listed = islice(_current(search).items(), MAX_LISTED)
-        return gr.Dropdown(choices=[(shown_name(path, uploads.names), entry.key) for path, entry in listed])
+        folders = search.video_index.folders
+        return gr.Dropdown(choices=[(shown_name(path, uploads.names, folders), entry.key) for path, entry in listed])
 
     with gr.Row():
         video = gr.Dropdown(label="Video", elem_id="ask-video", scale=2)
@@ -161,8 +163,9 @@ def _videos_part(view: "gr.Blocks", search: VideoSearch, uploads: Uploads) -> No
     import gradio as gr
 
     def listed() -> list[list[str]]:
+        folders = search.video_index.folders
         return [
-            [shown_name(path, uploads.names), "" if entry.seconds is None else f"{entry.seconds:.1f}"]
+            [shown_name(path, uploads.names, folders), "" if entry.seconds is None else f"{entry.seconds:.1f}"]
             for path, entry in islice(_current(search).items(), MAX_LISTED)
         ]
 

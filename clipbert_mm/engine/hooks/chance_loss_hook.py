@@ -31,7 +31,7 @@ class ChanceLossHook(Hook):
         self._reset()
 
     def _reset(self) -> None:
-        self.losses: Counter[str] = Counter()  # sums over texts or questions
+        self.losses: dict[str, float] = {}  # sums over texts or questions
         self.options = 0.0  # sum of log o
         self.labels: Counter[int] = Counter()
 
@@ -48,7 +48,8 @@ class ChanceLossHook(Hook):
             if name not in (outputs or {}) or not samples:
                 continue
             labels = [int(label) for sample in samples for label in sample.get(field)]
-            self.losses[name] += float(torch.as_tensor(outputs[name]).detach()) * len(labels)  # type: ignore[index]
+            loss = float(torch.as_tensor((outputs or {})[name]).detach())
+            self.losses[name] = self.losses.get(name, 0.0) + loss * len(labels)
             self.labels.update(labels)
             if name == "loss_answer":
                 counts = [len(sample.get(field)) for sample in samples]
@@ -58,16 +59,15 @@ class ChanceLossHook(Hook):
     def after_train_epoch(self, runner: Runner) -> None:
         """Warn if the mean loss of the epoch is at chance."""
         states = all_gather_object((self.losses, self.labels, self.options))
-        losses, labels = Counter[str](), Counter[int]()
-        for loss, label, _ in states:
-            losses.update(loss)
-            labels.update(label)
+        labels: Counter[int] = Counter()
+        for _, counts, _ in states:
+            labels.update(counts)
         total, options = sum(labels.values()), sum(option for _, _, option in states)
         if not total or (runner.epoch == 0 and runner.max_epochs > 1):
             return
-        ((name, loss_sum),) = losses.items()
+        name = next(iter(self.losses))
         chance = options / total or -sum(count / total * math.log(count / total) for count in labels.values())
-        loss = loss_sum / total
+        loss = sum(losses[name] for losses, _, _ in states) / total
         if chance and loss > (1 - self.margin) * chance:
             runner.logger.warning(
                 f"Epoch {runner.epoch + 1} has learned nothing: {name} is {loss:.3f}, and one prediction for all items has "
