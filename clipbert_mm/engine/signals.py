@@ -59,7 +59,9 @@ class StopSignal:
         if threading.current_thread() is not threading.main_thread():
             yield self
             return
-        before = {number: signal.signal(number, self._note) for number in (*STOP_SIGNALS, signal.SIGINT)}
+        ignored = signal.getsignal(signal.SIGINT) == signal.SIG_IGN  # as a shell has it for what runs in the background
+        numbers = STOP_SIGNALS if ignored else (*STOP_SIGNALS, signal.SIGINT)
+        before = {number: signal.signal(number, self._note) for number in numbers}
         try:
             yield self
         finally:

@@ -3,6 +3,7 @@
 import os
 import shutil
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +55,14 @@ class Saved(Hook):
 
     def after_train_epoch(self, runner) -> None:
         self.after_train_iter(runner, 0)
+
+
+@pytest.fixture
+def ctrl_c() -> Iterator[None]:
+    """Let Ctrl-C interrupt as in the foreground of a shell, wherever the tests run."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 @pytest.fixture
@@ -204,6 +213,7 @@ def test_by_steps_of_the_optimizer(config: Config):
     assert [load(config, f"iter_{step}")["meta"]["epoch"] for step in (2, 4, 6, 9)] == [0, 1, 2, 3]
 
 
+@pytest.mark.usefixtures("ctrl_c")
 @pytest.mark.parametrize("notice", [signal.SIGTERM, signal.SIGUSR1, signal.SIGINT])
 @pytest.mark.parametrize("at", [3, 4])
 def test_a_signal_saves_at_the_next_step_and_the_run_goes_on_exactly(config: Config, notice: signal.Signals, at: int):
@@ -225,6 +235,7 @@ def test_a_signal_saves_at_the_next_step_and_the_run_goes_on_exactly(config: Con
     assert names(config) == ["epoch_3.pth", "last_checkpoint"]
 
 
+@pytest.mark.usefixtures("ctrl_c")
 def test_a_second_ctrl_c_stops_at_once(config: Config, capfd: pytest.CaptureFixture):
     def press(runner: Any) -> None:
         os.kill(os.getpid(), signal.SIGINT)
@@ -238,6 +249,14 @@ def test_a_second_ctrl_c_stops_at_once(config: Config, capfd: pytest.CaptureFixt
         begin(config, At(3, press), interval=3).train()
     assert names(config) == []
     assert signal.getsignal(signal.SIGINT) == signal.default_int_handler
+
+
+@pytest.mark.usefixtures("ctrl_c")
+def test_ctrl_c_that_a_shell_ignores_is_ignored(config: Config):
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    config.train_cfg.max_epochs = 1
+    begin(config, At(3, lambda runner: os.kill(os.getpid(), signal.SIGINT)), interval=1).train()
+    assert names(config) == ["epoch_1.pth", "last_checkpoint"]
 
 
 @pytest.mark.parametrize("kind", ["FaultTolerantCheckpointHook", "mmengine.CheckpointHook"])
