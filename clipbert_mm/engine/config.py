@@ -49,9 +49,20 @@ def load_config(path: str, options: dict[str, Any] | None = None, needs: Sequenc
 
 
 def drop_validation(config: Config) -> None:
-    """Change a config so that training does not validate."""
+    """Change a config so that training does not validate, nor select or stop by metrics of validation."""
     for part in ("dataloader", "cfg", "evaluator"):
         config[f"val_{part}"] = None
+    hooks = config.get("default_hooks") or {}
+    for name in [name for name, hook in hooks.items() if _stops_early(hook)]:
+        hooks.pop(name)
+    if config.get("custom_hooks"):
+        config.custom_hooks = [hook for hook in config.custom_hooks if not _stops_early(hook)]
+    if (hooks.get("checkpoint") or {}).get("save_best") is not None:
+        hooks["checkpoint"]["save_best"] = None
+
+
+def _stops_early(hook: Any) -> bool:  # noqa: ANN401
+    return isinstance(hook, Mapping) and str(hook.get("type")).endswith("EarlyStoppingHook")
 
 
 def missing_validation(config: Mapping[str, Any]) -> str | None:

@@ -16,6 +16,7 @@ from mmengine.hooks import Hook
 from clipbert_mm.checkpoint import CheckpointError, find_latest
 from clipbert_mm.checkpoint.archives import load_torch
 from clipbert_mm.engine import StoppedBySignal
+from clipbert_mm.engine.config import drop_validation
 from clipbert_mm.engine.launch import build_runner
 from clipbert_mm.errors import ClipBertError, OptionError
 from clipbert_mm.registry import HOOKS
@@ -282,6 +283,13 @@ def test_early_stopping_without_validation_is_refused_at_the_start(config: Confi
         config[f"val_{part}"] = None
     with pytest.raises(OptionError, match=r"^monitor='t2v/MnR' of ResumableEarlyStoppingHook needs validation"):
         begin(config, interval=1, save_best="auto").train()
+    config.default_hooks.checkpoint = dict(type="FaultTolerantCheckpointHook", interval=1, save_best="t2v/MnR")
+    config.custom_hooks = [dict(type="mmengine.EarlyStoppingHook", monitor="t2v/MnR", rule="less")]
+    drop_validation(config)  # as --no-validate
+    config.train_cfg.max_epochs = 1
+    config.experiment_name += "-none"
+    build_runner(config).train()
+    assert names(config) == ["epoch_1.pth", "last_checkpoint"]
 
 
 @pytest.mark.parametrize("validates", [False, True])
