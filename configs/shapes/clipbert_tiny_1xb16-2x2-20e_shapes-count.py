@@ -72,7 +72,7 @@ val_dataloader = dict(
     ),
 )
 
-train_cfg = dict(max_epochs=20)
+train_cfg = dict(max_epochs=20, val_interval=2)
 val_cfg = dict(type="ValLoop")
 val_evaluator = dict(type="CountError", low=1, high=10)
 test_cfg = dict(type="TestLoop")
