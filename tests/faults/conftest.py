@@ -41,7 +41,7 @@ def model_settings() -> dict[str, Any]:
 
 
 @pytest.fixture
-def checkpoint(model_settings: dict[str, Any], tokenizer: str) -> dict[str, Any]:
+def small_checkpoint(model_settings: dict[str, Any], tokenizer: str) -> dict[str, Any]:
     """What a training of such a model writes, as far as a search reads it."""
     pipeline = [
         dict(type="OpenVideo"),

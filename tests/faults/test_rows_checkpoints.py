@@ -25,10 +25,10 @@ from clipbert_mm.trusted import check_model, check_pipeline
 
 
 @pytest.mark.parametrize("where", ["pipeline", "model", "preprocessor", "inside", "initialization"])
-def test_s3_a_type_runs_no_command(checkpoint: dict[str, Any], save: Callable, tmp_path: Path, where: str):
+def test_s3_a_type_runs_no_command(small_checkpoint: dict[str, Any], save: Callable, tmp_path: Path, where: str):
     marker = tmp_path / "it-ran"
     evil = dict(type="os.system", command=f"touch {marker}")
-    contents = checkpoint[KEY]
+    contents = small_checkpoint[KEY]
     if where == "pipeline":
         contents["pipelines"]["test"].insert(0, evil)
     elif where == "inside":
@@ -37,7 +37,7 @@ def test_s3_a_type_runs_no_command(checkpoint: dict[str, Any], save: Callable, t
         contents["model"]["backbone"]["init_cfg"] = evil
     else:
         contents["model"][{"model": "backbone", "preprocessor": "data_preprocessor"}[where]] = evil
-    path = save(checkpoint)
+    path = save(small_checkpoint)
     if where == "initialization":  # nobody reads where a trained model started from
         Predictor(path)
     else:
@@ -137,15 +137,15 @@ def test_s3_what_the_training_started_from_is_left_out(model_settings: dict[str,
     ],
 )
 def test_s3_a_folder_of_hugging_face_runs_no_code(
-    checkpoint: dict[str, Any], save: Callable, tmp_path: Path, file: str, settings: dict[str, Any], said: str
+    small_checkpoint: dict[str, Any], save: Callable, tmp_path: Path, file: str, settings: dict[str, Any], said: str
 ):
-    checkpoint[KEY]["text_files"][file] = json.dumps(settings)
+    small_checkpoint[KEY]["text_files"][file] = json.dumps(settings)
     (tmp_path / "code.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')")
     if file == "config.json":
-        checkpoint[KEY]["text_files"].pop("tokenizer_config.json")
+        small_checkpoint[KEY]["text_files"].pop("tokenizer_config.json")
         said = r"names code of its own \(auto_map\)"
     with pytest.raises(CheckpointError, match=said):
-        Predictor(save(checkpoint))
+        Predictor(save(small_checkpoint))
     assert not (tmp_path / "ran").exists()
 
 

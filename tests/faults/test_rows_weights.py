@@ -140,17 +140,17 @@ def test_s8_tensors_are_what_is_stored_of_them(save: Callable):
         ("backbone", dict(type="mmpretrain.SwinTransformer", arch="tiny", window_size=500)),
     ],
 )  # fmt: skip
-def test_s8_a_model_is_no_larger_than_its_weights(checkpoint: dict[str, Any], part: str, change: dict[str, Any]):
-    checkpoint[KEY]["model"][part].update(change)
-    config = check_model(checkpoint[KEY]["model"], "a.pth")
-    message, grown = measured(lambda: build_model(config, checkpoint["state_dict"], "a.pth"))
+def test_s8_a_model_is_no_larger_than_its_weights(small_checkpoint: dict[str, Any], part: str, change: dict[str, Any]):
+    small_checkpoint[KEY]["model"][part].update(change)
+    config = check_model(small_checkpoint[KEY]["model"], "a.pth")
+    message, grown = measured(lambda: build_model(config, small_checkpoint["state_dict"], "a.pth"))
     assert message.startswith("a.pth: the model that it describes is larger than its weights")
     assert grown < 300
 
 
-def test_s8_frames_are_of_a_size_that_can_be_held(checkpoint: dict[str, Any], save: Callable):
+def test_s8_frames_are_of_a_size_that_can_be_held(small_checkpoint: dict[str, Any], save: Callable):
     for place, change in ((1, dict(num_clips=10**6)), (3, dict(size=10**5)), (0, dict(num_threads=10**4))):
-        changed = copy.deepcopy(checkpoint)
+        changed = copy.deepcopy(small_checkpoint)
         changed[KEY]["pipelines"]["test"][place].update(change)
         with pytest.raises(CheckpointError, match="is refused: it asks for"):
             Predictor(save(changed))
@@ -206,8 +206,8 @@ WRAPPERS = (
 
 @pytest.mark.parametrize("front", WRAPPERS)
 @pytest.mark.parametrize("ending", [".pth", ".safetensors", ".pkl"])
-def test_w2_words_of_wrappers_come_off(checkpoint: dict[str, Any], tmp_path: Path, front: str, ending: str):
-    weights = checkpoint["state_dict"]
+def test_w2_words_of_wrappers_come_off(small_checkpoint: dict[str, Any], tmp_path: Path, front: str, ending: str):
+    weights = small_checkpoint["state_dict"]
     wrapped = {f"{front}{name}": value.contiguous() for name, value in weights.items()}
     path = tmp_path / f"a{ending}"
     if ending == ".pkl":
@@ -238,15 +238,15 @@ def test_w2_two_models_in_a_file_are_not_mixed(save: Callable):
 
 
 def test_w2_a_random_backbone_is_not_trained_in_silence(
-    checkpoint: dict[str, Any], save: Callable, model_settings: dict
+    small_checkpoint: dict[str, Any], save: Callable, model_settings: dict
 ):
-    strange = {f"student.{name}": value for name, value in checkpoint["state_dict"].items()}
+    strange = {f"student.{name}": value for name, value in small_checkpoint["state_dict"].items()}
     with pytest.raises(
         CheckpointError, match=r"has tensors such as student.backbone.conv.weight, .*names of no known format"
     ):
         read_source(save({"state_dict": strange}))
     model = MODELS.build(copy.deepcopy(model_settings))
-    mostly = {**checkpoint["state_dict"], **{f"other.{i}": torch.ones(1) for i in range(100)}}
+    mostly = {**small_checkpoint["state_dict"], **{f"other.{i}": torch.ones(1) for i in range(100)}}
     with pytest.raises(
         CheckpointError, match=r"The model has \d+ of the \d+ tensors of .*a\.pth .*does not have 'other\.0'"
     ):
@@ -258,8 +258,10 @@ def test_w2_a_random_backbone_is_not_trained_in_silence(
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16, torch.float8_e5m2])
-def test_w4_weights_are_numbers(checkpoint: dict[str, Any], model_settings: dict, value: float, dtype: torch.dtype):
-    model, weights = MODELS.build(copy.deepcopy(model_settings)), dict(checkpoint["state_dict"])
+def test_w4_weights_are_numbers(
+    small_checkpoint: dict[str, Any], model_settings: dict, value: float, dtype: torch.dtype
+):
+    model, weights = MODELS.build(copy.deepcopy(model_settings)), dict(small_checkpoint["state_dict"])
     load_weights(model, weights | {"unused": torch.tensor(float("nan"))}, "a.pth")
     for name in ("backbone.conv.bias", "head.classifier.0.bias"):
         weights[name] = weights[name].clone()
@@ -272,9 +274,11 @@ def test_w4_weights_are_numbers(checkpoint: dict[str, Any], model_settings: dict
         load_weights(model, weights, "a.pth")
 
 
-def test_w4_a_search_and_a_training_refuse_them(checkpoint: dict[str, Any], save: Callable, runner_config: Config):
-    checkpoint["state_dict"]["backbone.conv.bias"][0] = float("nan")
-    path = save(checkpoint)
+def test_w4_a_search_and_a_training_refuse_them(
+    small_checkpoint: dict[str, Any], save: Callable, runner_config: Config
+):
+    small_checkpoint["state_dict"]["backbone.conv.bias"][0] = float("nan")
+    path = save(small_checkpoint)
     for use in (lambda: Predictor(path), lambda: build_runner(runner_config).train()):
         runner_config.load_from = path
         with pytest.raises(CheckpointError, match=r"the first is 'backbone\.conv\.bias'\. Its training failed"):
@@ -320,10 +324,10 @@ DAMAGES: dict[str, Callable[[dict[str, Any]], Any]] = {
 
 
 @pytest.mark.parametrize("how", DAMAGES)
-def test_e_damaged_contents(checkpoint: dict[str, Any], save: Callable, how: str):
-    Predictor(save(checkpoint))
-    DAMAGES[how](checkpoint)
-    path = save(checkpoint, "damaged.pth")
+def test_e_damaged_contents(small_checkpoint: dict[str, Any], save: Callable, how: str):
+    Predictor(save(small_checkpoint))
+    DAMAGES[how](small_checkpoint)
+    path = save(small_checkpoint, "damaged.pth")
     with pytest.raises(CheckpointError) as caught:
         Predictor(path)
     assert path in str(caught.value)
@@ -338,10 +342,10 @@ def test_e_damaged_settings_beside_weights(tmp_path: Path, wrong: str):
         read_checkpoint(str(tmp_path))
 
 
-def test_e_old_checkpoints_open(checkpoint: dict[str, Any], tmp_path: Path):
+def test_e_old_checkpoints_open(small_checkpoint: dict[str, Any], tmp_path: Path):
     for new in (True, False):
         torch.save(
-            checkpoint | {"history": np.arange(3), "scalar": np.float64(2)},
+            small_checkpoint | {"history": np.arange(3), "scalar": np.float64(2)},
             tmp_path / "a.pth",
             _use_new_zipfile_serialization=new,
         )
