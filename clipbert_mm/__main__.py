@@ -17,7 +17,7 @@ if TYPE_CHECKING:  # these imports take seconds, which `clipbert --help` does wi
     from clipbert_mm.apis.results import Record
     from clipbert_mm.apis.video_search import VideoSearch
 
-FAILED, LEFT_OUT, INTERRUPTED = 1, 3, 130
+FAILED, LEFT_OUT = 1, 3
 """Exit codes of an error, of a run that left unreadable videos out, and of Ctrl-C; 2 is a wrong command line."""
 
 
@@ -124,8 +124,10 @@ def main(argv: list[str] | None = None) -> None:
     try:
         sys.exit(COMMANDS[args.command][0](args))
     except KeyboardInterrupt:
+        from clipbert_mm.processes import EXIT_INTERRUPTED
+
         sys.stderr.write("\nstopped; everything done so far is kept\n")
-        sys.exit(INTERRUPTED)
+        sys.exit(EXIT_INTERRUPTED)
     except BrokenPipeError:  # the reader of the output has closed it
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)

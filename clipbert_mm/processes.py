@@ -1,11 +1,14 @@
-"""For worker processes: ending with the parent process, and a limit on memory."""
+"""For processes: the exit status after Ctrl-C, ending with the parent process, and a limit on memory."""
 
 import multiprocessing
 import os
 import resource
+import signal
 from multiprocessing.connection import wait
 from pathlib import Path
 
+EXIT_INTERRUPTED = 128 + signal.SIGINT
+"""Exit status of what Ctrl-C ended, also of a training that saved its state first; no cluster starts such a job again."""
 SHARED_MEMORY_IS_FULL = (
     "The shared memory (/dev/shm) may be full: lower num_workers, prefetch_factor or batch_size of the dataloader, or give the "
     "machine's container more of it (docker run --shm-size=8g)."

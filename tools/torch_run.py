@@ -11,6 +11,8 @@ from pathlib import Path
 from types import FrameType
 
 FORWARDED = (signal.SIGTERM, signal.SIGUSR1)
+SAVED = (os.EX_TEMPFAIL, 128 + signal.SIGINT)
+"""Exit status of a training that saved its state and is to be resumed."""
 
 
 def forward(number: int, frame: FrameType | None) -> None:
@@ -34,10 +36,7 @@ def main() -> None:
         run.main()
     except ChildFailedError as error:
         _, first = error.get_first_failure()
-        if first.exitcode not in (
-            os.EX_TEMPFAIL,
-            128 + signal.SIGINT,
-        ):  # the training saved its state and is to be resumed
+        if first.exitcode not in SAVED:
             raise
         sys.exit(first.exitcode)
 

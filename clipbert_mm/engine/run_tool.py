@@ -3,7 +3,6 @@
 import difflib
 import inspect
 import re
-import signal
 import sys
 from collections.abc import Callable
 from typing import NoReturn
@@ -11,6 +10,7 @@ from typing import NoReturn
 from clipbert_mm import registry
 from clipbert_mm.errors import ClipBertError
 from clipbert_mm.log import show_in_run_log
+from clipbert_mm.processes import EXIT_INTERRUPTED
 
 LOST_PEER = re.compile(
     r"Connection (closed|reset) by peer|Connection refused|Broken pipe|remote process exited|Socket closed|heartbeat"
@@ -28,7 +28,7 @@ def run_tool(main: Callable[[], object]) -> NoReturn:
         result = main()
     except KeyboardInterrupt:
         sys.stderr.write("\nstopped by Ctrl-C\n")
-        sys.exit(128 + signal.SIGINT)
+        sys.exit(EXIT_INTERRUPTED)
     except Exception as error:
         message = format_error(error)
         if message is None:

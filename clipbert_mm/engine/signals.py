@@ -17,8 +17,6 @@ from clipbert_mm.log import logger
 
 EXIT_AGAIN = os.EX_TEMPFAIL
 """Exit status of a training that saved its state and stopped on a signal, 75, which is "try again later" in sysexits.h."""
-EXIT_INTERRUPTED = 128 + signal.SIGINT
-"""Exit status of a tool that Ctrl-C ended, and of a training that saved its state first; no cluster starts such a job again."""
 PATIENCE = b"\nCtrl-C: saving after this step; Ctrl-C again stops at once, without saving.\n"
 """What a training answers to the first Ctrl-C."""
 GRACE_SECONDS = 120

@@ -14,8 +14,9 @@ from mmengine.config import Config
 from mmengine.runner import Runner
 
 from clipbert_mm.checkpoint.writing import note_finished, note_last, prepare_folder
-from clipbert_mm.engine.signals import EXIT_AGAIN, EXIT_INTERRUPTED, RankMax, StoppedBySignal, StopSignal
+from clipbert_mm.engine.signals import EXIT_AGAIN, RankMax, StoppedBySignal, StopSignal
 from clipbert_mm.errors import OptionError
+from clipbert_mm.processes import EXIT_INTERRUPTED
 from clipbert_mm.registry import HOOKS
 
 NOTHING, SAVE, STOP, INTERRUPT = range(4)

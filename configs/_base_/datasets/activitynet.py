@@ -19,26 +19,6 @@ train_dataloader = dict(
         media_folder="videos",
     ),
 )
-# All that is published besides the training videos is tested: validation takes a part of it, by the middle clip.
-val_clips = dict(type="SampleClips", num_clips=1, num_frames=2, clip_seconds=2.0, mode="middle")
-val_dataloader = dict(
-    batch_size=4,
-    num_workers=4,
-    persistent_workers=True,
-    collate_fn=dict(type="clipbert_mm.collate_items"),
-    sampler=dict(type="DefaultSampler", shuffle=False),
-    dataset=dict(
-        type="RetrievalDataset",
-        data_root=activitynet,
-        ann_file="annotations/val1.jsonl",
-        media_folder="videos",
-        test_mode=True,
-        indices=300,
-        pipeline=[dict(type="OpenVideo"), val_clips, *frames_and_text],
-    ),
-)
-val_cfg = dict(type="RetrievalValLoop")
-val_evaluator = dict(type="RetrievalMetric")
 test_dataloader = dict(
     batch_size=4,
     num_workers=4,
@@ -54,3 +34,14 @@ test_dataloader = dict(
 )
 test_cfg = dict(type="RetrievalTestLoop")
 test_evaluator = dict(type="RetrievalMetric")
+# All published videos but those of training are tested: validation takes a part of them, by the middle clip.
+val_clips = dict(type="SampleClips", num_clips=1, num_frames=2, clip_seconds=2.0, mode="middle")
+val_dataloader = dict(
+    test_dataloader,
+    persistent_workers=True,
+    dataset=dict(
+        test_dataloader["dataset"], indices=300, pipeline=[dict(type="OpenVideo"), val_clips, *frames_and_text]
+    ),
+)
+val_cfg = dict(type="RetrievalValLoop")
+val_evaluator = dict(type="RetrievalMetric")

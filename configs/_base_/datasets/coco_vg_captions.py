@@ -9,24 +9,6 @@ train_dataloader = dict(
     collate_fn=dict(type="clipbert_mm.collate_items"),
     sampler=dict(type="DefaultSampler", shuffle=True),
 )
-# Validation is on a part of the images of the test.
-val_dataloader = dict(
-    batch_size=32,
-    num_workers=4,
-    persistent_workers=True,
-    collate_fn=dict(type="clipbert_mm.collate_items"),
-    sampler=dict(type="DefaultSampler", shuffle=False),
-    dataset=dict(
-        type="PretrainingDataset",
-        data_root=pretrain,
-        ann_file="annotations/pretrain_coco-val.jsonl",
-        media_folder="coco",
-        test_mode=True,
-        indices=1000,
-    ),
-)
-val_cfg = dict(type="ValLoop")
-val_evaluator = dict(type="PretrainingAccuracy")
 test_dataloader = dict(
     batch_size=32,
     num_workers=4,
@@ -42,3 +24,11 @@ test_dataloader = dict(
 )
 test_cfg = dict(type="TestLoop")
 test_evaluator = dict(type="PretrainingAccuracy")
+# Validation is on a part of the images of the test.
+val_dataloader = dict(
+    test_dataloader,
+    persistent_workers=True,
+    dataset=dict(test_dataloader["dataset"], indices=1000),
+)
+val_cfg = dict(type="ValLoop")
+val_evaluator = dict(type="PretrainingAccuracy")

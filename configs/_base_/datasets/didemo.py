@@ -19,26 +19,6 @@ train_dataloader = dict(
         media_folder="videos",
     ),
 )
-# Validation is cheap: a part of the videos, by one clip. A leaf with other frames sets its val_clips.
-val_clips = dict(type="SampleClips", num_clips=1, num_frames=1, clip_seconds=1.0, mode="middle")
-val_dataloader = dict(
-    batch_size=4,
-    num_workers=4,
-    persistent_workers=True,
-    collate_fn=dict(type="clipbert_mm.collate_items"),
-    sampler=dict(type="DefaultSampler", shuffle=False),
-    dataset=dict(
-        type="RetrievalDataset",
-        data_root=didemo,
-        ann_file="annotations/val.jsonl",
-        media_folder="videos",
-        test_mode=True,
-        indices=200,
-        pipeline=[dict(type="OpenVideo"), val_clips, *frames_and_text],
-    ),
-)
-val_cfg = dict(type="RetrievalValLoop")
-val_evaluator = dict(type="RetrievalMetric")
 test_dataloader = dict(
     batch_size=4,
     num_workers=4,
@@ -54,3 +34,17 @@ test_dataloader = dict(
 )
 test_cfg = dict(type="RetrievalTestLoop")
 test_evaluator = dict(type="RetrievalMetric")
+# Validation is cheap: a part of the videos, by one clip. A leaf with other frames sets its val_clips.
+val_clips = dict(type="SampleClips", num_clips=1, num_frames=1, clip_seconds=1.0, mode="middle")
+val_dataloader = dict(
+    test_dataloader,
+    persistent_workers=True,
+    dataset=dict(
+        test_dataloader["dataset"],
+        ann_file="annotations/val.jsonl",
+        indices=200,
+        pipeline=[dict(type="OpenVideo"), val_clips, *frames_and_text],
+    ),
+)
+val_cfg = dict(type="RetrievalValLoop")
+val_evaluator = dict(type="RetrievalMetric")

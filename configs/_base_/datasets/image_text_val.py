@@ -1,4 +1,4 @@
-# Validation of image-text pre-training, besides image_text.py. A leaf adds data_root, the pipeline and the batch size.
+# Validation of image-text pre-training, to go with image_text.py. A leaf adds data_root, the pipeline and the batch size.
 val_dataloader = dict(
     collate_fn=dict(type="clipbert_mm.collate_items"),
     sampler=dict(type="DefaultSampler", shuffle=False),

@@ -1,5 +1,5 @@
-# Validation of text-to-video retrieval, besides text_to_video.py: a leaf adds data_root, the pipeline, the batch size and, by
-# indices, a part of the videos, since every text is scored with every video.
+# Validation of text-to-video retrieval, to go with text_to_video.py. A leaf adds data_root, the pipeline, the batch size and,
+# by indices, a part of the videos, since every text is scored with every video.
 val_dataloader = dict(
     collate_fn=dict(type="clipbert_mm.collate_items"),
     sampler=dict(type="DefaultSampler", shuffle=False),

@@ -18,24 +18,6 @@ train_dataloader = dict(
         media_folder="gifs",
     ),
 )
-# Validation is cheap: by the middle frame. The converter writes the file with --val-share.
-val_clips = dict(type="SampleClips", num_clips=1, num_frames=1, clip_seconds=1.0, mode="middle")
-val_dataloader = dict(
-    batch_size=4,
-    num_workers=4,
-    persistent_workers=True,
-    collate_fn=dict(type="clipbert_mm.collate_items"),
-    sampler=dict(type="DefaultSampler", shuffle=False),
-    dataset=dict(
-        type="MultipleChoiceDataset",
-        data_root=tgif,
-        media_folder="gifs",
-        test_mode=True,
-        pipeline=[dict(type="OpenVideo"), val_clips, *frames_and_text],
-    ),
-)
-val_cfg = dict(type="ValLoop")
-val_evaluator = dict(type="AnswerAccuracy")
 test_dataloader = dict(
     batch_size=4,
     num_workers=4,
@@ -50,3 +32,12 @@ test_dataloader = dict(
 )
 test_cfg = dict(type="TestLoop")
 test_evaluator = dict(type="AnswerAccuracy")
+# Validation is cheap: by the middle frame. The converter writes the file with --val-share.
+val_clips = dict(type="SampleClips", num_clips=1, num_frames=1, clip_seconds=1.0, mode="middle")
+val_dataloader = dict(
+    test_dataloader,
+    persistent_workers=True,
+    dataset=dict(test_dataloader["dataset"], pipeline=[dict(type="OpenVideo"), val_clips, *frames_and_text]),
+)
+val_cfg = dict(type="ValLoop")
+val_evaluator = dict(type="AnswerAccuracy")

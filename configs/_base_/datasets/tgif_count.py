@@ -19,25 +19,6 @@ train_dataloader = dict(
         media_folder="gifs",
     ),
 )
-# Validation is cheap: by four frames. The converter writes the file with --val-share.
-val_clips = dict(type="SampleClips", num_clips=4, num_frames=1, clip_seconds=1.0, mode="uniform")
-val_dataloader = dict(
-    batch_size=4,
-    num_workers=4,
-    persistent_workers=True,
-    collate_fn=dict(type="clipbert_mm.collate_items"),
-    sampler=dict(type="DefaultSampler", shuffle=False),
-    dataset=dict(
-        type="CountDataset",
-        data_root=tgif,
-        ann_file="annotations/count_val.jsonl",
-        media_folder="gifs",
-        test_mode=True,
-        pipeline=[dict(type="OpenVideo"), val_clips, *frames_and_text],
-    ),
-)
-val_cfg = dict(type="ValLoop")
-val_evaluator = dict(type="CountError", low=1, high=10)
 test_dataloader = dict(
     batch_size=4,
     num_workers=4,
@@ -53,3 +34,16 @@ test_dataloader = dict(
 )
 test_cfg = dict(type="TestLoop")
 test_evaluator = dict(type="CountError", low=1, high=10)
+# Validation is cheap: by four frames. The converter writes the file with --val-share.
+val_clips = dict(type="SampleClips", num_clips=4, num_frames=1, clip_seconds=1.0, mode="uniform")
+val_dataloader = dict(
+    test_dataloader,
+    persistent_workers=True,
+    dataset=dict(
+        test_dataloader["dataset"],
+        ann_file="annotations/count_val.jsonl",
+        pipeline=[dict(type="OpenVideo"), val_clips, *frames_and_text],
+    ),
+)
+val_cfg = dict(type="ValLoop")
+val_evaluator = dict(type="CountError", low=1, high=10)

@@ -15,25 +15,6 @@ train_dataloader = dict(
         media_folder="images",
     ),
 )
-# The test server has the test split, so that training may validate on the split of that name: a part of its 40,504 images.
-val_dataloader = dict(
-    batch_size=32,
-    num_workers=4,
-    persistent_workers=True,
-    collate_fn=dict(type="clipbert_mm.collate_items"),
-    sampler=dict(type="DefaultSampler", shuffle=False),
-    dataset=dict(
-        type="SoftAnswerDataset",
-        data_root=vqa2,
-        ann_file="annotations/vqa_val.jsonl",
-        answer_file="annotations/vqa_answers.json",
-        media_folder="images",
-        test_mode=True,
-        indices=8000,
-    ),
-)
-val_cfg = dict(type="ValLoop")
-val_evaluator = dict(type="VQAAccuracy", answer_file=f"{vqa2}/annotations/vqa_answers.json")
 test_dataloader = dict(
     batch_size=4,
     num_workers=4,
@@ -50,3 +31,12 @@ test_dataloader = dict(
 )
 test_cfg = dict(type="TestLoop")
 test_evaluator = dict(type="VQAAccuracy", answer_file=f"{vqa2}/annotations/vqa_answers.json")
+# The test server has the test split, so that training may validate on the split of that name: a part of its 40,504 images.
+val_dataloader = dict(
+    test_dataloader,
+    batch_size=32,
+    persistent_workers=True,
+    dataset=dict(test_dataloader["dataset"], indices=8000),
+)
+val_cfg = dict(type="ValLoop")
+val_evaluator = dict(type="VQAAccuracy", answer_file=f"{vqa2}/annotations/vqa_answers.json")
