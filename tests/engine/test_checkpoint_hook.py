@@ -10,15 +10,14 @@ from typing import Any
 import pytest
 import torch
 from faulty_runs import assert_same_training
+from hook_runs import Saved, begin, load, names, with_validation
 from mmengine.config import Config
 from mmengine.hooks import Hook
 
 from clipbert_mm.checkpoint import CheckpointError, find_latest
 from clipbert_mm.checkpoint.archives import load_torch
 from clipbert_mm.engine import StoppedBySignal
-from clipbert_mm.engine.config import drop_validation
-from clipbert_mm.engine.launch import build_runner
-from clipbert_mm.errors import ClipBertError, OptionError
+from clipbert_mm.errors import ClipBertError
 from clipbert_mm.registry import HOOKS
 
 
@@ -43,58 +42,12 @@ class Forbidden(Hook):
         raise AssertionError("it validates")
 
 
-class Saved(Hook):
-    """Notes what lies in the work folder after each iteration and epoch."""
-
-    priority = "LOWEST"
-
-    def __init__(self) -> None:
-        self.files: list[set[str]] = []
-
-    def after_train_iter(self, runner, batch_idx: int, data_batch=None, outputs=None) -> None:
-        self.files.append({path.stem for path in Path(runner.work_dir).glob("*.pth")})
-
-    def after_train_epoch(self, runner) -> None:
-        self.after_train_iter(runner, 0)
-
-
 @pytest.fixture
 def ctrl_c() -> Iterator[None]:
     """Let Ctrl-C interrupt as in the foreground of a shell, wherever the tests run."""
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, before)
-
-
-@pytest.fixture
-def config(runner_config: Config) -> Config:
-    """Three epochs of six iterations with dropout."""
-    runner_config.train_cfg.max_epochs = 3
-    runner_config.model.encoder.dropout = runner_config.model.head.dropout = 0.1
-    runner_config.default_hooks.logger = dict(type="MainProcessLoggerHook", interval=1)
-    return runner_config
-
-
-def begin(config: Config, *hooks: Hook, **settings: Any) -> Any:
-    """Build a runner of a name of its own whose checkpoint hook has some settings."""
-    config.experiment_name += "-next"
-    config.default_hooks.checkpoint = dict(type="FaultTolerantCheckpointHook", **settings)
-    runner = build_runner(config)
-    for hook in hooks:
-        runner.register_hook(hook, "LOWEST" if isinstance(hook, Saved) else "NORMAL")
-    return runner
-
-
-def load(config: Config, name: str) -> dict[str, Any]:
-    return load_torch(Path(config.work_dir) / f"{name}.pth", mmap=False)
-
-
-def names(config: Config) -> list[str]:
-    return sorted(
-        path.name
-        for path in Path(config.work_dir).iterdir()
-        if path.is_file() and path.suffix != ".py" and path.name != "finished"
-    )
 
 
 def test_regular_ones_are_kept_and_older_removed(config: Config):
@@ -260,38 +213,6 @@ def test_ctrl_c_that_a_shell_ignores_is_ignored(config: Config):
     assert names(config) == ["epoch_1.pth", "last_checkpoint"]
 
 
-@pytest.mark.parametrize("kind", ["FaultTolerantCheckpointHook", "mmengine.CheckpointHook"])
-def test_a_best_checkpoint_without_validation_is_refused_at_the_start(config: Config, kind: str):
-    begin(config)
-    config.default_hooks.checkpoint = dict(type=kind, interval=1, save_best="t2v/R@1", rule="greater")
-    expected = (
-        rf"^save_best=\['t2v/R@1'\] of {kind.rpartition('.')[2]} needs validation, and there is no val_dataloader"
-    )
-    with pytest.raises(OptionError, match=expected):
-        build_runner(config).train()
-    with_validation(config, "t2v/R@1")
-    config.experiment_name += "-late"
-    config.train_cfg.val_begin = 4
-    with pytest.raises(OptionError, match="needs validation, and val_begin=4 is after max_epochs=3"):
-        build_runner(config).train()
-    assert names(config) == []
-
-
-def test_early_stopping_without_validation_is_refused_at_the_start(config: Config):
-    with_validation(config)
-    for part in ("dataloader", "evaluator", "cfg"):
-        config[f"val_{part}"] = None
-    with pytest.raises(OptionError, match=r"^monitor='t2v/MnR' of ResumableEarlyStoppingHook needs validation"):
-        begin(config, interval=1, save_best="auto").train()
-    config.default_hooks.checkpoint = dict(type="FaultTolerantCheckpointHook", interval=1, save_best="t2v/MnR")
-    config.custom_hooks = [dict(type="mmengine.EarlyStoppingHook", monitor="t2v/MnR", rule="less")]
-    drop_validation(config)  # as --no-validate
-    config.train_cfg.max_epochs = 1
-    config.experiment_name += "-none"
-    build_runner(config).train()
-    assert names(config) == ["epoch_1.pth", "last_checkpoint"]
-
-
 @pytest.mark.parametrize("validates", [False, True])
 def test_a_finished_run_is_not_resumed(config: Config, validates: bool, caplog: pytest.LogCaptureFixture):
     config.log_level = "INFO"
@@ -329,15 +250,6 @@ def test_a_finished_run_is_not_resumed(config: Config, validates: bool, caplog: 
     assert "epoch_2.pth" in names(config)
 
 
-def with_validation(config: Config, metric: str = "t2v/MnR") -> None:
-    """Let a training validate each epoch by its test set."""
-    config.val_dataloader, config.val_evaluator = config.test_dataloader, config.test_evaluator
-    config.val_cfg = dict(type="RetrievalValLoop")
-    config.default_hooks.early_stopping = dict(
-        type="ResumableEarlyStoppingHook", monitor=metric, rule="less", patience=2, min_delta=1000.0
-    )
-
-
 class Killed(BaseException):
     """A kill that leaves no time for anything."""
 
@@ -364,48 +276,6 @@ def test_a_validation_that_was_cut_is_done_again(config: Config):
     begin(config, interval=1, max_keep_ckpts=1, save_best="t2v/MnR").train()
     assert_same_training(load(config, "epoch_3"), whole)
     assert names(config) == [best, "epoch_3.pth", "last_checkpoint"]
-
-
-def test_the_best_replaces_the_one_before_once_it_is_whole(config: Config):
-    with_validation(config)
-    del config.default_hooks["early_stopping"]
-    hook = begin(config, interval=3, save_best=["t2v/MnR", "t2v/R@1"])
-    scores = iter([(4.0, 10.0), (5.0, 20.0), (3.0, 20.0)])
-    hook.val_evaluator.evaluate = lambda size: dict(zip(("t2v/MnR", "t2v/R@1"), next(scores), strict=True))
-    hook.train()
-    assert names(config) == ["best_t2v_MnR_epoch_3.pth", "best_t2v_R@1_epoch_2.pth", "epoch_3.pth", "last_checkpoint"]
-    assert "optimizer" not in load(config, "best_t2v_MnR_epoch_3")
-
-
-def validate_with(config: Config, *metrics: dict[str, float]) -> Any:
-    """Begin a training with save_best="auto" whose validations give some metrics."""
-    with_validation(config)
-    del config.default_hooks["early_stopping"]
-    hook, scores = begin(config, interval=3, save_best="auto"), iter(metrics)
-    hook.val_evaluator.evaluate = lambda size: next(scores)
-    return hook
-
-
-@pytest.mark.parametrize(("first", "best"), [("t2v/R@1", 2), ("accuracy", 2), ("multi-label/mAP", 2), ("mse", 3)])
-def test_auto_keeps_the_best_by_the_first_metric(config: Config, first: str, best: int):
-    validate_with(config, *({first: value, "loss": 0.0} for value in (3.0, 4.0, 2.0))).train()
-    assert names(config) == [f"best_{first.replace('/', '_')}_epoch_{best}.pth", "epoch_3.pth", "last_checkpoint"]
-
-
-def test_auto_keeps_none_by_a_metric_of_an_unknown_direction(config: Config, caplog: pytest.LogCaptureFixture):
-    runner = validate_with(config, *({"surprise": value} for value in (3.0, 4.0, 2.0)))
-    runner.logger.addHandler(caplog.handler)
-    runner.train()
-    assert names(config) == ["epoch_3.pth", "last_checkpoint"]
-    assert caplog.text.count("save_best='auto' cannot tell whether surprise is better when greater or when less.") == 1
-
-
-def test_a_metric_that_there_is_not_is_answered_with_those_that_there_are(config: Config):
-    with_validation(config)
-    with pytest.raises(
-        OptionError, match=r"save_best of FaultTolerantCheckpointHook names 'acc'; the metrics are .*t2v/R@1"
-    ):
-        begin(config, interval=1, save_best="acc").train()
 
 
 @pytest.mark.parametrize("wrong", ["intervall", "file_client_args", "max_keep"])
