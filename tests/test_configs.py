@@ -23,7 +23,7 @@ from clipbert_mm.registry import MODELS
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 BASES = CONFIGS / "_base_"
-ALL = sorted(path for path in CONFIGS.rglob("*.py") if "_base_" not in path.parts)
+ALL = sorted(path for path in CONFIGS.rglob("*.py") if not {"_base_", "tables"} & set(path.parts))
 # Those of the paper's tables are tried out in test_ablations.py and test_paper_rows.py.
 SHAPES = [path for path in ALL if path.parent.name == "shapes"]
 LEAVES = [path for path in ALL if path in SHAPES or path.stem.endswith("_custom")]

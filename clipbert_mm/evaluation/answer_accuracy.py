@@ -1,5 +1,6 @@
 """Metrics of answers to questions: accuracy where each has one correct answer, and errors of counts."""
 
+import json
 from collections.abc import Sequence
 from typing import Any
 
@@ -7,6 +8,7 @@ import numpy as np
 from mmengine.evaluator import BaseMetric
 
 from clipbert_mm.evaluation.coverage import readable
+from clipbert_mm.fileio import atomic_write
 from clipbert_mm.log import logger
 from clipbert_mm.registry import METRICS
 from clipbert_mm.structures import IGNORED
@@ -57,10 +59,26 @@ class AnswerAccuracy(BaseMetric):
     ``coverage`` is the share of videos that could be read; questions of the others are excluded. For multiple choice an item
     has the scores of the options of its first question, then those of the next.
 
-    Arguments are those of MMEngine's BaseMetric.
+    Args:
+        outcomes_file: JSON file for the result of each question: the ``paths`` of the videos and what :func:`correct_answers`
+            returns (``correct``), in the order of the annotations. None writes no file.
+        collect_device: Device that gathers the results of all ranks, "cpu" or "gpu".
+        prefix: Prefix of the metrics' names.
+        collect_dir: Folder that gathers the results of all ranks by way of the disk.
     """
 
     default_prefix = ""
+
+    def __init__(
+        self,
+        *,
+        outcomes_file: str | None = None,
+        collect_device: str = "cpu",
+        prefix: str | None = None,
+        collect_dir: str | None = None,
+    ) -> None:
+        super().__init__(collect_device=collect_device, prefix=prefix, collect_dir=collect_dir)
+        self.outcomes_file = outcomes_file
 
     def process(self, data_batch: Any, data_samples: Sequence[dict]) -> None:  # noqa: ANN401
         """Add the predictions of some items."""
@@ -77,8 +95,13 @@ class AnswerAccuracy(BaseMetric):
         """Compute the metrics over all items."""
         read, coverage = readable(results)
         types = [kind for entry in read for kind in entry["types"]]
-        metrics = accuracy_by_type(np.concatenate([entry["correct"] for entry in read]), types)
+        correct = np.concatenate([entry["correct"] for entry in read])
+        metrics = accuracy_by_type(correct, types)
         metrics.pop("accuracy/", None)  # questions without a type
+        if self.outcomes_file is not None:
+            paths = [entry["path"] for entry in read for _ in entry["correct"]]
+            with atomic_write(self.outcomes_file) as file:
+                json.dump(dict(paths=paths, correct=correct.tolist()), file)
         ceiling = float(np.concatenate([entry["known"] for entry in read]).mean() * 100)
         return metrics | {"ceiling": ceiling, "coverage": coverage}
 

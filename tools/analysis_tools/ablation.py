@@ -1,0 +1,146 @@
+#!/usr/bin/env python
+"""Run tables of the paper and report them: python tools/analysis_tools/ablation.py table2 --on shapes."""
+
+import argparse
+import os
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from ablations.plan import Plan, format_names
+from ablations.report import write_reports
+from ablations.scheduler import Outcome, Scheduler, format_seconds
+from ablations.steps import Launcher
+from ablations.tables import SETS, Table, find_table, read_table, table_names
+from mmengine.config import DictAction
+
+from clipbert_mm.engine.run_tool import run_tool
+from clipbert_mm.errors import BusyFolderError, OptionError
+from clipbert_mm.fileio import locked
+from clipbert_mm.processes import EXIT_INTERRUPTED
+
+
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description="Train and test the rows of tables for several seeds, and report them")
+    parser.add_argument("tables", nargs="*", help="short names or paths of table files (default: all tables of --on)")
+    parser.add_argument(
+        "--on", choices=SETS, default="paper", help="the paper's tables, on MSRVTT, or their twins on Shapes"
+    )
+    parser.add_argument("--out", type=Path, default=Path("work_dirs/ablations"), help="default: work_dirs/ablations")
+    parser.add_argument("--seeds", type=int, nargs="+", help="default: those of the table file")
+    parser.add_argument("--quick", action="store_true", help="less of everything, as the table file says")
+    parser.add_argument("--jobs", type=int, help="processes at a time (default: one per device, else one per CPU core)")
+    parser.add_argument("--devices", nargs="+", metavar="GPU", help="GPUs to use, as in CUDA_VISIBLE_DEVICES")
+    parser.add_argument("--gpus-per-run", type=int, default=1, help="processes of a training (default: 1)")
+    parser.add_argument("--slurm", metavar="PARTITION", help="run each training and test as a Slurm job")
+    parser.add_argument("--dry-run", action="store_true", help="list the steps and their states")
+    parser.add_argument("--skip-missing", action="store_true", help="leave out rows whose starting weights are missing")
+    parser.add_argument("--report-only", action="store_true", help="report what is done; run nothing")
+    parser.add_argument(
+        "--cfg-options", nargs="+", action=DictAction, metavar="KEY=VALUE", help="settings of the trainings of all rows"
+    )
+    args = parser.parse_args(argv)
+    if args.jobs is not None and args.jobs < 1:
+        parser.error(f"--jobs expects a number from 1, got {args.jobs}")
+    if args.gpus_per_run < 1:
+        parser.error(f"--gpus-per-run expects a number from 1, got {args.gpus_per_run}")
+    return args
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Plan, run, report; returns 1 if a step failed, 130 after Ctrl-C."""
+    args = parse_args(argv)
+    names = args.tables or table_names(args.on)
+    tables = [read_table(find_table(name, args.on), quick=args.quick) for name in names]
+    plan = Plan(tables, seeds=args.seeds, out=args.out, options=args.cfg_options, gpus=args.gpus_per_run)
+    if not (args.skip_missing or args.dry_run or args.report_only):
+        plan.check_weights()
+    if args.dry_run:
+        list_steps(plan)
+        return 0
+    outcome = Outcome()
+    if not args.report_only:
+        pending = plan.pending()
+        slots = choose_slots(args)
+        done = [step for step in plan.steps.values() if step.is_done()]
+        print(f"{len(done)} steps done before, {len(pending)} to do, {len(slots)} at a time", flush=True)
+        scheduler = Scheduler(Launcher(args.slurm), slots)
+        try:
+            outcome = scheduler.run(pending, done)
+        except KeyboardInterrupt:
+            print(f"stopped; what is done is kept. To continue: {shlex.join([*sys.orig_argv])}", flush=True)
+            return EXIT_INTERRUPTED
+    report(plan, tables, args.out)
+    return summarize(outcome)
+
+
+def choose_slots(args: argparse.Namespace) -> list[dict[str, str]]:
+    """Return the environment of each of the processes that run at a time: its GPUs, its threads.
+
+    Raises:
+        OptionError: If there are fewer devices than a run needs.
+    """
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    if args.slurm is not None:
+        return [{} for _ in range(args.jobs or 4)]
+    if args.devices:
+        size = args.gpus_per_run
+        groups = [args.devices[i : i + size] for i in range(0, len(args.devices) - size + 1, size)]
+        if not groups:
+            raise OptionError(f"--gpus-per-run {size} needs as many --devices, got {len(args.devices)}.")
+        jobs = args.jobs or len(groups)
+        return [{"CUDA_VISIBLE_DEVICES": ",".join(groups[i % len(groups)])} for i in range(jobs)]
+    import torch
+
+    usual = 1 if torch.cuda.is_available() else max(1, cores // args.gpus_per_run)
+    jobs = args.jobs or usual
+    threads = (
+        {} if "OMP_NUM_THREADS" in os.environ else {"OMP_NUM_THREADS": str(max(1, cores // (jobs * args.gpus_per_run)))}
+    )
+    return [dict(threads) for _ in range(jobs)]
+
+
+def list_steps(plan: Plan) -> None:
+    """Print each step with its state."""
+    pending = {step.folder for step in plan.pending()}
+    for step in plan.steps.values():
+        if step.folder not in pending:
+            state = f"done, {format_seconds(step.done()['seconds'])}" if step.is_done() else "not needed"
+        else:
+            state = "begun" if step.is_begun() else "to do"
+            if step.folder.is_dir():
+                try:
+                    with locked(step.folder):
+                        pass
+                except BusyFolderError:
+                    state = "running"
+        print(f"{state:12}  {step.title}  {step.folder}")
+    for path, rows in plan.missing.items():
+        print(f"{'no weights':12}  {format_names(rows)}  {path}")
+    print(f"{len(plan.steps)} steps, {len(pending)} to do")
+
+
+def report(plan: Plan, tables: Sequence[Table], out: Path) -> None:
+    """Write the reports and say where."""
+    folder = out / "reports"
+    with locked(out / "reports" / ".writing"):
+        write_reports(plan, tables, folder)
+    print(f"wrote {folder / 'index.md'}", flush=True)
+
+
+def summarize(outcome: Outcome) -> int:
+    """Print what failed and was left out; return the exit status."""
+    if not outcome.failed:
+        return 0
+    print(f"{len(outcome.failed)} steps failed, {len(outcome.left)} that need them were not run:")
+    for step, reason in outcome.failed.values():
+        print(f"  {step.title}: {reason}")
+    for step in outcome.left:
+        print(f"  not run: {step.title}")
+    return 1
+
+
+if __name__ == "__main__":
+    run_tool(main)

@@ -1,0 +1,1 @@
+"""The parts of tools/analysis_tools/ablation.py: table files, plan, scheduler, intervals, verdicts and report."""

@@ -1,0 +1,110 @@
+"""Figures 4 and 5 of the paper, redrawn from our runs."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from clipbert_mm.visualization.figures import save_figure
+
+COLORS = ("#22415f", "#4878a8", "#1a9641", "#d7761c", "#7b3294")
+
+
+def draw_lines(report: Mapping[str, Any], spec: Mapping[str, Any], picture: Path) -> bool:
+    """Draw a metric of each task against a label of the rows, one line for each value of another label (Figure 4).
+
+    Args:
+        report: The report of a table.
+        spec: ``x``, the label along the axis, a number in each row; and ``lines``, the other label.
+        picture: The PNG file.
+
+    Returns:
+        Whether there was anything to draw.
+    """
+    tasks = [task for task, metrics in report["metrics"].items() if metrics]
+    points = {task: _points(report, spec, task, report["metrics"][task][0]) for task in tasks}
+    tasks = [task for task in tasks if points[task]]
+    if not tasks:
+        return False
+    figure = Figure(figsize=(4.8 * len(tasks), 3.6), layout="constrained")
+    for axes, task in zip(figure.subplots(1, len(tasks), squeeze=False)[0], tasks, strict=True):
+        for color, (name, own) in zip(COLORS, points[task].items(), strict=False):
+            own = sorted(own)
+            x, mean, low, high = (list(each) for each in zip(*own, strict=True))
+            below = [m - value for m, value in zip(mean, low, strict=True)]
+            above = [value - m for m, value in zip(mean, high, strict=True)]
+            axes.errorbar(
+                x, mean, yerr=(below, above), marker="o", capsize=3, color=color, label=f"{spec['lines']} = {name}"
+            )
+            axes.set_xticks(x)
+        axes.set_xlabel(spec["x"])
+        axes.set_ylabel(f"{report['metrics'][task][0].removeprefix('t2v/')}, %")
+        axes.set_title(task, fontsize=10)
+        axes.legend(fontsize=8)
+    seeds = len(report["seeds"])
+    figure.suptitle(f"{report['title']} ({seeds} seeds, 95 % intervals)", fontsize=10)
+    save_figure(figure, picture)
+    return True
+
+
+def _points(
+    report: Mapping[str, Any], spec: Mapping[str, Any], task: str, metric: str
+) -> dict[str, list[tuple[float, float, float, float]]]:
+    """Return x, mean and the ends of the interval of each row that is there, by line."""
+    points: dict[str, list[tuple[float, float, float, float]]] = {}
+    for row in report["rows"]:
+        found = row["tasks"].get(task, {}).get("estimates", {}).get(metric)
+        if found is not None:
+            ends = found["interval"] or found["over_queries"]
+            own = points.setdefault(row["label"].get(spec["lines"], ""), [])
+            own.append((float(row["label"][spec["x"]]), found["mean"], *ends))
+    return points
+
+
+def draw_costs(benchmarks: Mapping[str, Mapping[str, Any]], picture: Path) -> bool:
+    """Draw the largest batch and the time of a pass against clips and frames (Figure 5).
+
+    Args:
+        benchmarks: Reports of ``memory`` and ``step`` of tools/analysis_tools/benchmark.py.
+        picture: The PNG file.
+
+    Returns:
+        Whether there was anything to draw.
+    """
+    if not benchmarks:
+        return False
+    figure = Figure(figsize=(9, 6.2), layout="constrained")
+    grid = figure.subplots(2, 2, sharex="col")
+    labels = {"clips": "$N_{train}$ (T = 1)", "frames": "T ($N_{train}$ = 1)"}
+    for (above, below), (axis, label) in zip(grid.T, labels.items(), strict=True):
+        if "memory" in benchmarks:
+            report = benchmarks["memory"]
+            limit = report["memory_limit"] / 2**30
+            _draw(
+                above,
+                report[axis],
+                axis,
+                lambda row: row["largest_batch"]["plain"],
+                f"largest batch within {limit:g} GiB",
+            )
+            above.set_yscale("log", base=2)
+        if "step" in benchmarks:
+            batch = benchmarks["step"]["setting"]["batch"]
+            title = f"seconds, forward and backward, batch {batch}"
+            _draw(below, benchmarks["step"][axis], axis, lambda row: row["seconds"]["backward"]["median_s"], title)
+            below.set_ylim(bottom=0)
+        below.set_xlabel(label)
+    device = next(iter(benchmarks.values()))["environment"]["device"]
+    figure.suptitle(f"Memory and time of training, {device}", fontsize=10)
+    save_figure(figure, picture)
+    return True
+
+
+def _draw(axes: Axes, rows: Sequence[Mapping[str, Any]], axis: str, value: Any, label: str) -> None:
+    ordered = sorted(rows, key=lambda row: row[axis])
+    numbers = [row[axis] for row in ordered]
+    axes.plot(numbers, [value(row) for row in ordered], "o-", color=COLORS[1])
+    axes.set_xticks(numbers)
+    axes.set_ylabel(label)

@@ -1,0 +1,167 @@
+"""Intervals over seeds and over queries, of a metric and of paired contrasts of it between rows.
+
+A seed is a training, and where the data is generated also a world of its own with queries of its own. Two sources of chance
+are told apart:
+
+* over queries: the bootstrap resamples the queries of each seed with its trainings as they are;
+* over seeds: Student's t interval of the values of the seeds, with one degree of freedom less than there are seeds.
+
+Where each seed has queries of its own, values of seeds differ by their queries too, so the interval over seeds covers both;
+the interval is the union of the two, since a few seeds may agree by luck. Where all seeds share the queries, the interval over
+seeds does not cover the choice of queries, and the distances to the ends are added in quadrature. Rows are compared on the same
+seeds and the same resampled queries.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from statistics import NormalDist, fmean, stdev
+
+import numpy as np
+
+DRAWS = 2000
+"""Resampled tests of the bootstrap."""
+LEVEL = 0.95
+"""Probability of the intervals."""
+T_QUANTILES = (12.7062, 4.3027, 3.1824, 2.7764, 2.5706, 2.4469, 2.3646, 2.3060, 2.2622, 2.2281)
+"""Student's t at 97.5 %, by degrees of freedom from 1."""
+Interval = tuple[float, float]
+Outcomes = Mapping[str, np.ndarray]
+"""For each query, by metric: its share (R@K, AP, correct, 0 to 1) or its rank, (Q,) each."""
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A mean over seeds with its intervals.
+
+    Args:
+        mean: Mean over the seeds.
+        seeds: Number of seeds.
+        over_queries: Interval by bootstrap over the queries, the trainings as they are.
+        over_seeds: Student's t interval over the seeds; empty for one seed.
+        interval: Both together; empty for one seed, which says nothing of another training.
+    """
+
+    mean: float
+    seeds: int
+    over_queries: Interval | tuple[()]
+    over_seeds: Interval | tuple[()]
+    interval: Interval | tuple[()]
+
+
+def t_quantile(freedom: int) -> float:
+    """Return the 97.5 % quantile of Student's t.
+
+    From 11 degrees of freedom by its expansion (Abramowitz and Stegun, 26.7.5).
+
+    >>> round(t_quantile(2), 3), round(t_quantile(20), 3)
+    (4.303, 2.086)
+    """
+    if freedom <= len(T_QUANTILES):
+        return T_QUANTILES[freedom - 1]
+    z = NormalDist().inv_cdf((1 + LEVEL) / 2)
+    terms = (z, (z**3 + z) / 4, (5 * z**5 + 16 * z**3 + 3 * z) / 96, (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384)
+    return sum(term / freedom**power for power, term in enumerate(terms))
+
+
+def value_of(outcomes: Outcomes, metric: str) -> float:
+    """Compute a metric of some queries: a median (MdR) or mean (MnR) of ranks, or a mean share in percent.
+
+    >>> value_of({"accuracy": np.array([1.0, 0.0, 1.0, 1.0])}, "accuracy")
+    75.0
+    """
+    return float(_reduce(outcomes[outcome_key(metric)][None], metric)[0])
+
+
+def outcome_key(metric: str) -> str:
+    """Return the name of the outcomes that a metric is computed of.
+
+    >>> outcome_key("t2v/MdR"), outcome_key("t2v/R@1"), outcome_key("t2v/mAP")
+    ('t2v/rank', 't2v/R@1', 't2v/AP')
+    """
+    way, _, name = metric.rpartition("/")
+    return f"{way}/" * bool(way) + {"MdR": "rank", "MnR": "rank", "mAP": "AP"}.get(name, name)
+
+
+def less_is_better(metric: str) -> bool:
+    """Say whether a smaller value of a metric is better."""
+    return metric.rpartition("/")[2] in ("MdR", "MnR")
+
+
+def _reduce(values: np.ndarray, metric: str) -> np.ndarray:
+    """Compute a metric of rows of queries, (n, Q) to (n,)."""
+    name = metric.rpartition("/")[2]
+    if name == "MdR":
+        return np.median(values, axis=1)
+    return values.mean(axis=1) * (1 if name == "MnR" else 100)
+
+
+@lru_cache(maxsize=16)
+def _drawn(queries: int, stream: int) -> np.ndarray:
+    """Draw queries with replacement, (DRAWS, Q); the same for all rows, so that they are compared on the same ones."""
+    return np.random.default_rng(stream).integers(0, queries, (DRAWS, queries), dtype=np.int32)
+
+
+def resampled(outcomes: Outcomes, metric: str, stream: int) -> np.ndarray:
+    """Compute a metric of resampled queries, (DRAWS,); equal streams draw equal queries."""
+    values = outcomes[outcome_key(metric)]
+    return _reduce(values[_drawn(len(values), stream)], metric)
+
+
+def estimate(
+    contrast: Mapping[str, float],
+    outcomes: Mapping[str, Mapping[int, Outcomes]],
+    metric: str,
+    *,
+    shared_queries: bool,
+) -> Estimate | None:
+    """Estimate a weighted sum of rows' metrics, over the seeds that all of these rows have.
+
+    Args:
+        contrast: Weight of each row; ``{"a": 1}`` is the row's own metric, ``{"a": 1, "b": -1}`` the paired difference.
+        outcomes: What became of each query, by row and seed. In a seed, all rows have the same queries.
+        metric: The metric.
+        shared_queries: Whether all seeds have the same queries.
+
+    Returns:
+        The estimate; None if there is no seed that all rows have.
+    """
+    rows = [outcomes.get(row, {}) for row in contrast]
+    key = outcome_key(metric)
+    seeds = sorted(set.intersection(*(set(row) for row in rows))) if rows else []
+    seeds = [seed for seed in seeds if len({len(row[seed].get(key, ())) for row in rows}) == 1 and key in rows[0][seed]]
+    if not seeds:
+        return None
+    weights = list(contrast.values())
+    values = [sum(w * value_of(row[seed], metric) for w, row in zip(weights, rows, strict=True)) for seed in seeds]
+    draws = np.mean(
+        [
+            sum(
+                w * resampled(row[seed], metric, 0 if shared_queries else seed)
+                for w, row in zip(weights, rows, strict=True)
+            )
+            for seed in seeds
+        ],
+        axis=0,
+    )
+    low, high = np.quantile(draws, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    return combine(values, (float(low), float(high)), shared_queries=shared_queries)
+
+
+def combine(values: Sequence[float], over_queries: Interval, *, shared_queries: bool) -> Estimate:
+    """Join the interval over queries with that over seeds.
+
+    >>> combine([1.0, 2.0, 3.0], (1.5, 2.5), shared_queries=False).interval  # 2 ± 4.3027 / sqrt(3)
+    (-0.484..., 4.484...)
+    """
+    mean = fmean(values)
+    if len(values) < 2:
+        return Estimate(mean, len(values), over_queries, (), ())
+    half = t_quantile(len(values) - 1) * stdev(values) / math.sqrt(len(values))
+    low, high = over_queries
+    if shared_queries:
+        interval = (mean - math.hypot(half, mean - low), mean + math.hypot(half, high - mean))
+    else:
+        interval = (min(mean - half, low), max(mean + half, high))
+    return Estimate(mean, len(values), over_queries, (mean - half, mean + half), interval)

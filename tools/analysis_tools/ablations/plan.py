@@ -1,0 +1,280 @@
+"""From tables and seeds to steps: which trainings, tests and data they need, each once."""
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from ablations.steps import DATA_FOLDER, BenchmarkStep, DataStep, Step, TestStep, TrainingStep
+from ablations.tables import FROM_CONFIG, ROOT, Run, Table, variable_set
+from clipbert_mm.engine.config import RUNNER_KEYS, drop_validation, load_config
+from clipbert_mm.errors import ClipBertError, OptionError
+
+WEIGHT_FILES = (".pth", ".pt", ".ckpt", ".pkl", ".bin", ".safetensors")
+"""Endings of names that are files of weights; other names may be those of a hub."""
+SETTINGS = frozenset(("work_dir", "launcher", "resume", "experiment_name", "log_level", "visualizer", "auto_scale_lr"))
+"""Names in a config that do not change what a run computes, or that the command line sets."""
+
+
+class Plan:
+    """All steps of some tables.
+
+    Args:
+        tables: The tables.
+        seeds: The seeds; None for those of each table.
+        out: The folder of all steps.
+        options: More settings of the rows' trainings and tests, by dotted key.
+        gpus: GPUs for a run. A recipe for more accumulates gradients, so that the global batch stays; one for fewer uses fewer.
+
+    Raises:
+        OptionError: If a config does not have what a table sets.
+    """
+
+    def __init__(
+        self,
+        tables: Sequence[Table],
+        *,
+        seeds: Sequence[int] | None,
+        out: Path,
+        options: Mapping[str, Any] | None = None,
+        gpus: int = 1,
+    ) -> None:
+        self.out, self.options, self.gpus = out, dict(options or {}), gpus
+        self.steps: dict[Path, Step] = {}
+        """The steps by their folders, those that others need first."""
+        self.tests: dict[tuple[str, str, str, int], TestStep] = {}
+        """The test of a table's row, task and seed."""
+        self.benchmarks: dict[str, dict[str, BenchmarkStep]] = {}
+        """The benchmarks of a table by sub-command."""
+        self.seeds = {table.name: tuple(seeds if seeds is not None else table.seeds) for table in tables}
+        self.missing: dict[str, list[str]] = {}
+        """The rows that cannot be run, by the file of weights that is missing."""
+        for table in tables:
+            for name, row in table.rows.items():
+                for task, run in row.runs.items():
+                    self._add_row(table, name, task, run)
+            if table.benchmark:
+                self.benchmarks[table.name] = self._benchmarks(table)
+
+    def check_weights(self) -> None:
+        """Check that all weights that rows start from are there.
+
+        Raises:
+            OptionError: If some are missing.
+        """
+        if self.missing:
+            listed = "".join(f"\n  {path}: {format_names(rows)}" for path, rows in self.missing.items())
+            raise OptionError(
+                f"Files of weights that rows start from are missing; nothing was run:{listed}\n"
+                "Get them (docs/weights.md), set the variables that lead to them, or leave these rows out (--skip-missing)."
+            )
+
+    def _add_row(self, table: Table, name: str, task: str, run: Run) -> None:
+        who = f"{table.name}, {name}, {task}"
+        missing = self._missing_weights(table, run, who)
+        for path in missing:
+            rows = self.missing.setdefault(path, [])
+            rows += [] if f"{table.name} {name}" in rows else [f"{table.name} {name}"]
+        if not missing:
+            for seed in self.seeds[table.name]:
+                self.tests[table.name, name, task, seed] = self._test(table, run, seed, who)
+
+    def pending(self) -> list[Step]:
+        """Return the steps that are to be done, those that others need first; what only done steps need is not."""
+        needed: dict[Path, Step] = {}
+
+        def visit(step: Step) -> None:
+            if step.folder not in needed and not step.is_done():
+                for other in step.needs:
+                    visit(other)
+                needed[step.folder] = step
+
+        for target in self.targets():
+            visit(target)
+        return list(needed.values())
+
+    def targets(self) -> list[Step]:
+        """Return the steps whose results the report shows, each once."""
+        benchmarks = [step for each in self.benchmarks.values() for step in each.values()]
+        return list({step.folder: step for step in [*self.tests.values(), *benchmarks]}.values())
+
+    def _add(self, step: Step) -> Any:
+        return self.steps.setdefault(step.folder, step)
+
+    def _data(self, table: Table, seed: int) -> DataStep | None:
+        if table.data_command is None:
+            return None
+        command = table.data_command
+        family = _hash(command)
+        folder = self.out / "data" / f"{family}-seed{seed}"
+        return self._add(DataStep(folder, f"data, seed {seed}", family, seed, command=command))
+
+    def _training(self, table: Table, run: Run, seed: int, who: str, options: Mapping[str, Any]) -> TrainingStep:
+        config = read_config(
+            run, {**run.overrides, **options}, table.data_variable if table.data_command else None, who
+        )
+        gpus = min(run.gpus, self.gpus)
+        if run.gpus % gpus:
+            raise OptionError(
+                f"{who}: a recipe for {run.gpus} GPUs needs {run.gpus} or a divisor of it, to keep the global batch, got "
+                f"{gpus} (--gpus-per-run)."
+            )
+        if run.gpus > gpus:
+            wrapper = config["optim_wrapper"]
+            counts = wrapper.get("accumulative_counts", 1) * run.gpus // gpus
+            config = {**config, "optim_wrapper": {**wrapper, "accumulative_counts": counts}}
+        data = self._data(table, seed)
+        starts: list[TrainingStep | str] = []
+        for name in _start_names(run, config):
+            if name in table.starts:
+                starts.append(self._training(table, table.starts[name], seed, f"start '{name}'", {}))
+            else:
+                starts.append(name)
+        trained = {key: value for key, value in config.items() if not key.startswith("test_") and key != "load_from"}
+        content = [trained, [s if isinstance(s, str) else s.family for s in starts], table.data_command]
+        content += [_file_hash(start) for start in starts if isinstance(start, str)]
+        family = _hash(content)
+        needs: list[Step] = [step for step in (data, *starts) if isinstance(step, Step)]
+        folder = self.out / "runs" / f"{family}-seed{seed}"
+        known = self.steps.get(folder)
+        if isinstance(known, TrainingStep):
+            return known
+        return self._add(
+            TrainingStep(
+                folder,
+                f"training of {who}, seed {seed}",
+                family,
+                seed,
+                needs,
+                config=trained,
+                gpus=gpus,
+                starts=starts,
+                data=None if data is None else data.data,
+            )
+        )
+
+    def _missing_weights(self, table: Table, run: Run, who: str) -> list[str]:
+        """Return the files that a run, or what it starts from, starts from and that are not there."""
+        config = read_config(run, run.overrides, table.data_variable if table.data_command else None, who)
+        missing = []
+        for name in _start_names(run, config):
+            if name in table.starts:
+                missing += self._missing_weights(table, table.starts[name], f"start '{name}'")
+            elif _is_missing(name):
+                missing.append(os.path.abspath(name))
+        return missing
+
+    def _test(self, table: Table, run: Run, seed: int, who: str) -> TestStep:
+        training = self._training(table, run, seed, who, self.options)
+        options = {**run.overrides, **self.options, **run.test}
+        config = read_config(run, options, table.data_variable if table.data_command else None, who)
+        tested = {key: value for key, value in config.items() if key == "model" or key.startswith("test_")}
+        family = _hash([training.family, tested])
+        folder = training.folder / f"test-{family}"
+        needs: list[Step] = [training]
+        return self._add(
+            TestStep(
+                folder,
+                f"test of {who}, seed {seed}",
+                family,
+                seed,
+                needs,
+                config={key: value for key, value in config.items() if key != "load_from"},
+                gpus=training.gpus,
+                training=training,
+                data=training.data,
+            )
+        )
+
+    def _benchmarks(self, table: Table) -> dict[str, BenchmarkStep]:
+        spec = dict(table.benchmark or {})
+        config = Path(spec.pop("config"))
+        config = config if config.is_file() else ROOT / config
+        steps = {}
+        for command, arguments in spec.items():
+            words = [command, str(config), *map(str, arguments)]
+            family = _hash([load_config(str(config)).to_dict(), command, list(map(str, arguments))])
+            folder = self.out / "benchmarks" / f"{command}-{family}"
+            steps[command] = self._add(
+                BenchmarkStep(folder, f"benchmark '{command}' of {table.name}", family, 0, arguments=words)
+            )
+        return steps
+
+
+def read_config(run: Run, options: Mapping[str, Any], variable: str | None, who: str) -> dict[str, Any]:
+    """Read a run's config as the tools use it, with :data:`~ablations.steps.DATA_FOLDER` for the data of a seed.
+
+    Raises:
+        OptionError: If an option sets nothing.
+    """
+    text = json.dumps(options, sort_keys=True, default=repr)
+    try:
+        return _read_config(str(run.config), _Options(text, options), variable, run.validate)
+    except ClipBertError as error:
+        raise OptionError(f"{who}: {error}") from error
+
+
+class _Options:
+    """Options that are compared by their text."""
+
+    def __init__(self, text: str, options: Mapping[str, Any]) -> None:
+        self.text, self.options = text, options
+
+    def __hash__(self) -> int:
+        return hash(self.text)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Options) and self.text == other.text
+
+
+@lru_cache(maxsize=1024)
+def _read_config(path: str, options: _Options, variable: str | None, validate: bool) -> dict[str, Any]:
+    with variable_set(variable, DATA_FOLDER):
+        config = load_config(path, dict(options.options), needs=("model", "train_cfg", "test_dataloader"))
+    if not validate:
+        drop_validation(config)
+    read = config.to_dict()
+    if isinstance(read.get("randomness"), dict):
+        read["randomness"].pop("seed", None)
+    return {key: read[key] for key in sorted(read) if key in RUNNER_KEYS - SETTINGS}
+
+
+def _start_names(run: Run, config: Mapping[str, Any]) -> list[str]:
+    names: list[str] = []
+    for start in run.starts:
+        own = config.get("load_from") if start == FROM_CONFIG else start
+        names += [own] if isinstance(own, str) else own or []
+    return names
+
+
+def format_names(names: Sequence[str], shown: int = 4) -> str:
+    """Return the first of some names, and how many more there are.
+
+    >>> format_names(["a", "b", "c"], shown=2)
+    'a, b and 1 more'
+    """
+    more = len(names) - shown
+    return ", ".join(names[:shown]) + (f" and {more} more" if more > 0 else "")
+
+
+def _is_missing(name: str) -> bool:
+    return name.endswith(WEIGHT_FILES) and "://" not in name and not os.path.isfile(name)
+
+
+@lru_cache(maxsize=64)
+def _file_hash(path: str) -> str | None:
+    """Return a hash of a file's bytes; None for a folder or a name of a hub."""
+    if not os.path.isfile(path):
+        return None
+    with open(path, "rb") as file:
+        digest = hashlib.sha256()
+        while block := file.read(2**20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def _hash(content: Any) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True, default=repr).encode()).hexdigest()[:12]

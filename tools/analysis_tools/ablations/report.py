@@ -1,0 +1,251 @@
+"""The report of a table: the paper's numbers with ours, intervals, paired differences and verdicts, as Markdown and JSON."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from benchmarks.timing import environment
+
+from ablations.drawing import draw_costs, draw_lines
+from ablations.intervals import Estimate, Outcomes, estimate, less_is_better, outcome_key, value_of
+from ablations.outcomes import read_outcomes
+from ablations.plan import Plan
+from ablations.tables import Row, Table
+from ablations.verdicts import Claim, judge, overall
+from clipbert_mm.fileio import atomic_write
+
+USUAL_METRICS = {"t2v/R@1": ("t2v/R@1", "t2v/R@5", "t2v/R@10", "t2v/MdR"), "accuracy": ("accuracy",)}
+"""Metrics of a task whose outcomes have the key, where the table file names none."""
+MISSING = "missing"
+TaskOutcomes = dict[str, dict[int, Outcomes]]
+"""What became of the queries of a task, by row and seed."""
+
+
+def write_reports(plan: Plan, tables: Sequence[Table], folder: Path) -> None:
+    """Write NAME.md, NAME.json and figures of each table, and index.md with the verdicts of all."""
+    reports = []
+    for table in tables:
+        report = table_report(plan, table)
+        figures = []
+        if table.figure:
+            picture = folder / f"{table.name}.png"
+            if draw_lines(report, table.figure, picture):
+                figures.append(picture.name)
+        if table.name in plan.benchmarks:
+            report["benchmarks"] = {n: s.report() for n, s in plan.benchmarks[table.name].items() if s.is_done()}
+            picture = folder / f"{table.name}_costs.png"
+            if draw_costs(report["benchmarks"], picture):
+                figures.append(picture.name)
+        with atomic_write(folder / f"{table.name}.json") as file:
+            json.dump(report, file, indent=1)
+        with atomic_write(folder / f"{table.name}.md") as file:
+            file.write(to_markdown(report, figures))
+        reports.append(report)
+    with atomic_write(folder / "index.md") as file:
+        file.write(index_markdown(reports))
+
+
+def table_report(plan: Plan, table: Table) -> dict[str, Any]:
+    """Return all that is known of a table, for JSON."""
+    shared = table.data_command is None
+    seeds = plan.seeds[table.name]
+    tasks = list(dict.fromkeys(task for row in table.rows.values() for task in row.runs))
+    outcomes: dict[str, TaskOutcomes] = {task: read_task(plan, table, task) for task in tasks}
+    metrics = {task: task_metrics(table, task, outcomes[task]) for task in tasks}
+    rows = []
+    for name, row in table.rows.items():
+        own = {task: row_report(plan, table, row, task, metrics[task], outcomes[task], shared) for task in row.runs}
+        rows.append(dict(name=name, label=dict(row.label), paper={t: dict(p) for t, p in row.paper.items()}, tasks=own))
+    return dict(
+        table=table.name,
+        title=table.title,
+        note=table.note,
+        quick=table.quick,
+        seeds=list(seeds),
+        shared_queries=shared,
+        reference=table.reference,
+        environment=environment("cuda" if _cuda() else "cpu"),
+        metrics=metrics,
+        rows=rows,
+        conclusions=[claim_report(claim, outcomes[claim.task], shared, table) for claim in table.claims],
+    )
+
+
+def _cuda() -> bool:
+    import torch
+
+    return torch.cuda.is_available()
+
+
+def read_task(plan: Plan, table: Table, task: str) -> TaskOutcomes:
+    """Read the outcomes of a task's tests that are done."""
+    found: TaskOutcomes = {}
+    for (name, row, own_task, seed), step in plan.tests.items():
+        if name == table.name and own_task == task and step.is_done():
+            found.setdefault(row, {})[seed] = read_outcomes(step.folder)
+    return found
+
+
+def task_metrics(table: Table, task: str, outcomes: TaskOutcomes) -> list[str]:
+    """Return the metrics of a task that the report shows."""
+    named = next((row.runs[task].metrics for row in table.rows.values() if task in row.runs), ())
+    if named:
+        return list(named)
+    paper = next((row.paper[task] for row in table.rows.values() if row.paper.get(task)), None)
+    if paper is not None:
+        return list(paper)
+    keys = next((set(each) for seeds in outcomes.values() for each in seeds.values()), set())
+    return [metric for key, usual in USUAL_METRICS.items() if key in keys for metric in usual]
+
+
+def row_report(
+    plan: Plan, table: Table, row: Row, task: str, metrics: Sequence[str], outcomes: TaskOutcomes, shared: bool
+) -> dict[str, Any]:
+    """Return a row's values by seed and estimates of one task."""
+    own = outcomes.get(row.name, {})
+    steps = {seed: plan.tests[table.name, row.name, task, seed] for seed in plan.seeds[table.name]}
+    values = {
+        str(seed): {metric: value_of(each, metric) for metric in metrics if outcome_key(metric) in each}
+        for seed, each in own.items()
+    }
+    seconds = {
+        str(seed): dict(training=step.training.done()["seconds"], test=step.done()["seconds"])
+        for seed, step in steps.items()
+        if step.training is not None and seed in own and (step.training.folder / "done.json").is_file()
+    }
+    difference = None
+    if table.reference and row.name != table.reference and metrics:
+        difference = _as_dict(contrast({row.name: 1.0, table.reference: -1.0}, outcomes, metrics[0], shared))
+    return dict(
+        training=next(iter(steps.values())).training.family,
+        values=values,
+        queries={str(seed): len(next(iter(each.values()))) for seed, each in own.items()},
+        seconds=seconds,
+        missing_seeds=[seed for seed in steps if seed not in own],
+        estimates={metric: _as_dict(contrast({row.name: 1.0}, outcomes, metric, shared)) for metric in metrics},
+        difference_to_reference=difference,
+    )
+
+
+def contrast(weights: Mapping[str, float], outcomes: TaskOutcomes, metric: str, shared: bool) -> Estimate | None:
+    """Estimate a contrast of rows."""
+    return estimate(weights, outcomes, metric, shared_queries=shared)
+
+
+def claim_report(claim: Claim, outcomes: TaskOutcomes, shared: bool, table: Table) -> dict[str, Any]:
+    """Return a claim with its contrast, its interval and its verdict."""
+    sign = -1.0 if less_is_better(claim.metric) else 1.0
+    found = contrast({row: sign * weight for row, weight in claim.weights.items()}, outcomes, claim.metric, shared)
+    return dict(
+        number=claim.number,
+        statement=claim.statement,
+        rule=claim.rule(),
+        task=claim.task,
+        metric=claim.metric,
+        weights=dict(claim.weights),
+        margin=claim.margin,
+        difference=_as_dict(found),
+        verdict=judge(claim, found),
+    )
+
+
+def _as_dict(found: Estimate | None) -> dict[str, Any] | None:
+    return None if found is None else {key: list(v) if isinstance(v, tuple) else v for key, v in asdict(found).items()}
+
+
+def to_markdown(report: Mapping[str, Any], figures: Sequence[str] = ()) -> str:
+    """Return a table's report as Markdown."""
+    about, packages = report["environment"], report["environment"]["packages"]
+    quick = " (quick settings)" if report["quick"] else ""
+    queries = (
+        "the same queries in all seeds" if report["shared_queries"] else "a world and queries of its own for each seed"
+    )
+    lines = [
+        f"# {report['title']}",
+        "",
+        *([report["note"], ""] if report["note"] else []),
+        f"Seeds {', '.join(map(str, report['seeds']))}{quick}; {about['date']}; {about['device']}, {about['cores']} cores; "
+        + ", ".join(f"{name} {packages[name]}" for name in ("clipbert_mm", "torch", "mmengine") if name in packages)
+        + ".",
+        "",
+        f"Mean over the seeds, with its 95 % interval over seeds and queries ({queries}). An interval in parentheses is that "
+        "of one seed over its queries, and says nothing of another training.",
+        "",
+    ]
+    for task, metrics in report["metrics"].items():
+        lines += [f"## {task}", "", *_task_table(report, task, metrics), ""]
+    if report["conclusions"]:
+        lines += ["## Conclusions", "", *_claims_table(report["conclusions"]), ""]
+    for figure in figures:
+        lines += [f"![{report['title']}]({figure})", ""]
+    return "\n".join(lines)
+
+
+def _task_table(report: Mapping[str, Any], task: str, metrics: Sequence[str]) -> list[str]:
+    labels = list(dict.fromkeys(key for row in report["rows"] for key in row["label"]))
+    rows = [row for row in report["rows"] if task in row["tasks"]]
+    has_paper = any(row["paper"].get(task) for row in rows)
+    heads = [*labels]
+    for metric in metrics:
+        short = metric.removeprefix("t2v/")
+        heads += [f"paper {short}"] * has_paper + [short]
+    heads += [f"Δ {metrics[0].removeprefix('t2v/')} to {report['reference']}" if metrics else "Δ", "seeds"]
+    lines = ["| " + " | ".join(heads) + " |", "|" + " --- |" * len(heads)]
+    for row in rows:
+        own = row["tasks"][task]
+        cells = [row["label"].get(key, "") for key in labels]
+        for metric in metrics:
+            paper = row["paper"].get(task, {}).get(metric)
+            cells += ["" if paper is None else f"{paper:g}"] * has_paper + [format_estimate(own["estimates"][metric])]
+        if row["name"] == report["reference"]:
+            cells.append("reference")
+        else:
+            cells.append(format_estimate(own["difference_to_reference"], signed=True))
+        cells.append(f"{len(own['values'])} of {len(report['seeds'])}")
+        lines.append("| " + " | ".join(cells) + " |")
+    return lines
+
+
+def format_estimate(found: Mapping[str, Any] | None, *, signed: bool = False) -> str:
+    """Return a mean with its interval.
+
+    >>> format_estimate({"mean": 2.5, "interval": [1.0, 4.0], "over_queries": [2.0, 3.0]}, signed=True)
+    '+2.5 [+1.0, +4.0]'
+    >>> format_estimate(None)
+    'missing'
+    """
+    if found is None:
+        return MISSING
+    sign = "+" if signed else ""
+    ends = found["interval"] or found["over_queries"]
+    text = ", ".join(f"{end:{sign}.1f}" for end in ends)
+    return f"{found['mean']:{sign}.1f} " + (f"[{text}]" if found["interval"] else f"({text})")
+
+
+def _claims_table(claims: Sequence[Mapping[str, Any]]) -> list[str]:
+    lines = ["| | stated before | judged by | difference | verdict |", "| --- | --- | --- | --- | --- |"]
+    for claim in claims:
+        found = format_estimate(claim["difference"], signed=True)
+        lines.append(
+            f"| {claim['number']} | {claim['statement']} | {claim['rule']} | {found} | **{claim['verdict']}** |"
+        )
+    return lines
+
+
+def index_markdown(reports: Sequence[Mapping[str, Any]]) -> str:
+    """Return the verdicts of all tables as Markdown."""
+    lines = ["# Conclusions of Section 4 of the paper", "", "| | verdict | claims |", "| --- | --- | --- |"]
+    claims = [(report, claim) for report in reports for claim in report["conclusions"]]
+    for number in dict.fromkeys(claim["number"] for _, claim in claims):
+        own = [(report, claim) for report, claim in claims if claim["number"] == number]
+        told = "; ".join(
+            f"{claim['statement']} ([{report['table']}]({report['table']}.md)): {claim['verdict']}"
+            for report, claim in own
+        )
+        lines.append(f"| {number} | **{overall([claim['verdict'] for _, claim in own])}** | {told} |")
+    lines += ["", "Tables:", ""]
+    for report in reports:
+        lines.append(f"- [{report['title']}]({report['table']}.md)")
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,242 @@
+"""The steps of a plan: making data, trainings, tests and benchmarks, each in a folder of its own and done once.
+
+A step's folder is named by the content of what it does: the config as it is used, the seed, and what it starts from. Rows that
+are the same training are therefore one step.
+"""
+
+import datetime
+import json
+import os
+import pprint
+import shlex
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ablations.outcomes import collect_outcomes
+from ablations.tables import ROOT
+from clipbert_mm.checkpoint import find_latest, find_selected
+from clipbert_mm.errors import CheckpointError
+from clipbert_mm.fileio import atomic_write
+
+DATA_FOLDER = "/clipbert-data-of-the-seed"
+"""Stands for the folder of a seed's data in configs whose content is compared."""
+DONE = "done.json"
+LOG = "log.txt"
+
+
+@dataclass(frozen=True)
+class Launcher:
+    """How the training and the test of a step are started.
+
+    Args:
+        slurm: The Slurm partition; None runs on this machine.
+    """
+
+    slurm: str | None = None
+
+    def command(self, script: str, name: str, gpus: int, arguments: Sequence[str]) -> list[str]:
+        """Return the command that runs tools/train.py or tools/test.py (``script`` is "train" or "test").
+
+        Args:
+            script: "train" or "test".
+            name: Name of the Slurm job.
+            gpus: Processes; 1 runs without a launcher.
+            arguments: The script's.
+        """
+        if self.slurm is not None:
+            return ["bash", str(ROOT / f"tools/slurm_{script}.sh"), self.slurm, name, *arguments]
+        if gpus > 1:
+            place = 1 if script == "train" else 2  # after CONFIG, or after CONFIG CHECKPOINT
+            arguments = [*arguments[:place], str(gpus), *arguments[place:]]
+            return ["bash", str(ROOT / f"tools/dist_{script}.sh"), *arguments]
+        return [sys.executable, str(ROOT / f"tools/{script}.py"), *arguments]
+
+
+@dataclass
+class Step:
+    """What is done once, in a process of its own.
+
+    Args:
+        folder: Its folder.
+        title: What it is, for messages.
+        family: What it has in common with the same step of other seeds, for estimates of its duration.
+        seed: The seed.
+        needs: Steps that must be done before it.
+        gpus: Its processes.
+    """
+
+    folder: Path
+    title: str
+    family: str
+    seed: int
+    needs: list["Step"] = field(default_factory=list)
+    gpus: int = 1
+
+    def is_done(self) -> bool:
+        """Say whether it was done before."""
+        return (self.folder / DONE).is_file()
+
+    def done(self) -> dict[str, Any]:
+        """Return what was noted when it was done."""
+        return json.loads((self.folder / DONE).read_text(encoding="utf-8"))
+
+    def is_begun(self) -> bool:
+        """Say whether it was begun and not finished."""
+        return (self.folder / LOG).is_file() and not self.is_done()
+
+    def prepare(self, launcher: Launcher) -> list[str]:
+        """Write what the process reads; return its command."""
+        raise NotImplementedError
+
+    def finish(self) -> dict[str, Any]:
+        """Take what the process left; return what is to be noted."""
+        return {}
+
+    def note_done(self, seconds: float) -> None:
+        """Finish, and write down that it is done."""
+        noted = {
+            **self.finish(),
+            "title": self.title,
+            "seed": self.seed,
+            "seconds": round(seconds, 1),
+            "date": datetime.datetime.now().isoformat(timespec="seconds"),
+        }
+        with atomic_write(self.folder / DONE) as file:
+            json.dump(noted, file, indent=1)
+
+    @property
+    def log(self) -> Path:
+        """The file with all that the process printed."""
+        return self.folder / LOG
+
+
+@dataclass
+class DataStep(Step):
+    """Makes the data of a seed by a command with ``{data}`` and ``{seed}``."""
+
+    command: str = ""
+
+    @property
+    def data(self) -> Path:
+        """The folder of the data."""
+        return self.folder / "files"
+
+    def prepare(self, launcher: Launcher) -> list[str]:
+        """Return the command; "python" is this Python, and paths of tools are those of this repository."""
+        words = [word.format(data=self.data.resolve(), seed=self.seed) for word in shlex.split(self.command)]
+        words = [str(ROOT / word) if word.startswith("tools/") else word for word in words]
+        return [sys.executable if word == "python" else word for word in words]
+
+
+@dataclass
+class TrainingStep(Step):
+    """Trains a config; continues where an earlier process was stopped."""
+
+    config: Mapping[str, Any] = field(default_factory=dict)
+    starts: Sequence["TrainingStep | str"] = ()
+    data: Path | None = None
+
+    def prepare(self, launcher: Launcher) -> list[str]:
+        """Write the config; return the command of tools/train.py."""
+        paths = [start if isinstance(start, str) else start.weights() for start in self.starts]
+        config = {**self.config, "load_from": paths[0] if len(paths) == 1 else paths or None}
+        write_config(self.folder / "config.py", config, self.data)
+        options = ["--work-dir", str(self.folder / "train"), "--seed", str(self.seed), "--resume"]
+        return launcher.command("train", self.folder.name, self.gpus, [str(self.folder / "config.py"), *options])
+
+    def is_done(self) -> bool:
+        """Say whether it is done and its weights are there."""
+        return super().is_done() and os.path.isfile(self.weights())
+
+    def finish(self) -> dict[str, Any]:
+        """Note the checkpoint that validation selected, or else the last one."""
+        folder = self.folder / "train"
+        save_best = (self.config.get("default_hooks") or {}).get("checkpoint", {}).get("save_best")
+        if self.config.get("val_dataloader") and save_best:
+            path = find_selected(str(folder))
+        else:
+            latest, _ = find_latest(folder)
+            if latest is None:
+                raise CheckpointError(f"{folder} has no checkpoint, though the training has ended.")
+            path = latest
+        return {"weights": Path(path).name}
+
+    def weights(self) -> str:
+        """Return the path of the checkpoint that is tested and started from."""
+        return str(self.folder.resolve() / "train" / self.done()["weights"])
+
+
+@dataclass
+class TestStep(Step):
+    """Tests a training; keeps what became of each query."""
+
+    __test__ = False  # pytest would take the class for a test
+    config: Mapping[str, Any] = field(default_factory=dict)
+    training: TrainingStep | None = None
+    data: Path | None = None
+
+    def prepare(self, launcher: Launcher) -> list[str]:
+        """Write the config, with files for the outcomes; return the command of tools/test.py."""
+        assert self.training is not None
+        config = {**self.config, "randomness": {**(self.config.get("randomness") or {}), "seed": self.seed}}
+        write_config(self.folder / "config.py", with_outcome_files(config, self.folder.resolve()), self.data)
+        arguments = [str(self.folder / "config.py"), self.training.weights(), "--work-dir", str(self.folder / "test")]
+        return launcher.command("test", self.folder.name, self.gpus, arguments)
+
+    def finish(self) -> dict[str, Any]:
+        """Keep the outcomes of the queries."""
+        collect_outcomes(self.folder)
+        return {}
+
+
+@dataclass
+class BenchmarkStep(Step):
+    """Runs tools/analysis_tools/benchmark.py, which leaves a JSON report."""
+
+    arguments: Sequence[str] = ()
+
+    def prepare(self, launcher: Launcher) -> list[str]:
+        """Return the command."""
+        tool = str(ROOT / "tools/analysis_tools/benchmark.py")
+        return [sys.executable, tool, *self.arguments, "--out", str(self.folder / "report")]
+
+    def report(self) -> dict[str, Any]:
+        """Return what it measured."""
+        (path,) = (self.folder / "report").glob("*.json")
+        return json.loads(path.read_text(encoding="utf-8"))
+
+
+def with_outcome_files(config: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    """Return a test's config whose metrics write what becomes of each query to a folder."""
+    files = {"RetrievalMetric": ("rankings_file", "rankings.json"), "AnswerAccuracy": ("outcomes_file", "answers.json")}
+    metrics = config["test_evaluator"]
+    changed = []
+    for metric in [metrics] if isinstance(metrics, Mapping) else metrics:
+        key, name = files.get(metric["type"].rpartition(".")[2], (None, ""))
+        changed.append(metric if key is None else {**metric, key: str(folder / name)})
+    return {**config, "test_evaluator": changed[0] if isinstance(metrics, Mapping) else changed}
+
+
+def write_config(path: Path, config: Mapping[str, Any], data: Path | None) -> None:
+    """Write a config as a file, with the folder of a seed's data in its place."""
+    with atomic_write(path) as file:
+        for key, value in config.items():
+            if data is not None:
+                value = replace_text(value, DATA_FOLDER, str(data.resolve()))
+            file.write(f"{key} = {pprint.pformat(value, width=120, sort_dicts=False)}\n")
+
+
+def replace_text(value: Any, old: str, new: str) -> Any:
+    """Return a value of a config with a text replaced in all its texts.
+
+    >>> replace_text({"a": ["x/y", 1]}, "x", "z")
+    {'a': ['z/y', 1]}
+    """
+    if isinstance(value, Mapping):
+        return {key: replace_text(each, old, new) for key, each in value.items()}
+    if isinstance(value, (list, tuple)):
+        return type(value)(replace_text(each, old, new) for each in value)
+    return value.replace(old, new) if isinstance(value, str) else value

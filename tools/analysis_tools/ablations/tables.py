@@ -1,0 +1,284 @@
+"""Table files: the rows of a table, how each is trained and tested, and what its conclusions are judged by."""
+
+import difflib
+import glob
+import logging
+import os
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from mmengine.config import Config
+
+from ablations.verdicts import Claim, read_claim
+from clipbert_mm.errors import OptionError
+
+ROOT = Path(__file__).resolve().parents[3]
+SETS = {"paper": ROOT / "configs" / "ablations" / "tables", "shapes": ROOT / "configs" / "shapes" / "tables"}
+"""Folders of the table files, by the value of ``--on``."""
+PAPER_ROWS = ROOT / "configs" / "ablations"
+"""Configs of the paper's rows; the first lines of each hold the paper's numbers."""
+PAPER_METRICS = {
+    "R1": "t2v/R@1",
+    "R5": "t2v/R@5",
+    "R10": "t2v/R@10",
+    "MdR": "t2v/MdR",
+    "accuracy": "accuracy",
+}
+"""Our names of the paper's metrics."""
+TABLE_KEYS = (
+    "title",
+    "note",
+    "data",
+    "tasks",
+    "starts",
+    "rows",
+    "reference",
+    "conclusions",
+    "seeds",
+    "quick",
+    "figure",
+    "benchmark",
+)
+RUN_KEYS = ("config", "start", "overrides", "test", "validate", "metrics", "gpus")
+FROM_CONFIG = "load_from of the config"
+"""Stands for a start that a table does not name."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training with its test.
+
+    Args:
+        config: The config file.
+        starts: What it starts from: names of ``starts`` of the table, files, or :data:`FROM_CONFIG`; empty for random weights.
+        overrides: Settings of the training and the test, by dotted key.
+        test: Settings of the test alone.
+        validate: Whether the training validates and the selected checkpoint is used; otherwise the last one.
+        metrics: The metrics that the report shows; empty for those usual for the task.
+        gpus: GPUs of the recipe, each with the batch of the config.
+    """
+
+    config: Path
+    starts: tuple[str, ...] = (FROM_CONFIG,)
+    overrides: Mapping[str, Any] = field(default_factory=dict)
+    test: Mapping[str, Any] = field(default_factory=dict)
+    validate: bool = True
+    metrics: tuple[str, ...] = ()
+    gpus: int = 1
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row of a table.
+
+    Args:
+        name: Its name in the table file.
+        label: Its label columns.
+        runs: Its training and test for each task.
+        paper: The paper's metrics for each task.
+    """
+
+    name: str
+    label: Mapping[str, str]
+    runs: Mapping[str, Run]
+    paper: Mapping[str, Mapping[str, float]]
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table file that was read; see docs/paper_ablations.md for its keys."""
+
+    name: str
+    title: str
+    rows: Mapping[str, Row]
+    starts: Mapping[str, Run]
+    data_command: str | None
+    data_variable: str | None
+    claims: Sequence[Claim]
+    seeds: Sequence[int]
+    reference: str | None
+    figure: Mapping[str, Any] | None
+    benchmark: Mapping[str, Any] | None
+    note: str = ""
+    quick: bool = False
+
+
+def table_names(table_set: str) -> list[str]:
+    """Return the names of the tables of a set."""
+    return sorted(path.stem for path in SETS[table_set].glob("*.py") if not path.stem.startswith("_"))
+
+
+def find_table(name: str, table_set: str) -> Path:
+    """Find a table file by its path or its short name.
+
+    Raises:
+        OptionError: If there is none.
+    """
+    if name.endswith(".py"):
+        if os.path.isfile(name):
+            return Path(name)
+        raise OptionError(f"There is no table file {os.path.abspath(name)}.")
+    names = table_names(table_set)
+    if name in names:
+        return SETS[table_set] / f"{name}.py"
+    near = difflib.get_close_matches(name, names, n=3)
+    hint = f"Did you mean {' or '.join(near)}?" if near else f"There are: {', '.join(names) or 'none'}."
+    raise OptionError(f"There is no table '{name}' (--on {table_set}). {hint} Or give the path of a table file.")
+
+
+def read_table(path: Path, *, quick: bool = False) -> Table:
+    """Read a table file.
+
+    Args:
+        path: The table file.
+        quick: Whether to apply the settings of its ``quick``.
+
+    Raises:
+        OptionError: If it misses a key, has an unknown one, or a conclusion names an unknown row.
+    """
+    table = Config.fromfile(str(path)).to_dict()
+    for key in table:
+        near = difflib.get_close_matches(key, TABLE_KEYS, n=1, cutoff=0.85)
+        if key not in TABLE_KEYS and near:
+            raise OptionError(f"{path}: '{key}' is not used by anything. Did you mean {near[0]}?")
+    for key in ("title", "tasks", "rows"):
+        if not table.get(key):
+            raise OptionError(f"{path} needs {key}. A table file has: {', '.join(TABLE_KEYS)}.")
+    less = (table.get("quick") or {}) if quick else {}
+    _check_keys(less, ("seeds", "overrides", "starts", "test", "data"), f"{path}: quick")
+    data = {**(table.get("data") or {}), **less.get("data", {})}
+    _check_keys(data, ("command", "variable"), f"{path}: data")
+    starts = {
+        name: _read_run(_with_overrides(start, less.get("starts", {}).get(name, {})), f"{path}: start '{name}'")
+        for name, start in (table.get("starts") or {}).items()
+    }
+    rows = {name: _read_row(name, row, table["tasks"], less, path) for name, row in table["rows"].items()}
+    for who, run in [(f"start '{n}'", r) for n, r in starts.items()] + [
+        (f"row '{name}'", run) for name, row in rows.items() for run in row.runs.values()
+    ]:
+        if not run.config.is_file():
+            raise OptionError(f"{path}: {who}: there is no config {run.config}.")
+    claims = [read_claim(claim, rows, str(path)) for claim in table.get("conclusions") or ()]
+    reference = table.get("reference") or next(iter(rows))
+    if reference not in rows:
+        raise OptionError(f"{path}: reference '{reference}' is no row. There are: {', '.join(rows)}.")
+    return Table(
+        name=path.stem + ("-quick" if quick else ""),
+        title=table["title"],
+        rows=rows,
+        starts=starts,
+        data_command=data.get("command"),
+        data_variable=data.get("variable"),
+        claims=claims,
+        seeds=tuple(less.get("seeds", table.get("seeds", (0, 1, 2)))),
+        reference=reference,
+        figure=table.get("figure"),
+        benchmark=table.get("benchmark"),
+        note=table.get("note", ""),
+        quick=quick,
+    )
+
+
+def _read_row(name: str, row: Mapping[str, Any], tasks: Mapping[str, Any], less: Mapping[str, Any], path: Path) -> Row:
+    _check_keys(row, ("label", "paper", "row", "tasks", *RUN_KEYS), f"{path}: row '{name}'")
+    runs, paper = {}, {}
+    own_tasks = row.get("tasks") or {}
+    for task, usual in tasks.items():
+        own = own_tasks.get(task, {})
+        if own is None:  # the row is not there for this task
+            continue
+        who = f"{path}: row '{name}', task '{task}'"
+        merged: dict[str, Any] = {}
+        for part in (usual, {k: row[k] for k in RUN_KEYS if k in row}, own):
+            _check_keys(part, RUN_KEYS, who)
+            for key, value in part.items():
+                merged[key] = {**merged.get(key, {}), **value} if key in ("overrides", "test") else value
+        for key in ("overrides", "test"):
+            merged[key] = {**merged.get(key, {}), **less.get(key, {})}
+        pattern = str(merged.get("config", ""))
+        if "{row}" in pattern:
+            merged["config"] = _only_match(pattern.format(row=row.get("row") or row.get("paper") or name), who)
+        runs[task] = _read_run(merged, who)
+        if row.get("paper"):
+            paper[task] = paper_numbers(row["paper"], task)
+    label = {str(key): str(value) for key, value in (row.get("label") or {"row": name}).items()}
+    return Row(name=name, label=label, runs=runs, paper=paper)
+
+
+def _read_run(spec: Mapping[str, Any], who: str) -> Run:
+    _check_keys(spec, RUN_KEYS, who)
+    if not spec.get("config"):
+        raise OptionError(f"{who} needs a config.")
+    start = spec.get("start", FROM_CONFIG)
+    starts = () if start is None else (start,) if isinstance(start, str) else tuple(start)
+    path = Path(spec["config"])
+    return Run(
+        config=path if path.is_absolute() or path.is_file() else ROOT / path,
+        starts=starts,
+        overrides=spec.get("overrides") or {},
+        test=spec.get("test") or {},
+        validate=spec.get("validate", True),
+        metrics=tuple(spec.get("metrics") or ()),
+        gpus=spec.get("gpus", 1),
+    )
+
+
+def _with_overrides(spec: Mapping[str, Any], more: Mapping[str, Any]) -> dict[str, Any]:
+    return {**spec, "overrides": {**spec.get("overrides", {}), **more}}
+
+
+def _check_keys(spec: Mapping[str, Any], known: Sequence[str], who: str) -> None:
+    for key in spec:
+        if key not in known:
+            near = difflib.get_close_matches(key, known, n=1)
+            hint = f"Did you mean {near[0]}?" if near else f"There are: {', '.join(known)}."
+            raise OptionError(f"{who} has no '{key}'. {hint}")
+
+
+def _only_match(pattern: str, who: str) -> str:
+    found = sorted(glob.glob(str(ROOT / pattern)))
+    if len(found) != 1:
+        raise OptionError(f"{who}: expected one config like {pattern}, got {len(found)}.")
+    return found[0]
+
+
+def paper_numbers(row: str, task: str) -> dict[str, float]:
+    """Return the paper's metrics of a row, from the first lines of its config in configs/ablations.
+
+    Raises:
+        OptionError: If there is no such row.
+
+    >>> paper_numbers("table1_l448", "qa")
+    {'accuracy': 35.73}
+    """
+    found = sorted(PAPER_ROWS.glob(f"{row}_*_msrvtt-{task}.py"))
+    if len(found) != 1:
+        rows = sorted({path.stem.rsplit("_", 2)[0] for path in PAPER_ROWS.glob("table*.py")})
+        near = difflib.get_close_matches(row, rows, n=3)
+        raise OptionError(f"The paper has no row '{row}' for {task}. Near ones are: {', '.join(near or rows[:3])}.")
+    opening = found[0].read_text(encoding="utf-8").partition("_base_")[0]
+    numbers = re.search(r"The paper's numbers: (.*)\.\n", opening)
+    pairs = re.findall(r"(\w+) ([\d.]+\d)", numbers[1]) if numbers else []
+    pairs += re.findall(r"(MdR) (\d+)(?![\d.])", numbers[1]) if numbers else []
+    return {PAPER_METRICS[name]: float(value) for name, value in pairs}
+
+
+@contextmanager
+def variable_set(name: str | None, value: str) -> Iterator[None]:
+    """Set an environment variable while configs are read, without a line about it in the log; None sets nothing."""
+    before = dict(os.environ)
+    disabled = logging.root.manager.disable
+    logging.disable(logging.INFO)
+    if name is not None:
+        os.environ[name] = value
+    try:
+        yield
+    finally:
+        logging.disable(disabled)
+        if name is not None:
+            os.environ.pop(name)
+            os.environ.update({key: old for key, old in before.items() if key == name})

@@ -1,0 +1,114 @@
+"""Claims on the rows of a table, stated before running, and their verdicts."""
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ablations.intervals import Estimate
+from clipbert_mm.errors import OptionError
+
+SEEN, NOT_SEEN, UNDECIDED = "seen", "not seen", "undecided"
+KINDS = ("better", "no_worse", "differ", "contrast")
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A claim on rows of a table.
+
+    Args:
+        number: The paper's conclusion that it belongs to, i to vi (end of Section 4.3).
+        statement: The claim in words.
+        kind: "better" (the contrast is above 0), "no_worse" (it is above minus the margin) or "differ" (it is not 0).
+        weights: The contrast: weight of each row. The first row minus the second is ``{first: 1, second: -1}``.
+        task: The task that it is judged on.
+        metric: The metric; contrasts of ranks (MdR, MnR), of which less is better, change their sign.
+        margin: For "no_worse", the loss that still counts as on par. For "better", the smallest gain that matters: if a gain
+            of this size is excluded, the claim is not seen.
+    """
+
+    number: str
+    statement: str
+    kind: str
+    weights: Mapping[str, float]
+    task: str
+    metric: str
+    margin: float
+
+    def rule(self) -> str:
+        """Return how the claim is judged, in words."""
+        terms = " ".join(
+            f"{'+' if w > 0 else '−'} {'' if abs(w) == 1 else f'{abs(w):g} '}{r}" for r, w in self.weights.items()
+        )
+        what = f"{self.metric} ({self.task}) of {terms.removeprefix('+ ')}"
+        if self.kind == "no_worse":
+            return f"{what} > −{self.margin:g}"
+        return f"{what} ≠ 0" if self.kind == "differ" else f"{what} > 0, a gain of {self.margin:g} matters"
+
+
+def read_claim(spec: Mapping[str, Any], rows: Mapping[str, Any], who: str) -> Claim:
+    """Read a claim of a table file: its ``number``, ``statement``, ``task``, ``metric``, ``margin`` and one of :data:`KINDS`.
+
+    Raises:
+        OptionError: If a key is missing or unknown, or a row or task is not in the table.
+    """
+    kinds = [kind for kind in KINDS if kind in spec]
+    known = {"number", "statement", "task", "metric", "margin", *KINDS}
+    if len(kinds) != 1 or not {"number", "statement", "task", "metric"} <= set(spec) <= known:
+        raise OptionError(
+            f"{who}: a conclusion has number, statement, task, metric, margin and one of {', '.join(KINDS)}, got "
+            f"{', '.join(spec)}."
+        )
+    (kind,) = kinds
+    given = spec[kind]
+    if kind != "contrast" and len(given) != 2:
+        raise OptionError(f"{who}: '{kind}' compares two rows, got {given}.")
+    weights = dict(given) if kind == "contrast" else {given[0]: 1.0, given[1]: -1.0}
+    for row in weights:
+        if row not in rows or spec["task"] not in rows[row].runs:
+            raise OptionError(f"{who}: conclusion ({spec['number']}) needs row '{row}' with task '{spec['task']}'.")
+    if kind == "no_worse" and not spec.get("margin", 0) > 0:
+        raise OptionError(f"{who}: 'no_worse' needs a margin above 0.")
+    return Claim(
+        number=spec["number"],
+        statement=spec["statement"],
+        kind="better" if kind == "contrast" else kind,
+        weights=weights,
+        task=spec["task"],
+        metric=spec["metric"],
+        margin=float(spec.get("margin", 0)),
+    )
+
+
+def judge(claim: Claim, difference: Estimate | None) -> str:
+    """Return the verdict on a claim.
+
+    Args:
+        claim: The claim.
+        difference: The paired contrast with its interval; None if a row is missing.
+
+    >>> claim = Claim("v", "", "better", {"a": 1, "b": -1}, "retrieval", "t2v/R@1", margin=1.0)
+    >>> [
+    ...     judge(claim, Estimate(mean, 3, (), (), interval))
+    ...     for mean, interval in ((5.0, (2.0, 8.0)), (5.0, (-1.0, 8.0)), (0.0, (-0.9, 0.9)))
+    ... ]
+    ['seen', 'undecided', 'not seen']
+    """
+    if difference is None or not difference.interval:
+        return UNDECIDED
+    low, high = difference.interval
+    if claim.kind == "differ":
+        return SEEN if low > 0 or high < 0 else NOT_SEEN if max(-low, high) < claim.margin else UNDECIDED
+    if claim.kind == "no_worse":
+        return SEEN if low > -claim.margin else NOT_SEEN if high < -claim.margin else UNDECIDED
+    return SEEN if low > 0 else NOT_SEEN if high < claim.margin or high <= 0 else UNDECIDED
+
+
+def overall(verdicts: Collection[str]) -> str:
+    """Return the verdict on a conclusion of several claims: seen if all are, not seen if one is not.
+
+    >>> overall(["seen", "undecided"]), overall(["seen", "not seen"]), overall(["seen"])
+    ('undecided', 'not seen', 'seen')
+    """
+    if NOT_SEEN in verdicts:
+        return NOT_SEEN
+    return SEEN if set(verdicts) == {SEEN} else UNDECIDED
