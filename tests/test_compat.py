@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 
+import mmengine.config.config
 import numpy as np
 import pytest
 import torch
@@ -22,6 +23,7 @@ from mmengine.optim import OptimWrapper
 from mmengine.registry import OPTIM_WRAPPERS
 from ports import free_port
 from torch import nn
+from yapf.yapflib import yapf_api
 
 from clipbert_mm import compat
 from clipbert_mm.checkpoint import CheckpointError
@@ -43,6 +45,25 @@ def trained(runner_config: Config) -> tuple[Config, Path]:
     runner_config.train_cfg.max_epochs = 2
     runner_config.experiment_name += "-resumed"
     return runner_config, Path(runner_config.work_dir) / "epoch_1.pth"
+
+
+def test_the_text_of_a_config_is_laid_out_once(monkeypatch: pytest.MonkeyPatch):
+    texts = []
+
+    def lay_out(text: str, style_config: dict) -> tuple[str, bool]:
+        texts.append(text)
+        return yapf_api.FormatCode(text, style_config=style_config)
+
+    monkeypatch.setattr(mmengine.config.config, "FormatCode", yapf_api.FormatCode)
+    config = Config(dict(model=dict(type="ClipBert", sizes=[1, 2])))
+    plain = config.pretty_text
+    monkeypatch.setattr(mmengine.config.config, "FormatCode", lay_out)
+    compat.remember_config_layouts()
+    compat.remember_config_layouts()
+    assert config.pretty_text == config.pretty_text == plain
+    assert len(texts) == 1
+    assert Config(dict(other=1)).pretty_text == "other = 1\n"
+    assert len(texts) == 2
 
 
 def test_a_checkpoint_of_the_runner_is_resumed(trained: tuple[Config, Path]):

@@ -35,6 +35,7 @@ def build_runner(config: Config) -> Runner:
     """
     if str(config.get("model", {}).get("type", "")).startswith("mmpretrain."):
         compat.import_mmpretrain()
+    compat.remember_config_layouts()
     check_backends(config.get("visualizer") or {})
     if config.get("randomness", {}).get("deterministic"):
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # torch requires it before the first matrix product

@@ -90,7 +90,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Table:
-    """A table file that was read; see docs/paper_ablations.md for its keys."""
+    """A table file that was read; see docs/ablation_runner.md for its keys."""
 
     name: str
     title: str
