@@ -3,6 +3,7 @@
 import ast
 import copy
 import functools
+import json
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -18,6 +19,7 @@ from torch import nn
 
 from clipbert_mm.datasets import train_vocabularies
 from clipbert_mm.engine.config import RUNNER_KEYS, load_config
+from clipbert_mm.errors import CheckpointError
 from clipbert_mm.models.backbones.folding import FoldedNorm
 from clipbert_mm.registry import MODELS
 
@@ -26,7 +28,8 @@ BASES = CONFIGS / "_base_"
 ALL = sorted(path for path in CONFIGS.rglob("*.py") if not {"_base_", "tables"} & set(path.parts))
 # Those of the paper's tables are tried out in test_ablations.py and test_paper_rows.py.
 SHAPES = [path for path in ALL if path.parent.name == "shapes"]
-LEAVES = [path for path in ALL if path in SHAPES or path.stem.endswith("_custom")]
+OWN = [path for path in ALL if "_custom" in path.stem]
+LEAVES = [path for path in ALL if path in SHAPES or path in OWN]
 # A model of mmpretrain's, tried out in tools/test_train_and_test.py.
 (OBJECTS,) = [path for path in SHAPES if path.stem.endswith("-objects")]
 # Not trained; tested with the checkpoint of another.
@@ -36,7 +39,6 @@ RECIPES = list(LEAVES)
 LEAVES.remove(OBJECTS)
 TINY = [path for path in LEAVES if "tiny" in path.stem]
 LARGE = [path for path in LEAVES if "tiny" not in path.stem]
-(CUSTOM,) = [path for path in ALL if path.stem.endswith("_custom")]
 # By their names: those that are trained.
 TRAINED = [path for path in ALL if re.search(r"_\d+xb\d+", path.stem)]
 SPLITS = ("train", "val", "test")
@@ -76,7 +78,9 @@ def read(link_world: Callable[[Path], Path], tmp_path_factory: pytest.TempPathFa
         @functools.cache
         def load(path: Path) -> Config:
             world = link_world(tmp_path_factory.mktemp(path.stem) / "world")
-            (world / "val.jsonl").symlink_to(world / "test.jsonl")
+            for kind in ("", "qa_", "choice_"):
+                (world / f"{kind}val.jsonl").symlink_to(world / f"{kind}test.jsonl")
+            (world / "pretrain_val.jsonl").symlink_to(world / "pretrain_test.jsonl")
             for variable in ("SHAPES_ROOT", "CLIPBERT_DATA"):
                 patch.setenv(variable, str(world))
             config = load_config(str(path))
@@ -160,7 +164,7 @@ def test_a_file_name_says_the_recipe(path: Path, read: Callable):
     config, name = read(path), path.stem
     recipe = re.search(r"_\d+xb(\d+)(?:-(\d+)x(\d+))?-(\d+)e_", name)
     if recipe is None:
-        assert name.endswith("_custom"), "only the template has no recipe"
+        assert path in OWN, "only those for own data have no recipe"
         return
     batch, clips, frames, epochs = (None if value is None else int(value) for value in recipe.groups())
     assert config.train_dataloader.batch_size == batch
@@ -194,12 +198,13 @@ def test_whatever_is_trained_is_validated_and_its_best_weights_are_kept(path: Pa
     check_validation_of(as_written(path))
 
 
+@pytest.mark.parametrize("path", OWN, ids=name_of)
 def test_own_data_is_validated_if_there_is_a_file_for_it(
-    read: Callable, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    path: Path, read: Callable, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ):
-    check_validation_of(read(CUSTOM))
+    check_validation_of(read(path))
     monkeypatch.setenv("CLIPBERT_DATA", str(tmp_path))
-    config = load_config(str(CUSTOM))
+    config = load_config(str(path))
     assert config.val_dataloader is config.val_cfg is config.val_evaluator is None
 
 
@@ -283,7 +288,8 @@ def test_one_step_of_training_reaches_every_parameter(path: Path, read: Callable
             nn.init.constant_(
                 module.weight, 0.1
             )  # mmpretrain lets each block begin as the identity, with no gradient inside
-    loader = Runner.build_dataloader(config.train_dataloader | dict(num_workers=0, batch_size=4), seed=0)
+    here = dict(num_workers=0, persistent_workers=False, batch_size=4)
+    loader = Runner.build_dataloader(config.train_dataloader | here, seed=0)
     wrapper = build_optim_wrapper(model, config.optim_wrapper)
     model.train()
     before = {name: value.detach().clone() for name, value in model.named_parameters()}
@@ -327,10 +333,17 @@ def test_weight_decay_spares_biases_and_norms(path: Path, read: Callable):
     assert {group["lr"] for group in wrapper.param_groups} == {config.optim_wrapper.optimizer.lr}
 
 
-@pytest.mark.parametrize("path", LARGE, ids=name_of)
-def test_the_paper_s_model_is_built(path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_the_paper_s_model_is_built(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("CLIPBERT_WEIGHTS", "weights.pth")
-    model = MODELS.build(load_config(str(path)).model)
+    path, *others = sorted(LARGE, key=lambda path: path.parent.name != "retrieval")
+    config = load_config(str(path)).model
+    for other in others:
+        own = load_config(str(other)).model
+        assert own.encoder.pop("pixel_sampling", None) == (100 if "mlm_head" in own else None)
+        assert {name: config[name] for name in config if name != "head"} == {
+            name: own[name] for name in config if name != "head"
+        }
+    model = MODELS.build(config)
     model.train()
     names = {name for name, value in model.named_parameters() if not value.requires_grad}
     # Batch norms, stem and first stage stay as they are.
@@ -355,7 +368,80 @@ def test_the_paper_s_model_is_built(path: Path, monkeypatch: pytest.MonkeyPatch)
 def test_without_weights_nothing_is_frozen(read: Callable):
     (path,) = [leaf for leaf in LEAVES if leaf.stem == "clipbert_custom"]
     config = read(path)
-    assert config.load_from is None
+    assert all(read(each).load_from is None for each in OWN)
     model = MODELS.build(config.model).train()
     assert all(value.requires_grad for value in model.parameters())
     assert all(module.training for module in model.modules())
+
+
+def write_text_model(folder: Path) -> str:
+    """Write what says the sizes of a small text model, and its vocabulary, as a Hugging Face folder has them."""
+    folder.mkdir()
+    sizes = dict(hidden_size=24, num_hidden_layers=1, num_attention_heads=2, intermediate_size=48, vocab_size=97)
+    (folder / "config.json").write_text(json.dumps(dict(model_type="bert", **sizes)))
+    (folder / "vocab.txt").write_text("\n".join(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "red", "circle"]))
+    return str(folder)
+
+
+@pytest.mark.parametrize("path", OWN, ids=name_of)
+def test_all_follows_from_what_stands_at_the_top_of_a_config_for_own_data(
+    path: Path, read: Callable, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+):
+    data = read(path).data_root
+    monkeypatch.setenv("CLIPBERT_DATA", data)
+    monkeypatch.setenv("CLIPBERT_BERT", write_text_model(tmp_path / "bert"))
+    monkeypatch.setenv("CLIPBERT_FRAME_SIZE", "32")
+    monkeypatch.setenv("CLIPBERT_BATCH_SIZE", "3")
+    config = load_config(str(path))
+    assert config.load_from == [str(tmp_path / "bert")]
+    for split in SPLITS:
+        loader = config[f"{split}_dataloader"]
+        assert (loader.batch_size, loader.dataset.data_root) == (3, data)
+        assert step_of(loader, "ResizePad").size == 32
+        assert (step_of(loader, "Tokenize").tokenizer, step_of(loader, "Tokenize").train_on) == (config.bert, [])
+    model = MODELS.build(config.model)
+    assert model.encoder.bert.embeddings.word_embeddings.weight.shape == (97, 24)
+    assert len(model.encoder.bert.encoder.layer) == 1
+    if path in TINY:  # the large one is slow, and its widths are set by the same lines
+        loader = Runner.build_dataloader(
+            config.train_dataloader | dict(num_workers=0, persistent_workers=False), seed=0
+        )
+        losses = model(**model.data_preprocessor(next(iter(loader)), True), mode="loss")
+        assert all(torch.isfinite(value).all() for value in losses.values())
+
+
+def test_own_data_goes_on_with_the_sizes_and_the_vocabulary_of_a_checkpoint(
+    read: Callable, checkpoint: Path, own_world: Path, tokenizer: str, monkeypatch: pytest.MonkeyPatch
+):
+    (path,) = [path for path in OWN if path.stem == "clipbert_tiny_custom-qa"]
+    monkeypatch.setenv("CLIPBERT_DATA", str(own_world))
+    monkeypatch.setenv("CLIPBERT_WEIGHTS", str(checkpoint))
+    config = load_config(str(path))
+    assert config.load_from == [str(checkpoint)]
+    assert (config.model.encoder.hidden_size, config.model.encoder.num_layers) == (16, 2)
+    assert config.model.head.in_channels == config.model.projection.out_channels == 16
+    assert config.model.head.num_answers == len(json.loads((own_world / "answers.json").read_text()))
+    train_vocabularies(config)
+    words = [
+        json.loads((Path(folder) / "tokenizer.json").read_text()) for folder in (tokenizer, own_world / "tokenizer")
+    ]
+    assert words[0]["model"] == words[1]["model"]
+
+
+def test_a_vocabulary_of_own_data_is_of_captions_and_questions(
+    own_world: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+):
+    monkeypatch.setenv("CLIPBERT_DATA", str(own_world))
+    (own_world / "pretrain.jsonl").unlink()
+    for path in OWN:
+        files = step_of(load_config(str(path)).train_dataloader, "Tokenize").train_on
+        assert files == [str(own_world / f"{name}.jsonl") for name in ("train", "qa_train", "choice_train")]
+    monkeypatch.setenv("CLIPBERT_DATA", str(tmp_path / "none"))
+    assert step_of(load_config(str(OWN[0])).train_dataloader, "Tokenize").train_on == [
+        str(tmp_path / "none/train.jsonl")
+    ]
+    monkeypatch.setenv("CLIPBERT_BERT", str(tmp_path / "none"))
+    with pytest.raises(
+        CheckpointError, match=r"^There is no text model \S+/none: expected a folder with a config\.json, or a "
+    ):
+        load_config(str(OWN[0]))

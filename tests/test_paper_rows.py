@@ -24,7 +24,7 @@ ROWS = sorted(
     path
     for folder in ("retrieval", "video_qa", "image_qa", "pretrain")
     for path in (CONFIGS / folder).glob("*.py")
-    if not path.stem.endswith("_custom")
+    if "_custom" not in path.stem
 )
 TRAINED = [path for path in ROWS if not path.stem.endswith(("-mc", "-moments"))]
 # Tables 10 and 11 and Section 3: batch x accumulation x GPUs, epochs, rate; clips x frames, N_test, seconds, words.

@@ -8,6 +8,8 @@ from typing import Any
 from mmengine.config import Config
 
 from clipbert_mm import compat
+from clipbert_mm.checkpoint.metadata import KEY, metadata_of
+from clipbert_mm.checkpoint.reading import read_checkpoint
 from clipbert_mm.datasets.annotations import read_records
 from clipbert_mm.errors import AnnotationError, quoted
 from clipbert_mm.fileio import atomic_path
@@ -23,18 +25,34 @@ def train_vocabularies(config: Config | Mapping[str, Any]) -> None:
     """Train the vocabularies that the dataloaders of a config need and that do not exist yet.
 
     A :class:`~clipbert_mm.datasets.transforms.Tokenize` whose ``train_on`` is set needs one in its folder ``tokenizer``.
-    ``tools/train.py`` and ``tools/test.py`` do this first. Folders that exist are left as they are.
+    ``tools/train.py`` and ``tools/test.py`` do this first. Folders that exist are left as they are. If ``load_from`` has a
+    checkpoint of ours, whose weights mean nothing with another vocabulary, its vocabulary is taken instead.
 
     Args:
         config: A config with ``train_dataloader``, ``val_dataloader`` or ``test_dataloader``.
 
     Raises:
         AnnotationError: If a file of ``train_on`` cannot be used.
+        CheckpointError: If a checkpoint of ``load_from`` is damaged.
     """
     for split in ("train", "val", "test"):
         for step in _find_steps(config.get(f"{split}_dataloader")):
-            if not os.path.isdir(step["tokenizer"]):
-                train_vocabulary(read_texts(step["train_on"]), step["tokenizer"], step.get("vocab_size", VOCAB_SIZE))
+            folder = step["tokenizer"]
+            if not os.path.isdir(folder) and not _take_vocabulary(config.get("load_from"), folder):
+                train_vocabulary(read_texts(step["train_on"]), folder, step.get("vocab_size", VOCAB_SIZE))
+
+
+def _take_vocabulary(load_from: str | Sequence[str] | None, folder: str) -> bool:
+    """Write the vocabulary of the last of these checkpoints that has one to a folder; returns whether one has."""
+    paths = [load_from] if isinstance(load_from, str) else list(load_from or ())
+    for path in reversed([path for path in paths if os.path.isfile(path)]):
+        checkpoint = read_checkpoint(path)
+        if KEY in checkpoint and (metadata := metadata_of(checkpoint, path)).text_files:
+            with atomic_path(folder, folder=True) as part:
+                metadata.write_text_files(part)
+            logger.info(f"Took the vocabulary of {path} and saved it in {folder}.")
+            return True
+    return False
 
 
 def train_vocabulary(texts: Iterable[str], folder: str | os.PathLike, vocab_size: int = VOCAB_SIZE) -> Path:

@@ -1,6 +1,6 @@
 # Text-to-video retrieval on your own videos with the paper's model; see docs/your_own_data.md.
-#   CLIPBERT_DATA=path/to/data python tools/train.py configs/retrieval/clipbert_custom.py
-#   CLIPBERT_DATA=path/to/data python tools/test.py configs/retrieval/clipbert_custom.py work_dirs/clipbert_custom/epoch_10.pth
+#   python tools/train.py configs/retrieval/clipbert_custom.py
+#   python tools/test.py configs/retrieval/clipbert_custom.py work_dirs/clipbert_custom/epoch_10.pth
 _base_ = [
     "../_base_/models/clipbert_r50_bert-base.py",
     "../_base_/datasets/text_to_video.py",
@@ -10,85 +10,72 @@ _base_ = [
 ]
 import os  # noqa: E402, before _base_ MMEngine would take this for a config of its other kind
 
+from clipbert_mm.engine.config_values import text_model, vocabulary  # noqa: E402
+
+# What to set, here or in the environment (CLIPBERT_DATA=path/to/data python tools/train.py ...); all else follows from it.
 # A folder with videos/, train.jsonl, test.jsonl and, for validation, val.jsonl if you like; a line of these is
 # {"video": "a.mp4", "caption": "what happens in it"}.
 data_root = "{{$CLIPBERT_DATA:data/custom}}"
-# A Hugging Face folder or name of a BERT-base, such as bert-base-uncased. Without one the encoder starts from scratch, with a
-# vocabulary trained on the captions.
+# A Hugging Face folder or name of a text model like BERT, such as bert-base-uncased. Without one the encoder starts from
+# scratch, with a vocabulary trained on the captions and questions of the folder.
 bert = "{{$CLIPBERT_BERT:none}}"
-from_scratch = bert == "none"
-tokenizer = f"{data_root}/tokenizer" if from_scratch else bert
-
 # A checkpoint to start from: of this model, the paper's release, or a ResNet-50 of torchvision, mmpretrain, mmaction2 or
 # detectron2. Without one the ResNet learns from scratch: nothing of it is frozen.
 weights = "{{$CLIPBERT_WEIGHTS:none}}"
+frame_size = int("{{$CLIPBERT_FRAME_SIZE:448}}")  # pixels of the longer side
+batch_size = int("{{$CLIPBERT_BATCH_SIZE:4}}")  # videos
+max_length = 40  # tokens of a text
+
+encoder = text_model(
+    bert, weights, vocab_size=30522, hidden_size=768, num_layers=12, num_heads=12, intermediate_size=3072
+)
+width = encoder["hidden_size"]
 load_from = [source for source in (bert, weights) if source != "none"] or None
 frozen = weights != "none"
-
 model = dict(
+    data_preprocessor=dict(vocab_size=encoder["vocab_size"]),
     backbone=dict(
         frozen_stages=1 if frozen else -1, norm_cfg=dict(type="BN", requires_grad=not frozen), norm_eval=frozen
     ),
-    head=dict(type="MatchingHead", in_channels=768, hidden_channels=1536),
+    projection=dict(out_channels=width),
+    encoder=dict(_delete_=True, type="JointEncoder", dropout=0.1, **encoder),
+    head=dict(type="MatchingHead", in_channels=width, hidden_channels=2 * width),
 )
+words = vocabulary(data_root, bert)
 
-tokens = [
-    dict(
-        type="Tokenize",
-        tokenizer=tokenizer,
-        max_length=40,
-        train_on=[f"{data_root}/train.jsonl"] if from_scratch else [],
-    ),
-    dict(type="PackInputs"),
-]
+
+def pipeline(num_clips, mode):
+    return [
+        dict(type="OpenVideo"),
+        dict(type="SampleClips", num_clips=num_clips, num_frames=2, clip_seconds=1.0, mode=mode),
+        dict(type="DecodeClips"),
+        dict(type="ResizePad", size=frame_size),
+        dict(type="Tokenize", max_length=max_length, vocab_size=encoder["vocab_size"], **words),
+        dict(type="PackInputs"),
+    ]
+
+
 train_dataloader = dict(
-    batch_size=4,
+    batch_size=batch_size,
     num_workers=2,
     persistent_workers=True,
-    dataset=dict(
-        data_root=data_root,
-        pipeline=[
-            dict(type="OpenVideo"),
-            dict(type="SampleClips", num_clips=2, num_frames=2, clip_seconds=1.0, mode="random"),
-            dict(type="DecodeClips"),
-            dict(type="ResizePad", size=448),
-            *tokens,
-        ],
-    ),
+    dataset=dict(data_root=data_root, pipeline=pipeline(2, "random")),
 )
 # Of at most 100 videos, by one clip: from 6,000 training captions on, it costs less than a tenth of an epoch.
 val_dataloader = dict(
-    batch_size=4,
+    batch_size=batch_size,
     num_workers=2,
-    dataset=dict(
-        data_root=data_root,
-        indices=100,
-        pipeline=[
-            dict(type="OpenVideo"),
-            dict(type="SampleClips", num_clips=1, num_frames=2, clip_seconds=1.0, mode="middle"),
-            dict(type="DecodeClips"),
-            dict(type="ResizePad", size=448),
-            *tokens,
-        ],
-    ),
+    dataset=dict(data_root=data_root, indices=100, pipeline=pipeline(1, "middle")),
 )
 if not os.path.isfile(f"{data_root}/val.jsonl"):
     val_dataloader = val_cfg = val_evaluator = None
 test_dataloader = dict(
-    batch_size=4,
+    batch_size=batch_size,
     num_workers=2,
-    dataset=dict(
-        data_root=data_root,
-        pipeline=[
-            dict(type="OpenVideo"),
-            dict(type="SampleClips", num_clips=8, num_frames=2, clip_seconds=1.0, mode="uniform"),
-            dict(type="DecodeClips"),
-            dict(type="ResizePad", size=448),
-            *tokens,
-        ],
-    ),
+    dataset=dict(data_root=data_root, pipeline=pipeline(8, "uniform")),
 )
 
 train_cfg = dict(max_epochs=10)
 test_cfg = dict(clips_per_tile=64)
 auto_scale_lr = dict(enable=False, base_batch_size=128)  # the paper's rate, 5e-5, is for 8 GPUs x 16 items
+default_hooks = dict(checkpoint=dict(max_keep_ckpts=1))  # the last and the best

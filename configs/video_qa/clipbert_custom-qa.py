@@ -1,0 +1,87 @@
+# Open-ended questions on your own videos with the paper's model; see docs/your_own_data.md.
+#   python tools/train.py configs/video_qa/clipbert_custom-qa.py
+#   python tools/test.py configs/video_qa/clipbert_custom-qa.py work_dirs/clipbert_custom-qa/epoch_10.pth
+_base_ = [
+    "../_base_/models/clipbert_r50_bert-base.py",
+    "../_base_/datasets/open_ended.py",
+    "../_base_/schedules/adamw_linear.py",
+    "../_base_/default_runtime.py",
+]
+import os  # noqa: E402, before _base_ MMEngine would take this for a config of its other kind
+
+from clipbert_mm.engine.config_values import count_answers, text_model, vocabulary  # noqa: E402
+
+# What to set, here or in the environment (CLIPBERT_DATA=path/to/data python tools/train.py ...); all else follows from it.
+# A folder with videos/, answers.json, qa_train.jsonl, qa_test.jsonl and, for validation, qa_val.jsonl if you like; a line of
+# these is {"video": "a.mp4", "question": "what is the man doing", "answer": "cook"}.
+data_root = "{{$CLIPBERT_DATA:data/custom}}"
+# A Hugging Face folder or name of a text model like BERT, such as bert-base-uncased. Without one the encoder starts from
+# scratch, with a vocabulary trained on the captions and questions of the folder.
+bert = "{{$CLIPBERT_BERT:none}}"
+# A checkpoint to start from: of this model, the paper's release, or a ResNet-50 of torchvision, mmpretrain, mmaction2 or
+# detectron2. Without one the ResNet learns from scratch: nothing of it is frozen.
+weights = "{{$CLIPBERT_WEIGHTS:none}}"
+frame_size = int("{{$CLIPBERT_FRAME_SIZE:448}}")  # pixels of the longer side
+batch_size = int("{{$CLIPBERT_BATCH_SIZE:4}}")  # questions
+max_length = 40  # tokens of a text
+
+encoder = text_model(
+    bert, weights, vocab_size=30522, hidden_size=768, num_layers=12, num_heads=12, intermediate_size=3072
+)
+width = encoder["hidden_size"]
+load_from = [source for source in (bert, weights) if source != "none"] or None
+frozen = weights != "none"
+model = dict(
+    data_preprocessor=dict(vocab_size=encoder["vocab_size"]),
+    backbone=dict(
+        frozen_stages=1 if frozen else -1, norm_cfg=dict(type="BN", requires_grad=not frozen), norm_eval=frozen
+    ),
+    projection=dict(out_channels=width),
+    encoder=dict(_delete_=True, type="JointEncoder", dropout=0.1, **encoder),
+    head=dict(
+        type="OpenEndedHead",
+        in_channels=width,
+        num_answers=count_answers(f"{data_root}/answers.json"),
+        hidden_channels=2 * width,
+    ),
+)
+words = vocabulary(data_root, bert)
+
+
+def pipeline(num_clips, mode):
+    return [
+        dict(type="OpenVideo"),
+        dict(type="SampleClips", num_clips=num_clips, num_frames=2, clip_seconds=1.0, mode=mode),
+        dict(type="DecodeClips"),
+        dict(type="ResizePad", size=frame_size),
+        dict(type="Tokenize", max_length=max_length, vocab_size=encoder["vocab_size"], **words),
+        dict(type="PackInputs"),
+    ]
+
+
+train_dataloader = dict(
+    batch_size=batch_size,
+    num_workers=2,
+    persistent_workers=True,
+    dataset=dict(data_root=data_root, pipeline=pipeline(2, "random")),
+)
+# Of at most 100 videos, by one clip.
+val_dataloader = dict(
+    batch_size=batch_size,
+    num_workers=2,
+    dataset=dict(data_root=data_root, indices=100, pipeline=pipeline(1, "middle")),
+)
+if not os.path.isfile(f"{data_root}/qa_val.jsonl"):
+    val_dataloader = val_cfg = val_evaluator = None
+test_dataloader = dict(
+    batch_size=batch_size,
+    num_workers=2,
+    dataset=dict(data_root=data_root, pipeline=pipeline(8, "uniform")),
+)
+
+train_cfg = dict(max_epochs=10)
+auto_scale_lr = dict(enable=False, base_batch_size=64)  # the paper's rate, 5e-5, is for 4 GPUs x 16 items
+default_hooks = dict(
+    checkpoint=dict(max_keep_ckpts=1),  # the last and the best
+    checkpoint_fit=dict(reinit=["head"]),  # other answers than what the weights were trained for
+)
