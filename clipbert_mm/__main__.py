@@ -57,9 +57,9 @@ def _add_arguments(command: argparse.ArgumentParser, name: str) -> None:
     if name == "serve":
         _add_serve_options(command)
     if name == "ask":
-        command.add_argument("--model", required=True, help="checkpoint, or config")
+        command.add_argument("--model", required=True, help="checkpoint, work folder, or config")
     else:
-        command.add_argument("--model", help="checkpoint, or config (default: that of the index)")
+        command.add_argument("--model", help="checkpoint, work folder, or config (default: that of the index)")
         command.add_argument("--index", help="folder of the index (default: clipbert_index)")
         command.add_argument("--gallery", dest="index", action=OldOption, help=argparse.SUPPRESS)
     command.add_argument("--weights", help="checkpoint, if --model is a config")
@@ -239,9 +239,9 @@ def _serve(args: argparse.Namespace) -> int:
 
 def _info(args: argparse.Namespace) -> int:
     if args.model:
-        from clipbert_mm.checkpoint import read_metadata
+        from clipbert_mm.checkpoint import find_selected, read_metadata
 
-        metadata = read_metadata(args.model)
+        metadata = read_metadata(find_selected(args.model))
         steps = {str(step["type"]): step for step in next(filter(None, metadata.pipelines.values()), [])}
         facts: dict[str, Any] = dict(
             model=args.model,

@@ -22,6 +22,7 @@ from clipbert_mm.checkpoint import (
     build_model,
     check_fit,
     damaged_metadata,
+    find_selected,
     load_weights,
     read_source,
 )
@@ -60,7 +61,8 @@ class Predictor:
     """A trained model in eval mode and the transforms that feed it.
 
     Args:
-        config_or_checkpoint: Checkpoint of ours, which contains the config of its model; or a config file.
+        config_or_checkpoint: Checkpoint of ours, which contains the config of its model; the work folder of a training, for the
+            checkpoint that validation selected; or a config file.
         weights: With a config file, a checkpoint of any kind that ``load_from`` takes; None for the config's ``load_from``.
         device: Device of the model; None for a GPU if there is one.
 
@@ -76,7 +78,7 @@ class Predictor:
         weights: str | os.PathLike | None = None,
         device: str | torch.device | None = None,
     ) -> None:
-        self.source = os.path.abspath(config_or_checkpoint)
+        self.source = os.path.abspath(find_selected(os.fspath(config_or_checkpoint)))
         is_config = self.source.endswith(".py")
         if weights is not None and not is_config:
             raise OptionError(

@@ -85,9 +85,7 @@ def find_selected(path: str) -> str:
     )
     last, _ = _last_name(Path(path))
     others = selected or [last if last in checkpoints else checkpoints[-1]]
-    raise CheckpointError(
-        f"{path} has {what}. Name the file to test: {' or '.join(os.path.join(path, n) for n in others)}."
-    )
+    raise CheckpointError(f"{path} has {what}. Name the file: {' or '.join(os.path.join(path, n) for n in others)}.")
 
 
 def _last_name(folder: Path) -> tuple[str | None, list[str]]:

@@ -51,6 +51,17 @@ def test_index_search_rank_info(run: Callable, checkpoint: Path, own_world: Path
     assert "task: retrieval" in out
 
 
+def test_a_work_folder_stands_for_its_selected_checkpoint(run: Callable, checkpoint: Path, world: Path, tmp_path: Path):
+    video = world / "videos" / "test_00000.mp4"
+    code, _, err = run("index", video, "--model", checkpoint.parent, "--workers", 1)
+    assert (code, "no checkpoint that validation selected. Name the file" in err) == (1, True)
+    selected = checkpoint.rename(checkpoint.with_name("best_t2v_R@1_epoch_1.pth"))
+    assert run("index", video, "--model", checkpoint.parent, "--workers", 1)[0] == 0
+    assert json.loads(run("info", "--json")[1])["source"] == str(selected)
+    assert "task: retrieval" in run("info", "--model", checkpoint.parent)[1]
+    assert run("search", "a red circle")[0] == 0
+
+
 def test_errors(run: Callable, checkpoint: Path, tmp_path: Path):
     code, out, err = run("search", "a red circle")
     assert (code, out) == (1, "")

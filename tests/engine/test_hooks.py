@@ -80,11 +80,19 @@ def test_replaced_files_are_reported_at_the_end_of_the_epoch(
 
 
 def test_too_many_replaced_files_end_the_run(runner_config: Config, own_world: Path, break_file):
-    broken = [break_file(own_world / "videos" / f"train_0000{i}.mp4", "empty") for i in (1, 4)]
+    broken = [str(own_world / "videos" / f"train_0000{i}.mp4") for i in (1, 4)]
+
+    class BreaksMeanwhile(Hook):
+        def before_train_epoch(self, runner) -> None:
+            for path in broken:
+                break_file(Path(path), "empty")
+
     runner_config.train_dataloader.dataset.data_root = str(own_world)
     runner_config.train_dataloader.num_workers = 1
+    runner = build_runner(runner_config)
+    runner.register_hook(BreaksMeanwhile())
     with pytest.raises(ClipBertError) as caught:
-        build_runner(runner_config).train()
+        runner.train()
     message = str(caught.value)
     assert message.startswith("6 of 24 items were replaced in this epoch; 2 files cannot be read:")
     assert all(f"{path}: the file is empty (0 bytes)" in message for path in broken)

@@ -11,6 +11,7 @@ from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
+import av
 import numpy as np
 import pytest
 import torch
@@ -24,7 +25,7 @@ from clipbert_mm.apis.page.rendering import render_hits
 from clipbert_mm.apis.video_index import VideoIndex
 from clipbert_mm.engine import ChanceLossHook
 from clipbert_mm.engine.launch import build_runner
-from clipbert_mm.errors import OptionError
+from clipbert_mm.errors import ClipBertError, OptionError
 from clipbert_mm.structures import VideoTextSample
 
 
@@ -177,6 +178,48 @@ def test_p7_files_of_several_sets_are_counted(
     runner_config.experiment_name += "-more"
     build_runner(runner_config).train()
     assert shared(warned) == [f"The same files are in several sets: 2 are in train and val, such as {first}"]
+
+
+def write_sound(path: Path) -> None:
+    """Write a file with a second of sound alone."""
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("aac", rate=8000, layout="mono")
+        frame = av.AudioFrame.from_ndarray(np.zeros((1, 8000), np.float32), format="fltp", layout="mono")
+        frame.sample_rate = 8000
+        for packet in [*stream.encode(frame), *stream.encode(None)]:
+            container.mux(packet)
+
+
+def test_p13_videos_that_are_none_are_found_before_the_first_step(
+    runner_config: Config, own_world: Path, break_file: Callable, warned: list[str], tmp_path: Path
+):
+    videos = own_world / "videos"
+    runner_config.train_dataloader.dataset.data_root = str(own_world)
+    runner_config.train_cfg.max_epochs = 0
+    build_runner(runner_config).train()
+    assert warned == []
+    reasons = {}
+    for i, how in enumerate(("empty", "text")):
+        reasons[break_file(videos / f"train_0000{i}.mp4", how)] = "empty (0 bytes)" if i == 0 else "not a video"
+    write_sound(tmp_path / "sound.mp4")
+    (videos / "train_00003.mp4").unlink()
+    shutil.move(tmp_path / "sound.mp4", videos / "train_00003.mp4")
+    reasons[str(videos / "train_00003.mp4")] = "no video stream"
+    runner_config.experiment_name += "-broken"
+    runner = build_runner(runner_config)
+    runner.register_hook(Forbidden(), "VERY_LOW")
+    with pytest.raises(ClipBertError) as caught:
+        runner.train()
+    message = str(caught.value)
+    assert message.startswith("9 of 24 items have a file that is no video; 3 files cannot be read:\n")
+    for path, reason in reasons.items():
+        assert re.search(rf"  {path}: .*{re.escape(reason)}", message)
+    assert message.endswith("BrokenMediaHook allows a share of 0.05. Repair or remove the files, or raise max_share.")
+    runner_config.default_hooks.broken_media.max_share = 0.4
+    runner_config.experiment_name += "-allowed"
+    build_runner(runner_config).train()
+    (line,) = warned
+    assert line.startswith("9 of 24 items have a file that is no video; 3 files")
 
 
 def test_p14_equal_names_are_told_apart_by_their_folders(
