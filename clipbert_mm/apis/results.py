@@ -28,6 +28,42 @@ def probability(score: float) -> float:
     return 1 / (1 + math.exp(-score)) if score >= 0 else math.exp(score) / (1 + math.exp(score))
 
 
+GOOD_MATCH = 0.5
+"""Probability from which a match is good: where it is calibrated, which tests measure, half of such pairs are right."""
+
+
+def is_good_match(best: float, texts: Sequence[str], unknown_words: Sequence[str]) -> bool:
+    """Whether the best of some pairs of texts and videos is a good match.
+
+    Args:
+        best: Its probability, 0 to 1.
+        texts: The texts.
+        unknown_words: Words of the texts that the model does not know; if it knows none, no probability means anything.
+
+    >>> is_good_match(0.8, ["a dog"], []), is_good_match(0.4, ["a dog"], []), is_good_match(0.8, ["zyxw"], ["zyxw"])
+    (True, False, False)
+    """
+    return best >= GOOD_MATCH and not set(unknown_words) >= {word for text in texts for word in text.split()}
+
+
+def format_match(is_good: bool | None, best: float) -> list[str]:
+    """Return one line that says that there is no good match; no line if there is one, or if it is not known.
+
+    >>> format_match(False, 0.012)
+    ['no good match: the best has 1.2%, and a good match has 50% or more']
+    >>> format_match(False, 0.8)
+    ['no good match: the best has 80.0%, but the model knows none of the words']
+    """
+    if is_good is not False:
+        return []
+    why = (
+        "but the model knows none of the words"
+        if best >= GOOD_MATCH
+        else f"and a good match has {GOOD_MATCH:.0%} or more"
+    )
+    return [f"no good match: the best has {best:.1%}, {why}"]
+
+
 @dataclass(frozen=True)
 class Record:
     """Base of all results."""
@@ -120,6 +156,8 @@ class SearchResult(Record):
         hits: The best videos.
         left_out: Videos of the index whose visual tokens are missing or damaged, with the reason.
         unknown_words: Words of the text that are unknown to the model.
+        good_match: Whether the best video is a good match (:func:`is_good_match`); None if the model's scores are no
+            probabilities.
     """
 
     text: str
@@ -127,10 +165,19 @@ class SearchResult(Record):
     hits: tuple[Hit, ...]
     left_out: Mapping[str, str] = field(default_factory=dict)
     unknown_words: tuple[str, ...] = ()
+    good_match: bool | None = None
+
+    @property
+    def warnings(self) -> list[str]:
+        """What is to be said of the hits: words unknown to the model, and that there is no good match."""
+        return [
+            *format_unknown(self.unknown_words),
+            *format_match(self.good_match, max((hit.probability for hit in self.hits), default=0.0)),
+        ]
 
     def __str__(self) -> str:
         """Format one hit per line, and the videos that were left out."""
-        lines = [f"{self.text!r} in {self.searched} videos", *format_unknown(self.unknown_words)]
+        lines = [f"{self.text!r} in {self.searched} videos", *self.warnings]
         for rank, hit in enumerate(self.hits, start=1):
             video = printable(hit.path)
             lines.append(f"{rank:3}. {hit.score:7.2f}  {hit.probability:6.1%}  {_span(hit.moment):<13} {video}")
@@ -158,15 +205,18 @@ class Ranking(Record):
         path: The video.
         texts: The texts, best first.
         unknown_words: Words of the texts that are unknown to the model.
+        good_match: Whether the best text is a good match, as in :class:`SearchResult`.
     """
 
     path: str
     texts: tuple[RankedText, ...]
     unknown_words: tuple[str, ...] = ()
+    good_match: bool | None = None
 
     def __str__(self) -> str:
         """Format one text per line."""
-        lines = [printable(self.path), *format_unknown(self.unknown_words)]
+        best = max((text.probability for text in self.texts), default=0.0)
+        lines = [printable(self.path), *format_unknown(self.unknown_words), *format_match(self.good_match, best)]
         for rank, text in enumerate(self.texts, start=1):
             span = _span(text.moment)
             lines.append(f"{rank:3}. {text.score:7.2f}  {text.probability:6.1%}  {span:<13} {text.text}")

@@ -11,7 +11,16 @@ from torch import Tensor
 
 from clipbert_mm.apis.index_records import Entry, name_below
 from clipbert_mm.apis.predictor import Predictor
-from clipbert_mm.apis.results import Hit, RankedText, Ranking, SearchResult, best_of, moments_of, probability
+from clipbert_mm.apis.results import (
+    Hit,
+    RankedText,
+    Ranking,
+    SearchResult,
+    best_of,
+    is_good_match,
+    moments_of,
+    probability,
+)
 from clipbert_mm.apis.video_index import VideoIndex, default_folder
 from clipbert_mm.deprecation import renamed_arguments, warn_renamed
 from clipbert_mm.errors import OptionError, VideoIndexError, printable, quoted
@@ -140,7 +149,9 @@ class VideoSearch:
         best = sorted(scored, key=lambda path: -scored[path][0])[:topk]
         hits = [_hit(entries[path], *scored[path]) for path in best]
         searched = len(entries) - len(left_out.keys() & entries.keys())
-        return SearchResult(text, searched, tuple(hits), left_out, self.predictor.unknown_words([text]))
+        unknown = self.predictor.unknown_words([text])
+        good = _is_good_match(self.predictor, hits[0].probability, [text], unknown)
+        return SearchResult(text, searched, tuple(hits), left_out, unknown, good)
 
     def rank(self, video: str | os.PathLike, texts: Sequence[str]) -> Ranking:
         """Rank texts by how well they match a video, which need not be in the index.
@@ -244,7 +255,15 @@ def rank(predictor: Predictor, video: str | os.PathLike, texts: Sequence[str]) -
         moments = moments_of(media.clip_times, clips[i].numpy())
         score = float(scores[i])
         ranked.append(RankedText(texts[i], score, probability(score), best_of(moments), moments))
-    return Ranking(os.fspath(video), tuple(ranked), predictor.unknown_words(texts))
+    best = ranked[0]  # whose words alone count
+    good = _is_good_match(predictor, best.probability, [best.text], predictor.unknown_words([best.text]))
+    return Ranking(os.fspath(video), tuple(ranked), predictor.unknown_words(texts), good)
+
+
+def _is_good_match(predictor: Predictor, best: float, texts: Sequence[str], unknown: Sequence[str]) -> bool | None:
+    """Whether the best pair is a good match; None if the head's scores are no log-odds."""
+    head = predictor.model.head
+    return is_good_match(best, texts, unknown) if getattr(head, "gives_log_odds", False) else None
 
 
 def _hit(entry: Entry, score: float, clips: np.ndarray) -> Hit:

@@ -180,6 +180,38 @@ def test_p7_files_of_several_sets_are_counted(
     assert shared(warned) == [f"The same files are in several sets: 2 are in train and val, such as {first}"]
 
 
+def test_p6_what_is_no_match_is_called_none(write_checkpoint: Callable[..., Path], world: Path, tmp_path: Path):
+    checkpoint = write_checkpoint()
+
+    def search_with(bias: float) -> VideoSearch:
+        content = torch.load(checkpoint, weights_only=False)
+        content["state_dict"]["head.classifier.2.bias"] += torch.tensor([0.0, bias])
+        torch.save(content, tmp_path / f"{bias}.pth")
+        search = VideoSearch(tmp_path / f"{bias}.pth", index=tmp_path / f"index{bias}")
+        search.index(world / "videos" / "test_00000.mp4", workers=0)
+        return search
+
+    video = world / "videos" / "test_00000.mp4"
+    sure, unsure = search_with(20.0), search_with(-20.0)
+    for text, expected in (("a red circle", True), ("a Ω circle", True), ("Ω ψψ", False)):  # letters in no caption
+        result = sure.search(text)
+        assert result.good_match is result.to_dict()["good_match"] is expected
+        assert result.unknown_words == tuple(word for word in text.split() if not word.isascii())
+        assert sure.rank(video, [text]).good_match is expected
+    reason = "no good match: the best has 100.0%, but the model knows none of the words"
+    assert str(result).splitlines()[2] == reason
+    assert f"<p>{reason}</p>" in render_hits(result, sure.video_index.entries, {})
+    result = unsure.search("a red circle")
+    assert (
+        result.good_match is result.to_dict()["good_match"] is unsure.rank(video, ["a red circle"]).good_match is False
+    )
+    reason = "no good match: the best has 0.0%, and a good match has 50% or more"
+    assert str(result).splitlines()[1] == str(unsure.rank(video, ["a red circle"])).splitlines()[1] == reason
+    assert f"<p>{reason}</p>" in render_hits(result, unsure.video_index.entries, {})
+    unsure.predictor.model.head.gives_log_odds = False  # as of a head of margins
+    assert unsure.search("a red circle").good_match is None
+
+
 def write_sound(path: Path) -> None:
     """Write a file with a second of sound alone."""
     with av.open(str(path), "w") as container:

@@ -58,7 +58,7 @@ def render_hits(
     ]
     left_out = f", {len(result.left_out)} could not be searched" if result.left_out else ""
     title = f"{len(result.hits)} of {result.searched} videos{left_out} for “{escaped(result.text)}”"
-    return f'<p>{title}</p>{_warning(result.unknown_words)}<ol class="hits">{"".join(items)}</ol>'
+    return f'<p>{title}</p>{_paragraphs(result.warnings)}<ol class="hits">{"".join(items)}</ol>'
 
 
 def _render_hit(
@@ -102,9 +102,9 @@ def render_line(moments: Sequence[Moment], best: Moment | None, seconds: float |
     )
 
 
-def _warning(unknown_words: Sequence[str]) -> str:
-    """Render the warning of words unknown to the model, if there are any."""
-    return "".join(f"<p>{escaped(line)}</p>" for line in format_unknown(unknown_words))
+def _paragraphs(lines: Sequence[str]) -> str:
+    """Render lines, such as warnings, if there are any."""
+    return "".join(f"<p>{escaped(line)}</p>" for line in lines)
 
 
 def render_answers(result: AnswerResult, entry: Entry, names: Mapping[str, str], folders: Sequence[str] = ()) -> str:
@@ -117,4 +117,5 @@ def render_answers(result: AnswerResult, entry: Entry, names: Mapping[str, str],
     best = result.answers[0]
     title = f"“{best.text}” in {shown_name(result.path, names, folders)}"
     hit = _render_hit(best.moments, best.moment, entry, title, 1, None)
-    return f'{_warning(result.unknown_words)}<table class="answers">{rows}</table><ol class="hits">{hit}</ol>'
+    warnings = _paragraphs(format_unknown(result.unknown_words))
+    return f'{warnings}<table class="answers">{rows}</table><ol class="hits">{hit}</ol>'
