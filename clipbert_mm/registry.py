@@ -52,13 +52,13 @@ RUNNERS = _child("runner", root.RUNNERS, "engine.runner")
 LOOPS = _child("loop", root.LOOPS, "engine.train_loop", "retrieval.loops")
 HOOKS = _child("hook", root.HOOKS, "engine.hooks", "compat.optim")
 OPTIM_WRAPPERS = _child("optimizer wrapper", root.OPTIM_WRAPPERS, "compat.optim")
+DATA_SAMPLERS = _child("data sampler", root.DATA_SAMPLERS, "engine.global_batch")
 # The next ones have no classes of ours; they let MMEngine find every name from our scope, and offer close names.
 OPTIMIZERS = _child("optimizer", root.OPTIMIZERS)
 OPTIM_WRAPPER_CONSTRUCTORS = _child(
     "optimizer wrapper constructor", root.OPTIM_WRAPPER_CONSTRUCTORS, "engine.optimizer"
 )
 PARAM_SCHEDULERS = _child("parameter scheduler", root.PARAM_SCHEDULERS, "engine.schedulers")
-DATA_SAMPLERS = _child("data sampler", root.DATA_SAMPLERS)
 WEIGHT_INITIALIZERS = _child("weight initializer", root.WEIGHT_INITIALIZERS)
 MODEL_WRAPPERS = _child("model wrapper", root.MODEL_WRAPPERS)
 VISUALIZERS = _child("visualizer", root.VISUALIZERS)

@@ -7,7 +7,7 @@ import os
 from mmengine.config import DictAction
 
 from clipbert_mm.checkpoint import find_latest
-from clipbert_mm.engine.config import check_validation, drop_validation, load_config
+from clipbert_mm.engine.config import check_start, check_validation, drop_validation, load_config
 from clipbert_mm.engine.hooks.checkpoint_hook import checkpoint_folders
 from clipbert_mm.engine.launch import build_runner, use_amp
 from clipbert_mm.engine.run_tool import run_tool
@@ -26,11 +26,26 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         help="resume from the latest intact checkpoint of the work dir, or from the one at PATH",
     )
     parser.add_argument(
+        "--load-from",
+        nargs="+",
+        metavar="SOURCE",
+        help="weights to start from: files, addresses, Hugging Face folders or names (docs/where_to_start.md)",
+    )
+    parser.add_argument(
         "--amp",
         nargs="?",
         const="auto",
         choices=["auto", "fp16", "bf16"],
         help="mixed precision (fp16 on a GPU, bf16 on a CPU)",
+    )
+    parser.add_argument(
+        "--micro-batch",
+        nargs="?",
+        type=int,
+        const=0,
+        metavar="N",
+        help="keep the config's global batch on any number of processes: compute N items at a time in each and accumulate "
+        "(default: as many as divide it, at most the config's batch size)",
     )
     parser.add_argument(
         "--auto-scale-lr",
@@ -47,8 +62,24 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--launcher", choices=["none", "pytorch", "slurm", "mpi"], default="none")
     parser.add_argument("--local_rank", "--local-rank", type=int, default=0, help=argparse.SUPPRESS)
     args = parser.parse_args(argv)
+    check_micro_batch(parser, args)
     os.environ.setdefault("LOCAL_RANK", str(args.local_rank))
     return args
+
+
+def check_micro_batch(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
+    """Refuse --micro-batch with what it sets itself."""
+    if args.micro_batch is None:
+        return
+    if args.micro_batch < 0:
+        parser.error(f"--micro-batch expects a positive number of items, got {args.micro_batch}")
+    if args.auto_scale_lr:
+        parser.error(
+            "--auto-scale-lr changes the learning rate with the global batch, which --micro-batch keeps: give one"
+        )
+    own = {"train_dataloader.batch_size", "train_dataloader.sampler", "optim_wrapper.accumulative_counts"}
+    if clash := sorted(own & set(args.cfg_options or {})):
+        parser.error(f"--micro-batch sets {clash[0]} itself: leave it out of --cfg-options")
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -67,6 +98,8 @@ def main(argv: list[str] | None = None) -> None:
         use_amp(config, args.amp)
     if args.auto_scale_lr:
         config.auto_scale_lr = {**(config.get("auto_scale_lr") or {}), "enable": True}
+    if args.load_from is not None:
+        config.load_from = args.load_from if len(args.load_from) > 1 else args.load_from[0]
     skipped: list[str] = []
     if args.resume == "auto":
         # MMEngine would resume from the config's load_from, which holds the weights that the training started from.
@@ -75,7 +108,9 @@ def main(argv: list[str] | None = None) -> None:
         config.load_from = latest if config.resume else config.get("load_from")
     elif args.resume is not None:
         config.resume, config.load_from = True, args.resume
-    runner = build_runner(config)
+    if not config.get("resume"):
+        check_start(config)
+    runner = build_runner(config, micro_batch=args.micro_batch)
     for reason in skipped:
         runner.logger.warning(f"Skipped a checkpoint: {reason}")
     if config.get("resume"):

@@ -3,6 +3,7 @@
 import difflib
 import inspect
 import os
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -82,6 +83,23 @@ def check_validation(config: Mapping[str, Any]) -> None:
         raise OptionError(
             f"There is no {os.path.abspath(path)}, which training validates on to select the best checkpoint. Let the "
             "dataset's converter write it (docs/datasets.md), set val_dataloader.dataset.ann_file, or train with --no-validate."
+        )
+
+
+def check_start(config: Mapping[str, Any]) -> None:
+    """Check that the files exist that training starts from.
+
+    Raises:
+        OptionError: If one does not. It may be the result of a training that was not run yet, so the error names other starts.
+    """
+    paths = config.get("load_from")
+    for path in [paths] if isinstance(paths, str) else paths or ():
+        if "://" in path or os.path.exists(path) or not re.search(r"\.(pth?|pkl|bin|safetensors)$", path):
+            continue  # an address, or a name on the Hugging Face hub
+        raise OptionError(
+            f"There is no checkpoint {os.path.abspath(path)}, which training starts from. Run the training that writes it, or "
+            "name other weights by --load-from: a checkpoint of this model, or a ResNet and a BERT; docs/where_to_start.md "
+            "lists those that exist."
         )
 
 

@@ -13,25 +13,30 @@ from clipbert_mm.checkpoint import InputSpec, find_latest, read_source
 from clipbert_mm.datasets import train_vocabularies
 from clipbert_mm.deprecation import NAMES_IN_CONFIGS
 from clipbert_mm.engine.config import foreign_model
+from clipbert_mm.engine.global_batch import describe_batch_statistics, keep_global_batch
 from clipbert_mm.engine.hooks.checkpoint_hook import checkpoint_folders
 from clipbert_mm.engine.runner import ClipBertRunner
 from clipbert_mm.engine.signals import end_with_launcher
 from clipbert_mm.errors import OptionError
 
 
-def build_runner(config: Config) -> Runner:
+def build_runner(config: Config, *, micro_batch: int | None = None) -> Runner:
     """Build the Runner; on the CPU, start the process group that several processes need.
 
-    Two things in the config are changed, each with a line in the log: what several processes need (:func:`distribute`), and
-    the input and strides of the model according to the weights that it starts from (:func:`follow_weights`). Vocabularies that
-    the config needs are trained; see :func:`~clipbert_mm.datasets.train_vocabularies`.
+    Three things in the config are changed, each with a line in the log: what several processes need (:func:`distribute`), the
+    input and strides of the model according to the weights that it starts from (:func:`follow_weights`) and, if asked for, how
+    a step is divided (:func:`~clipbert_mm.engine.global_batch.keep_global_batch`). Vocabularies that the config needs are
+    trained; see :func:`~clipbert_mm.datasets.train_vocabularies`.
 
     Args:
         config: A whole config, with ``launcher``.
+        micro_batch: Items that a process computes at a time, 0 for the config's, so that a step has as many items as the
+            learning rate is for; None for the config's batch size and accumulation.
 
     Raises:
         CheckpointError: If a checkpoint of ``load_from`` cannot be read or is of no known format.
-        OptionError: If the launcher did not start this process, or a backend of the visualizer is not installed.
+        OptionError: If the launcher did not start this process, a step cannot be divided so, or a backend of the visualizer is
+            not installed.
     """
     if str(config.get("model", {}).get("type", "")).startswith("mmpretrain."):
         compat.import_mmpretrain()
@@ -39,9 +44,16 @@ def build_runner(config: Config) -> Runner:
     check_backends(config.get("visualizer") or {})
     if config.get("randomness", {}).get("deterministic"):
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # torch requires it before the first matrix product
-    changes = distribute(config) if config.get("launcher", "none") != "none" else []
+    launched = config.get("launcher", "none") != "none"
+    changes = distribute(config) if launched else []
+    batch = config.train_dataloader.batch_size if micro_batch is not None else 0
+    if micro_batch is not None:
+        processes = int(os.environ["WORLD_SIZE"]) if launched else 1
+        changes.append(keep_global_batch(config, micro_batch, processes))
     warnings = follow_weights(config)
     runner = ClipBertRunner.from_cfg(config)
+    if micro_batch is not None and config.train_dataloader.batch_size < batch:
+        warnings += describe_batch_statistics(runner, batch)
     for change in changes:
         runner.logger.info(change)
     for warning in warnings:

@@ -2,4 +2,4 @@
 # The paper's numbers: accuracy 35.73.
 #   bash tools/dist_train.sh configs/ablations/table5_image-text-pretraining_4xb16-1x1-10e_msrvtt-qa.py 4
 _base_ = "../_base_/ablations/msrvtt_qa.py"
-load_from = "{{$CLIPBERT_WEIGHTS:checkpoints/clipbert_image_text_pretrained.pt}}"  # the paper's image-text pre-training
+load_from = _base_.pretrained  # by images and their captions; docs/where_to_start.md has other starts

@@ -2,7 +2,8 @@
 # The paper's numbers: R1 5.7, R5 22.1, R10 33.1, MdR 23.
 #   bash tools/dist_train.sh configs/ablations/table5_tsn-bert_8xb16-1x1-20e_msrvtt-retrieval.py 8
 _base_ = "../_base_/ablations/msrvtt_retrieval.py"
-resnet = "{{$CLIPBERT_RESNET:checkpoints/tsn_r50_kinetics700.pth}}"  # a TSN ResNet-50 of mmaction2
+# mmaction2's TSN, as its releases before 1.0 list it; later ones have none of Kinetics-700.
+resnet = "{{$CLIPBERT_RESNET:https://download.openmmlab.com/mmaction/recognition/tsn/tsn_r50_video_1x1x8_100e_kinetics700_rgb/tsn_r50_video_1x1x8_100e_kinetics700_rgb_20201015-e381a6c7.pth}}"
 load_from = [resnet, _base_.bert]
 model = dict(
     data_preprocessor=dict(std=[58.395, 57.12, 57.375], to_bgr=False),

@@ -8,7 +8,7 @@ _base_ = [
     "../_base_/schedules/adamw_linear.py",
     "../_base_/default_runtime.py",
 ]
-load_from = "{{$CLIPBERT_WEIGHTS:checkpoints/clipbert_image_text_pretrained.pt}}"  # the paper's image-text pre-training
+load_from = _base_.pretrained  # by images and their captions; docs/where_to_start.md has other starts
 
 model = dict(head=dict(type="SoftAnswerHead", in_channels=768, num_answers=3129, hidden_channels=1536))
 

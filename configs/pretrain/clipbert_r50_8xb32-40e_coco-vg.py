@@ -7,7 +7,7 @@ _base_ = [
     "../_base_/schedules/adamw_linear.py",
     "../_base_/default_runtime.py",
 ]
-resnet = "{{$CLIPBERT_RESNET:checkpoints/grid_feat_R-50.pth}}"  # grid-feat's ResNet-50, .pth or .pkl of detectron2
+resnet = "{{$CLIPBERT_RESNET:https://dl.fbaipublicfiles.com/grid-feats-vqa/R-50/model_final.pth}}"
 bert = "{{$CLIPBERT_BERT:bert-base-uncased}}"
 load_from = [resnet, bert]
 

@@ -44,13 +44,15 @@ class CatchSteps(Hook):
         self.weights.append({name: value.clone() for name, value in runner.model.state_dict().items()})
 
 
-def trained(config: Config, name: str, batch_size: int, accumulation: int) -> tuple[Any, CatchSteps]:
+def trained(
+    config: Config, name: str, batch_size: int, accumulation: int, micro_batch: int | None = None
+) -> tuple[Any, CatchSteps]:
     """Train under another name; returns the runner and what its steps were."""
     config.experiment_name += name
     config.work_dir += name
     config.train_dataloader.batch_size = batch_size
     config.optim_wrapper.accumulative_counts = accumulation
-    runner, notes = build_runner(config), CatchSteps()
+    runner, notes = build_runner(config, micro_batch=micro_batch), CatchSteps()
     runner.register_hook(notes)
     runner.train()
     return runner, notes
@@ -94,6 +96,18 @@ def test_accumulating_is_training_with_the_larger_batch(stepping: Config):
     )
     torch.testing.assert_close(averaged[1]["state_dict"], averaged[0]["state_dict"], atol=1e-5, rtol=1e-3)
     assert averaged[1]["meta"]["iter"] == 6
+
+
+def test_micro_batches_train_as_the_whole_batch_does(stepping: Config):
+    stepping.train_dataloader.drop_last = True  # 24 items, of which a step has 16
+    stepping.auto_scale_lr = dict(enable=False, base_batch_size=16)
+    _, wanted = trained(stepping, "-whole", batch_size=16, accumulation=1)
+    runner, found = trained(stepping, "-micro", batch_size=16, accumulation=1, micro_batch=2)
+    assert (runner.iter, runner.items_per_step, runner.accumulation) == (2, 16, 8)
+    assert found.items == wanted.items
+    assert found.losses == pytest.approx(wanted.losses, rel=1e-4)
+    for after, twin in zip(found.weights, wanted.weights, strict=True):
+        torch.testing.assert_close(after, twin, atol=1e-5, rtol=1e-3)
 
 
 def test_an_epoch_ends_with_a_step(stepping: Config):

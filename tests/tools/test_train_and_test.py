@@ -227,7 +227,7 @@ def test_a_work_folder_stands_for_the_checkpoint_that_validation_selected(
     assert load_torch(last, mmap=False)["meta"]["seed"] == 7
     message = said(capsys, monkeypatch, "test.py", RETRIEVAL, str(work_dir), *options())
     assert message == (
-        f"error: {work_dir} has no checkpoint that validation selected. Name the file: {work_dir}/epoch_1.pth."
+        f"error: {work_dir} has no checkpoint that validation selected. Name the file to test: {work_dir}/epoch_1.pth."
     )
     for name in ("best_a_epoch_1.pth", "best_b_epoch_1.pth"):
         (work_dir / name).symlink_to(last)
@@ -355,7 +355,8 @@ def test_half_precision_that_the_machine_does_not_have_is_said(
     message = "error: Mixed precision in float16 needs a GPU, and there is none."
     assert said(capsys, monkeypatch, "train.py", RETRIEVAL, "--amp", "fp16").startswith(message)
     assert said(capsys, monkeypatch, "test.py", RETRIEVAL, str(finetuned), "--amp", "fp16").startswith(message)
-    assert said(capsys, monkeypatch, "train.py", RETRIEVAL, "--launcher", "slurm").startswith(
+    from_nothing = ["--launcher", "slurm", "--cfg-options", "load_from=None"]
+    assert said(capsys, monkeypatch, "train.py", RETRIEVAL, *from_nothing).startswith(
         "error: --launcher slurm is for processes started by srun"
     )
     half = test([RETRIEVAL, str(finetuned), "--work-dir", str(folder / "half"), "--amp", *options()])

@@ -6,7 +6,7 @@ _base_ = [
     "../schedules/adamw_linear.py",
     "../default_runtime.py",
 ]
-load_from = "{{$CLIPBERT_WEIGHTS:checkpoints/clipbert_image_text_pretrained.pt}}"  # the paper's image-text pre-training
+load_from = _base_.pretrained  # by images and their captions; docs/where_to_start.md has other starts
 model = dict(head=dict(type="OpenEndedHead", in_channels=768, num_answers=1500, hidden_channels=1536))
 
 train_clips = dict(type="SampleClips", num_clips=1, num_frames=1, clip_seconds=1.0, mode="random")

@@ -1,5 +1,7 @@
 # The paper's model (Section 3, Figure 2): ResNet-50 with frozen batch norms, 12-layer BERT. Add a head per task.
 vocab_size = 30522
+# A model of image-text pre-training: the result of configs/pretrain/clipbert_r50_8xb32-40e_coco-vg.py, or another file.
+pretrained = "{{$CLIPBERT_WEIGHTS:work_dirs/clipbert_r50_8xb32-40e_coco-vg/epoch_40.pth}}"
 model = dict(
     type="ClipBert",
     # BGR, 0 to 255, minus the mean: the input of the Caffe-style ResNet-50 of grid-feat.
