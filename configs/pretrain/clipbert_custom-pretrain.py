@@ -24,6 +24,7 @@ bert = "{{$CLIPBERT_BERT:none}}"
 weights = "{{$CLIPBERT_WEIGHTS:none}}"
 frame_size = int("{{$CLIPBERT_FRAME_SIZE:448}}")  # pixels of the longer side
 batch_size = int("{{$CLIPBERT_BATCH_SIZE:8}}")  # images
+max_epochs = int("{{$CLIPBERT_EPOCHS:40}}")
 max_length = 40  # tokens of a text
 
 encoder = text_model(
@@ -79,6 +80,6 @@ if not os.path.isfile(os.path.join(data_root, val_dataloader["dataset"]["ann_fil
     val_dataloader = val_cfg = val_evaluator = None
 test_dataloader = dict(batch_size=batch_size, num_workers=2, dataset=pictures("test", "middle"))
 
-train_cfg = dict(max_epochs=40)
+train_cfg = dict(max_epochs=max_epochs)
 auto_scale_lr = dict(enable=False, base_batch_size=256)  # the paper's rate, 5e-5, is for 8 GPUs x 32 items
 default_hooks = dict(checkpoint=dict(max_keep_ckpts=1))  # the last and the best

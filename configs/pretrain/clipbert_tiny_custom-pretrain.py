@@ -23,6 +23,7 @@ bert = "{{$CLIPBERT_BERT:none}}"
 weights = "{{$CLIPBERT_WEIGHTS:none}}"
 frame_size = int("{{$CLIPBERT_FRAME_SIZE:64}}")  # pixels of the longer side
 batch_size = int("{{$CLIPBERT_BATCH_SIZE:32}}")  # images
+max_epochs = int("{{$CLIPBERT_EPOCHS:20}}")
 max_length = 64  # tokens of a text
 
 encoder = text_model(
@@ -82,7 +83,7 @@ if not os.path.isfile(os.path.join(data_root, val_dataloader["dataset"]["ann_fil
     val_dataloader = val_cfg = val_evaluator = None
 test_dataloader = dict(batch_size=batch_size, num_workers=2, dataset=pictures("test", "middle"))
 
-train_cfg = dict(max_epochs=20)
+train_cfg = dict(max_epochs=max_epochs)
 optim_wrapper = dict(optimizer=dict(lr=1e-3))
 auto_scale_lr = dict(enable=False, base_batch_size=32)
 default_hooks = dict(checkpoint=dict(max_keep_ckpts=1))  # the last and the best

@@ -24,6 +24,7 @@ bert = "{{$CLIPBERT_BERT:none}}"
 weights = "{{$CLIPBERT_WEIGHTS:none}}"
 frame_size = int("{{$CLIPBERT_FRAME_SIZE:448}}")  # pixels of the longer side
 batch_size = int("{{$CLIPBERT_BATCH_SIZE:4}}")  # videos
+max_epochs = int("{{$CLIPBERT_EPOCHS:10}}")
 max_length = 40  # tokens of a text
 
 encoder = text_model(
@@ -75,7 +76,7 @@ test_dataloader = dict(
     dataset=dict(data_root=data_root, pipeline=pipeline(8, "uniform")),
 )
 
-train_cfg = dict(max_epochs=10)
+train_cfg = dict(max_epochs=max_epochs)
 test_cfg = dict(clips_per_tile=64)
 auto_scale_lr = dict(enable=False, base_batch_size=128)  # the paper's rate, 5e-5, is for 8 GPUs x 16 items
 default_hooks = dict(checkpoint=dict(max_keep_ckpts=1))  # the last and the best

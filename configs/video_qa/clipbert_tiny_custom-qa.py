@@ -22,6 +22,7 @@ bert = "{{$CLIPBERT_BERT:none}}"
 weights = "{{$CLIPBERT_WEIGHTS:none}}"
 frame_size = int("{{$CLIPBERT_FRAME_SIZE:64}}")  # pixels of the longer side
 batch_size = int("{{$CLIPBERT_BATCH_SIZE:16}}")  # questions
+max_epochs = int("{{$CLIPBERT_EPOCHS:40}}")
 max_length = 64  # tokens of a text
 
 encoder = text_model(
@@ -84,7 +85,7 @@ test_dataloader = dict(
     dataset=dict(data_root=data_root, pipeline=pipeline(8, "uniform")),
 )
 
-train_cfg = dict(max_epochs=40)
+train_cfg = dict(max_epochs=max_epochs)
 optim_wrapper = dict(optimizer=dict(lr=5e-4))
 auto_scale_lr = dict(enable=False, base_batch_size=16)
 default_hooks = dict(

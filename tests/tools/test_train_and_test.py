@@ -227,7 +227,7 @@ def test_a_work_folder_stands_for_the_checkpoint_that_validation_selected(
     assert load_torch(last, mmap=False)["meta"]["seed"] == 7
     message = said(capsys, monkeypatch, "test.py", RETRIEVAL, str(work_dir), *options())
     assert message == (
-        f"error: {work_dir} has no checkpoint that validation selected. Name the file to test: {work_dir}/epoch_1.pth."
+        f"error: {work_dir} has no checkpoint that validation selected. Name the file: {work_dir}/epoch_1.pth."
     )
     for name in ("best_a_epoch_1.pth", "best_b_epoch_1.pth"):
         (work_dir / name).symlink_to(last)
