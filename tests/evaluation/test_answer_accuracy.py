@@ -1,5 +1,7 @@
 """Accuracy of answers, counted by hand, with several questions an item and with videos that cannot be read."""
 
+import json
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,9 +22,9 @@ def predicted(scores: Any, labels: list[int], broken: str | None = None) -> Vide
     return sample
 
 
-def accuracy(*samples: VideoTextSample) -> dict[str, float]:
+def accuracy(*samples: VideoTextSample, **options: str) -> dict[str, float]:
     """The metric over one batch of samples."""
-    evaluator = Evaluator(dict(type="AnswerAccuracy"))
+    evaluator = Evaluator(dict(type="AnswerAccuracy", **options))
     evaluator.process(list(samples))
     return evaluator.evaluate(len(samples))
 
@@ -53,6 +55,19 @@ def test_videos_that_cannot_be_read_are_left_out_and_reported():
     assert accuracy(read, broken, broken, read) == {"accuracy": 100.0, "ceiling": 100.0, "coverage": 50.0}
     with pytest.raises(ClipBertError, match=r"All 1 videos of the test are unreadable, the first because: "):
         accuracy(broken)
+
+
+def test_the_result_of_each_question_is_written(tmp_path: Path):
+    samples = [
+        predicted([[1.0, 0.0], [1.0, 1.0]], [0, 1]),
+        predicted([], [], "truncated"),
+        predicted([[1.0, 0.0]], [1]),
+    ]
+    metrics = accuracy(*samples, outcomes_file=str(tmp_path / "answers.json"))
+    assert json.loads((tmp_path / "answers.json").read_text()) == dict(
+        paths=["2.mp4", "2.mp4", "1.mp4"], correct=[1.0, 0.5, 0.0]
+    )
+    assert metrics["accuracy"] == pytest.approx(50)
 
 
 def test_each_type_has_an_accuracy_of_its_own():

@@ -5,14 +5,13 @@ import argparse
 import os
 import shlex
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 
 from ablations.plan import Plan, format_names
 from ablations.report import write_reports
-from ablations.scheduler import Outcome, Scheduler, format_seconds
+from ablations.scheduler import Outcome, Scheduler, format_seconds, format_steps
 from ablations.steps import Launcher
-from ablations.tables import SETS, Table, find_table, read_table, table_names
+from ablations.tables import SETS, find_table, read_table, table_names
 from mmengine.config import DictAction
 
 from clipbert_mm.engine.run_tool import run_tool
@@ -65,14 +64,15 @@ def main(argv: list[str] | None = None) -> int:
         pending = plan.pending()
         slots = choose_slots(args)
         done = [step for step in plan.steps.values() if step.is_done()]
-        print(f"{len(done)} steps done before, {len(pending)} to do, {len(slots)} at a time", flush=True)
+        print(f"{format_steps(len(done))} done before, {len(pending)} to do, {len(slots)} at a time", flush=True)
         scheduler = Scheduler(Launcher(args.slurm), slots)
         try:
             outcome = scheduler.run(pending, done)
         except KeyboardInterrupt:
             print(f"stopped; what is done is kept. To continue: {shlex.join([*sys.orig_argv])}", flush=True)
             return EXIT_INTERRUPTED
-    report(plan, tables, args.out)
+    write_reports(plan, tables, args.out / "reports")
+    print(f"wrote {args.out / 'reports' / 'index.md'}", flush=True)
     return summarize(outcome)
 
 
@@ -119,26 +119,18 @@ def list_steps(plan: Plan) -> None:
         print(f"{state:12}  {step.title}  {step.folder}")
     for path, rows in plan.missing.items():
         print(f"{'no weights':12}  {format_names(rows)}  {path}")
-    print(f"{len(plan.steps)} steps, {len(pending)} to do")
-
-
-def report(plan: Plan, tables: Sequence[Table], out: Path) -> None:
-    """Write the reports and say where."""
-    folder = out / "reports"
-    with locked(out / "reports" / ".writing"):
-        write_reports(plan, tables, folder)
-    print(f"wrote {folder / 'index.md'}", flush=True)
+    print(f"{format_steps(len(plan.steps))}, {len(pending)} to do")
 
 
 def summarize(outcome: Outcome) -> int:
     """Print what failed and was left out; return the exit status."""
     if not outcome.failed:
         return 0
-    print(f"{len(outcome.failed)} steps failed, {len(outcome.left)} that need them were not run:")
-    for step, reason in outcome.failed.values():
-        print(f"  {step.title}: {reason}")
+    print(f"{format_steps(len(outcome.failed))} failed. The same command tries again.")
+    for step, reason in outcome.failed:
+        print(f"  {step.title}: {reason}\n    {step.log}")
     for step in outcome.left:
-        print(f"  not run: {step.title}")
+        print(f"  not run, since it needs one of them: {step.title}")
     return 1
 
 

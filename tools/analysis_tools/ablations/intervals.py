@@ -14,7 +14,7 @@ seeds and the same resampled queries.
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from statistics import NormalDist, fmean, stdev
 
@@ -146,7 +146,24 @@ def estimate(
         axis=0,
     )
     low, high = np.quantile(draws, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    return combine(values, (float(low), float(high)), shared_queries=shared_queries)
+    found = combine(values, (float(low), float(high)), shared_queries=shared_queries)
+    return within(found, *bounds(metric)) if weights == [1.0] else found
+
+
+def bounds(metric: str) -> Interval:
+    """Return the smallest and the largest value that a metric can have."""
+    return (1.0, math.inf) if less_is_better(metric) else (0.0, 100.0)
+
+
+def within(found: Estimate, low: float, high: float) -> Estimate:
+    """Cut the intervals of an estimate at the smallest and the largest value that is possible."""
+
+    def cut(interval: Interval | tuple[()]) -> Interval | tuple[()]:
+        return (max(interval[0], low), min(interval[1], high)) if interval else ()
+
+    return replace(
+        found, over_queries=cut(found.over_queries), over_seeds=cut(found.over_seeds), interval=cut(found.interval)
+    )
 
 
 def combine(values: Sequence[float], over_queries: Interval, *, shared_queries: bool) -> Estimate:

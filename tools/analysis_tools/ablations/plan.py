@@ -42,7 +42,7 @@ class Plan:
         options: Mapping[str, Any] | None = None,
         gpus: int = 1,
     ) -> None:
-        self.out, self.options, self.gpus = out, dict(options or {}), gpus
+        self.out, self.options, self.gpus, self.configs = out, dict(options or {}), gpus, ConfigReader()
         self.steps: dict[Path, Step] = {}
         """The steps by their folders, those that others need first."""
         self.tests: dict[tuple[str, str, str, int], TestStep] = {}
@@ -113,9 +113,7 @@ class Plan:
         return self._add(DataStep(folder, f"data, seed {seed}", family, seed, command=command))
 
     def _training(self, table: Table, run: Run, seed: int, who: str, options: Mapping[str, Any]) -> TrainingStep:
-        config = read_config(
-            run, {**run.overrides, **options}, table.data_variable if table.data_command else None, who
-        )
+        config = self.configs.read(table, run, {**run.overrides, **options}, who)
         gpus = min(run.gpus, self.gpus)
         if run.gpus % gpus:
             raise OptionError(
@@ -134,9 +132,8 @@ class Plan:
             else:
                 starts.append(name)
         trained = {key: value for key, value in config.items() if not key.startswith("test_") and key != "load_from"}
-        content = [trained, [s if isinstance(s, str) else s.family for s in starts], table.data_command]
-        content += [_file_hash(start) for start in starts if isinstance(start, str)]
-        family = _hash(content)
+        begun = [_content_of(start) if isinstance(start, str) else start.family for start in starts]
+        family = _hash([trained, begun, table.data_command])
         needs: list[Step] = [step for step in (data, *starts) if isinstance(step, Step)]
         folder = self.out / "runs" / f"{family}-seed{seed}"
         known = self.steps.get(folder)
@@ -158,7 +155,7 @@ class Plan:
 
     def _missing_weights(self, table: Table, run: Run, who: str) -> list[str]:
         """Return the files that a run, or what it starts from, starts from and that are not there."""
-        config = read_config(run, run.overrides, table.data_variable if table.data_command else None, who)
+        config = self.configs.read(table, run, run.overrides, who)
         missing = []
         for name in _start_names(run, config):
             if name in table.starts:
@@ -170,7 +167,7 @@ class Plan:
     def _test(self, table: Table, run: Run, seed: int, who: str) -> TestStep:
         training = self._training(table, run, seed, who, self.options)
         options = {**run.overrides, **self.options, **run.test}
-        config = read_config(run, options, table.data_variable if table.data_command else None, who)
+        config = self.configs.read(table, run, options, who)
         tested = {key: value for key, value in config.items() if key == "model" or key.startswith("test_")}
         family = _hash([training.family, tested])
         folder = training.folder / f"test-{family}"
@@ -204,42 +201,36 @@ class Plan:
         return steps
 
 
-def read_config(run: Run, options: Mapping[str, Any], variable: str | None, who: str) -> dict[str, Any]:
-    """Read a run's config as the tools use it, with :data:`~ablations.steps.DATA_FOLDER` for the data of a seed.
+class ConfigReader:
+    """Reads the configs of runs as the tools use them, each once."""
 
-    Raises:
-        OptionError: If an option sets nothing.
-    """
-    text = json.dumps(options, sort_keys=True, default=repr)
-    try:
-        return _read_config(str(run.config), _Options(text, options), variable, run.validate)
-    except ClipBertError as error:
-        raise OptionError(f"{who}: {error}") from error
+    def __init__(self) -> None:
+        self.known: dict[str, dict[str, Any]] = {}
 
+    def read(self, table: Table, run: Run, options: Mapping[str, Any], who: str) -> dict[str, Any]:
+        """Read a config, with :data:`~ablations.steps.DATA_FOLDER` for the data of a seed.
 
-class _Options:
-    """Options that are compared by their text."""
-
-    def __init__(self, text: str, options: Mapping[str, Any]) -> None:
-        self.text, self.options = text, options
-
-    def __hash__(self) -> int:
-        return hash(self.text)
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Options) and self.text == other.text
-
-
-@lru_cache(maxsize=1024)
-def _read_config(path: str, options: _Options, variable: str | None, validate: bool) -> dict[str, Any]:
-    with variable_set(variable, DATA_FOLDER):
-        config = load_config(path, dict(options.options), needs=("model", "train_cfg", "test_dataloader"))
-    if not validate:
-        drop_validation(config)
-    read = config.to_dict()
-    if isinstance(read.get("randomness"), dict):
-        read["randomness"].pop("seed", None)
-    return {key: read[key] for key in sorted(read) if key in RUNNER_KEYS - SETTINGS}
+        Raises:
+            OptionError: If an option sets nothing.
+        """
+        variable = table.data_variable if table.data_command else None
+        key = json.dumps([str(run.config), options, variable, run.validate], sort_keys=True, default=repr)
+        if key not in self.known:
+            try:
+                with variable_set(variable, DATA_FOLDER):
+                    config = load_config(
+                        str(run.config), dict(options), needs=("model", "train_cfg", "test_dataloader")
+                    )
+            except ClipBertError as error:
+                raise OptionError(f"{who}: {error}") from error
+            if not run.validate:
+                drop_validation(config)
+            self.known[key] = config.to_dict()
+        read = self.known[key]
+        randomness = {name: value for name, value in (read.get("randomness") or {}).items() if name != "seed"}
+        return {name: read[name] for name in sorted(read) if name in RUNNER_KEYS - SETTINGS} | {
+            "randomness": randomness
+        }
 
 
 def _start_names(run: Run, config: Mapping[str, Any]) -> list[str]:
@@ -264,13 +255,18 @@ def _is_missing(name: str) -> bool:
     return name.endswith(WEIGHT_FILES) and "://" not in name and not os.path.isfile(name)
 
 
+def _content_of(start: str) -> str:
+    """Return a hash of a file of weights; for a folder or a name of a hub, the name."""
+    if not os.path.isfile(start):
+        return start
+    status = os.stat(start)
+    return _file_hash(start, status.st_size, status.st_mtime_ns)
+
+
 @lru_cache(maxsize=64)
-def _file_hash(path: str) -> str | None:
-    """Return a hash of a file's bytes; None for a folder or a name of a hub."""
-    if not os.path.isfile(path):
-        return None
+def _file_hash(path: str, size: int, changed: int) -> str:
+    digest = hashlib.sha256()
     with open(path, "rb") as file:
-        digest = hashlib.sha256()
         while block := file.read(2**20):
             digest.update(block)
     return digest.hexdigest()

@@ -4,6 +4,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from benchmarks.timing import environment
@@ -12,6 +13,7 @@ from ablations.drawing import draw_costs, draw_lines
 from ablations.intervals import Estimate, Outcomes, estimate, less_is_better, outcome_key, value_of
 from ablations.outcomes import read_outcomes
 from ablations.plan import Plan
+from ablations.scheduler import format_seconds
 from ablations.tables import Row, Table
 from ablations.verdicts import Claim, judge, overall
 from clipbert_mm.fileio import atomic_write
@@ -36,7 +38,7 @@ def write_reports(plan: Plan, tables: Sequence[Table], folder: Path) -> None:
         if table.name in plan.benchmarks:
             report["benchmarks"] = {n: s.report() for n, s in plan.benchmarks[table.name].items() if s.is_done()}
             picture = folder / f"{table.name}_costs.png"
-            if draw_costs(report["benchmarks"], picture):
+            if draw_costs(report, picture):
                 figures.append(picture.name)
         with atomic_write(folder / f"{table.name}.json") as file:
             json.dump(report, file, indent=1)
@@ -171,7 +173,8 @@ def to_markdown(report: Mapping[str, Any], figures: Sequence[str] = ()) -> str:
         + ".",
         "",
         f"Mean over the seeds, with its 95 % interval over seeds and queries ({queries}). An interval in parentheses is that "
-        "of one seed over its queries, and says nothing of another training.",
+        "of one seed over its queries, and says nothing of another training. Time is that of the training and the test of "
+        "a seed.",
         "",
     ]
     for task, metrics in report["metrics"].items():
@@ -191,7 +194,7 @@ def _task_table(report: Mapping[str, Any], task: str, metrics: Sequence[str]) ->
     for metric in metrics:
         short = metric.removeprefix("t2v/")
         heads += [f"paper {short}"] * has_paper + [short]
-    heads += [f"Δ {metrics[0].removeprefix('t2v/')} to {report['reference']}" if metrics else "Δ", "seeds"]
+    heads += [f"Δ {metrics[0].removeprefix('t2v/')} to {report['reference']}" if metrics else "Δ", "seeds", "time"]
     lines = ["| " + " | ".join(heads) + " |", "|" + " --- |" * len(heads)]
     for row in rows:
         own = row["tasks"][task]
@@ -204,6 +207,8 @@ def _task_table(report: Mapping[str, Any], task: str, metrics: Sequence[str]) ->
         else:
             cells.append(format_estimate(own["difference_to_reference"], signed=True))
         cells.append(f"{len(own['values'])} of {len(report['seeds'])}")
+        spent = [each["training"] + each["test"] for each in own["seconds"].values()]
+        cells.append(format_seconds(fmean(spent)) if spent else MISSING)
         lines.append("| " + " | ".join(cells) + " |")
     return lines
 

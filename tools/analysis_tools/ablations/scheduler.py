@@ -11,11 +11,13 @@ import time
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 from statistics import fmean
 
 from ablations.steps import Launcher, Step
+from clipbert_mm.engine.signals import EXIT_AGAIN
 from clipbert_mm.errors import BusyFolderError, ClipBertError
 from clipbert_mm.fileio import locked
 
@@ -23,6 +25,7 @@ BUSY_SECONDS = 2.0
 """Seconds after which a step that another runner does is looked at again."""
 SET_PARENT_DEATH_SIGNAL = 1
 """PR_SET_PDEATHSIG of Linux's prctl."""
+DONE, DONE_BEFORE, BUSY, STOPPED = "done", "done before", "busy", "stopped"
 
 
 @dataclass
@@ -31,12 +34,12 @@ class Outcome:
 
     Args:
         done: Steps that were done now.
-        failed: Steps that failed, with the reason.
-        left: Steps that were not run since one that they need failed, with its name.
+        failed: Steps that failed, each with the reason.
+        left: Steps that were not run, since one that they need failed.
     """
 
     done: list[Step] = field(default_factory=list)
-    failed: dict[str, tuple[Step, str]] = field(default_factory=dict)
+    failed: list[tuple[Step, str]] = field(default_factory=list)
     left: list[Step] = field(default_factory=list)
 
 
@@ -54,7 +57,7 @@ class Scheduler:
         for slot in slots:
             self.slots.put(slot)
         self.count = len(slots)
-        self.children: dict[int, subprocess.Popen[bytes]] = {}
+        self.children: set[subprocess.Popen[bytes]] = set()
         self.guard = threading.Lock()
         self.stopping = False
 
@@ -68,128 +71,129 @@ class Scheduler:
         Raises:
             KeyboardInterrupt: After Ctrl-C or SIGTERM, when all processes have ended.
         """
-        outcome, waiting, again = Outcome(), list(steps), {}
-        durations: dict[str, list[float]] = defaultdict(list)
-        for step in finished:
-            _note_duration(durations, step)
-        running: dict[Future[str | None], Step] = {}
+        outcome, waiting, durations = Outcome(), list(steps), Durations(finished)
+        busy: dict[Path, float] = {}  # when to look at them again
+        running: dict[Future[str], Step] = {}
         with _terminated_as_interrupted(), ThreadPoolExecutor(self.count) as pool:
             try:
                 while waiting or running:
+                    self._leave_out(waiting, outcome)
                     now = time.monotonic()
-                    for step in [s for s in waiting if again.get(s.folder, 0) <= now][:]:
-                        if len(running) == self.count:
-                            break
-                        broken = [
-                            other
-                            for other in step.needs
-                            if other in outcome.left or str(other.folder) in outcome.failed
-                        ]
-                        if broken:
-                            waiting.remove(step)
-                            outcome.left.append(step)
-                        elif all(other.is_done() for other in step.needs):
-                            waiting.remove(step)
-                            running[pool.submit(self._attempt, step)] = step
+                    ready = [s for s in waiting if busy.get(s.folder, 0) <= now and all(n.is_done() for n in s.needs)]
+                    for step in ready[: self.count - len(running)]:
+                        waiting.remove(step)
+                        running[pool.submit(self._attempt, step)] = step
                     if not running:
                         time.sleep(BUSY_SECONDS if waiting else 0)
                         continue
-                    ended, _ = wait(running, timeout=BUSY_SECONDS if again else None, return_when=FIRST_COMPLETED)
+                    ended, _ = wait(running, timeout=BUSY_SECONDS if busy else None, return_when=FIRST_COMPLETED)
                     for future in ended:
                         step = running.pop(future)
-                        self._take(step, future, outcome, durations, waiting, again, list(running.values()))
+                        result = _result(future)
+                        if result == BUSY:
+                            if step.folder not in busy:
+                                print(f"{step.title}: another runner does it", flush=True)
+                            busy[step.folder] = time.monotonic() + BUSY_SECONDS
+                            waiting.append(step)
+                            continue
+                        busy.pop(step.folder, None)
+                        if result in (DONE, DONE_BEFORE):
+                            durations.add(step)
+                            left = durations.estimate([*waiting, *running.values()], self.count)
+                            print(f"{step.title}: {format_seconds(step.done()['seconds'])}{left}", flush=True)
+                            outcome.done += [step] if result == DONE else []
+                        else:
+                            print(f"{step.title}: failed", flush=True)
+                            outcome.failed.append((step, result))
             except KeyboardInterrupt:
                 self._stop(running)
                 raise
         return outcome
 
-    def _take(self, step, future, outcome, durations, waiting, again, running) -> None:
-        """Take in what came of one step."""
-        try:
-            state = future.result()
-        except (ClipBertError, OSError) as error:
-            state = str(error)
-        if state == "busy":
-            if step.folder not in again:
-                print(f"{step.title}: another runner does it", flush=True)
-            again[step.folder] = time.monotonic() + BUSY_SECONDS
-            waiting.append(step)
-            return
-        again.pop(step.folder, None)
-        if state is not None and state != "there":
-            outcome.failed[str(step.folder)] = (step, state)
-            print(f"{step.title}: failed", flush=True)
-            return
-        _note_duration(durations, step)
-        if state is None:
-            outcome.done.append(step)
-            left = estimate_seconds(durations, [*waiting, *running], self.count)
-            print(f"{step.title}: {format_seconds(step.done()['seconds'])}{left}", flush=True)
+    def _leave_out(self, waiting: list[Step], outcome: Outcome) -> None:
+        """Leave out the steps that need one that failed or was left out."""
+        lost = {step.folder for step, _ in outcome.failed} | {step.folder for step in outcome.left}
+        for step in list(waiting):  # those that others need come first
+            if any(need.folder in lost for need in step.needs):
+                waiting.remove(step)
+                outcome.left.append(step)
+                lost.add(step.folder)
 
-    def _attempt(self, step: Step) -> str | None:
-        """Do a step; return None, "there" if it was done already, "busy" if another runner does it, or why it failed."""
+    def _attempt(self, step: Step) -> str:
+        """Do a step; return DONE, DONE_BEFORE, BUSY if another runner does it, or why it failed."""
         slot = self.slots.get()
         try:
             with locked(step.folder):
-                if step.is_done():
-                    return "there"
-                return self._do(step, slot)
+                return DONE_BEFORE if step.is_done() else self._do(step, slot)
         except BusyFolderError:
-            return "busy"
+            return BUSY
         finally:
             self.slots.put(slot)
 
-    def _do(self, step: Step, slot: Mapping[str, str]) -> str | None:
+    def _do(self, step: Step, slot: Mapping[str, str]) -> str:
+        began = time.monotonic()
+        progress = step.progress()
+        status = self._run_process(step, slot)
+        while status == EXIT_AGAIN and not self.stopping and progress != step.progress():  # a job at its time limit
+            progress = step.progress()
+            status = self._run_process(step, slot)
+        if status == 0:
+            step.note_done(time.monotonic() - began)
+            return DONE
+        return STOPPED if self.stopping else f"exit status {status}: {_last_line(step)}"
+
+    def _run_process(self, step: Step, slot: Mapping[str, str]) -> int:
+        """Run the process of a step to its end; return its exit status."""
         command = step.prepare(self.launcher)
         environment = {**os.environ, "GPUS": str(step.gpus), **slot}
         environment["PATH"] = os.pathsep.join([os.path.dirname(sys.executable), environment.get("PATH", "")])
-        began = time.monotonic()
         with open(step.log, "ab") as log:
             log.write(f"$ {' '.join(command)}\n".encode())
             log.flush()
             with self.guard:
                 if self.stopping:
-                    return "stopped"
+                    return EXIT_AGAIN
                 child = subprocess.Popen(
                     command,
                     stdin=subprocess.DEVNULL,
                     stdout=log,
                     stderr=log,
                     env=environment,
-                    start_new_session=True,  # Ctrl-C is for the runner, which passes it on once
+                    start_new_session=True,  # Ctrl-C is for the runner, which tells the child once
                     preexec_fn=_end_with_runner,
                 )
-                self.children[child.pid] = child
+                self.children.add(child)
         try:
-            status = child.wait()
+            return child.wait()
         finally:
             with self.guard:
-                del self.children[child.pid]
-        if status != 0:
-            return "stopped" if self.stopping else f"exit status {status}: {_last_line(step)}\n    {step.log}"
-        step.note_done(time.monotonic() - began)
-        return None
+                self.children.remove(child)
 
-    def _stop(self, running: Mapping[Future[str | None], Step]) -> None:
-        """Let the processes save their state and end; a second Ctrl-C ends them at once."""
+    def _stop(self, running: Mapping[Future[str], Step]) -> None:
+        """Let the processes save their state and end; a second Ctrl-C kills them."""
         print(
             f"\nstopping {len(running)} processes, which save their state; Ctrl-C again ends them at once", flush=True
         )
         with self.guard:
             self.stopping = True
-        self._signal(signal.SIGINT)
-        while True:
-            try:
-                wait(running)
-                return
-            except KeyboardInterrupt:
-                self._signal(signal.SIGKILL)
+            for child in self.children:
+                child.terminate()
+        try:
+            wait(running)
+        except KeyboardInterrupt:
+            with self.guard:
+                for child in self.children:
+                    with suppress(ProcessLookupError):
+                        os.killpg(child.pid, signal.SIGKILL)
+            wait(running)
 
-    def _signal(self, number: signal.Signals) -> None:
-        with self.guard:
-            for child in self.children.values():
-                if child.poll() is None:
-                    os.killpg(child.pid, number)
+
+def _result(future: Future[str]) -> str:
+    """Return what came of a step; an error that a user can act on is the reason why it failed."""
+    try:
+        return future.result()
+    except (ClipBertError, OSError) as error:
+        return str(error)
 
 
 _libc = ctypes.CDLL(None)
@@ -203,7 +207,7 @@ def _end_with_runner() -> None:
 
 @contextmanager
 def _terminated_as_interrupted() -> Iterator[None]:
-    """Treat SIGTERM, by which a cluster ends a job, as Ctrl-C."""
+    """Treat SIGTERM, by which a cluster ends a job, as Ctrl-C; outside of the main thread, nothing changes."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -219,22 +223,41 @@ def _terminated_as_interrupted() -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _note_duration(durations: dict[str, list[float]], step: Step) -> None:
-    if step.is_done():
-        seconds = step.done()["seconds"]
-        durations[step.family].append(seconds)
-        durations[type(step).__name__].append(seconds)
+class Durations:
+    """Durations of steps that are done, for estimates: of the same step of other seeds, or else of the same kind.
+
+    Args:
+        steps: Steps that are done.
+    """
+
+    def __init__(self, steps: Sequence[Step] = ()) -> None:
+        self.seconds: dict[str | type, list[float]] = defaultdict(list)
+        for step in steps:
+            self.add(step)
+
+    def add(self, step: Step) -> None:
+        """Add a step that is done."""
+        for key in (step.family, type(step)):
+            self.seconds[key].append(step.done()["seconds"])
+
+    def estimate(self, steps: Sequence[Step], count: int) -> str:
+        """Say how many steps are left and, if one of each kind is done, about how long they take, ``count`` at a time."""
+        if not steps:
+            return ""
+        known = [self.seconds.get(step.family) or self.seconds.get(type(step)) for step in steps]
+        text = f"; {format_steps(len(steps))} left"
+        if all(known):
+            text += f", about {format_seconds(sum(fmean(each) for each in known if each) / min(count, len(steps)))}"
+        return text
 
 
-def estimate_seconds(durations: Mapping[str, Sequence[float]], steps: Sequence[Step], count: int) -> str:
-    """Say how long some steps take, by the same step of other seeds or else by the mean of its kind."""
-    if not steps:
-        return ""
-    known = [durations.get(step.family) or durations.get(type(step).__name__) for step in steps]
-    text = f"; {len(steps)} steps left"
-    if all(known):
-        text += f", about {format_seconds(sum(fmean(each) for each in known if each) / min(count, len(steps)))}"
-    return text
+def format_steps(count: int) -> str:
+    """Return a number of steps for people.
+
+    >>> format_steps(1)
+    '1 step'
+    """
+    return f"{count} step{'s' * (count != 1)}"
 
 
 def format_seconds(seconds: float) -> str:
@@ -251,4 +274,4 @@ def format_seconds(seconds: float) -> str:
 def _last_line(step: Step) -> str:
     """Return the last line of a step's log that says something."""
     lines = [line.strip() for line in step.log.read_text(encoding="utf-8", errors="replace").splitlines()]
-    return next((line[:160] for line in reversed(lines) if line and not line.startswith("$ ")), "")
+    return next((line[:160] for line in reversed(lines) if line and not line.startswith("$ ")), "no output")

@@ -87,6 +87,10 @@ class Step:
         """Say whether it was begun and not finished."""
         return (self.folder / LOG).is_file() and not self.is_done()
 
+    def progress(self) -> float:
+        """Return what grows as the step proceeds, over several processes."""
+        return 0.0
+
     def prepare(self, launcher: Launcher) -> list[str]:
         """Write what the process reads; return its command."""
         raise NotImplementedError
@@ -164,6 +168,10 @@ class TrainingStep(Step):
             path = latest
         return {"weights": Path(path).name}
 
+    def progress(self) -> float:
+        """Return when the latest checkpoint was written, in seconds since 1970; 0 if there is none."""
+        return max((path.stat().st_mtime for path in (self.folder / "train").glob("*.pth")), default=0.0)
+
     def weights(self) -> str:
         """Return the path of the checkpoint that is tested and started from."""
         return str(self.folder.resolve() / "train" / self.done()["weights"])
@@ -224,9 +232,8 @@ def write_config(path: Path, config: Mapping[str, Any], data: Path | None) -> No
     """Write a config as a file, with the folder of a seed's data in its place."""
     with atomic_write(path) as file:
         for key, value in config.items():
-            if data is not None:
-                value = replace_text(value, DATA_FOLDER, str(data.resolve()))
-            file.write(f"{key} = {pprint.pformat(value, width=120, sort_dicts=False)}\n")
+            placed = value if data is None else replace_text(value, DATA_FOLDER, str(data.resolve()))
+            file.write(f"{key} = {pprint.pformat(placed, width=120, sort_dicts=False)}\n")
 
 
 def replace_text(value: Any, old: str, new: str) -> Any:

@@ -1,0 +1,99 @@
+"""The report of outcomes that were written by hand."""
+
+import json
+import math
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from ablations.plan import Plan
+from ablations.report import write_reports
+from ablations.tables import read_table
+
+ROOT = Path(__file__).resolve().parents[3]
+RETRIEVAL, QUESTIONS = (
+    next(str(path) for path in (ROOT / "configs/shapes").glob(f"*shapes-{t}.py")) for t in ("retrieval", "qa")
+)
+TABLE = f'''
+title = "By hand"
+data = dict(command="true {{data}} {{seed}}", variable="SHAPES_ROOT")
+tasks = dict(retrieval=dict(config="{RETRIEVAL}", start=None), qa=dict(config="{QUESTIONS}", start=None))
+rows = {{
+    "n1": dict(label={{"N": 1}}, paper="table3_n1", test={{"test_dataloader.dataset.pipeline.1.num_clips": 1}}),
+    "n2": dict(label={{"N": 2}}, paper="table3_lse-n2", test={{"test_dataloader.dataset.pipeline.1.num_clips": 2}}),
+    "n4": dict(label={{"N": 4}}, test={{"test_dataloader.dataset.pipeline.1.num_clips": 4}}, tasks=dict(qa=None)),
+}}
+conclusions = [
+    dict(number="iii", statement="2 clips rank better", task="retrieval", metric="t2v/MdR", better=["n2", "n1"], margin=1.0),
+    dict(number="iii", statement="2 clips answer better", task="qa", metric="accuracy", better=["n2", "n1"], margin=1.0),
+    dict(number="iv", statement="4 clips are on par", task="retrieval", metric="t2v/R@1", no_worse=["n4", "n1"], margin=9.0),
+]
+figure = dict(x="N", lines="G")
+'''
+RANKS = {"n1": ([4, 6, 5, 5], [4, 4, 6, 6], [5, 5, 5, 7]), "n2": ([1, 1, 2, 2], [1, 1, 1, 3], [2, 2, 1, 1])}
+ANSWERS = {"n1": ([1, 0, 0, 1],) * 3, "n2": ([1, 1, 0, 1], [1, 0, 0, 1], [1, 1, 0, 1])}
+
+
+@pytest.fixture
+def reported(tmp_path: Path) -> tuple[dict, str, str]:
+    """The report as JSON and as Markdown, and the index, of two rows and three seeds; the third row was not run."""
+    (tmp_path / "hand.py").write_text(TABLE)
+    table = read_table(tmp_path / "hand.py")
+    plan = Plan([table], seeds=None, out=tmp_path / "out")
+    for (_, row, task, seed), step in plan.tests.items():
+        if row == "n4":
+            continue
+        step.folder.mkdir(parents=True, exist_ok=True)
+        ranks = np.array(RANKS[row][seed])
+        kept = {"t2v/rank": ranks.tolist()} | {f"t2v/R@{k}": (ranks <= k).tolist() for k in (1, 5, 10)}
+        (step.folder / "outcomes.json").write_text(
+            json.dumps(kept if task == "retrieval" else dict(accuracy=ANSWERS[row][seed]))
+        )
+        for each, seconds in ((step, 10.0), (step.training, 50.0)):
+            (each.folder / "done.json").write_text(json.dumps(dict(seconds=seconds, weights="epoch_1.pth")))
+    write_reports(plan, [table], tmp_path / "reports")
+    assert cv2.imread(str(tmp_path / "reports" / "hand.png")).std() > 5
+    texts = [(tmp_path / "reports" / name).read_text() for name in ("hand.json", "hand.md", "index.md")]
+    return json.loads(texts[0]), texts[1], texts[2]
+
+
+def test_means_intervals_and_differences_by_hand(reported: tuple[dict, str, str]):
+    report = reported[0]
+    rows = {row["name"]: row["tasks"] for row in report["rows"]}
+    one, two = (rows[name]["retrieval"] for name in ("n1", "n2"))
+    assert [one["values"][seed]["t2v/MdR"] for seed in "012"] == [5, 5, 5]
+    assert [two["values"][seed]["t2v/R@1"] for seed in "012"] == [50, 75, 50]
+    assert two["estimates"]["t2v/R@1"]["mean"] == pytest.approx(175 / 3)
+    half = 4.3027 * np.std([50, 75, 50], ddof=1) / math.sqrt(3)
+    assert two["estimates"]["t2v/R@1"]["over_seeds"] == pytest.approx([175 / 3 - half, 175 / 3 + half])
+    assert two["difference_to_reference"]["mean"] == pytest.approx(175 / 3)
+    assert one["seconds"]["0"] == dict(training=50.0, test=10.0)
+    asked = report["conclusions"][1]
+    assert asked["difference"]["mean"] == pytest.approx(50 / 3)
+    half = 4.3027 * np.std([25, 0, 25], ddof=1) / math.sqrt(3)
+    assert asked["difference"]["over_seeds"] == pytest.approx([50 / 3 - half, 50 / 3 + half])
+
+
+def test_verdicts_of_ranks_of_small_differences_and_of_rows_that_are_missing(reported: tuple[dict, str, str]):
+    verdicts = [(claim["verdict"], claim["difference"] is None) for claim in reported[0]["conclusions"]]
+    assert verdicts == [("seen", False), ("undecided", False), ("undecided", True)]
+    assert reported[0]["conclusions"][0]["difference"]["mean"] == pytest.approx(3.5 + 1 / 6)  # 5 - (1.5 + 1 + 1.5) / 3
+
+
+def test_the_papers_numbers_stand_beside_ours_and_what_is_missing_is_no_zero(reported: tuple[dict, str, str]):
+    text = reported[1]
+    assert (
+        "| N | paper R@1 | R@1 | paper R@5 | R@5 | paper R@10 | R@10 | paper MdR | MdR | Δ R@1 to n1 | seeds | time |"
+        in text
+    )
+    assert "| 1 | 12.7 | 0.0 [0.0, 0.0] | 34.5 | " in text
+    assert "| 2 | 15.5 | 58.3 [" in text
+    assert "| 4 |  | missing |  | missing |  | missing |  | missing | missing | 0 of 3 | missing |" in text
+    assert "| reference | 3 of 3 | 60 s |" in text
+
+
+def test_the_index_has_a_verdict_for_each_conclusion(reported: tuple[dict, str, str]):
+    lines = [line for line in reported[2].splitlines() if line.startswith("| i")]
+    assert [line.split(" | ")[:2] for line in lines] == [["| iii", "**undecided**"], ["| iv", "**undecided**"]]
+    assert "2 clips rank better ([hand](hand.md)): seen; 2 clips answer better ([hand](hand.md)): undecided" in lines[0]

@@ -1,0 +1,172 @@
+"""Table files: what cannot be used is named before anything runs; the paper's tables name each of its rows once."""
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+from ablations.plan import Plan
+from ablations.tables import PAPER_ROWS, find_table, paper_numbers, read_table, table_names
+
+from clipbert_mm.errors import OptionError
+
+ROOT = Path(__file__).resolve().parents[3]
+RETRIEVAL = next(str(path) for path in (ROOT / "configs/shapes").glob("*-retrieval.py"))
+TABLE = f'''
+title = "One"
+data = dict(command="python tools/dataset_converters/shapes.py {{data}} --seed {{seed}}", variable="SHAPES_ROOT")
+tasks = dict(retrieval=dict(config="{RETRIEVAL}", start=None, validate=False))
+rows = dict(one=dict(label=dict(n=1)), two=dict(overrides={{"model.aggregator.type": "MaxAggregator"}}))
+'''
+
+
+@pytest.fixture
+def main(tool: Callable[[str], ModuleType]) -> Callable:
+    return tool("analysis_tools/ablation.py").main
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> Callable[[str], str]:
+    """Write a table file; returns its path."""
+
+    def write(text: str) -> str:
+        (tmp_path / "one.py").write_text(text)
+        return str(tmp_path / "one.py")
+
+    return write
+
+
+@pytest.fixture
+def weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Stands for the weights of all rows of the paper."""
+    for variable in ("CLIPBERT_WEIGHTS", "CLIPBERT_RESNET"):
+        monkeypatch.setenv(variable, str(tmp_path / "weights.pth"))
+    (tmp_path / "weights.pth").write_bytes(b"weights")
+    return tmp_path / "weights.pth"
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("tabel2", "There is no table 'tabel2' (--on paper). Did you mean table2"),
+        ("zzz", "There are: figure4, figure5, table1, table2"),
+        ("nowhere/table2.py", "There is no table file"),
+    ],
+)
+def test_a_table_that_does_not_exist(main: Callable, name: str, message: str):
+    with pytest.raises(OptionError, match=re.escape(message)):
+        main([name])
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (("title =", "titel ="), "needs title"),
+        (("rows = dict(one", "rows = dict() #"), "needs rows"),
+        (("label=dict(n=1)", "lable=dict(n=1)"), "row 'one' has no 'lable'. Did you mean label?"),
+        (("title", "conclusion = []\ntitle"), "'conclusion' is not used by anything. Did you mean conclusions?"),
+        (("start=None", "strat=None"), "has no 'strat'. Did you mean start?"),
+        (("model.aggr", "modell.aggr"), "one-quick, two, retrieval: --cfg-options modell.aggregator.type: "),
+        (("label=dict(n=1)", "paper='table9_x'"), "The paper has no row 'table9_x' for retrieval"),
+        ((RETRIEVAL, "nowhere.py"), "there is no config"),
+        (("title", "reference = 'three'\ntitle"), "reference 'three' is no row. There are: one, two."),
+        (("title", "quick = dict(epochs=1)\ntitle"), "quick has no 'epochs'"),
+    ],
+)
+def test_mistakes_in_a_table_file_are_named(
+    main: Callable, write: Callable, tmp_path: Path, change: tuple[str, str], message: str
+):
+    arguments = [write(TABLE.replace(*change)), "--out", str(tmp_path / "out"), "--quick", "--dry-run"]
+    with pytest.raises(OptionError, match=re.escape(message)):
+        main(arguments)
+    assert not (tmp_path / "out").exists()
+
+
+def test_missing_weights_are_named_before_anything_runs(
+    main: Callable, write: Callable, tmp_path: Path, capsys: pytest.CaptureFixture
+):
+    text = TABLE.replace("two=dict(", "two=dict(start='gone/a.pth', ")
+    arguments = [write(text), "--out", str(tmp_path / "out")]
+    with pytest.raises(OptionError, match=r"nothing was run:\n  .*/gone/a\.pth: one two\n"):
+        main(arguments)
+    assert not (tmp_path / "out").exists()
+    assert main([*arguments, "--dry-run"]) == 0
+    listed = capsys.readouterr().out
+    assert re.search(r"^no weights +one two +.*gone/a\.pth$", listed, re.MULTILINE)
+    assert "9 steps, 9 to do" in listed  # data, training and test of the other row, for three seeds
+
+
+def test_rows_that_are_the_same_training_are_one_step(write: Callable, tmp_path: Path):
+    text = TABLE.replace(
+        "rows = dict(", "rows = dict(same=dict(overrides={'model.aggregator.type': 'LogSumExpAggregator'}), "
+    )
+    plan = Plan([read_table(Path(write(text)))], seeds=[0], out=tmp_path)
+    assert plan.tests["one", "same", "retrieval", 0] is plan.tests["one", "one", "retrieval", 0]
+    assert len(plan.steps) == 5  # data, two trainings, two tests
+
+
+def test_what_a_run_is_hashes_to_does_not_depend_on_folders_but_on_what_is_computed(write: Callable, tmp_path: Path):
+    def family(text: str = TABLE, **options: str) -> str:
+        table = read_table(Path(write(text)))
+        return Plan([table], seeds=[0], out=tmp_path, options=options).tests["one", "one", "retrieval", 0].family
+
+    assert family() == family(**{"visualizer.type": "Visualizer"})
+    assert family() != family(**{"optim_wrapper.optimizer.lr": 0.1})
+    assert family() != family(TABLE.replace("--seed {seed}", "--seed {seed} --images 9")), "other data"
+
+
+def test_fewer_gpus_accumulate_gradients(weights: Path, tmp_path: Path):
+    table = read_table(find_table("table1", "paper"))
+    steps = {
+        gpus: Plan([table], seeds=[0], out=tmp_path, gpus=gpus).tests["table1", "l224", "retrieval", 0].training
+        for gpus in (2, 8)
+    }
+    assert steps[2].config["optim_wrapper"]["accumulative_counts"] == 4
+    assert "accumulative_counts" not in steps[8].config["optim_wrapper"]
+    questions = Plan([table], seeds=[0], out=tmp_path, gpus=8).tests["table1", "l224", "qa", 0]
+    assert questions.gpus == 4
+    with pytest.raises(OptionError, match="a recipe for 8 GPUs needs 8 or a divisor of it"):
+        Plan([table], seeds=[0], out=tmp_path, gpus=3)
+
+
+def test_the_papers_tables_have_all_of_its_rows(weights: Path, tmp_path: Path):
+    tables = [read_table(find_table(name, "paper")) for name in table_names("paper")]
+    plan = Plan(tables, seeds=[0], out=tmp_path, gpus=8)
+    assert not plan.missing
+    configs = {
+        run.config
+        for table in tables
+        if table.name.startswith("table")
+        for row in table.rows.values()
+        for run in row.runs.values()
+    }
+    assert configs == set(PAPER_ROWS.glob("*.py"))
+    assert {claim.number for table in tables for claim in table.claims} == {"i", "ii", "iii", "iv", "v", "vi"}
+    training = {key[:2]: step.training for key, step in plan.tests.items() if key[2] == "retrieval"}
+    assert training["table3", "n1"] is training["table1", "l448"] is training["figure4", "t1-n8"]
+    assert plan.tests["figure4", "t1-n16", "qa", 0] is plan.tests["table4", "sparse-random-n1", "qa", 0]
+
+
+def test_the_papers_numbers_are_those_of_the_configs():
+    assert paper_numbers("table3_lse-n16", "retrieval") == {
+        "t2v/R@1": 17.4,
+        "t2v/R@5": 41.5,
+        "t2v/R@10": 55.5,
+        "t2v/MdR": 8,
+    }
+    assert paper_numbers("table5_random-random", "qa") == {"accuracy": 28.05}
+    for path in PAPER_ROWS.glob("*.py"):
+        numbers = paper_numbers(path.stem.rsplit("_", 2)[0], path.stem.rpartition("-")[2])
+        assert len(numbers) == (1 if path.stem.endswith("qa") else 4), path
+
+
+def test_quick_is_less_of_everything_and_other_runs(write: Callable, tmp_path: Path):
+    path = Path(write(TABLE + "quick = dict(seeds=(7,), overrides={'train_cfg.max_epochs': 1})\n"))
+    quick, whole = read_table(path, quick=True), read_table(path)
+    assert (quick.name, quick.seeds, whole.seeds) == ("one-quick", (7,), (0, 1, 2))
+    steps = [
+        Plan([table], seeds=[7], out=tmp_path).tests[table.name, "one", "retrieval", 7] for table in (quick, whole)
+    ]
+    assert steps[0].training.config["train_cfg"]["max_epochs"] == 1
+    assert steps[0].training.family != steps[1].training.family

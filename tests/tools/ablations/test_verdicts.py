@@ -1,0 +1,65 @@
+"""Verdicts by their rules, and claims that cannot be judged."""
+
+from types import SimpleNamespace
+
+import pytest
+from ablations.intervals import Estimate
+from ablations.verdicts import judge, overall, read_claim
+
+from clipbert_mm.errors import OptionError
+
+ROWS = {name: SimpleNamespace(runs={"qa": None}) for name in ("a", "b", "c")}
+STATED = dict(number="ii", statement="a is fine", task="qa", metric="accuracy", margin=1.0)
+CASES = [
+    ("better", (0.1, 9), "seen"),
+    ("better", (-0.1, 9), "undecided"),
+    ("better", (-5, 0.9), "not seen"),  # a gain of 1 is excluded
+    ("no_worse", (-0.9, 9), "seen"),
+    ("no_worse", (-1.1, 9), "undecided"),
+    ("no_worse", (-9, -1.1), "not seen"),
+    ("differ", (-9, -0.1), "seen"),
+    ("differ", (-0.9, 0.9), "not seen"),
+    ("differ", (-0.9, 1.1), "undecided"),
+]
+
+
+def found(low: float, high: float) -> Estimate:
+    return Estimate((low + high) / 2, 3, (), (), (low, high))
+
+
+@pytest.mark.parametrize(("kind", "interval", "verdict"), CASES)
+def test_verdicts_follow_from_the_interval(kind: str, interval: tuple[float, float], verdict: str):
+    claim = read_claim({**STATED, kind: ["a", "b"]}, ROWS, "table")
+    assert claim.weights == {"a": 1, "b": -1}
+    assert judge(claim, found(*interval)) == verdict
+
+
+def test_one_seed_or_a_missing_row_decides_nothing():
+    claim = read_claim({**STATED, "better": ["a", "b"]}, ROWS, "table")
+    assert judge(claim, Estimate(50.0, 1, (40, 60), (), ())) == judge(claim, None) == "undecided"
+
+
+def test_a_contrast_is_judged_as_better():
+    claim = read_claim({**STATED, "contrast": {"a": 2, "b": -1, "c": -1}}, ROWS, "table")
+    assert claim.rule() == "accuracy (qa) of 2 a − b − c > 0, a gain of 1 matters"
+    assert judge(claim, found(0.5, 1)) == "seen"
+
+
+@pytest.mark.parametrize(
+    ("claim", "message"),
+    [
+        (dict(better=["a", "x"]), "needs row 'x' with task 'qa'"),
+        (dict(better=["a"]), "'better' compares two rows"),
+        (dict(better=["a", "b"], differ=["a", "b"]), "one of better, no_worse"),
+        (dict(no_worse=["a", "b"], margin=0), "needs a margin above 0"),
+        (dict(better=["a", "b"], marginn=1), "got number, statement"),
+    ],
+)
+def test_claims_that_cannot_be_judged_are_refused(claim: dict, message: str):
+    with pytest.raises(OptionError, match=message):
+        read_claim({**STATED, **claim}, ROWS, "table")
+
+
+def test_a_conclusion_is_as_good_as_its_claims():
+    assert overall(["seen", "seen"]) == "seen"
+    assert overall(["undecided", "not seen"]) == "not seen"
