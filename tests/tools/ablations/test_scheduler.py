@@ -1,6 +1,7 @@
 """The scheduler on steps of a shell: order, failures, devices, several runners, and jobs that ask to be run again."""
 
 import os
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -11,6 +12,8 @@ from ablations import scheduler
 from ablations.scheduler import Durations, Scheduler
 from ablations.steps import Launcher, Step
 
+from clipbert_mm.fileio import locked
+
 
 @dataclass
 class ShellStep(Step):
@@ -20,6 +23,9 @@ class ShellStep(Step):
 
     def prepare(self, launcher: Launcher) -> list[str]:
         return ["sh", "-c", f"cd {self.folder} && {self.line}"]
+
+    def work_dir(self) -> Path | None:
+        return self.folder / "work" if "work" in self.title else None
 
     def progress(self) -> float:
         return len(list(self.folder.glob("part*")))
@@ -71,6 +77,17 @@ def test_two_runners_share_the_steps(step: Callable, monkeypatch: pytest.MonkeyP
     assert sum(len(outcome.done) for outcome in outcomes) == 5
     assert {(each.folder / "count").read_text() for each in steps()} == {"x\n"}
     assert all(each.is_done() for each in steps())
+
+
+def test_a_process_that_outlives_its_runner_is_waited_for(step: Callable, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(scheduler, "BUSY_SECONDS", 0.05)
+    saves = step("work", "test -f work/saved")
+    with ThreadPoolExecutor(1) as runner, locked(saves.folder / "work"):
+        outcome = runner.submit(Scheduler(Launcher(), [{}]).run, [saves])
+        time.sleep(0.1)
+        assert not outcome.done()
+        (saves.folder / "work" / "saved").touch()
+    assert [each.title for each in outcome.result().done] == ["work"]
 
 
 def test_a_job_at_its_time_limit_is_run_again_while_it_proceeds(step: Callable):

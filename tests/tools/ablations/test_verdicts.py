@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 from ablations.intervals import Estimate
-from ablations.verdicts import judge, overall, read_claim
+from ablations.verdicts import CostClaim, judge, judge_costs, overall, read_claim
 
 from clipbert_mm.errors import OptionError
 
@@ -63,3 +63,20 @@ def test_claims_that_cannot_be_judged_are_refused(claim: dict, message: str):
 def test_a_conclusion_is_as_good_as_its_claims():
     assert overall(["seen", "seen"]) == "seen"
     assert overall(["undecided", "not seen"]) == "not seen"
+
+
+def benchmarks(batches: tuple[int, int], seconds: tuple[tuple[float, float], tuple[float, float]]) -> dict:
+    memory = [dict(clips=n, largest_batch=dict(plain=batch)) for n, batch in zip((4, 16), batches, strict=True)]
+    step = [
+        dict(clips=n, seconds=dict(backward=dict(median_s=low, min_s=low, max_s=high)))
+        for n, (low, high) in zip((4, 16), seconds, strict=True)
+    ]
+    return dict(memory=dict(clips=memory), step=dict(clips=step))
+
+
+def test_costs_are_judged_by_batches_and_times_that_do_not_overlap():
+    claim = CostClaim("iv", "4 clips cost less than 16", "clips", 4, 16)
+    assert judge_costs(claim, benchmarks((60, 16), ((1, 2), (3, 4)))) == ("seen", "batch 60 and 16; 1 s and 3 s")
+    assert judge_costs(claim, benchmarks((60, 16), ((1, 3.5), (3, 4))))[0] == "undecided"
+    assert judge_costs(claim, benchmarks((16, 60), ((1, 2), (3, 4))))[0] == "not seen"
+    assert judge_costs(claim, {}) == ("undecided", "missing")

@@ -187,7 +187,7 @@ class Plan:
         )
 
     def _benchmarks(self, table: Table) -> dict[str, BenchmarkStep]:
-        spec = dict(table.benchmark or {})
+        spec = dict(table.benchmark)
         config = Path(spec.pop("config"))
         config = config if config.is_file() else ROOT / config
         steps = {}

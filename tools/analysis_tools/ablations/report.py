@@ -15,7 +15,7 @@ from ablations.outcomes import read_outcomes
 from ablations.plan import Plan
 from ablations.scheduler import format_seconds
 from ablations.tables import Row, Table
-from ablations.verdicts import Claim, judge, overall
+from ablations.verdicts import Claim, CostClaim, judge, judge_costs, overall
 from clipbert_mm.fileio import atomic_write
 
 USUAL_METRICS = {"t2v/R@1": ("t2v/R@1", "t2v/R@5", "t2v/R@10", "t2v/MdR"), "accuracy": ("accuracy",)}
@@ -26,8 +26,7 @@ TaskOutcomes = dict[str, dict[int, Outcomes]]
 
 
 def write_reports(plan: Plan, tables: Sequence[Table], folder: Path) -> None:
-    """Write NAME.md, NAME.json and figures of each table, and index.md with the verdicts of all."""
-    reports = []
+    """Write NAME.md, NAME.json and figures of each table, and index.md with the verdicts of all in the folder."""
     for table in tables:
         report = table_report(plan, table)
         figures = []
@@ -37,6 +36,7 @@ def write_reports(plan: Plan, tables: Sequence[Table], folder: Path) -> None:
                 figures.append(picture.name)
         if table.name in plan.benchmarks:
             report["benchmarks"] = {n: s.report() for n, s in plan.benchmarks[table.name].items() if s.is_done()}
+            report["conclusions"] += [cost_report(claim, report["benchmarks"]) for claim in table.cost_claims]
             picture = folder / f"{table.name}_costs.png"
             if draw_costs(report, picture):
                 figures.append(picture.name)
@@ -44,9 +44,15 @@ def write_reports(plan: Plan, tables: Sequence[Table], folder: Path) -> None:
             json.dump(report, file, indent=1)
         with atomic_write(folder / f"{table.name}.md") as file:
             file.write(to_markdown(report, figures))
-        reports.append(report)
-    with atomic_write(folder / "index.md") as file:
-        file.write(index_markdown(reports))
+    for quick, name in ((False, "index.md"), (True, "index-quick.md")):
+        if any(table.quick == quick for table in tables):
+            with atomic_write(folder / name) as file:
+                file.write(index_markdown([report for report in read_reports(folder) if report["quick"] == quick]))
+
+
+def read_reports(folder: Path) -> list[dict[str, Any]]:
+    """Return the reports of all tables in a folder, also those of earlier calls."""
+    return [json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("*.json"))]
 
 
 def table_report(plan: Plan, table: Table) -> dict[str, Any]:
@@ -153,6 +159,12 @@ def claim_report(claim: Claim, outcomes: TaskOutcomes, shared: bool, table: Tabl
     )
 
 
+def cost_report(claim: CostClaim, benchmarks: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a claim on memory and time with what was measured and its verdict."""
+    verdict, measured = judge_costs(claim, benchmarks)
+    return dict(number=claim.number, statement=claim.statement, rule=claim.rule(), measured=measured, verdict=verdict)
+
+
 def _as_dict(found: Estimate | None) -> dict[str, Any] | None:
     return None if found is None else {key: list(v) if isinstance(v, tuple) else v for key, v in asdict(found).items()}
 
@@ -232,7 +244,7 @@ def format_estimate(found: Mapping[str, Any] | None, *, signed: bool = False) ->
 def _claims_table(claims: Sequence[Mapping[str, Any]]) -> list[str]:
     lines = ["| | stated before | judged by | difference | verdict |", "| --- | --- | --- | --- | --- |"]
     for claim in claims:
-        found = format_estimate(claim["difference"], signed=True)
+        found = claim["measured"] if "measured" in claim else format_estimate(claim["difference"], signed=True)
         lines.append(
             f"| {claim['number']} | {claim['statement']} | {claim['rule']} | {found} | **{claim['verdict']}** |"
         )

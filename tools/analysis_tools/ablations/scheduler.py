@@ -92,7 +92,7 @@ class Scheduler:
                         result = _result(future)
                         if result == BUSY:
                             if step.folder not in busy:
-                                print(f"{step.title}: another runner does it", flush=True)
+                                print(f"{step.title}: another runner, or a process of one, is at it", flush=True)
                             busy[step.folder] = time.monotonic() + BUSY_SECONDS
                             waiting.append(step)
                             continue
@@ -124,7 +124,12 @@ class Scheduler:
         slot = self.slots.get()
         try:
             with locked(step.folder):
-                return DONE_BEFORE if step.is_done() else self._do(step, slot)
+                if step.is_done():
+                    return DONE_BEFORE
+                if (work_dir := step.work_dir()) is not None:
+                    with locked(work_dir):  # no process of a runner that was killed still saves its state there
+                        pass
+                return self._do(step, slot)
         except BusyFolderError:
             return BUSY
         finally:

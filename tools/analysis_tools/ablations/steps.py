@@ -9,6 +9,7 @@ import json
 import os
 import pprint
 import shlex
+import shutil
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -91,6 +92,10 @@ class Step:
         """Return what grows as the step proceeds, over several processes."""
         return 0.0
 
+    def work_dir(self) -> Path | None:
+        """Return the folder that the process locks, if it does."""
+        return None
+
     def prepare(self, launcher: Launcher) -> list[str]:
         """Write what the process reads; return its command."""
         raise NotImplementedError
@@ -129,8 +134,18 @@ class DataStep(Step):
         return self.folder / "files"
 
     def prepare(self, launcher: Launcher) -> list[str]:
-        """Return the command; "python" is this Python, and paths of tools are those of this repository."""
-        words = [word.format(data=self.data.resolve(), seed=self.seed) for word in shlex.split(self.command)]
+        """Return the command; "python" is this Python, and paths of tools are those of this repository.
+
+        What a command that was killed has left is removed.
+        """
+        if self.data.is_symlink() or self.data.is_file():
+            self.data.unlink()
+        elif self.data.is_dir():
+            shutil.rmtree(self.data)
+        names = {"{data}": str(self.folder.resolve() / self.data.name), "{seed}": str(self.seed)}
+        words = shlex.split(self.command)
+        for name, value in names.items():
+            words = [word.replace(name, value) for word in words]
         words = [str(ROOT / word) if word.startswith("tools/") else word for word in words]
         return [sys.executable if word == "python" else word for word in words]
 
@@ -148,7 +163,7 @@ class TrainingStep(Step):
         paths = [start if isinstance(start, str) else start.weights() for start in self.starts]
         config = {**self.config, "load_from": paths[0] if len(paths) == 1 else paths or None}
         write_config(self.folder / "config.py", config, self.data)
-        options = ["--work-dir", str(self.folder / "train"), "--seed", str(self.seed), "--resume"]
+        options = ["--work-dir", str(self.work_dir()), "--seed", str(self.seed), "--resume"]
         return launcher.command("train", self.folder.name, self.gpus, [str(self.folder / "config.py"), *options])
 
     def is_done(self) -> bool:
@@ -157,7 +172,7 @@ class TrainingStep(Step):
 
     def finish(self) -> dict[str, Any]:
         """Note the checkpoint that validation selected, or else the last one."""
-        folder = self.folder / "train"
+        folder = self.work_dir()
         save_best = (self.config.get("default_hooks") or {}).get("checkpoint", {}).get("save_best")
         if self.config.get("val_dataloader") and save_best:
             path = find_selected(str(folder))
@@ -170,11 +185,15 @@ class TrainingStep(Step):
 
     def progress(self) -> float:
         """Return when the latest checkpoint was written, in seconds since 1970; 0 if there is none."""
-        return max((path.stat().st_mtime for path in (self.folder / "train").glob("*.pth")), default=0.0)
+        return max((path.stat().st_mtime for path in self.work_dir().glob("*.pth")), default=0.0)
+
+    def work_dir(self) -> Path:
+        """Return the work folder of the training."""
+        return self.folder / "train"
 
     def weights(self) -> str:
         """Return the path of the checkpoint that is tested and started from."""
-        return str(self.folder.resolve() / "train" / self.done()["weights"])
+        return str(self.work_dir().resolve() / self.done()["weights"])
 
 
 @dataclass
@@ -191,8 +210,12 @@ class TestStep(Step):
         assert self.training is not None
         config = {**self.config, "randomness": {**(self.config.get("randomness") or {}), "seed": self.seed}}
         write_config(self.folder / "config.py", with_outcome_files(config, self.folder.resolve()), self.data)
-        arguments = [str(self.folder / "config.py"), self.training.weights(), "--work-dir", str(self.folder / "test")]
+        arguments = [str(self.folder / "config.py"), self.training.weights(), "--work-dir", str(self.work_dir())]
         return launcher.command("test", self.folder.name, self.gpus, arguments)
+
+    def work_dir(self) -> Path:
+        """Return the work folder of the test."""
+        return self.folder / "test"
 
     def finish(self) -> dict[str, Any]:
         """Keep the outcomes of the queries."""

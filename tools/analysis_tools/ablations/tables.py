@@ -7,13 +7,13 @@ import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
 
-from ablations.verdicts import Claim, read_claim
+from ablations.verdicts import Claim, CostClaim, read_claim
 from clipbert_mm.errors import OptionError
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -102,7 +102,8 @@ class Table:
     seeds: Sequence[int]
     reference: str | None
     figure: Mapping[str, Any] | None
-    benchmark: Mapping[str, Any] | None
+    benchmark: Mapping[str, Any]
+    cost_claims: Sequence[CostClaim] = ()
     note: str = ""
     quick: bool = False
 
@@ -163,6 +164,10 @@ def read_table(path: Path, *, quick: bool = False) -> Table:
         if not run.config.is_file():
             raise OptionError(f"{path}: {who}: there is no config {run.config}.")
     claims = [read_claim(claim, rows, str(path)) for claim in table.get("conclusions") or ()]
+    benchmark = table.get("benchmark") or {}
+    _check_keys(benchmark, ("config", "memory", "step", "conclusions"), f"{path}: benchmark")
+    for claim in benchmark.get("conclusions", ()):
+        _check_keys(claim, [each.name for each in fields(CostClaim)], f"{path}: benchmark, conclusions")
     reference = table.get("reference") or next(iter(rows))
     if reference not in rows:
         raise OptionError(f"{path}: reference '{reference}' is no row. There are: {', '.join(rows)}.")
@@ -177,7 +182,8 @@ def read_table(path: Path, *, quick: bool = False) -> Table:
         seeds=tuple(less.get("seeds", table.get("seeds", (0, 1, 2)))),
         reference=reference,
         figure=table.get("figure"),
-        benchmark=table.get("benchmark"),
+        benchmark={key: value for key, value in benchmark.items() if key != "conclusions"},
+        cost_claims=[CostClaim(**claim) for claim in benchmark.get("conclusions", ())],
         note=table.get("note", ""),
         quick=quick,
     )

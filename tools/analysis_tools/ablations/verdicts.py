@@ -103,6 +103,53 @@ def judge(claim: Claim, difference: Estimate | None) -> str:
     return SEEN if low > 0 else NOT_SEEN if high < claim.margin or high <= 0 else UNDECIDED
 
 
+@dataclass(frozen=True)
+class CostClaim:
+    """A claim on the memory and the time of a training step, judged by the reports of benchmark.py.
+
+    Args:
+        number: The paper's conclusion that it belongs to.
+        statement: The claim in words.
+        axis: "clips" or "frames".
+        less: The number of clips or frames that is claimed to cost less.
+        more: The number that it is compared with.
+    """
+
+    number: str
+    statement: str
+    axis: str
+    less: int
+    more: int
+
+    def rule(self) -> str:
+        """Return how the claim is judged, in words."""
+        return (
+            f"{self.axis} {self.less} and {self.more}: larger batch in the same memory, and less time in every repeat"
+        )
+
+
+def judge_costs(claim: CostClaim, benchmarks: Mapping[str, Any]) -> tuple[str, str]:
+    """Return the verdict on a claim on costs, and what was measured.
+
+    Args:
+        claim: The claim.
+        benchmarks: Reports of ``memory`` and ``step`` of tools/analysis_tools/benchmark.py.
+    """
+    memory, step = (
+        {row[claim.axis]: row for row in benchmarks.get(name, {}).get(claim.axis, ())} for name in ("memory", "step")
+    )
+    if not {claim.less, claim.more} <= set(memory) & set(step):
+        return UNDECIDED, "missing"
+    less, more = claim.less, claim.more
+    batches = [memory[number]["largest_batch"]["plain"] for number in (less, more)]
+    seconds = [step[number]["seconds"]["backward"] for number in (less, more)]
+    measured = f"batch {batches[0]} and {batches[1]}; {seconds[0]['median_s']:.3g} s and {seconds[1]['median_s']:.3g} s"
+    if batches[0] > batches[1] and seconds[0]["max_s"] < seconds[1]["min_s"]:
+        return SEEN, measured
+    dearer = batches[0] < batches[1] or seconds[0]["min_s"] > seconds[1]["max_s"]
+    return NOT_SEEN if dearer else UNDECIDED, measured
+
+
 def overall(verdicts: Collection[str]) -> str:
     """Return the verdict on a conclusion of several claims: seen if all are, not seen if one is not.
 
