@@ -50,8 +50,9 @@ def reported(tmp_path: Path) -> tuple[dict, str, str]:
         (step.folder / "outcomes.json").write_text(
             json.dumps(kept if task == "retrieval" else dict(accuracy=ANSWERS[row][seed]))
         )
+        noted = dict(weights="epoch_1.pth", date=f"2026-01-0{seed + 1}T08:00:00", clipbert_mm="0.1.0")
         for each, seconds in ((step, 10.0), (step.training, 50.0)):
-            (each.folder / "done.json").write_text(json.dumps(dict(seconds=seconds, weights="epoch_1.pth")))
+            (each.folder / "done.json").write_text(json.dumps(noted | dict(seconds=seconds)))
     write_reports(plan, [table], tmp_path / "reports")
     assert cv2.imread(str(tmp_path / "reports" / "hand.png")).std() > 5
     texts = [(tmp_path / "reports" / name).read_text() for name in ("hand.json", "hand.md", "index.md")]
@@ -87,6 +88,7 @@ def test_the_papers_numbers_stand_beside_ours_and_what_is_missing_is_no_zero(rep
         "| N | paper R@1 | R@1 | paper R@5 | R@5 | paper R@10 | R@10 | paper MdR | MdR | Δ R@1 to n1 | seeds | time |"
         in text
     )
+    assert "Seeds 0, 1, 2; runs of 2026-01-01 to 2026-01-03 by clipbert_mm 0.1.0; CPU" in text
     assert "| 1 | 12.7 | 0.0 [0.0, 0.0] | 34.5 | " in text
     assert "| 2 | 15.5 | 58.3 [" in text
     assert "| 4 |  | missing |  | missing |  | missing |  | missing | missing | 0 of 3 | missing |" in text

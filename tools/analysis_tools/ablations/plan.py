@@ -10,13 +10,15 @@ from typing import Any
 
 from ablations.steps import DATA_FOLDER, BenchmarkStep, DataStep, Step, TestStep, TrainingStep
 from ablations.tables import FROM_CONFIG, ROOT, Run, Table, variable_set
-from clipbert_mm.engine.config import RUNNER_KEYS, drop_validation, load_config
+from clipbert_mm.engine.config import RUNNER_KEYS, drop_validation, load_config, without_folders
 from clipbert_mm.errors import ClipBertError, OptionError
 
 WEIGHT_FILES = (".pth", ".pt", ".ckpt", ".pkl", ".bin", ".safetensors")
 """Endings of names that are files of weights; other names may be those of a hub."""
-SETTINGS = frozenset(("work_dir", "launcher", "resume", "experiment_name", "log_level", "visualizer", "auto_scale_lr"))
-"""Names in a config that do not change what a run computes, or that the command line sets."""
+IRRELEVANT = frozenset(
+    ("work_dir", "launcher", "resume", "load_from", "experiment_name", "log_level", "log_processor", "visualizer")
+)
+"""Names in a config that do not change what a run computes, or that are given to it otherwise."""
 
 
 class Plan:
@@ -131,9 +133,9 @@ class Plan:
                 starts.append(self._training(table, table.starts[name], seed, f"start '{name}'", {}))
             else:
                 starts.append(name)
-        trained = {key: value for key, value in config.items() if not key.startswith("test_") and key != "load_from"}
-        begun = [_content_of(start) if isinstance(start, str) else start.family for start in starts]
-        family = _hash([trained, begun, table.data_command])
+        trained = {key: value for key, value in config.items() if not key.startswith("test_")}
+        begun = [hash_start(start) if isinstance(start, str) else start.family for start in starts]
+        family = _hash([content_of(trained), begun, table.data_command])
         needs: list[Step] = [step for step in (data, *starts) if isinstance(step, Step)]
         folder = self.out / "runs" / f"{family}-seed{seed}"
         known = self.steps.get(folder)
@@ -169,7 +171,7 @@ class Plan:
         options = {**run.overrides, **self.options, **run.test}
         config = self.configs.read(table, run, options, who)
         tested = {key: value for key, value in config.items() if key == "model" or key.startswith("test_")}
-        family = _hash([training.family, tested])
+        family = _hash([training.family, content_of(tested)])
         folder = training.folder / f"test-{family}"
         needs: list[Step] = [training]
         return self._add(
@@ -179,7 +181,7 @@ class Plan:
                 family,
                 seed,
                 needs,
-                config={key: value for key, value in config.items() if key != "load_from"},
+                config=config,
                 gpus=training.gpus,
                 training=training,
                 data=training.data,
@@ -228,9 +230,12 @@ class ConfigReader:
             self.known[key] = config.to_dict()
         read = self.known[key]
         randomness = {name: value for name, value in (read.get("randomness") or {}).items() if name != "seed"}
-        return {name: read[name] for name in sorted(read) if name in RUNNER_KEYS - SETTINGS} | {
-            "randomness": randomness
-        }
+        return {name: read[name] for name in sorted(read) if name in RUNNER_KEYS} | {"randomness": randomness}
+
+
+def content_of(config: Mapping[str, Any]) -> Any:
+    """Return what a config computes: without names that are :data:`IRRELEVANT`, and of absolute paths only the last part."""
+    return without_folders({key: value for key, value in config.items() if key not in IRRELEVANT})
 
 
 def _start_names(run: Run, config: Mapping[str, Any]) -> list[str]:
@@ -255,7 +260,7 @@ def _is_missing(name: str) -> bool:
     return name.endswith(WEIGHT_FILES) and "://" not in name and not os.path.isfile(name)
 
 
-def _content_of(start: str) -> str:
+def hash_start(start: str) -> str:
     """Return a hash of a file of weights; for a folder or a name of a hub, the name."""
     if not os.path.isfile(start):
         return start

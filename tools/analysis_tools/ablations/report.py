@@ -74,11 +74,19 @@ def table_report(plan: Plan, table: Table) -> dict[str, Any]:
         seeds=list(seeds),
         shared_queries=shared,
         reference=table.reference,
+        runs=runs_report(plan, table),
         environment=environment("cuda" if _cuda() else "cpu"),
         metrics=metrics,
         rows=rows,
         conclusions=[claim_report(claim, outcomes[claim.task], shared, table) for claim in table.claims],
     )
+
+
+def runs_report(plan: Plan, table: Table) -> dict[str, Any]:
+    """Return when the tests of a table were done, and by which releases."""
+    done = [step.done() for (name, *_), step in plan.tests.items() if name == table.name and step.is_done()]
+    dates = sorted(each["date"][:10] for each in done)
+    return dict(dates=[dates[0], dates[-1]] if dates else [], releases=sorted({each["clipbert_mm"] for each in done}))
 
 
 def _cuda() -> bool:
@@ -171,8 +179,6 @@ def _as_dict(found: Estimate | None) -> dict[str, Any] | None:
 
 def to_markdown(report: Mapping[str, Any], figures: Sequence[str] = ()) -> str:
     """Return a table's report as Markdown."""
-    about, packages = report["environment"], report["environment"]["packages"]
-    quick = " (quick settings)" if report["quick"] else ""
     queries = (
         "the same queries in all seeds" if report["shared_queries"] else "a world and queries of its own for each seed"
     )
@@ -180,9 +186,7 @@ def to_markdown(report: Mapping[str, Any], figures: Sequence[str] = ()) -> str:
         f"# {report['title']}",
         "",
         *([report["note"], ""] if report["note"] else []),
-        f"Seeds {', '.join(map(str, report['seeds']))}{quick}; {about['date']}; {about['device']}, {about['cores']} cores; "
-        + ", ".join(f"{name} {packages[name]}" for name in ("clipbert_mm", "torch", "mmengine") if name in packages)
-        + ".",
+        _provenance(report),
         "",
         f"Mean over the seeds, with its 95 % interval over seeds and queries ({queries}). An interval in parentheses is that "
         "of one seed over its queries, and says nothing of another training. Time is that of the training and the test of "
@@ -196,6 +200,18 @@ def to_markdown(report: Mapping[str, Any], figures: Sequence[str] = ()) -> str:
     for figure in figures:
         lines += [f"![{report['title']}]({figure})", ""]
     return "\n".join(lines)
+
+
+def _provenance(report: Mapping[str, Any]) -> str:
+    """Return seeds, dates, releases and machine of a report."""
+    about, runs, packages = report["environment"], report["runs"], report["environment"]["packages"]
+    parts = [f"Seeds {', '.join(map(str, report['seeds']))}{' (quick settings)' if report['quick'] else ''}"]
+    if runs["dates"]:
+        dates = " to ".join(dict.fromkeys(runs["dates"]))
+        parts.append(f"runs of {dates} by clipbert_mm {', '.join(runs['releases'])}")
+    parts.append(f"{about['device']}, {about['cores']} cores")
+    parts.append(", ".join(f"{name} {packages[name]}" for name in ("torch", "mmengine") if name in packages))
+    return "; ".join(parts) + "."
 
 
 def _task_table(report: Mapping[str, Any], task: str, metrics: Sequence[str]) -> list[str]:

@@ -21,6 +21,7 @@ from ablations.tables import ROOT
 from clipbert_mm.checkpoint import find_latest, find_selected
 from clipbert_mm.errors import CheckpointError
 from clipbert_mm.fileio import atomic_write
+from clipbert_mm.version import __version__
 
 DATA_FOLDER = "/clipbert-data-of-the-seed"
 """Stands for the folder of a seed's data in configs whose content is compared."""
@@ -112,6 +113,7 @@ class Step:
             "seed": self.seed,
             "seconds": round(seconds, 1),
             "date": datetime.datetime.now().isoformat(timespec="seconds"),
+            "clipbert_mm": __version__,
         }
         with atomic_write(self.folder / DONE) as file:
             json.dump(noted, file, indent=1)

@@ -29,6 +29,8 @@ PAPER_METRICS = {
     "accuracy": "accuracy",
 }
 """Our names of the paper's metrics."""
+PAPER_TASKS = ("retrieval", "qa")
+"""Tasks of the paper's tables; a row may have others, which the paper has no numbers of."""
 TABLE_KEYS = (
     "title",
     "note",
@@ -209,7 +211,7 @@ def _read_row(name: str, row: Mapping[str, Any], tasks: Mapping[str, Any], less:
         if "{row}" in pattern:
             merged["config"] = _only_match(pattern.format(row=row.get("row") or row.get("paper") or name), who)
         runs[task] = _read_run(merged, who)
-        if row.get("paper"):
+        if row.get("paper") and task in PAPER_TASKS:
             paper[task] = paper_numbers(row["paper"], task)
     label = {str(key): str(value) for key, value in (row.get("label") or {"row": name}).items()}
     return Row(name=name, label=label, runs=runs, paper=paper)
