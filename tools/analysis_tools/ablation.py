@@ -32,7 +32,14 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="less of everything, as the table file says")
     parser.add_argument("--jobs", type=int, help="processes at a time (default: one per device, else one per CPU core)")
     parser.add_argument("--devices", nargs="+", metavar="GPU", help="GPUs to use, as in CUDA_VISIBLE_DEVICES")
-    parser.add_argument("--gpus-per-run", type=int, default=1, help="processes of a training (default: 1)")
+    parser.add_argument("--gpus-per-run", type=int, default=1, help="processes of a run (default: 1)")
+    parser.add_argument(
+        "--micro-batch",
+        type=int,
+        metavar="N",
+        help="items that a process computes at a time (default: the recipe's batch, or as many as divide its step)",
+    )
+    parser.add_argument("--amp", choices=["auto", "fp16", "bf16"], help="mixed precision in the trainings of the rows")
     parser.add_argument("--slurm", metavar="PARTITION", help="run each training and test as a Slurm job")
     parser.add_argument("--dry-run", action="store_true", help="list the steps and their states")
     parser.add_argument("--skip-missing", action="store_true", help="leave out rows whose starting weights are missing")
@@ -41,10 +48,9 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         "--cfg-options", nargs="+", action=DictAction, metavar="KEY=VALUE", help="settings of the trainings of all rows"
     )
     args = parser.parse_args(argv)
-    if args.jobs is not None and args.jobs < 1:
-        parser.error(f"--jobs expects a number from 1, got {args.jobs}")
-    if args.gpus_per_run < 1:
-        parser.error(f"--gpus-per-run expects a number from 1, got {args.gpus_per_run}")
+    for name in ("jobs", "gpus_per_run", "micro_batch"):
+        if (value := getattr(args, name)) is not None and value < 1:
+            parser.error(f"--{name.replace('_', '-')} expects a number from 1, got {value}")
     return args
 
 
@@ -53,7 +59,15 @@ def main(argv: list[str] | None = None) -> int:
     args = parse_args(argv)
     names = args.tables or table_names(args.on)
     tables = [read_table(find_table(name, args.on), quick=args.quick) for name in names]
-    plan = Plan(tables, seeds=args.seeds, out=args.out, options=args.cfg_options, gpus=args.gpus_per_run)
+    plan = Plan(
+        tables,
+        seeds=args.seeds,
+        out=args.out,
+        options=args.cfg_options,
+        gpus=args.gpus_per_run,
+        micro_batch=args.micro_batch,
+        amp=args.amp,
+    )
     if not (args.skip_missing or args.dry_run or args.report_only):
         plan.check_weights()
     if args.dry_run:

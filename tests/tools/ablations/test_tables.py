@@ -2,11 +2,14 @@
 
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 from ablations.plan import Plan
+from ablations.steps import Launcher, TrainingStep
 from ablations.tables import PAPER_ROWS, find_table, paper_numbers, read_table, table_names
 
 from clipbert_mm.errors import OptionError
@@ -116,18 +119,22 @@ def test_what_a_run_is_hashes_to_does_not_depend_on_folders_but_on_what_is_compu
     assert family() != family(TABLE.replace("--seed {seed}", "--seed {seed} --images 9")), "other data"
 
 
-def test_fewer_gpus_accumulate_gradients(weights: Path, tmp_path: Path):
+def test_other_numbers_of_gpus_keep_the_global_batch_and_are_the_same_run(weights: Path, tmp_path: Path):
     table = read_table(find_table("table1", "paper"))
-    steps = {
-        gpus: Plan([table], seeds=[0], out=tmp_path, gpus=gpus).tests["table1", "l224", "retrieval", 0].training
-        for gpus in (2, 8)
-    }
-    assert steps[2].config["optim_wrapper"]["accumulative_counts"] == 4
-    assert "accumulative_counts" not in steps[8].config["optim_wrapper"]
-    questions = Plan([table], seeds=[0], out=tmp_path, gpus=8).tests["table1", "l224", "qa", 0]
-    assert questions.gpus == 4
-    with pytest.raises(OptionError, match="a recipe for 8 GPUs needs 8 or a divisor of it"):
-        Plan([table], seeds=[0], out=tmp_path, gpus=3)
+    table = replace(table, rows={"l224": table.rows["l224"]})
+
+    def training(task: str, **options: Any) -> TrainingStep:
+        return Plan([table], seeds=[0], out=tmp_path, **options).tests["table1", "l224", task, 0].training
+
+    assert training("retrieval", gpus=8).micro_batch is None
+    assert training("retrieval", gpus=2).micro_batch == 0
+    assert training("qa", gpus=8).micro_batch == 0, "a recipe for 4"
+    assert training("retrieval", gpus=2, micro_batch=4).micro_batch == 4
+    assert training("retrieval", gpus=2).family == training("retrieval", gpus=8).family
+    assert training("retrieval", gpus=8, amp="bf16").family != training("retrieval", gpus=8).family
+    options = training("retrieval", gpus=2, micro_batch=4, amp="bf16").prepare(Launcher())[2:]
+    assert options[1] == "2"
+    assert options[-5:] == ["--resume", "--micro-batch", "4", "--amp", "bf16"]
 
 
 def test_the_papers_tables_have_all_of_its_rows(weights: Path, tmp_path: Path):

@@ -10,11 +10,9 @@ from typing import Any
 
 from ablations.steps import DATA_FOLDER, BenchmarkStep, DataStep, Step, TestStep, TrainingStep
 from ablations.tables import FROM_CONFIG, ROOT, Run, Table, variable_set
-from clipbert_mm.engine.config import RUNNER_KEYS, drop_validation, load_config, without_folders
+from clipbert_mm.engine.config import RUNNER_KEYS, check_start, drop_validation, load_config, without_folders
 from clipbert_mm.errors import ClipBertError, OptionError
 
-WEIGHT_FILES = (".pth", ".pt", ".ckpt", ".pkl", ".bin", ".safetensors")
-"""Endings of names that are files of weights; other names may be those of a hub."""
 IRRELEVANT = frozenset(
     ("work_dir", "launcher", "resume", "load_from", "experiment_name", "log_level", "log_processor", "visualizer")
 )
@@ -29,7 +27,9 @@ class Plan:
         seeds: The seeds; None for those of each table.
         out: The folder of all steps.
         options: More settings of the rows' trainings and tests, by dotted key.
-        gpus: GPUs for a run. A recipe for more accumulates gradients, so that the global batch stays; one for fewer uses fewer.
+        gpus: Processes of a run. If the recipe is for another number, its global batch is kept (``--micro-batch``).
+        micro_batch: Items that a process computes at a time, 0 for as many as divide a step; None for what the recipe says.
+        amp: Precision of the rows' trainings, as ``--amp`` of tools/train.py; None for what the config says.
 
     Raises:
         OptionError: If a config does not have what a table sets.
@@ -43,8 +43,11 @@ class Plan:
         out: Path,
         options: Mapping[str, Any] | None = None,
         gpus: int = 1,
+        micro_batch: int | None = None,
+        amp: str | None = None,
     ) -> None:
-        self.out, self.options, self.gpus, self.configs = out, dict(options or {}), gpus, ConfigReader()
+        self.out, self.options, self.configs = out, dict(options or {}), ConfigReader()
+        self.gpus, self.micro_batch, self.amp = gpus, micro_batch, amp
         self.steps: dict[Path, Step] = {}
         """The steps by their folders, those that others need first."""
         self.tests: dict[tuple[str, str, str, int], TestStep] = {}
@@ -71,7 +74,7 @@ class Plan:
             listed = "".join(f"\n  {path}: {format_names(rows)}" for path, rows in self.missing.items())
             raise OptionError(
                 f"Files of weights that rows start from are missing; nothing was run:{listed}\n"
-                "Get them (docs/weights.md), set the variables that lead to them, or leave these rows out (--skip-missing)."
+                "Get them (docs/where_to_start.md), set the variables that lead to them, or leave the rows out (--skip-missing)."
             )
 
     def _add_row(self, table: Table, name: str, task: str, run: Run) -> None:
@@ -114,28 +117,20 @@ class Plan:
         folder = self.out / "data" / f"{family}-seed{seed}"
         return self._add(DataStep(folder, f"data, seed {seed}", family, seed, command=command))
 
-    def _training(self, table: Table, run: Run, seed: int, who: str, options: Mapping[str, Any]) -> TrainingStep:
+    def _training(self, table: Table, run: Run, seed: int, who: str, *, is_row: bool) -> TrainingStep:
+        options = self.options if is_row else {}
         config = self.configs.read(table, run, {**run.overrides, **options}, who)
-        gpus = min(run.gpus, self.gpus)
-        if run.gpus % gpus:
-            raise OptionError(
-                f"{who}: a recipe for {run.gpus} GPUs needs {run.gpus} or a divisor of it, to keep the global batch, got "
-                f"{gpus} (--gpus-per-run)."
-            )
-        if run.gpus > gpus:
-            wrapper = config["optim_wrapper"]
-            counts = wrapper.get("accumulative_counts", 1) * run.gpus // gpus
-            config = {**config, "optim_wrapper": {**wrapper, "accumulative_counts": counts}}
         data = self._data(table, seed)
         starts: list[TrainingStep | str] = []
         for name in _start_names(run, config):
             if name in table.starts:
-                starts.append(self._training(table, table.starts[name], seed, f"start '{name}'", {}))
+                starts.append(self._training(table, table.starts[name], seed, f"start '{name}'", is_row=False))
             else:
                 starts.append(name)
         trained = {key: value for key, value in config.items() if not key.startswith("test_")}
         begun = [hash_start(start) if isinstance(start, str) else start.family for start in starts]
-        family = _hash([content_of(trained), begun, table.data_command])
+        amp = self.amp if is_row else None
+        family = _hash([content_of(trained), begun, table.data_command, *([amp] if amp else [])])
         needs: list[Step] = [step for step in (data, *starts) if isinstance(step, Step)]
         folder = self.out / "runs" / f"{family}-seed{seed}"
         known = self.steps.get(folder)
@@ -149,7 +144,9 @@ class Plan:
                 seed,
                 needs,
                 config=trained,
-                gpus=gpus,
+                gpus=self.gpus,
+                micro_batch=0 if self.micro_batch is None and self.gpus != run.gpus else self.micro_batch,
+                amp=amp,
                 starts=starts,
                 data=None if data is None else data.data,
             )
@@ -167,7 +164,7 @@ class Plan:
         return missing
 
     def _test(self, table: Table, run: Run, seed: int, who: str) -> TestStep:
-        training = self._training(table, run, seed, who, self.options)
+        training = self._training(table, run, seed, who, is_row=True)
         options = {**run.overrides, **self.options, **run.test}
         config = self.configs.read(table, run, options, who)
         tested = {key: value for key, value in config.items() if key == "model" or key.startswith("test_")}
@@ -257,7 +254,11 @@ def format_names(names: Sequence[str], shown: int = 4) -> str:
 
 
 def _is_missing(name: str) -> bool:
-    return name.endswith(WEIGHT_FILES) and "://" not in name and not os.path.isfile(name)
+    try:
+        check_start({"load_from": name})
+    except OptionError:
+        return True
+    return False
 
 
 def hash_start(start: str) -> str:

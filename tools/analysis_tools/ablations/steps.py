@@ -159,6 +159,8 @@ class TrainingStep(Step):
     config: Mapping[str, Any] = field(default_factory=dict)
     starts: Sequence["TrainingStep | str"] = ()
     data: Path | None = None
+    micro_batch: int | None = None
+    amp: str | None = None
 
     def prepare(self, launcher: Launcher) -> list[str]:
         """Write the config; return the command of tools/train.py."""
@@ -166,6 +168,8 @@ class TrainingStep(Step):
         config = {**self.config, "load_from": paths[0] if len(paths) == 1 else paths or None}
         write_config(self.folder / "config.py", config, self.data)
         options = ["--work-dir", str(self.work_dir()), "--seed", str(self.seed), "--resume"]
+        options += [] if self.micro_batch is None else ["--micro-batch", str(self.micro_batch)]
+        options += [] if self.amp is None else ["--amp", self.amp]
         return launcher.command("train", self.folder.name, self.gpus, [str(self.folder / "config.py"), *options])
 
     def is_done(self) -> bool:

@@ -61,7 +61,7 @@ class Run:
         test: Settings of the test alone.
         validate: Whether the training validates and the selected checkpoint is used; otherwise the last one.
         metrics: The metrics that the report shows; empty for those usual for the task.
-        gpus: GPUs of the recipe, each with the batch of the config.
+        gpus: GPUs of the recipe, each with the config's batch size.
     """
 
     config: Path
