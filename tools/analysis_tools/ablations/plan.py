@@ -74,7 +74,7 @@ class Plan:
             listed = "".join(f"\n  {path}: {format_names(rows)}" for path, rows in self.missing.items())
             raise OptionError(
                 f"Files of weights that rows start from are missing; nothing was run:{listed}\n"
-                "Get them (docs/where_to_start.md), set the variables that lead to them, or leave the rows out (--skip-missing)."
+                "Get them (docs/where_to_start.md), set the variables that lead to them, or leave rows out (--skip-missing)."
             )
 
     def _add_row(self, table: Table, name: str, task: str, run: Run) -> None:
