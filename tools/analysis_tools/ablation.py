@@ -138,13 +138,13 @@ def list_steps(plan: Plan) -> None:
 
 def summarize(outcome: Outcome) -> int:
     """Print what failed and was left out; return the exit status."""
-    if not outcome.failed:
+    if not outcome.failed and not outcome.left:
         return 0
-    print(f"{format_steps(len(outcome.failed))} failed. The same command tries again.")
+    print(f"{format_steps(len(outcome.failed))} failed, {len(outcome.left)} not run. The same command tries again.")
     for step, reason in outcome.failed:
         print(f"  {step.title}: {reason}\n    {step.log}")
     for step in outcome.left:
-        print(f"  not run, since it needs one of them: {step.title}")
+        print(f"  not run, since a step that it needs is not done: {step.title}")
     return 1
 
 

@@ -147,7 +147,7 @@ def test_a_row_that_fails_leaves_the_others(table: Path, folder: Path):
     assert "training of broken, broken, retrieval, seed 0: exit status 1: error: " in text
     log = next(Path(line.strip()) for line in text.splitlines() if line.strip().endswith("log.txt"))
     assert "nothing.jsonl" in log.read_text()
-    assert "not run, since it needs one of them: test of broken, broken, retrieval, seed 0" in text
+    assert "not run, since a step that it needs is not done: test of broken, broken, retrieval, seed 0" in text
     report = (folder / "out" / "reports" / "broken.md").read_text()
     (row,) = [line for line in report.splitlines() if line.startswith("| ") and "0 of 1" in line]
     assert row.count("missing") == 6  # four metrics, the difference, the time

@@ -59,6 +59,11 @@ def test_a_failure_leaves_out_what_needs_it_and_nothing_else(step: Callable, cap
     assert "no room" in broken.log.read_text()
 
 
+def test_what_needs_a_result_that_is_gone_is_left_out(step: Callable):
+    after = step("after", "true", step("gone"))
+    assert Scheduler(Launcher(), [{}]).run([after]).left == [after]
+
+
 def test_each_process_has_its_devices(step: Callable):
     steps = [step(f"s{i}", "sleep 0.05; echo $CUDA_VISIBLE_DEVICES > device") for i in range(4)]
     Scheduler(Launcher(), [{"CUDA_VISIBLE_DEVICES": "3"}, {"CUDA_VISIBLE_DEVICES": "5"}]).run(steps)

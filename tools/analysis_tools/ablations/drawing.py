@@ -40,9 +40,9 @@ def draw_lines(report: Mapping[str, Any], spec: Mapping[str, Any], picture: Path
             apart = [value * 1.03**number for value in x]  # so that the intervals of several lines can be told apart
             style = dict(marker="o", capsize=3, color=color, label=f"{spec['lines']} = {name}")
             axes.errorbar(apart, mean, yerr=(below, above), **style)
-            axes.set_xscale("log", base=2)
-            axes.xaxis.set_major_formatter(ScalarFormatter())
-            axes.set_xticks(x)
+        axes.set_xscale("log", base=2)
+        axes.xaxis.set_major_formatter(ScalarFormatter())
+        axes.set_xticks(sorted({point[0] for own in points[task].values() for point in own}))
         axes.set_xlabel(spec["x"])
         axes.set_ylabel(f"{report['metrics'][task][0].removeprefix('t2v/')}, %")
         axes.set_title(task, fontsize=10)

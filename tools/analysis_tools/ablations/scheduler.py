@@ -35,7 +35,7 @@ class Outcome:
     Args:
         done: Steps that were done now.
         failed: Steps that failed, each with the reason.
-        left: Steps that were not run, since one that they need failed.
+        left: Steps that were not run, since one that they need failed, or its result is gone.
     """
 
     done: list[Step] = field(default_factory=list)
@@ -83,8 +83,11 @@ class Scheduler:
                     for step in ready[: self.count - len(running)]:
                         waiting.remove(step)
                         running[pool.submit(self._attempt, step)] = step
+                    if not running and not busy:  # no step is left, or what the rest needs is gone
+                        outcome.left += waiting
+                        break
                     if not running:
-                        time.sleep(BUSY_SECONDS if waiting else 0)
+                        time.sleep(BUSY_SECONDS)
                         continue
                     ended, _ = wait(running, timeout=BUSY_SECONDS if busy else None, return_when=FIRST_COMPLETED)
                     for future in ended:

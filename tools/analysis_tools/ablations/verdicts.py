@@ -4,7 +4,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ablations.intervals import Estimate
+from ablations.intervals import Estimate, less_is_better
 from clipbert_mm.errors import OptionError
 
 SEEN, NOT_SEEN, UNDECIDED = "seen", "not seen", "undecided"
@@ -39,7 +39,8 @@ class Claim:
         terms = " ".join(
             f"{'+' if w > 0 else '−'} {'' if abs(w) == 1 else f'{abs(w):g} '}{r}" for r, w in self.weights.items()
         )
-        what = f"{self.metric} ({self.task}) of {terms.removeprefix('+ ')}"
+        sign = ", sign changed since less is better" if less_is_better(self.metric) else ""
+        what = f"{self.metric} ({self.task}{sign}) of {terms.removeprefix('+ ')}"
         if self.kind == "no_worse":
             return f"{what} > −{self.margin:g}"
         return f"{what} ≠ 0" if self.kind == "differ" else f"{what} > 0, a gain of {self.margin:g} matters"
