@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from clipbert_mm.errors import OptionError, VideoIndexError, printable, quoted
+from clipbert_mm.errors import OptionError, VideoIndexError, encodable, quoted
 
 if TYPE_CHECKING:  # these imports take seconds, which `clipbert --help` does without
     from clipbert_mm.apis.indexing import Progress
@@ -343,8 +343,8 @@ def _show(record: "Record", args: argparse.Namespace) -> None:
 
 def _print(value: Any) -> None:  # noqa: ANN401
     """Print a text, or a value as JSON; file names that are not UTF-8 with their bytes escaped."""
-    text = printable(value) if isinstance(value, str) else json.dumps(value, indent=2, ensure_ascii=False)
-    if not isinstance(value, str) and printable(text) != text:
+    text = encodable(value) if isinstance(value, str) else json.dumps(value, indent=2, ensure_ascii=False)
+    if not isinstance(value, str) and encodable(text) != text:
         text = json.dumps(value, indent=2)
     sys.stdout.write(f"{text}\n")
     sys.stdout.flush()

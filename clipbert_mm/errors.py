@@ -101,7 +101,16 @@ def printable(path: str) -> str:
     """
     if len(path) > 2 * QUOTED:
         path = f"{path[:QUOTED]}...{path[-QUOTED:]}"
+    return encodable(path)
+
+
+def encodable(text: str) -> str:
+    r"""Return a text that any terminal can print, of any length: bytes that are not UTF-8 are escaped.
+
+    >>> print(encodable("caf\udce9"))
+    caf\xe9
+    """
     try:
-        return path.encode(errors="surrogateescape").decode(errors="backslashreplace")
+        return text.encode(errors="surrogateescape").decode(errors="backslashreplace")
     except UnicodeEncodeError:  # an unpaired surrogate, which no file name can hold
-        return path.encode(errors="backslashreplace").decode()
+        return text.encode(errors="backslashreplace").decode()

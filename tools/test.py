@@ -20,7 +20,9 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description="Test a checkpoint")
     parser.add_argument("config", help="config file")
-    parser.add_argument("checkpoint", help="checkpoint file, or a work folder for the one that validation selected")
+    parser.add_argument(
+        "checkpoint", help="checkpoint file, or a work folder for the one that validation selected, else the last"
+    )
     parser.add_argument("--work-dir", help="folder for logs and metrics (default: work_dirs/<config name>)")
     parser.add_argument(
         "--amp",
@@ -69,7 +71,9 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
         rankings = retrieval[0].rankings_file = os.path.join(args.show_dir, "rankings.json")
     runner = build_runner(config)
     if config.load_from != args.checkpoint:
-        runner.logger.info(f"Tests {config.load_from}, which validation selected.")
+        is_selected = os.path.basename(config.load_from).startswith("best_")
+        which = "which validation selected" if is_selected else "the last of a training that selected none"
+        runner.logger.info(f"Tests {config.load_from}, {which}.")
     if args.dump is not None:
         from mmengine.evaluator import DumpResults
 

@@ -7,6 +7,8 @@ from typing import Any
 from clipbert_mm.checkpoint.archives import first_line, load_torch, verify_checkpoint
 from clipbert_mm.errors import CheckpointError, quoted
 
+FINISHED = "finished"
+"""The file in a work folder that names the last checkpoint of a training that has done all its epochs."""
 LAST = "last_checkpoint"
 """The file in a work folder that names the checkpoint written last, as in MMEngine."""
 
@@ -61,7 +63,9 @@ def find_latest(*folders: str | os.PathLike) -> tuple[str | None, list[str]]:
 
 
 def find_selected(path: str) -> str:
-    """Find the checkpoint that validation selected (``save_best``) in the work folder of a training.
+    """Find the checkpoint that stands for a training in its work folder.
+
+    It is the one that validation selected (``save_best``), or the last one of a training that finished without selecting any.
 
     Args:
         path: A work folder. Anything else, such as a checkpoint or a folder of Hugging Face, is returned as it is.
@@ -70,7 +74,7 @@ def find_selected(path: str) -> str:
         The path of the checkpoint.
 
     Raises:
-        CheckpointError: If the folder has checkpoints, but none or several were selected.
+        CheckpointError: If the folder has checkpoints, but several were selected, or none and the training has not finished.
     """
     checkpoints = sorted(file.name for file in Path(path).glob("*.pth")) if os.path.isdir(path) else []
     if not checkpoints:
@@ -78,6 +82,9 @@ def find_selected(path: str) -> str:
     selected = [name for name in checkpoints if name.startswith("best_")]
     if len(selected) == 1:
         return os.path.join(path, selected[0])
+    finished = Path(path) / FINISHED
+    if not selected and finished.is_file() and (name := os.fsdecode(finished.read_bytes())) in checkpoints:
+        return os.path.join(path, name)
     what = (
         f"{len(selected)} checkpoints that validation selected"
         if selected

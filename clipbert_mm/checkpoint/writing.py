@@ -9,12 +9,9 @@ from typing import IO, Any, cast
 import torch
 from torch import Tensor
 
-from clipbert_mm.checkpoint.integrity import LAST
+from clipbert_mm.checkpoint.integrity import FINISHED, LAST
 from clipbert_mm.errors import CheckpointError
 from clipbert_mm.fileio import atomic_write, scratch, sweep
-
-FINISHED = "finished"
-"""File of a work folder with the name of the last checkpoint of a finished training."""
 
 
 def write_checkpoint(content: dict[str, Any], path: str | os.PathLike) -> int:
@@ -61,7 +58,7 @@ def note_last(work_dir: str | os.PathLike, name: str) -> None:
 
 
 def note_finished(work_dir: str | os.PathLike, name: str | None) -> None:
-    """Write the name of the last checkpoint of a training once its last validation is done too; None removes the note."""
+    """Write the name of the last checkpoint of a training once all is done, validation too; None removes the note."""
     file = Path(work_dir) / FINISHED
     if name is None:
         file.unlink(missing_ok=True)
@@ -71,7 +68,7 @@ def note_finished(work_dir: str | os.PathLike, name: str | None) -> None:
 
 
 def is_finished(work_dir: str | os.PathLike, name: str) -> bool:
-    """Whether a training with validation that ended with a checkpoint of this name has done its last validation."""
+    """Whether the training that ended with a checkpoint of this name has done all, its last validation too."""
     file = Path(work_dir) / FINISHED
     return file.is_file() and file.read_bytes() == os.fsencode(name)
 

@@ -1,6 +1,6 @@
 # Image-text pre-training on your own pictures with the paper's model; see docs/your_own_data.md.
 #   python tools/train.py configs/pretrain/clipbert_custom-pretrain.py
-#   python tools/test.py configs/pretrain/clipbert_custom-pretrain.py work_dirs/clipbert_custom-pretrain/epoch_40.pth
+#   python tools/test.py configs/pretrain/clipbert_custom-pretrain.py work_dirs/clipbert_custom-pretrain
 _base_ = [
     "../_base_/models/clipbert_r50_bert-base.py",
     "../_base_/datasets/image_text.py",

@@ -1,6 +1,6 @@
 # Image-text pre-training on your own pictures with a model for laptops; see docs/your_own_data.md.
 #   python tools/train.py configs/pretrain/clipbert_tiny_custom-pretrain.py
-#   python tools/test.py configs/pretrain/clipbert_tiny_custom-pretrain.py work_dirs/clipbert_tiny_custom-pretrain/epoch_20.pth
+#   python tools/test.py configs/pretrain/clipbert_tiny_custom-pretrain.py work_dirs/clipbert_tiny_custom-pretrain
 _base_ = [
     "../_base_/models/clipbert_tiny.py",
     "../_base_/datasets/image_text.py",

@@ -1,6 +1,6 @@
 # Text-to-video retrieval on your own videos with the paper's model; see docs/your_own_data.md.
 #   python tools/train.py configs/retrieval/clipbert_custom.py
-#   python tools/test.py configs/retrieval/clipbert_custom.py work_dirs/clipbert_custom/epoch_10.pth
+#   python tools/test.py configs/retrieval/clipbert_custom.py work_dirs/clipbert_custom
 _base_ = [
     "../_base_/models/clipbert_r50_bert-base.py",
     "../_base_/datasets/text_to_video.py",

@@ -1,6 +1,6 @@
 # Text-to-video retrieval on your own videos with a model for laptops; see docs/your_own_data.md.
 #   python tools/train.py configs/retrieval/clipbert_tiny_custom.py
-#   python tools/test.py configs/retrieval/clipbert_tiny_custom.py work_dirs/clipbert_tiny_custom/epoch_30.pth
+#   python tools/test.py configs/retrieval/clipbert_tiny_custom.py work_dirs/clipbert_tiny_custom
 _base_ = [
     "../_base_/models/clipbert_tiny.py",
     "../_base_/datasets/text_to_video.py",

@@ -1,6 +1,6 @@
 # Open-ended questions on your own videos with the paper's model; see docs/your_own_data.md.
 #   python tools/train.py configs/video_qa/clipbert_custom-qa.py
-#   python tools/test.py configs/video_qa/clipbert_custom-qa.py work_dirs/clipbert_custom-qa/epoch_10.pth
+#   python tools/test.py configs/video_qa/clipbert_custom-qa.py work_dirs/clipbert_custom-qa
 _base_ = [
     "../_base_/models/clipbert_r50_bert-base.py",
     "../_base_/datasets/open_ended.py",

@@ -1,6 +1,6 @@
 # Multiple-choice questions on your own videos with a model for laptops; see docs/your_own_data.md.
 #   python tools/train.py configs/video_qa/clipbert_tiny_custom-choice.py
-#   python tools/test.py configs/video_qa/clipbert_tiny_custom-choice.py work_dirs/clipbert_tiny_custom-choice/epoch_40.pth
+#   python tools/test.py configs/video_qa/clipbert_tiny_custom-choice.py work_dirs/clipbert_tiny_custom-choice
 _base_ = [
     "../_base_/models/clipbert_tiny.py",
     "../_base_/datasets/multiple_choice.py",
@@ -22,7 +22,7 @@ bert = "{{$CLIPBERT_BERT:none}}"
 weights = "{{$CLIPBERT_WEIGHTS:none}}"
 frame_size = int("{{$CLIPBERT_FRAME_SIZE:64}}")  # pixels of the longer side
 batch_size = int("{{$CLIPBERT_BATCH_SIZE:16}}")  # questions
-max_epochs = int("{{$CLIPBERT_EPOCHS:40}}")
+max_epochs = int("{{$CLIPBERT_EPOCHS:20}}")
 max_length = 64  # tokens of a text
 
 encoder = text_model(

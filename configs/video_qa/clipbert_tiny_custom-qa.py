@@ -1,6 +1,6 @@
 # Open-ended questions on your own videos with a model for laptops; see docs/your_own_data.md.
 #   python tools/train.py configs/video_qa/clipbert_tiny_custom-qa.py
-#   python tools/test.py configs/video_qa/clipbert_tiny_custom-qa.py work_dirs/clipbert_tiny_custom-qa/epoch_40.pth
+#   python tools/test.py configs/video_qa/clipbert_tiny_custom-qa.py work_dirs/clipbert_tiny_custom-qa
 _base_ = [
     "../_base_/models/clipbert_tiny.py",
     "../_base_/datasets/open_ended.py",

@@ -53,6 +53,7 @@ def test_index_search_rank_info(run: Callable, checkpoint: Path, own_world: Path
 
 def test_a_work_folder_stands_for_its_selected_checkpoint(run: Callable, checkpoint: Path, world: Path, tmp_path: Path):
     video = world / "videos" / "test_00000.mp4"
+    (checkpoint.parent / "finished").unlink()
     code, _, err = run("index", video, "--model", checkpoint.parent, "--workers", 1)
     assert (code, "no checkpoint that validation selected. Name the file" in err) == (1, True)
     selected = checkpoint.rename(checkpoint.with_name("best_t2v_R@1_epoch_1.pth"))
@@ -60,6 +61,16 @@ def test_a_work_folder_stands_for_its_selected_checkpoint(run: Callable, checkpo
     assert json.loads(run("info", "--json")[1])["source"] == str(selected)
     assert "task: retrieval" in run("info", "--model", checkpoint.parent)[1]
     assert run("search", "a red circle")[0] == 0
+
+
+def test_what_is_printed_is_whole_however_long_it_is(run: Callable, checkpoint: Path, world: Path, tmp_path: Path):
+    folder = tmp_path / ("deep " * 40)
+    folder.mkdir()
+    for i in range(4):
+        (folder / f"{i}.mp4").symlink_to(world / "videos" / f"test_0000{i}.mp4")
+    assert run("index", folder, "--model", checkpoint, "--workers", 1)[0] == 0
+    for arguments in (("search", "a red circle"), ("info",)):
+        assert all(f"{folder}/{i}.mp4" in run(*arguments)[1] for i in range(4))
 
 
 def test_errors(run: Callable, checkpoint: Path, tmp_path: Path):

@@ -53,10 +53,20 @@ def rows(columns: str, values: Callable[[str], str]) -> str:
 def test_what_a_spreadsheet_saves_is_read(convert: Callable, folder: Path):
     table = rows("Video ;CAPTION;Notes", lambda name: f'{name};"a ""café""; then\n the sea";')
     convert(b"\xef\xbb\xbf" + table.replace("\n", "\r\n").encode())
-    records = [record for name in ("train", "val", "test") for record in lines_of(folder, name)]
+    records = [record for name in ("train", "test") for record in lines_of(folder, name)]
     assert {record["video"] for record in records} == {*VIDEOS[:9], "deep/j.mp4"}
     assert {record["caption"] for record in records} == {'a "café"; then the sea'}
-    assert [len(lines_of(folder, name)) for name in ("train", "val", "test")] == [7, 1, 2]
+    assert [len(lines_of(folder, name)) for name in ("train", "test")] == [8, 2]
+    assert not (folder / "val.jsonl").exists(), "one video tells too little"
+
+
+def test_a_tenth_of_many_videos_validates(tool: Callable):
+    split = tool("dataset_converters/own_csv.py").split_media
+    names = {f"{i}.mp4" for i in range(100)}
+    splits = split(names, None, 0.2, seed=42)
+    assert [sum(value == name for value in splits.values()) for name in ("train", "val", "test")] == [70, 10, 20]
+    assert set(split(names - {"0.mp4"}, None, 0.2, seed=42).values()) == {"train", "test"}
+    assert splits != split(names, None, 0.2, seed=43)
 
 
 def test_all_tables_are_split_alike_and_the_datasets_read_them(convert: Callable, folder: Path):
@@ -65,7 +75,7 @@ def test_all_tables_are_split_alike_and_the_datasets_read_them(convert: Callable
     choice = rows("video\toption1\toption2\toption3\tanswer", lambda name: f"{name}\tjump\tsit\t\tsit")
     other = rows("answer,video,question,options", lambda name: f"run,{name},what next?,walk | run")
     images = "image,caption\n" + "".join(f"{i}.jpg,image {i}\n" for i in range(4))
-    said = convert(captions, questions, choice, other, images, options=("--seed", "7"))
+    said = convert(captions, questions, choice, other, images, options=("--seed", "7", "--val-share", "0.1"))
     splits = {}
     for name in ("train", "val", "test"):
         splits[name] = {record["video"] for record in lines_of(folder, name)}
@@ -85,16 +95,15 @@ def test_all_tables_are_split_alike_and_the_datasets_read_them(convert: Callable
     assert len(PretrainingDataset(ann_file="pretrain.jsonl", **options | dict(media_folder="images"))) == 2
     assert "7 answers\ntrain: 100.0 % of 7 questions have an answer of the vocabulary\n" in said
     assert "val: 0.0 % of 1 questions have an answer of the vocabulary; not " in said
-    again = convert(captions, options=("--seed", "7", "--val-share", "0"))
+    convert(captions, options=("--seed", "7"))
     assert not (folder / "val.jsonl").exists(), "what an earlier conversion wrote"
-    assert {record["video"] for record in lines_of(folder, "test")} == splits["test"] or "test" in again
 
 
 def test_copies_of_a_video_are_in_one_split_and_unused_files_are_counted(convert: Callable, folder: Path):
     for name in VIDEOS[:3]:
         (folder / "videos" / name).write_text("the same")
     said = convert(rows("video,caption", lambda name: f"{name},x").replace("i.mp4,x\n", ""))
-    splits = [{record["video"] for record in lines_of(folder, name)} for name in ("train", "test", "val")]
+    splits = [{record["video"] for record in lines_of(folder, name)} for name in ("train", "test")]
     assert sum(set(VIDEOS[:3]) <= split for split in splits) == 1
     assert "warning: 1 files in " in said
     assert "are in no table, such as 'videos/i.mp4'" in said
@@ -127,8 +136,8 @@ def test_copies_of_a_video_are_in_one_split_and_unused_files_are_counted(convert
             r"expected one of the options \['x', 'y'\] as the answer, got 'z'",
         ),
         (
-            "video,caption\na.mp4,x\nb.mp4,y\nc.mp4,z\n",
-            r"^3 videos or images leave 1 to train on, with 1 for validation and 1 ",
+            "video,caption\na.mp4,x\nb.mp4,y\n",
+            r"^2 videos or images leave 1 to train on, with 0 for validation and 1 ",
         ),
         (
             "video,caption\n" + "zz.mp4,x\n" * 22,

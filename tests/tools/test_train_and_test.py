@@ -16,7 +16,7 @@ import pytest
 import torch
 from mmengine.fileio import load
 
-from clipbert_mm.checkpoint import CheckpointError
+from clipbert_mm.checkpoint import CheckpointError, find_selected
 from clipbert_mm.checkpoint.archives import load_torch
 from clipbert_mm.datasets import train_vocabulary
 from clipbert_mm.evaluation import read_rankings, retrieval_metrics
@@ -225,6 +225,10 @@ def test_a_work_folder_stands_for_the_checkpoint_that_validation_selected(
     train([RETRIEVAL, "--work-dir", str(work_dir), "--no-validate", "--seed", "7", *seven])
     (last,) = work_dir.glob("*.pth")
     assert load_torch(last, mmap=False)["meta"]["seed"] == 7
+    assert find_selected(str(work_dir)) == str(last), (
+        "without validation it is the last one, once the training is finished"
+    )
+    (work_dir / "finished").unlink()
     message = said(capsys, monkeypatch, "test.py", RETRIEVAL, str(work_dir), *options())
     assert message == (
         f"error: {work_dir} has no checkpoint that validation selected. Name the file: {work_dir}/epoch_1.pth."

@@ -13,7 +13,8 @@ columns say what it is; other columns are left out, and upper case in the header
 
 ``answer_type`` and ``question_id`` of questions are kept. A video is in OUT/videos, an image in OUT/images. It is in one of
 training, validation and test with all that the tables say of it; which, ``--seed`` says. Several tables at once are split
-alike. Every bad line is named, and nothing is written until none is left.
+alike. Of fewer than 100 videos none validates, since fewer than ten tell too little to select by. Every bad line is named, and
+nothing is written until none is left.
 """
 
 import argparse
@@ -43,6 +44,8 @@ NAMES = {
 }
 """Files of each kind of table, without ``.jsonl``."""
 KEPT = ("answer_type", "question_id")
+VAL_SHARE, MIN_TO_VALIDATE = 0.1, 100
+"""Share of the videos to validate on if nothing is said, and from how many videos on; fewer than ten tell too little."""
 SHOWN = 20
 """Bad lines that an error names."""
 
@@ -166,28 +169,31 @@ def read_table(path: str, folder: Path, num_options: dict[str, int]) -> tuple[st
     return kind, records, faults
 
 
-def split_media(names: set[str], shares: Mapping[str, float], seed: int) -> dict[str, str]:
+def split_media(names: set[str], val_share: float | None, test_share: float, seed: int) -> dict[str, str]:
     """Return the split of each video or image, the same on every machine.
 
     Args:
         names: The videos or images.
-        shares: Shares of "val" and "test"; a share above 0 gets one at least.
+        val_share: Share to validate on; None for a tenth if there are enough for it to select by.
+        test_share: Share to test on. A share above 0 gets one at least.
         seed: Another seed gives another split.
 
     Raises:
         AnnotationError: If fewer than two are left to train on.
 
-    >>> split_media({"a", "b", "c", "d"}, {"val": 0.0, "test": 0.25}, seed=0)
+    >>> split_media({"a", "b", "c", "d"}, None, 0.25, seed=0)
     {'b': 'test', 'a': 'train', 'c': 'train', 'd': 'train'}
     """
     order = sorted(names, key=lambda name: hashlib.sha256(f"{seed} {name}".encode(errors="surrogateescape")).digest())
-    sizes = {split: max(1, round(share * len(order))) if share else 0 for split, share in shares.items()}
-    if len(order) - sum(sizes.values()) < 2:
+    if val_share is None:
+        val_share = VAL_SHARE if len(order) >= MIN_TO_VALIDATE else 0.0
+    val, test = (max(1, round(share * len(order))) if share else 0 for share in (val_share, test_share))
+    if len(order) - val - test < 2:
         raise AnnotationError(
-            f"{len(order)} videos or images leave {len(order) - sum(sizes.values())} to train on, with {sizes['val']} for "
-            f"validation and {sizes['test']} for the test. Add some, or lower --val-share and --test-share."
+            f"{len(order)} videos or images leave {len(order) - val - test} to train on, with {val} for validation and {test} "
+            "for the test. Add some, or lower --val-share and --test-share."
         )
-    splits = [split for split, size in sizes.items() for _ in range(size)]
+    splits = ["val"] * val + ["test"] * test
     return {name: splits[i] if i < len(splits) else "train" for i, name in enumerate(order)}
 
 
@@ -237,13 +243,13 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("tables", nargs="+", metavar="TABLE.csv", help="tables with a header")
     parser.add_argument("out", help="data folder, with videos/ or images/ in it; the files are written there")
     parser.add_argument(
-        "--val-share", type=float, default=0.1, help="share of the videos to validate on (default: 0.1)"
+        "--val-share", type=float, help="share of the videos to validate on (default: 0.1 from 100 videos on, else 0)"
     )
     parser.add_argument("--test-share", type=float, default=0.2, help="share of the videos to test on (default: 0.2)")
     parser.add_argument("--seed", type=int, default=42, help="says which videos (default: 42)")
     parser.add_argument("--num-answers", type=int, default=1500, help="size of the vocabulary, at most (default: 1500)")
     args = parser.parse_args(argv)
-    if min(args.val_share, args.test_share) < 0 or args.val_share + args.test_share >= 1:
+    if min(args.val_share or 0, args.test_share) < 0 or (args.val_share or 0) + args.test_share >= 1:
         parser.error("--val-share and --test-share are shares from 0 to below 1, together below 1")
     return args
 
@@ -258,7 +264,7 @@ def main(argv: list[str] | None = None) -> None:
     for folder in ("videos/", "images/"):
         names = {name for name in first.values() if name.startswith(folder)}
         if names:
-            splits |= split_media(names, {"val": args.val_share, "test": args.test_share}, args.seed)
+            splits |= split_media(names, args.val_share, args.test_share, args.seed)
     files = {
         NAMES[kind][split]: [record for record in records if splits[first[media_of(record)]] == split]
         for kind, records in found.items()

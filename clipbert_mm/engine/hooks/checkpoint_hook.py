@@ -173,7 +173,7 @@ class FaultTolerantCheckpointHook(mmengine.hooks.CheckpointHook):
         if self.kept["regular"] and self.save_last:
             for name in self.kept["interim"]:
                 self._remove(runner, name)
-            if runner.rank == 0 and runner.val_loop is not None:
+            if runner.rank == 0:
                 note_finished(runner.work_dir, self.kept["regular"][-1])
 
     def after_val_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
