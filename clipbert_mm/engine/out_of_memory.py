@@ -97,7 +97,11 @@ def advise(runner: Runner, stage: str, batch: dict[str, Any]) -> str:
         f"A batch of {items} x {clips} clips x {frames} frames of {width} x {height} pixels with {len(lengths)} texts of up to "
         f"{max(lengths)} tokens does not fit into memory. Tried: "
     )
-    if count:
+    sampler = runner.cfg.train_dataloader.get("sampler") if training else None
+    if count and sampler and sampler.get("type") == "SameStepsSampler":
+        divisor = max(each for each in range(1, count + 1) if items % each == 0)
+        advice += f"{count} of {items} fit. Give --micro-batch {divisor}, which takes the same steps"
+    elif count:
         advice += f"{count} of {items} fit. Set {stage}_dataloader.batch_size={count}"
         if training:
             batches = -(-items // count) * runner.accumulation

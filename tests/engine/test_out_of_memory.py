@@ -1,6 +1,7 @@
 """A batch that does not fit: memory really ends, and what the message says does fit."""
 
 import re
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -11,7 +12,7 @@ from mmengine.config import Config
 from warm_python import processes
 
 from clipbert_mm.engine import out_of_memory
-from clipbert_mm.engine.out_of_memory import is_out_of_memory
+from clipbert_mm.engine.out_of_memory import TrialStep, advise, is_out_of_memory
 
 
 def test_what_is_said_to_fit_fits(runner_config: Config, world: Path, tmp_path: Path):
@@ -43,6 +44,21 @@ def test_what_is_said_to_fit_fits(runner_config: Config, world: Path, tmp_path: 
     assert found, said
     assert found[1] == found[2]
     assert int(found[2]) * int(found[3]) == 8
+
+
+def test_a_micro_batch_is_advised_to_who_gave_one(
+    make_batch: Callable, model_config: dict, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(TrialStep, "__call__", lambda self, count: count <= 4)
+    monkeypatch.setattr(TrialStep, "helpful_options", lambda self, clips: ())
+    config = Config(dict(model=model_config, train_dataloader=dict(sampler=dict(type="SameStepsSampler"))))
+    runner = SimpleNamespace(model=torch.nn.Identity(), cfg=config, accumulation=2)
+    batch = make_batch(texts=(2,) * 9)
+    assert "Tried: 4 of 9 fit. Give --micro-batch 3, which takes the same steps. Lowering" in advise(
+        runner, "train", batch
+    )
+    config.train_dataloader.sampler.type = "DefaultSampler"
+    assert "Set train_dataloader.batch_size=4 and optim_wrapper.acc" in advise(runner, "train", batch)
 
 
 @pytest.mark.parametrize(
