@@ -29,7 +29,7 @@ def probability(score: float) -> float:
 
 
 GOOD_MATCH = 0.5
-"""Probability from which a match is good: where it is calibrated, which tests measure, half of such pairs are right."""
+"""Probability from which a match is good. Where it is calibrated, which tests measure, half of such pairs are right."""
 
 
 def is_good_match(best: float, texts: Sequence[str], unknown_words: Sequence[str]) -> bool:
@@ -169,7 +169,7 @@ class SearchResult(Record):
 
     @property
     def warnings(self) -> list[str]:
-        """What is to be said of the hits: words unknown to the model, and that there is no good match."""
+        """What is to be said of the hits, such as words unknown to the model, or that there is no good match."""
         return [
             *format_unknown(self.unknown_words),
             *format_match(self.good_match, max((hit.probability for hit in self.hits), default=0.0)),
