@@ -48,7 +48,7 @@ def test_steps_run_after_those_that_they_need(step: Callable):
 
 
 def test_a_failure_leaves_out_what_needs_it_and_nothing_else(step: Callable, capsys: pytest.CaptureFixture):
-    broken = step("broken", "echo error: no room >&2; exit 3")
+    broken = step("broken", "echo error: no room >&2; echo some end; exit 3")
     after, last = step("after", "true", broken), step("other", "true")
     again = step("again", "true", after)
     outcome = Scheduler(Launcher(), [{}]).run([broken, after, again, last])

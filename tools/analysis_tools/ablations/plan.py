@@ -130,7 +130,11 @@ class Plan:
         trained = {key: value for key, value in config.items() if not key.startswith("test_")}
         begun = [hash_start(start) if isinstance(start, str) else start.family for start in starts]
         amp = self.amp if is_row else None
-        family = _hash([content_of(trained), begun, table.data_command, *([amp] if amp else [])])
+        micro_batch = 0 if self.micro_batch is None and self.gpus != run.gpus else self.micro_batch
+        launched = [amp] if amp else []
+        if micro_batch is not None and (items := other_items_per_step(config, run.gpus)):
+            launched.append(f"{items} items per step")
+        family = _hash([content_of(trained), begun, table.data_command, *launched])
         needs: list[Step] = [step for step in (data, *starts) if isinstance(step, Step)]
         folder = self.out / "runs" / f"{family}-seed{seed}"
         known = self.steps.get(folder)
@@ -145,7 +149,7 @@ class Plan:
                 needs,
                 config=trained,
                 gpus=self.gpus,
-                micro_batch=0 if self.micro_batch is None and self.gpus != run.gpus else self.micro_batch,
+                micro_batch=micro_batch,
                 amp=amp,
                 starts=starts,
                 data=None if data is None else data.data,
@@ -233,6 +237,19 @@ class ConfigReader:
 def content_of(config: Mapping[str, Any]) -> Any:
     """Return what a config computes: without names that are :data:`IRRELEVANT`, and of absolute paths only the last part."""
     return without_folders({key: value for key, value in config.items() if key not in IRRELEVANT})
+
+
+def other_items_per_step(config: Mapping[str, Any], gpus: int) -> int | None:
+    """Return the items per step that ``--micro-batch`` keeps, where they are not those of the recipe's number of GPUs.
+
+    >>> loader, wrapper = dict(batch_size=8), dict(accumulative_counts=2)
+    >>> config = dict(train_dataloader=loader, optim_wrapper=wrapper, auto_scale_lr=dict(base_batch_size=64))
+    >>> other_items_per_step(config, gpus=4), other_items_per_step(config, gpus=1)
+    (None, 64)
+    """
+    own = config["train_dataloader"].get("batch_size", 1) * config["optim_wrapper"].get("accumulative_counts", 1) * gpus
+    base = (config.get("auto_scale_lr") or {}).get("base_batch_size", own)
+    return None if base == own else base
 
 
 def _start_names(run: Run, config: Mapping[str, Any]) -> list[str]:

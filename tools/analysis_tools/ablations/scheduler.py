@@ -148,7 +148,7 @@ class Scheduler:
         if status == 0:
             step.note_done(time.monotonic() - began)
             return DONE
-        return STOPPED if self.stopping else f"exit status {status}: {_last_line(step)}"
+        return STOPPED if self.stopping else f"exit status {status}: {_reason(step)}"
 
     def _run_process(self, step: Step, slot: Mapping[str, str]) -> int:
         """Run the process of a step to its end; return its exit status."""
@@ -279,7 +279,11 @@ def format_seconds(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
 
 
-def _last_line(step: Step) -> str:
-    """Return the last line of a step's log that says something."""
-    lines = [line.strip() for line in step.log.read_text(encoding="utf-8", errors="replace").splitlines()]
-    return next((line[:160] for line in reversed(lines) if line and not line.startswith("$ ")), "no output")
+def _reason(step: Step) -> str:
+    """Return the last error that a step's log names, or else its last line that says something."""
+    text = "\n" + step.log.read_text(encoding="utf-8", errors="replace")
+    lines = [
+        line.strip() for line in text.rpartition("\n$ ")[2].splitlines()[1:] if line.strip()
+    ]  # of its last process
+    errors = [line for line in lines if line.startswith("error: ")]
+    return next((line[:300] for line in reversed(errors or lines)), "no output")
