@@ -206,6 +206,7 @@ def test_own_data_is_validated_if_there_is_a_file_for_it(
     monkeypatch.setenv("CLIPBERT_DATA", str(tmp_path))
     config = load_config(str(path))
     assert config.val_dataloader is config.val_cfg is config.val_evaluator is None
+    assert config.default_hooks.checkpoint.max_keep_ckpts == 1, "small runs do not fill the disk"
 
 
 def test_the_rate_of_each_recipe_is_for_its_global_batch():
