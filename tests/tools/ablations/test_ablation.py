@@ -20,7 +20,7 @@ from warm_python import processes, quick_python
 TABLE = """
 title = "Small"
 data = dict(command="ln -s {world} {{data}}", variable="SMALL_ROOT")
-quickly = {{"default_hooks.checkpoint.interval": 1, "train_dataloader.batch_size": 8}}
+quickly = {{"default_hooks.checkpoint.save_last": True, "train_dataloader.batch_size": 8}}
 starts = dict(pretrain=dict(config="{config}", start=None, overrides=quickly))
 tasks = dict(retrieval=dict(config="{config}", start="pretrain", overrides=quickly))
 seeds = (0, 1)

@@ -18,7 +18,7 @@ from typing import Any
 
 from ablations.outcomes import collect_outcomes
 from ablations.tables import ROOT
-from clipbert_mm.checkpoint import find_latest, find_selected
+from clipbert_mm.checkpoint import find_selected
 from clipbert_mm.errors import CheckpointError
 from clipbert_mm.fileio import atomic_write
 from clipbert_mm.version import __version__
@@ -178,15 +178,9 @@ class TrainingStep(Step):
 
     def finish(self) -> dict[str, Any]:
         """Note the checkpoint that validation selected, or else the last one."""
-        folder = self.work_dir()
-        save_best = (self.config.get("default_hooks") or {}).get("checkpoint", {}).get("save_best")
-        if self.config.get("val_dataloader") and save_best:
-            path = find_selected(str(folder))
-        else:
-            latest, _ = find_latest(folder)
-            if latest is None:
-                raise CheckpointError(f"{folder} has no checkpoint, though the training has ended.")
-            path = latest
+        path = find_selected(str(self.work_dir()))
+        if not os.path.isfile(path):
+            raise CheckpointError(f"{path} has no checkpoint, though the training has ended.")
         return {"weights": Path(path).name}
 
     def progress(self) -> float:
