@@ -4,6 +4,7 @@
 import argparse
 from dataclasses import fields
 
+from clipbert_mm.datasets.shapes.hard import HardShapesWorld
 from clipbert_mm.datasets.shapes.world import ShapesWorld
 from clipbert_mm.engine.run_tool import run_tool
 
@@ -12,11 +13,16 @@ def main(argv: list[str] | None = None) -> None:
     """Write."""
     parser = argparse.ArgumentParser(description="Write the Shapes world: videos, images and captions, made by seed")
     parser.add_argument("folder", help="where it goes; the shapes configs look in data/shapes, or in $SHAPES_ROOT")
-    for field in fields(ShapesWorld):
-        parser.add_argument(f"--{field.name.replace('_', '-')}", type=int, default=field.default)
+    parser.add_argument("--hard", action="store_true", help="the world of the tables' twins (docs/shapes_twins.md)")
+    for field in fields(HardShapesWorld):
+        parser.add_argument(f"--{field.name.replace('_', '-')}", type=int, default=argparse.SUPPRESS)
     options = vars(parser.parse_args(argv))
-    if not ShapesWorld(**{field.name: options[field.name] for field in fields(ShapesWorld)}).write(options["folder"]):
-        print(f"{options['folder']} holds this very world already")
+    folder, hard = options.pop("folder"), options.pop("hard")
+    world = HardShapesWorld if hard else ShapesWorld
+    if unknown := options.keys() - {field.name for field in fields(world)}:
+        parser.error(f"--{min(unknown).replace('_', '-')} needs --hard")
+    if not world(**options).write(folder):
+        print(f"{folder} holds this very world already")
 
 
 if __name__ == "__main__":

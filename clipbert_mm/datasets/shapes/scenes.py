@@ -25,7 +25,7 @@ COLORS = {
 }
 BACKGROUNDS = {"black": (8, 8, 8), "gray": (112, 112, 112), "white": (245, 245, 245)}
 SHAPES = ("circle", "square", "triangle", "star", "cross", "ring")
-SIZES = {"small": 0.2, "large": 0.3}
+SIZES = {"small": 0.2, "large": 0.3, "tiny": 0.11}
 """Radius of a shape as a fraction of the frame's shorter side."""
 FRAME_SIZES = ((160, 120), (176, 144), (144, 144), (120, 160), (192, 108))
 """(width, height) in pixels."""
@@ -46,13 +46,19 @@ class ShapeObject:
     start: tuple[float, float]
     velocity: tuple[float, float]
 
-    def describe(self) -> str:
-        """Return the noun phrase of this shape.
+    def describe(self, *, size: bool = False, motion: bool = False) -> str:
+        """Return the noun phrase of this shape, with its size and with its motion if asked for.
 
-        >>> ShapeObject("star", "red", "large", (0.5, 0.5), (0.0, 0.0)).describe()
-        'a red star'
+        >>> item = ShapeObject("star", "red", "large", (0.5, 0.5), (0.0, -0.1))
+        >>> item.describe(), item.describe(size=True, motion=True)
+        ('a red star', 'a large red star moving up and down')
         """
-        return f"{'an' if self.color[0] in 'aeiou' else 'a'} {self.color} {self.shape}"
+        words = [self.size] * size + [self.color, self.shape]
+        if motion:
+            # A shape bounces off the edges, so that the sign of its velocity is not what is seen.
+            sideways, up = (part != 0 for part in self.velocity)
+            words.append("moving sideways" if sideways else "moving up and down" if up else "standing still")
+        return f"{'an' if words[0][0] in 'aeiou' else 'a'} {' '.join(words)}"
 
 
 @dataclass(frozen=True)
@@ -135,7 +141,7 @@ def random_scene(rng: np.random.Generator) -> Scene:
             ShapeObject(
                 shape=str(shapes[i]),
                 color=str(colors[i]),
-                size="small" if count > 1 else str(rng.choice(list(SIZES))),
+                size="small" if count > 1 else str(rng.choice(("small", "large"))),
                 start=(float(x), float(rng.uniform(0, 1))),
                 velocity=(velocity[0] * float(speed), velocity[1] * float(speed)),
             )

@@ -1,0 +1,46 @@
+# Open-ended questions of the tables' twins, what a row has unless it says otherwise: one clip of one frame in training, the
+# middle frame in testing, L = 64, LogSumExp (Section 4.2).
+_base_ = [
+    "../../_base_/models/clipbert_tiny.py",
+    "../../_base_/datasets/open_ended.py",
+    "../../_base_/schedules/adamw_linear.py",
+    "../../_base_/default_runtime.py",
+]
+data_root = "{{$SHAPES_ROOT:data/shapes_hard}}"
+tokenizer = f"{data_root}/tokenizer"
+texts = [f"{data_root}/{name}.jsonl" for name in ("pretrain", "train", "qa_train")]
+
+model = dict(
+    backbone=dict(norm_eval=True),
+    encoder=dict(grid_size=9),
+    head=dict(type="OpenEndedHead", in_channels=128, num_answers=17, hidden_channels=256, dropout=0.0),
+)
+
+frames_and_text = [
+    dict(type="DecodeClips"),
+    dict(type="ResizePad", size=64),
+    dict(type="Tokenize", tokenizer=tokenizer, max_length=64, train_on=texts, vocab_size=200),
+    dict(type="PackInputs"),
+]
+train_clips = dict(type="SampleClips", num_clips=1, num_frames=1, clip_seconds=1.0, mode="random")
+test_clips = dict(type="SampleClips", num_clips=1, num_frames=1, clip_seconds=1.0, mode="middle")
+train_dataloader = dict(
+    batch_size=10,
+    num_workers=0,
+    drop_last=True,
+    dataset=dict(
+        data_root=data_root, questions_per_item=4, pipeline=[dict(type="OpenVideo"), train_clips, *frames_and_text]
+    ),
+)
+test_dataloader = dict(
+    batch_size=10,
+    num_workers=0,
+    dataset=dict(data_root=data_root, pipeline=[dict(type="OpenVideo"), test_clips, *frames_and_text]),
+)
+
+train_cfg = dict(max_epochs=20)
+optim_wrapper = dict(optimizer=dict(lr=5e-4))
+default_hooks = dict(
+    checkpoint=dict(interval=20),
+    checkpoint_fit=dict(reinit=["head"]),  # other answers than in pre-training
+)
