@@ -66,7 +66,7 @@ class HardShapesWorld(ShapesWorld):
     fewest_scenes: int = 2
     most_scenes: int = 4
     options: int = 10
-    questions: int = 4
+    questions: int = 3
 
     def _write_all(self, folder: Path, settings: dict[str, Any]) -> None:
         described = {}
@@ -106,9 +106,7 @@ class HardShapesWorld(ShapesWorld):
         (folder / "answers.json").write_text(json.dumps(HARD_ANSWERS))
         (folder / "world.json").write_text(json.dumps({"settings": settings, "videos": described}))
 
-    def _write_hard_images(
-        self, folder: Path, prefix: str, count: int, rng: np.random.Generator
-    ) -> dict[str, Scene]:
+    def _write_hard_images(self, folder: Path, prefix: str, count: int, rng: np.random.Generator) -> dict[str, Scene]:
         (folder / "images").mkdir(exist_ok=True)
         scenes = {}
         for i in range(count):

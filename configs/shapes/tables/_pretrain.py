@@ -10,9 +10,11 @@ data_root = "{{$SHAPES_ROOT:data/shapes_hard}}"
 tokenizer = f"{data_root}/tokenizer"
 texts = [f"{data_root}/{name}.jsonl" for name in ("pretrain", "train", "qa_train")]
 
+# Four times the usual spread, so that a head of this width passes gradients on from the beginning.
+init = dict(type="Normal", layer="Linear", std=0.08)
 model = dict(
     encoder=dict(grid_size=9),
-    head=dict(type="MatchingHead", in_channels=128, hidden_channels=256, dropout=0.0),
+    head=dict(type="MatchingHead", in_channels=128, hidden_channels=256, dropout=0.0, init_cfg=init),
     mlm_head=dict(type="MaskedLanguageHead", in_channels=128, vocab_size=200),
 )
 
@@ -24,13 +26,13 @@ pipeline = [
     dict(type="PackInputs"),
 ]
 train_dataloader = dict(
-    batch_size=32,
+    batch_size=16,
     num_workers=0,
     drop_last=True,
     dataset=dict(data_root=data_root, pipeline=pipeline),
 )
 test_dataloader = dict(batch_size=32, num_workers=0, dataset=dict(data_root=data_root, pipeline=pipeline))
 
-train_cfg = dict(max_epochs=5)
+train_cfg = dict(max_epochs=3)
 optim_wrapper = dict(optimizer=dict(lr=1e-3))
-default_hooks = dict(checkpoint=dict(interval=5))
+default_hooks = dict(checkpoint=dict(interval=3))

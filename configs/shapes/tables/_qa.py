@@ -10,10 +10,12 @@ data_root = "{{$SHAPES_ROOT:data/shapes_hard}}"
 tokenizer = f"{data_root}/tokenizer"
 texts = [f"{data_root}/{name}.jsonl" for name in ("pretrain", "train", "qa_train")]
 
+# Four times the usual spread, so that a head of this width passes gradients on from the beginning.
+init = dict(type="Normal", layer="Linear", std=0.08)
 model = dict(
     backbone=dict(norm_eval=True),
     encoder=dict(grid_size=9),
-    head=dict(type="OpenEndedHead", in_channels=128, num_answers=17, hidden_channels=256, dropout=0.0),
+    head=dict(type="OpenEndedHead", in_channels=128, num_answers=17, hidden_channels=256, dropout=0.0, init_cfg=init),
 )
 
 frames_and_text = [
@@ -29,7 +31,7 @@ train_dataloader = dict(
     num_workers=0,
     drop_last=True,
     dataset=dict(
-        data_root=data_root, questions_per_item=4, pipeline=[dict(type="OpenVideo"), train_clips, *frames_and_text]
+        data_root=data_root, questions_per_item=3, pipeline=[dict(type="OpenVideo"), train_clips, *frames_and_text]
     ),
 )
 test_dataloader = dict(
@@ -38,9 +40,9 @@ test_dataloader = dict(
     dataset=dict(data_root=data_root, pipeline=[dict(type="OpenVideo"), test_clips, *frames_and_text]),
 )
 
-train_cfg = dict(max_epochs=20)
+train_cfg = dict(max_epochs=14)
 optim_wrapper = dict(optimizer=dict(lr=5e-4))
 default_hooks = dict(
-    checkpoint=dict(interval=20),
+    checkpoint=dict(interval=14),
     checkpoint_fit=dict(reinit=["head"]),  # other answers than in pre-training
 )

@@ -11,10 +11,12 @@ data_root = "{{$SHAPES_ROOT:data/shapes_hard}}"
 tokenizer = f"{data_root}/tokenizer"
 texts = [f"{data_root}/{name}.jsonl" for name in ("pretrain", "train", "qa_train")]
 
+# Four times the usual spread, so that a head of this width passes gradients on from the beginning.
+init = dict(type="Normal", layer="Linear", std=0.08)
 model = dict(
     backbone=dict(norm_eval=True),
     encoder=dict(grid_size=9),
-    head=dict(type="MatchingHead", in_channels=128, hidden_channels=256, dropout=0.0),
+    head=dict(type="MatchingHead", in_channels=128, hidden_channels=256, dropout=0.0, init_cfg=init),
 )
 
 frames_and_text = [
@@ -52,6 +54,6 @@ test_dataloader = dict(
 test_cfg = dict(_delete_=True, type="TestLoop")
 test_evaluator = dict(_delete_=True, type="AnswerAccuracy")
 
-train_cfg = dict(max_epochs=12)
+train_cfg = dict(max_epochs=8)
 optim_wrapper = dict(optimizer=dict(lr=5e-4))
-default_hooks = dict(checkpoint=dict(interval=12))
+default_hooks = dict(checkpoint=dict(interval=8))

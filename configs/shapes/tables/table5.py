@@ -1,5 +1,5 @@
-# Twin of Table 5: weight initialization. Objects stand for grid-feat, masked captions without pictures for BERT; ImageNet and TSN
-# have no twin. A random CNN is trained with its batch norms, as in the paper.
+# Twin of Table 5: weight initialization. Objects stand for grid-feat, masked captions without pictures for BERT; ImageNet and
+# TSN have no twin. A random CNN is trained with its batch norms, as in the paper.
 #   python tools/analysis_tools/ablation.py table5 --on shapes
 _base_ = "./_twins.py"
 title = "Table 5 on Shapes: weight initialization"
