@@ -1,5 +1,5 @@
-# Retrieval of the tables' twins, what a row has unless it says otherwise: one clip of one frame in training, the middle frame in
-# testing, L = 64, LogSumExp (Section 4.2). A test ranks 10 captions for each video, as MSRVTT's multiple-choice test has a
+# Retrieval of the tables' twins, what a row has unless it says otherwise: one clip of one frame in training, the middle frame
+# in testing, L = 64, LogSumExp (Section 4.2). A test ranks 10 captions for each video, as MSRVTT's multiple-choice test has a
 # retrieval model rank 5.
 _base_ = [
     "../../_base_/models/clipbert_tiny.py",
