@@ -34,7 +34,7 @@ quick = dict(
     overrides={"train_cfg.max_epochs": 2},
     starts=dict(
         objects={"train_cfg.max_epochs": 3},
-        pretrain={"train_cfg.max_epochs": 3},
+        pretrain={"train_cfg.max_epochs": 2},
         text={"train_cfg.max_epochs": 1},
         objects_text={"train_cfg.max_epochs": 1},
     ),
