@@ -31,7 +31,9 @@ from clipbert_mm.json_text import write_records
 from clipbert_mm.log import logger
 
 FRAME_SIZES = ((96, 72), (72, 96))
-"""(width, height) in pixels. A shape is about 16 pixels wide in them."""
+"""(width, height) in pixels. A little shape is about 21 pixels wide in them, a tiny one 14."""
+IMAGE_SIZES = ("little", "tiny")
+"""Sizes of shapes in images; in videos all are little. At L = 64 they are as large as tiny ones are at the images' own size."""
 FRAME_RATES = (15, 16, 20)
 SECONDS = (1.5, 2.5)
 """Shortest and longest scene."""
@@ -64,7 +66,7 @@ class HardShapesWorld(ShapesWorld):
     train_videos: int = 300
     test_videos: int = 500
     fewest_scenes: int = 2
-    most_scenes: int = 4
+    most_scenes: int = 3
     options: int = 10
     questions: int = 3
 
@@ -111,7 +113,7 @@ class HardShapesWorld(ShapesWorld):
         scenes = {}
         for i in range(count):
             size = FRAME_SIZES[rng.integers(len(FRAME_SIZES))]
-            scene = fast_scene(rng, size)
+            scene = fast_scene(rng, size, IMAGE_SIZES)
             name = f"{prefix}{i:05d}.jpg"
             scenes[name] = scene
             frame = draw_scene(scene, 0.0, *size)
@@ -135,14 +137,15 @@ class HardShapesWorld(ShapesWorld):
         return stories
 
 
-def fast_scene(rng: np.random.Generator, size: tuple[int, int]) -> Scene:
-    """Sample a scene of one or two tiny shapes, each still, moving sideways, or moving up and down.
+def fast_scene(rng: np.random.Generator, size: tuple[int, int], sizes: Sequence[str] = ("little",)) -> Scene:
+    """Sample a scene of one or two small shapes, each still, moving sideways, or moving up and down.
 
     Where a shape is at any time has the same distribution whichever way it moves, so that one frame does not tell.
 
     Args:
         rng: Random generator.
         size: Width and height of the frame in pixels.
+        sizes: Sizes that a shape may have.
     """
     count = int(rng.integers(1, 3))
     colors = rng.choice(list(COLORS), count, replace=False)
@@ -153,7 +156,7 @@ def fast_scene(rng: np.random.Generator, size: tuple[int, int]) -> Scene:
         speed = float(rng.uniform(*SPEEDS)) * (1 if rng.integers(2) else -1)
         velocity = (speed / size[0] if way == 1 else 0.0, speed / size[1] if way == 2 else 0.0)
         start = (float(rng.uniform()), float(rng.uniform()))
-        objects.append(ShapeObject(str(shape), str(color), "tiny", start, velocity))
+        objects.append(ShapeObject(str(shape), str(color), str(rng.choice(sizes)), start, velocity))
     return Scene(tuple(objects), str(rng.choice(list(BACKGROUNDS))), float(rng.uniform(*SECONDS)))
 
 

@@ -25,7 +25,7 @@ COLORS = {
 }
 BACKGROUNDS = {"black": (8, 8, 8), "gray": (112, 112, 112), "white": (245, 245, 245)}
 SHAPES = ("circle", "square", "triangle", "star", "cross", "ring")
-SIZES = {"small": 0.2, "large": 0.3, "tiny": 0.11}
+SIZES = {"small": 0.2, "large": 0.3, "little": 0.15, "tiny": 0.1}
 """Radius of a shape as a fraction of the frame's shorter side."""
 FRAME_SIZES = ((160, 120), (176, 144), (144, 144), (120, 160), (192, 108))
 """(width, height) in pixels."""

@@ -33,6 +33,6 @@ train_dataloader = dict(
 )
 test_dataloader = dict(batch_size=32, num_workers=0, dataset=dict(data_root=data_root, pipeline=pipeline))
 
-train_cfg = dict(max_epochs=3)
+train_cfg = dict(max_epochs=6)
 optim_wrapper = dict(optimizer=dict(lr=1e-3))
-default_hooks = dict(checkpoint=dict(interval=3))
+default_hooks = dict(checkpoint=dict(interval=6))

@@ -40,9 +40,9 @@ test_dataloader = dict(
     dataset=dict(data_root=data_root, pipeline=[dict(type="OpenVideo"), test_clips, *frames_and_text]),
 )
 
-train_cfg = dict(max_epochs=14)
+train_cfg = dict(max_epochs=20)
 optim_wrapper = dict(optimizer=dict(lr=5e-4))
 default_hooks = dict(
-    checkpoint=dict(interval=14),
+    checkpoint=dict(interval=20),
     checkpoint_fit=dict(reinit=["head"]),  # other answers than in pre-training
 )

@@ -54,6 +54,6 @@ test_dataloader = dict(
 test_cfg = dict(_delete_=True, type="TestLoop")
 test_evaluator = dict(_delete_=True, type="AnswerAccuracy")
 
-train_cfg = dict(max_epochs=8)
+train_cfg = dict(max_epochs=10)
 optim_wrapper = dict(optimizer=dict(lr=5e-4))
-default_hooks = dict(checkpoint=dict(interval=8))
+default_hooks = dict(checkpoint=dict(interval=10))
