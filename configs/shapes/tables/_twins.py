@@ -31,7 +31,7 @@ quick = dict(
     data=dict(
         command="python tools/dataset_converters/shapes.py {data} --hard --seed {seed} --images 1000 --test-videos 150"
     ),
-    overrides={"train_cfg.max_epochs": 2},
+    overrides={"train_cfg.max_epochs": 1},
     starts=dict(
         objects={"train_cfg.max_epochs": 3},
         pretrain={"train_cfg.max_epochs": 2},
