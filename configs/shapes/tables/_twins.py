@@ -2,6 +2,7 @@
 # tasks are judged by accuracy: of questions, and of the choice of one of 10 captions for a video.
 data = dict(command="python tools/dataset_converters/shapes.py {data} --hard --seed {seed}", variable="SHAPES_ROOT")
 as_large = {
+    "train_cfg.max_epochs": 8,  # small shapes take longer
     "train_dataloader.dataset.pipeline.1.scale": 96,
     "train_dataloader.dataset.pipeline.2.size": (96, 96),
     "test_dataloader.dataset.pipeline.1.scale": 96,
