@@ -16,7 +16,7 @@ from clipbert_mm.errors import OptionError
 from clipbert_mm.models.backbones import build_backbone
 from clipbert_mm.models.encoders import EncodedTexts, PairEncoder
 from clipbert_mm.models.freezing import freeze
-from clipbert_mm.models.memory_saving import checkpoint_activations, clipwise_forward, compile_modules
+from clipbert_mm.models.memory_saving import check_packing, checkpoint_activations, clipwise_forward, compile_modules
 from clipbert_mm.registry import MODELS
 from clipbert_mm.structures import VideoTextSample
 
@@ -43,11 +43,12 @@ class ClipBert(BaseModel):
         clip_sequential: Whether training computes one clip at a time, so that memory hardly grows with K.
         checkpointed: Modules, or lists of them, that recompute activations instead of keeping them: "backbone.layer3".
         compiled: Modules that torch compiles, such as "backbone" and "encoder.bert.encoder".
+        pack_pairs: Whether training computes pairs as testing does, without padding; for an encoder without dropout.
         channels_last: Whether the weights of the convolutions are stored channels-last, as the frames are.
         init_cfg: MMEngine's initialization config.
 
     Raises:
-        OptionError: If ``frozen``, ``checkpointed`` or ``compiled`` names something else.
+        OptionError: If ``frozen``, ``checkpointed`` or ``compiled`` names something else, or the model cannot pack pairs.
     """
 
     def __init__(
@@ -65,6 +66,7 @@ class ClipBert(BaseModel):
         clip_sequential: bool = False,
         checkpointed: Sequence[str] = (),
         compiled: Sequence[str] = (),
+        pack_pairs: bool = False,
         channels_last: bool = True,
         init_cfg: dict | list | None = None,
     ) -> None:
@@ -80,9 +82,10 @@ class ClipBert(BaseModel):
         freeze(self, frozen)
         for module in (self.backbone, self.projection) if channels_last else ():
             module.to(memory_format=torch.channels_last)
-        self.clip_sequential = clip_sequential
+        self.clip_sequential, self.pack_pairs = clip_sequential, pack_pairs
         checkpoint_activations(self, checkpointed)
         compile_modules(self, compiled)
+        check_packing(self, (*checkpointed, *compiled))
 
     def train(self, mode: bool = True) -> "ClipBert":
         """Set training mode, except for frozen modules."""
@@ -124,15 +127,12 @@ class ClipBert(BaseModel):
         return self.encoder(text_ids, text_mask, visual_tokens[video_index])
 
     def score(self, visual_tokens: Tensor, text_ids: Tensor, text_mask: Tensor, video_index: Tensor) -> Tensor:
-        """Predict each text with each clip of its video: clip logits (M, K, C); arguments as for :meth:`fuse`.
-
-        In eval mode without gradients, :meth:`score_pairs` computes the same faster.
-        """
-        if self.training or torch.is_grad_enabled():
+        """Predict each text with each clip of its video: clip logits (M, K, C); arguments as for :meth:`fuse`."""
+        if not self.pack_pairs if self.training else torch.is_grad_enabled():
             return self.head(self.encoder.pool(self.fuse(visual_tokens, text_ids, text_mask, video_index)))
         pairs, lengths = self.pair_encoder(), text_mask.sum(dim=1).tolist()
         texts = pairs.encode_texts([ids[:length] for ids, length in zip(text_ids, lengths, strict=True)])
-        return self.score_pairs(pairs, texts, visual_tokens, torch.arange(len(text_ids)), video_index.cpu())
+        return self.head(pairs(texts, visual_tokens, torch.arange(len(text_ids)), video_index.cpu()))
 
     def pair_encoder(self, *, precision: str = "fp32", tokens_per_pass: int | None = None) -> PairEncoder:
         """Return the joint encoder for many pairs at once, for :meth:`score_pairs`; only in eval mode."""
@@ -149,9 +149,12 @@ class ClipBert(BaseModel):
         """Pool clip logits (M, K, C) over the clips and return the head's scores: (M,), or (M, C) for answers."""
         return self.head.scores(self.aggregator(clip_logits))
 
-    def predict_clips(self, frames: Tensor, *texts: Tensor) -> tuple[Tensor, Tensor]:
-        """Return states of the text tokens (M, K, L, D) and clip logits (M, K, C); texts as for :meth:`fuse`."""
-        states = self.fuse(self.encode_video(frames), *texts)
+    def predict_clips(self, frames: Tensor, *texts: Tensor) -> tuple[Tensor, ...]:
+        """Return clip logits (M, K, C), after states of the text tokens (M, K, L, D) for an ``mlm_head``; see :meth:`fuse`."""
+        tokens = self.encode_video(frames)
+        if self.mlm_head is None:
+            return (self.score(tokens, *texts),)
+        states = self.fuse(tokens, *texts)
         return states, self.head(self.encoder.pool(states))
 
     def forward(
@@ -175,25 +178,22 @@ class ClipBert(BaseModel):
     def loss(self, inputs: dict[str, Tensor], data_samples: list[VideoTextSample]) -> dict[str, Tensor]:
         """Compute the losses of a batch (Eq. 4): clips are pooled before the loss is taken."""
         predict = partial(clipwise_forward, self, self.predict_clips) if self.clip_sequential else self.predict_clips
-        states, clip_logits = predict(inputs["frames"], *TEXTS(inputs))  # (M, K, L, D) and (M, K, C)
+        *states, clip_logits = predict(inputs["frames"], *TEXTS(inputs))  # (M, K, L, D) and (M, K, C)
         losses = self.head.loss(self.aggregator(clip_logits), data_samples)
         if self.mlm_head is not None:
-            losses |= self.mlm_head.loss(states, self.encoder.word_embeddings, inputs["mlm_labels"])
+            losses |= self.mlm_head.loss(*states, self.encoder.word_embeddings, inputs["mlm_labels"])
         return losses
 
     def predict(self, inputs: dict[str, Tensor], data_samples: list[VideoTextSample]) -> list[VideoTextSample]:
         """Set ``clip_logits`` and ``scores`` on the samples, except on those whose file is broken."""
         if not inputs:
             return data_samples
-        if self.mlm_head is None:
-            clip_logits = self.score(self.encode_video(inputs["frames"]), *TEXTS(inputs))  # (M, K, C)
-        else:
-            states, clip_logits = self.predict_clips(inputs["frames"], *TEXTS(inputs))
+        *states, clip_logits = self.predict_clips(inputs["frames"], *TEXTS(inputs))  # (M, K, L, D) and (M, K, C)
         scores = self.pool_scores(clip_logits)  # (M,), or (M, C) for answers
         for i, sample in enumerate(sample for sample in data_samples if sample.get("broken") is None):
-            rows = inputs["video_index"] == i  # the texts of this item
+            rows = inputs["video_index"] == i
             sample.clip_logits, sample.scores = clip_logits[rows], scores[rows]
             if self.mlm_head is not None and "mlm_labels" in inputs:
-                labels = inputs["mlm_labels"][rows]
-                sample.mlm_correct = self.mlm_head.is_correct(states[rows], self.encoder.word_embeddings, labels)
+                found, labels = states[0][rows], inputs["mlm_labels"][rows]
+                sample.mlm_correct = self.mlm_head.is_correct(found, self.encoder.word_embeddings, labels)
         return data_samples

@@ -1,4 +1,4 @@
-"""Ways to compute the same model with less memory or time: clip by clip, with activation checkpointing, compiled."""
+"""Ways to compute the same model with less memory or time: clip by clip, with activation checkpointing, compiled, packed."""
 
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -69,6 +69,36 @@ def compile_modules(model: nn.Module, names: Sequence[str]) -> None:
     """
     for name in names:
         find_module(model, "compiled", name).compile(dynamic=True)
+
+
+def check_packing(model: Any, names: Sequence[str]) -> None:  # noqa: ANN401
+    """Check that a model can train on packed pairs, if it is to.
+
+    Args:
+        model: The model.
+        names: Modules that are compiled or recomputed.
+
+    Raises:
+        OptionError: If it has a masked-language head, which needs the states of all tokens, or dropout in its joint encoder, or
+            if the encoder's modules, which packed pairs pass by, are compiled or recomputed.
+    """
+    if not model.pack_pairs:
+        return
+    dropout = any(isinstance(part, nn.Dropout) and part.p for part in model.encoder.modules())
+    passed_by = [name for name in names if name.split(".")[0] == "encoder"]
+    if model.mlm_head is not None or dropout or passed_by:
+        has = (
+            "a masked-language head"
+            if model.mlm_head is not None
+            else "dropout"
+            if dropout
+            else f"{passed_by[0]} by name"
+        )
+        raise OptionError(
+            f"pack_pairs of {type(model).__name__} computes [CLS] alone, without dropout and with the layers' weights, and the "
+            f"config has {has}. Set pack_pairs=False, or dropout=0.0 of the encoder, no mlm_head, and no module of the encoder "
+            "in checkpointed and compiled."
+        )
 
 
 def find_module(model: nn.Module, option: str, name: str) -> nn.Module:

@@ -154,7 +154,7 @@ def test_clip_by_clip_replays_dropout(build: Callable, make_batch: Callable):
     prepared = held.data_preprocessor(copy.deepcopy(data))
     torch.manual_seed(7)
     frames, texts = prepared["inputs"]["frames"], TEXTS(prepared["inputs"])
-    logits = torch.cat([held.predict_clips(frames[:, k : k + 1], *texts)[1] for k in range(3)], dim=1)
+    logits = torch.cat([held.predict_clips(frames[:, k : k + 1], *texts)[-1] for k in range(3)], dim=1)
     loss, log = held.parse_losses(held.head.loss(held.aggregator(logits), prepared["data_samples"]))
     loss.backward()
     gradients = {name: value.grad for name, value in held.named_parameters() if value.grad is not None}
@@ -238,6 +238,39 @@ def test_checkpointed_modules_replay_dropout(build: Callable, make_batch: Callab
     data, options = make_batch(), dict(encoder=dict(dropout=0.3))
     layers = ["encoder.bert.encoder.layer"]
     assert_same_step(step(build(checkpointed=layers, **options), data), step(build(**options), data))
+
+
+@pytest.mark.parametrize("head", ["MatchingHead", "OpenEndedHead", "MultipleChoiceHead"])
+@pytest.mark.parametrize("clip_sequential", [False, True])
+def test_packed_pairs_give_the_same(build: Callable, make_batch: Callable, head: str, clip_sequential: bool):
+    data = labeled(make_batch(texts=(2, 2), clips=3))
+    if head == "MultipleChoiceHead":
+        for sample in data["data_samples"]:
+            sample.answer_labels = sample.answer_labels[:1] % 2
+    config = dict(type=head, **HEADS[head])
+    packed = build(head=config, pack_pairs=True, clip_sequential=clip_sequential)
+    assert_same_step(step(packed, data), step(build(head=config), data), rtol=1e-7, atol=1e-9)
+
+
+def test_packed_pairs_train_in_mixed_precision(build: Callable, make_batch: Callable):
+    data = make_batch(clips=3)
+    packed, plain = (step(build(pack_pairs=packed).float(), data, autocast=True)[0] for packed in (True, False))
+    torch.testing.assert_close(packed, plain, rtol=2e-2, atol=2e-2)
+
+
+@pytest.mark.parametrize(
+    ("options", "has"),
+    [
+        (dict(mlm=True), "a masked-language head"),
+        (dict(encoder=dict(dropout=0.1)), "dropout"),
+        (dict(checkpointed=["encoder.bert.encoder.layer"]), r"encoder\.bert\.encoder\.layer by name"),
+    ],
+)
+def test_pairs_that_cannot_be_packed_are_refused(build: Callable, options: dict, has: str):
+    with pytest.raises(
+        ValueError, match=f"pack_pairs of ClipBert computes .* and the config has {has}. Set pack_pairs=False"
+    ):
+        build(pack_pairs=True, **options)
 
 
 @pytest.mark.parametrize(

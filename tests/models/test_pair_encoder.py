@@ -54,6 +54,35 @@ def one_by_one(encoder: JointEncoder, texts: list[torch.Tensor], tokens: torch.T
     return torch.stack(found)
 
 
+@pytest.mark.parametrize("kind", SHARING)
+@pytest.mark.parametrize("tokens_per_pass", [40, None])
+def test_gradients_are_those_of_the_joint_encoder(
+    build: Callable, texts, tokens, kind: str, tokens_per_pass: int | None
+):
+    encoder = build(architecture=kind, dropout=0.0).double().train()
+    tokens = tokens.double().requires_grad_()
+    gradients = []
+    for packed in (True, False):
+        if packed:
+            pairs = PairEncoder(encoder, tokens_per_pass=tokens_per_pass)
+            states = pairs(pairs.encode_texts(texts), tokens, *PAIRS)
+        else:
+            states = one_by_one.__wrapped__(encoder, texts, tokens)
+        states.square().sum().backward()
+        named = {name: value for name, value in encoder.named_parameters() if not name.startswith("visual_embedding")}
+        gradients.append([tokens.grad, *(value.grad for value in named.values())])
+        assert [name for name, value in named.items() if value.grad is None] == []
+        tokens.grad = None
+        encoder.zero_grad()
+    for found, wanted in zip(*gradients, strict=True):
+        torch.testing.assert_close(found, wanted, rtol=1e-7, atol=1e-9)
+
+
+def test_in_eval_mode_there_are_no_gradients(build: Callable, texts, tokens):
+    pairs = PairEncoder(build())
+    assert not pairs(pairs.encode_texts(texts), tokens.requires_grad_(), *PAIRS).requires_grad
+
+
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("tokens_per_pass", [1, 40, None])
 @torch.no_grad()

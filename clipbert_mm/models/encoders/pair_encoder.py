@@ -1,4 +1,4 @@
-"""The joint encoder over many pairs of a text and a video, for their pooled [CLS] states alone: for testing and search."""
+"""The joint encoder over many pairs of a text and a video, for their pooled [CLS] states alone."""
 
 import copy
 from collections.abc import Sequence
@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from clipbert_mm.errors import OptionError
 from clipbert_mm.models.encoders.joint_encoder import JointEncoder
@@ -92,7 +92,7 @@ class EncodedTexts:
 
 
 class PairEncoder:
-    """Compute ``encoder.pool(encoder(...))`` for any pairs of texts and videos at less cost, without gradients.
+    """Compute ``encoder.pool(encoder(...))`` for any pairs of texts and videos at less cost; gradients in training mode only.
 
     Texts are embedded once, and sequences are packed without padding, so no mask is needed. The first layer's query, key and
     value are computed once per text and once per clip instead of once per pair, and the last layer for [CLS] alone. The
@@ -100,19 +100,21 @@ class PairEncoder:
     :data:`KNOWN_LAYERS` runs its own layers, one sequence length at a time; ``shares_layers`` is False then.
 
     Args:
-        encoder: A joint encoder in eval mode.
+        encoder: A joint encoder, in eval mode or without dropout.
         precision: What the layers compute in: "fp32" (the weights as they are), "bf16" or "fp16".
         tokens_per_pass: Most tokens in one forward pass, which bounds memory; None for :data:`TOKENS_PER_PASS`.
 
     Raises:
-        OptionError: If the precision is unknown, or the encoder is in training mode.
+        OptionError: If the precision is unknown, or the encoder is in training mode and has dropout.
     """
 
     def __init__(self, encoder: JointEncoder, *, precision: str = "fp32", tokens_per_pass: int | None = None) -> None:
         if precision not in PRECISIONS:
             raise OptionError(f"PairEncoder expects a precision of {', '.join(PRECISIONS)}, got {precision!r}.")
-        if encoder.training:
-            raise OptionError("PairEncoder applies no dropout, so it needs an encoder in eval mode. Call model.eval().")
+        if any(isinstance(part, nn.Dropout) and part.training and part.p for part in encoder.modules()):
+            raise OptionError(
+                "PairEncoder applies no dropout, so it needs an encoder in eval mode or one without dropout. Call model.eval()."
+            )
         self.encoder = encoder
         self.precision = precision
         self.dtype = encoder.word_embeddings.dtype if precision == "fp32" else PRECISIONS[precision]
@@ -128,7 +130,6 @@ class PairEncoder:
         """The device of the encoder's weights."""
         return self.encoder.word_embeddings.device
 
-    @torch.no_grad()
     def encode_texts(self, texts: Sequence[Tensor | np.ndarray]) -> EncodedTexts:
         """Embed texts, int64 token ids (L,) each, [CLS] first."""
         lengths = [len(text) for text in texts]
@@ -136,11 +137,11 @@ class PairEncoder:
         for length in sorted(set(lengths)):
             members = [i for i, other in enumerate(lengths) if other == length]
             ids = torch.stack([torch.as_tensor(texts[i], device=self.device) for i in members])  # (n, L)
-            groups[length] = self._batch(self.encoder.embed_texts(ids))
+            with self._gradients():
+                groups[length] = self._batch(self.encoder.embed_texts(ids))
             positions[members] = torch.arange(len(members))
         return EncodedTexts(groups, torch.tensor(lengths), positions)
 
-    @torch.no_grad()
     def __call__(self, texts: EncodedTexts, visual_tokens: Tensor, text_index: Tensor, video_index: Tensor) -> Tensor:
         """Encode each pair of a text and a video, one clip at a time.
 
@@ -153,6 +154,10 @@ class PairEncoder:
         Returns:
             Pooled [CLS] states, (P, K, D), in the precision of the encoder's own weights.
         """
+        with self._gradients():
+            return self._encode(texts, visual_tokens, text_index, video_index)
+
+    def _encode(self, texts: EncodedTexts, visual_tokens: Tensor, text_index: Tensor, video_index: Tensor) -> Tensor:
         _, clips, cells, width = visual_tokens.shape
         device, dtype = self.device, self.encoder.word_embeddings.dtype
         clip_tokens = self._batch(visual_tokens.to(device).flatten(0, 1))  # (V·K, S, D)
@@ -169,6 +174,9 @@ class PairEncoder:
             ]
             cls[indices.to(device)] = self._cls_states(PackedTokens.from_parts(parts)).to(dtype)
         return self.encoder.pool(cls.unflatten(0, (-1, clips))[:, :, None])  # (P, K, D)
+
+    def _gradients(self) -> torch.set_grad_enabled:
+        return torch.set_grad_enabled(torch.is_grad_enabled() and self.encoder.training)
 
     def _passes(self, lengths: Tensor) -> list[Tensor]:
         """Divide sequences of these lengths, (n,), into forward passes: the indices of each, the shortest sequences first."""
@@ -253,4 +261,8 @@ def last_cls(layer: Any, packed: PackedTokens, states: Tensor) -> Tensor:  # noq
         weights = (part_query @ part.transpose(1, 2) * heads[1] ** -0.5).softmax(dim=2)  # (n, H, N)
         mixed.append(weights @ part)  # (n, H, D)
     context = torch.einsum("phd,hcd->phc", torch.cat(mixed), attention.value.weight.unflatten(0, heads))  # (P, H, D/H)
-    return feed_forward(layer, context.flatten(1) + attention.value.bias, first)
+    context = context.flatten(1) + attention.value.bias
+    if torch.is_grad_enabled():
+        # The bias of the keys has no effect, but distributed training expects a gradient of each parameter.
+        context = context + 0.0 * attention.key.bias
+    return feed_forward(layer, context, first)

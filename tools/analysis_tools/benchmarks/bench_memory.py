@@ -187,10 +187,10 @@ def counted_peak(model: ClipBert, setting: Setting, precision: str, device: str)
             predict = (
                 partial(clipwise_forward, model, model.predict_clips) if model.clip_sequential else model.predict_clips
             )
-            states, clip_logits = predict(*inputs)
+            *states, clip_logits = predict(*inputs)
             loss = model.aggregator(clip_logits).mean()
             if model.mlm_head is not None:
-                words = states.flatten(0, 2)[: math.ceil(0.15 * texts * setting.clips * setting.length)]
+                words = states[0].flatten(0, 2)[: math.ceil(0.15 * texts * setting.clips * setting.length)]
                 scores = model.mlm_head(words, model.encoder.word_embeddings).float()
                 loss = loss + F.cross_entropy(scores, torch.zeros(len(words), dtype=torch.long))
         loss.backward()

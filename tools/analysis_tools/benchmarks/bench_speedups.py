@@ -89,6 +89,7 @@ WITH = {
         model=dict(clip_sequential=True, checkpointed=LAYERS + BLOCKS), precision="bf16"
     ),
     "compiled": Way(model=dict(compiled=["backbone", "encoder.bert.encoder"])),
+    "packed pairs, no dropout": Way(model=dict(pack_pairs=True, mlm_head=None, encoder=dict(dropout=0.0))),
 }
 """What a config may switch on."""
 

@@ -21,7 +21,7 @@ class Pair(nn.Module):
 
     def forward(self, frames: Tensor, text_ids: Tensor, text_mask: Tensor, video_index: Tensor) -> Tensor:
         """Return clip logits, by the passes of training."""
-        return self.model.predict_clips(frames, text_ids, text_mask, video_index)[1]
+        return self.model.predict_clips(frames, text_ids, text_mask, video_index)[-1]
 
 
 class ModuleFlops:

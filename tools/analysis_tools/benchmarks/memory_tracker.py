@@ -57,10 +57,13 @@ class LiveBytes(TorchDispatchMode):
 def without_computing(model: nn.Module, device: str) -> Iterator[None]:
     """Let tensors have shapes, types and a device, but no memory: steps of any size in seconds, on a device that is not there.
 
+    Packing of pairs (``pack_pairs``) needs the lengths of the texts, so it is switched off: such a model takes less.
+
     Args:
         model: A model, whose weights are lost.
         device: The device's type, "cpu" or "cuda".
     """
     with FakeTensorMode(allow_non_fake_inputs=True):
         model.to_empty(device=device)
+        model.pack_pairs = False
         yield
