@@ -52,6 +52,25 @@ def test_matching_is_a_two_layer_mlp(matching: MatchingHead):
     assert not torch.equal(matching.train()(states), matching(states)), "dropout is on in training"
 
 
+def test_log_odds_follow_the_prior_of_their_use_by_bayes_rule():
+    logits = torch.tensor([[0.3, 1.1], [2.0, -0.5], [0.0, 0.0]], dtype=torch.float64)
+    trained, used = 0.2, 0.08
+    plain, shifted = (
+        MatchingHead(in_channels=6, hidden_channels=None, prior=prior).scores(logits)
+        for prior in (None, (trained, used))
+    )
+    right = plain.sigmoid() / trained * used  # the likelihood of a match, times its prior
+    wrong = (1 - plain.sigmoid()) / (1 - trained) * (1 - used)
+    torch.testing.assert_close(shifted.sigmoid(), right / (right + wrong))
+    torch.testing.assert_close(plain, logits[:, 1] - logits[:, 0])
+
+
+@pytest.mark.parametrize("prior", [(0.5,), (0.0, 0.5), (0.5, 1.0)])
+def test_a_prior_that_is_none_is_refused(prior: tuple):
+    with pytest.raises(ValueError, match="MatchingHead expects a prior of two shares between 0 and 1"):
+        MatchingHead(in_channels=6, hidden_channels=None, prior=prior)
+
+
 def test_matching_of_pre_training_is_one_linear_layer():
     head = MatchingHead(in_channels=6, hidden_channels=None)
     weight, bias = (value.detach().double().numpy() for value in head.parameters())

@@ -1,5 +1,7 @@
 """Does this text belong to this video? For retrieval (appendix B of the paper) and for image-text matching."""
 
+import math
+
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -23,6 +25,9 @@ class MatchingHead(TaskHead):
         hidden_channels: Width of the hidden layer, 2·D in the paper's release for retrieval; None for one linear layer, as in
             its pre-training.
         dropout: Dropout probability before the classifier.
+        prior: Shares of matching pairs, in training and where the model is used, such as (0.2, 0.08) for four negatives a
+            caption and a search in which one video in twelve is right. The scores are corrected by Bayes' rule for the
+            second one: a constant is added to all log-odds, so that ranks stay. None corrects nothing.
         init_cfg: MMEngine's initialization config.
     """
 
@@ -35,8 +40,14 @@ class MatchingHead(TaskHead):
         in_channels: int,
         hidden_channels: int | None,
         dropout: float = 0.1,
+        prior: tuple[float, float] | None = None,
         init_cfg: dict | list | None = None,
     ) -> None:
+        if prior is not None and (len(prior) != 2 or not all(0 < share < 1 for share in prior)):
+            raise OptionError(
+                "MatchingHead expects a prior of two shares between 0 and 1, of matching pairs in training and in use, got "
+                f"{prior}."
+            )
         super().__init__(
             in_channels=in_channels,
             out_channels=2,
@@ -44,6 +55,8 @@ class MatchingHead(TaskHead):
             dropout=dropout,
             init_cfg=init_cfg,
         )
+        trained, used = prior or (0.5, 0.5)
+        self.shift = math.log(used / (1 - used)) - math.log(trained / (1 - trained))
 
     def loss(self, logits: Tensor, data_samples: list[VideoTextSample]) -> dict[str, Tensor]:
         """Compute the cross entropy of pooled logits (Eq. 6 of the paper) and, for the log, the accuracy.
@@ -61,7 +74,7 @@ class MatchingHead(TaskHead):
 
     def scores(self, logits: Tensor) -> Tensor:
         """Return the log-odds of a match, (M,), of logits (M, 2): they keep the order where probabilities round to 1."""
-        return logits[:, MATCHED] - logits[:, 1 - MATCHED]
+        return logits[:, MATCHED] - logits[:, 1 - MATCHED] + self.shift
 
 
 @MODELS.register_module()
