@@ -131,7 +131,9 @@ def with_libraries() -> Iterator[ForkingProcess]:
 def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A Shapes world of 40 + 6 images, 8 training videos of 3 captions and 7 held-out ones of 2; not to be written to."""
     folder = tmp_path_factory.mktemp("shapes") / "world"
-    ShapesWorld(seed=3, images=40, test_images=6, train_videos=8, test_videos=7, test_captions=2).write(folder)
+    ShapesWorld(
+        seed=3, images=40, test_images=6, train_videos=8, test_videos=7, test_captions=2, partial_captions=False
+    ).write(folder)
     return folder
 
 

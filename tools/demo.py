@@ -22,7 +22,7 @@ from clipbert_mm.visualization import draw_curves, draw_retrieval
 CONFIGS = Path(__file__).resolve().parent.parent / "configs" / "shapes"
 STAGES = {
     "objects": "resnet_tiny_1xb32-5e_shapes-objects",
-    "pretrain": "clipbert_tiny_1xb32-6e_shapes-pretrain",
+    "pretrain": "clipbert_tiny_1xb32-4e_shapes-pretrain",
     "retrieval": "clipbert_tiny_1xb16-2x2-4e_shapes-retrieval",
 }
 COLUMNS = ("R@1", "R@5", "R@10", "MdR", "MnR")

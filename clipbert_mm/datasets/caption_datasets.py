@@ -1,14 +1,14 @@
 """Datasets of videos or images with captions, for retrieval and pre-training."""
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar
 
 import numpy as np
 
 from clipbert_mm.datasets.media_dataset import MediaDataset
 from clipbert_mm.datasets.text_check import check_texts
-from clipbert_mm.errors import AnnotationError, OptionError, quoted
+from clipbert_mm.errors import AnnotationError, quoted
 from clipbert_mm.registry import DATASETS
 
 
@@ -23,8 +23,7 @@ class CaptionDataset(MediaDataset):
         **options: Options of :class:`~clipbert_mm.datasets.media_dataset.MediaDataset`.
 
     Raises:
-        AnnotationError: If the annotation file cannot be used, or files that it names are missing.
-        OptionError: If ``indices`` leave no second file to draw negatives from.
+        AnnotationError: If the annotation file cannot be used, files that it names are missing, or a file has no negatives.
     """
 
     KEYS: ClassVar = {"caption": str}
@@ -35,13 +34,11 @@ class CaptionDataset(MediaDataset):
     def __init__(self, *, captions_per_item: int = 1, **options: Any) -> None:  # noqa: ANN401
         self.captions_per_item = captions_per_item
         super().__init__(**options)
-        if self._indices is not None and self._needs_negatives:
-            paths = {self.get_data_info(i)["path"] for i in range(len(self))}
-            if len(paths) < 2:
-                raise OptionError(
-                    f"indices of {type(self).__name__} leave {len(paths)} of the files in {self.ann_file}. Negatives are "
-                    "captions of other files: take items of two files or more."
-                )
+        if self._indices is not None:
+            left: dict[str, set[str]] = {}
+            for info in map(self.get_data_info, range(len(self))):
+                left.setdefault(info["path"], set()).update(info["captions"])
+            self._check_negatives(left, f"raise indices={self._indices!r} of {type(self).__name__}")
 
     def load_data_list(self) -> list[dict[str, Any]]:
         """Read the annotation file; return one dict with ``path`` and ``captions`` per item, and their ``spans`` for a test."""
@@ -52,11 +49,7 @@ class CaptionDataset(MediaDataset):
             captions.setdefault(path, []).append(record["caption"])
             spans.setdefault(path, []).append(record.get("spans"))
         captions = self.usable(captions)
-        if self._needs_negatives and len(captions) < 2:
-            raise AnnotationError(
-                f"{self.ann_file} has captions of one file only, {quoted(next(iter(captions)))}. Negatives are captions of "
-                "other files: add captions of a second file."
-            )
+        self._check_negatives(captions)
         check_texts(self.ann_file, self.pipeline.transforms, list(captions.values()), list)
         size = max(map(len, captions.values())) if self.test_mode else self.captions_per_item
         items: list[dict[str, Any]] = [
@@ -70,9 +63,19 @@ class CaptionDataset(MediaDataset):
                     item["spans"] = spans[item["path"]]
         return items
 
-    @property
-    def _needs_negatives(self) -> bool:
-        return self.NEGATIVES_IN_TEST or not self.test_mode
+    def _check_negatives(
+        self, captions: Mapping[str, Iterable[str]], hint: str = "add files with other captions"
+    ) -> None:
+        """Check that there is a negative for each file, of its captions by path."""
+        if self.test_mode and not self.NEGATIVES_IN_TEST:
+            return
+        distinct = {caption for texts in captions.values() for caption in texts}
+        for path, texts in captions.items():
+            if distinct.issubset(texts):
+                raise AnnotationError(
+                    f"{self.ann_file} has no caption that is a negative for {quoted(path)}. Negatives are captions of other "
+                    f"files that the file does not have: {hint}."
+                )
 
     def prepare_test(self, idx: int) -> dict[str, Any]:
         """Return an item with all captions of its file."""
@@ -80,12 +83,22 @@ class CaptionDataset(MediaDataset):
         info["texts"] = info.pop("captions")
         return info
 
-    def draw_negative(self, path: str, rng: np.random.Generator) -> str:
-        """Draw a caption of another file than ``path``."""
+    def own_captions(self, idx: int) -> set[str]:
+        """Return all captions of the file of an item; its items stand side by side."""
+        path, captions = self.get_data_info(idx)["path"], set()
+        for step in (1, -1):
+            i = idx
+            while 0 <= i < len(self) and (info := self.get_data_info(i))["path"] == path:
+                captions.update(info["captions"])
+                i += step
+        return captions
+
+    def draw_negative(self, own_captions: set[str], rng: np.random.Generator) -> str:
+        """Draw a caption of another file that is none of ``own_captions``, those of the item's file."""
         while True:
-            other = self.get_data_info(int(rng.integers(len(self))))
-            if other["path"] != path:
-                return str(rng.choice(other["captions"]))
+            captions = self.get_data_info(int(rng.integers(len(self))))["captions"]
+            if not own_captions.issuperset(captions) and (caption := str(rng.choice(captions))) not in own_captions:
+                return caption
 
 
 @DATASETS.register_module()
@@ -125,7 +138,8 @@ class RetrievalDataset(CaptionDataset):
         """Return the captions of the item with label 1, then the negatives with label 0."""
         info = self.get_data_info(idx)
         captions = info.pop("captions")
-        negatives = [self.draw_negative(info["path"], rng) for _ in range(self.num_negatives * len(captions))]
+        own = self.own_captions(idx)
+        negatives = [self.draw_negative(own, rng) for _ in range(self.num_negatives * len(captions))]
         labels = np.array([1] * len(captions) + [0] * len(negatives))
         return info | dict(texts=captions + negatives, match_labels=labels, rng=rng)
 
@@ -155,12 +169,11 @@ class PretrainingDataset(CaptionDataset):
 
     def prepare(self, idx: int, rng: np.random.Generator) -> dict[str, Any]:
         """Return the captions of the item, each with label 1, or replaced by a negative with label 0."""
-        info = self.get_data_info(idx)
+        info, own = self.get_data_info(idx), self.own_captions(idx)
         captions = info.pop("captions")
         labels = (rng.random(len(captions)) >= self.negative_probability).astype(np.int64)
         texts = [
-            text if matches else self.draw_negative(info["path"], rng)
-            for text, matches in zip(captions, labels, strict=True)
+            text if matches else self.draw_negative(own, rng) for text, matches in zip(captions, labels, strict=True)
         ]
         return info | dict(texts=texts, match_labels=labels, rng=rng)
 

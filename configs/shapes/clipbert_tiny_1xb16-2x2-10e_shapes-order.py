@@ -8,7 +8,7 @@ _base_ = [
 data_root = "{{$SHAPES_ROOT:data/shapes}}"
 tokenizer = f"{data_root}/tokenizer"
 captions = [f"{data_root}/pretrain.jsonl", f"{data_root}/train.jsonl"]
-load_from = "work_dirs/clipbert_tiny_1xb32-6e_shapes-pretrain/epoch_6.pth"
+load_from = "work_dirs/clipbert_tiny_1xb32-4e_shapes-pretrain/epoch_4.pth"
 
 model = dict(
     backbone=dict(norm_eval=True),

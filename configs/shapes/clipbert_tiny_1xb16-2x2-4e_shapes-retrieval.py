@@ -11,12 +11,14 @@ _base_ = [
 data_root = "{{$SHAPES_ROOT:data/shapes}}"
 tokenizer = f"{data_root}/tokenizer"
 captions = [f"{data_root}/pretrain.jsonl", f"{data_root}/train.jsonl"]
-load_from = "work_dirs/clipbert_tiny_1xb32-6e_shapes-pretrain/epoch_6.pth"
+load_from = "work_dirs/clipbert_tiny_1xb32-4e_shapes-pretrain/epoch_4.pth"
 
 model = dict(
     # Batch norms keep the statistics of pre-training, as the paper's are frozen.
     backbone=dict(norm_eval=True),
-    head=dict(type="MatchingHead", in_channels=128, hidden_channels=256, dropout=0.0),
+    # A color and a kind of shape, as in queries.jsonl, are in one video of twelve; in training one pair of five matches.
+    head=dict(type="MatchingHead", in_channels=128, hidden_channels=256, dropout=0.0, prior=(0.2, 0.08)),
+    pack_pairs=True,
 )
 
 spatial_and_text = [
@@ -30,7 +32,8 @@ train_dataloader = dict(
     drop_last=True,
     dataset=dict(
         data_root=data_root,
-        num_negatives=2,
+        captions_per_item=3,
+        num_negatives=4,
         pipeline=[
             dict(type="OpenVideo"),
             dict(type="SampleClips", num_clips=2, num_frames=2, clip_seconds=1.0, mode="random"),
@@ -69,6 +72,6 @@ test_dataloader = dict(
 )
 
 train_cfg = dict(max_epochs=4)
-optim_wrapper = dict(optimizer=dict(lr=5e-4))
+optim_wrapper = dict(optimizer=dict(lr=1e-3))
 auto_scale_lr = dict(enable=False, base_batch_size=16)
 default_hooks = dict(checkpoint=dict(interval=2))

@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader
 
 from clipbert_mm.datasets import PretrainingDataset, RetrievalDataset
 from clipbert_mm.datasets.transforms import BrokenMediaError
-from clipbert_mm.errors import AnnotationError, ClipBertError, OptionError
+from clipbert_mm.errors import AnnotationError, ClipBertError
 from clipbert_mm.registry import DATASETS
 
 
@@ -132,7 +132,24 @@ def test_negatives_never_come_from_the_same_video_however_many_captions_it_has(t
     (tmp_path / "train.jsonl").write_text("\n".join(map(json.dumps, lines)))
     dataset = retrieval(tmp_path, media_folder="")
     rng = np.random.default_rng(0)
-    assert {dataset.draw_negative(dataset.get_data_info(0)["path"], rng) for _ in range(300)} == {"other"}
+    assert {dataset.draw_negative(dataset.own_captions(20), rng) for _ in range(300)} == {"other"}
+
+
+def test_a_caption_that_the_video_has_too_is_no_negative(tmp_path: Path):
+    for name in "abc":
+        (tmp_path / f"{name}.mp4").touch()
+    told = dict(a=["a red ring", "a star", "red"], b=["a red ring", "a blue ring"], c=["a red ring", "a star"])
+    lines = [{"video": f"{name}.mp4", "caption": text} for name, texts in told.items() for text in texts]
+    (tmp_path / "train.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    options = dict(ann_file="train.jsonl", media_folder="")
+    for dataset in (retrieval(tmp_path, num_negatives=9, **options), pretraining(tmp_path, **options)):
+        seen: dict[str, set[str]] = {name: set() for name in told}
+        for i in range(len(dataset)):
+            for seed in range(20):
+                item = dataset.prepare(i, np.random.default_rng(seed))
+                pairs = zip(item["texts"], item["match_labels"], strict=True)
+                seen[Path(item["path"]).stem].update(text for text, label in pairs if not label)
+        assert seen == {"a": {"a blue ring"}, "b": {"a star", "red"}, "c": {"a blue ring", "red"}}
 
 
 def test_pretraining_labels_say_which_captions_were_replaced(world: Path):
@@ -243,9 +260,8 @@ def test_missing_videos_are_an_error_before_anything_starts(own_world: Path):
 
 def test_one_file_gives_no_negatives(own_world: Path):
     (own_world / "one.jsonl").write_text('{"video": "train_00000.mp4", "caption": "a"}\n' * 2)
-    with pytest.raises(
-        AnnotationError, match=r"captions of one file only, .*train_00000\.mp4'.*add captions of a second file"
-    ):
+    words = r"no caption that is a negative for .*train_00000\.mp4'\..*: add files with other captions\."
+    with pytest.raises(AnnotationError, match=words):
         retrieval(own_world, split="one")
     assert len(retrieval(own_world, split="one", test_mode=True)) == 1
 
@@ -323,7 +339,9 @@ def test_a_part_of_the_items_is_taken_by_their_number(world: Path):
     for indices, wanted in ((3, whole[:3]), (20, whole), ([5, 1], [whole[5], whole[1]])):
         part = retrieval(world, split="test", test_mode=True, indices=indices)
         assert [item["path"] for item in items_of(part)] == wanted
-    with pytest.raises(OptionError, match=r"indices of PretrainingDataset leave 1 of the files in .*pretrain\.jsonl\."):
+    with pytest.raises(
+        AnnotationError, match=r"no caption that is a negative .*: raise indices=1 of PretrainingDataset\."
+    ):
         pretraining(world, test_mode=True, indices=1)
 
 

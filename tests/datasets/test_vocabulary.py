@@ -18,7 +18,7 @@ from clipbert_mm.engine.launch import build_runner
 from clipbert_mm.errors import AnnotationError, OptionError
 from clipbert_mm.registry import MODELS
 
-CONFIGS = ("shapes/clipbert_tiny_1xb16-2x2-4e_shapes-retrieval", "shapes/clipbert_tiny_1xb32-6e_shapes-pretrain")
+CONFIGS = ("shapes/clipbert_tiny_1xb16-2x2-4e_shapes-retrieval", "shapes/clipbert_tiny_1xb32-4e_shapes-pretrain")
 
 
 def write_lines(path: Path, *records: dict[str, Any]) -> str:

@@ -23,7 +23,7 @@ from clipbert_mm.evaluation import read_rankings, retrieval_metrics
 
 ROOT = Path(__file__).resolve().parents[2]
 OBJECTS = str(ROOT / "configs/shapes/resnet_tiny_1xb32-5e_shapes-objects.py")
-PRETRAIN = str(ROOT / "configs/shapes/clipbert_tiny_1xb32-6e_shapes-pretrain.py")
+PRETRAIN = str(ROOT / "configs/shapes/clipbert_tiny_1xb32-4e_shapes-pretrain.py")
 RETRIEVAL = next(str(path) for path in (ROOT / "configs/shapes").glob("*-retrieval.py"))
 QUERIES = next(str(path) for path in (ROOT / "configs/shapes").glob("*-queries.py"))
 

@@ -65,6 +65,7 @@ class HardShapesWorld(ShapesWorld):
     test_images: int = 300
     train_videos: int = 300
     test_videos: int = 500
+    partial_captions: bool = False
     fewest_scenes: int = 2
     most_scenes: int = 3
     options: int = 10

@@ -32,6 +32,8 @@ FRAME_SIZES = ((160, 120), (176, 144), (144, 144), (120, 160), (192, 108))
 FRAME_RATES = (8, 10, 12.5, 15)
 VIDEO_TEMPLATES = ("{first}, then {rest}", "first {first}, then {rest}", "the video shows {first}, then {rest}")
 IMAGE_TEMPLATES = ("{first}", "there is {first}", "a picture of {first}")
+DETAILED = 0.3
+"""Probability that a partial caption names sizes, that it names motion, and that it names the background."""
 SCENES = (2, 3)
 """Possible numbers of scenes of a video."""
 
@@ -162,6 +164,23 @@ def write_captions(scenes: Sequence[Scene], count: int, rng: np.random.Generator
         first, *rest = [scene.describe(rng.permutation(len(scene.objects)).tolist()) for scene in scenes]
         texts.append(str(template).format(first=first, rest=", then ".join(rest)))
     return texts
+
+
+def write_partial_captions(scenes: Sequence[Scene], rng: np.random.Generator, *, motion: bool) -> list[str]:
+    """Write captions as people search: one for each object, and for each scene one of a part of it in more detail.
+
+    Args:
+        scenes: The scenes of a video, or the one of an image.
+        rng: Random generator for what the detailed captions tell.
+        motion: Whether motion can be seen.
+    """
+    texts = [item.describe() for scene in scenes for item in scene.objects]
+    for scene in scenes:
+        size, moving, background = (rng.random(3) < DETAILED).tolist()
+        order = rng.permutation(len(scene.objects))[: rng.integers(1, len(scene.objects) + 1)]
+        parts = [scene.objects[i].describe(size=size, motion=moving and motion) for i in order]
+        texts.append(" and ".join(parts) + f" on {scene.background}" * background)
+    return list(dict.fromkeys(texts))
 
 
 def random_story(rng: np.random.Generator) -> tuple[Scene, ...]:

@@ -19,12 +19,13 @@ from clipbert_mm.datasets.shapes.scenes import (
     random_scene,
     random_story,
     write_captions,
+    write_partial_captions,
     write_video,
 )
 from clipbert_mm.fileio import atomic_path
 from clipbert_mm.log import logger
 
-VERSION = 6
+VERSION = 7
 """Version of the generator; it is raised whenever the same seed gives other files."""
 
 
@@ -38,9 +39,11 @@ class ShapesWorld:
         test_images: Held-out images.
         train_videos: Videos for training.
         test_videos: Held-out videos.
-        image_captions: Captions per image.
-        train_captions: Captions per training video.
-        test_captions: Captions per held-out video.
+        image_captions: Captions per image that tell all of it.
+        train_captions: Captions per training video that tell all of it.
+        test_captions: Captions per held-out video, each of which tells all of it.
+        partial_captions: Whether images and training videos have captions of their single objects and scenes too, as people
+            search; see :func:`~clipbert_mm.datasets.shapes.scenes.write_partial_captions`.
     """
 
     seed: int = 0
@@ -51,6 +54,7 @@ class ShapesWorld:
     image_captions: int = 2
     train_captions: int = 3
     test_captions: int = 1
+    partial_captions: bool = True
 
     def write(self, folder: str | os.PathLike) -> bool:
         """Write the world, completely or not at all. A folder that already has a world of these settings is kept.
@@ -86,11 +90,10 @@ class ShapesWorld:
         return True
 
     def _write_all(self, folder: Path, settings: dict[str, Any]) -> None:
-        # Questions have random generators of their own, so that images and captions do not depend on them.
-        images = self._write_images(folder, "pretrain", self.images, "", np.random.default_rng((self.seed, 0)))
+        # Questions and partial captions have random generators of their own, so that what is shown does not depend on them.
+        images = self._write_images(folder, "pretrain", self.images, "", 0)
         write_image_questions(folder, images, np.random.default_rng((self.seed, 3)))
-        rng = np.random.default_rng((self.seed, 6))
-        held_out = self._write_images(folder, "pretrain_test", self.test_images, "test_", rng)
+        held_out = self._write_images(folder, "pretrain_test", self.test_images, "test_", 6)
         for split, scenes in (("train", images), ("test", held_out)):
             write_object_labels(folder, split, scenes)
         described = {}
@@ -103,10 +106,9 @@ class ShapesWorld:
             described[split] = {name: [asdict(scene) for scene in scenes] for name, scenes in stories.items()}
         (folder / "world.json").write_text(json.dumps({"settings": settings, "videos": described}))
 
-    def _write_images(
-        self, folder: Path, split: str, count: int, prefix: str, rng: np.random.Generator
-    ) -> dict[str, Scene]:
+    def _write_images(self, folder: Path, split: str, count: int, prefix: str, stream: int) -> dict[str, Scene]:
         (folder / "images").mkdir(exist_ok=True)
+        rng, partial_rng = (np.random.default_rng((self.seed, each)) for each in (stream, stream + 7))
         scenes = {}
         with open(folder / f"{split}.jsonl", "w", encoding="utf-8") as lines:
             for i in range(count):
@@ -115,7 +117,10 @@ class ShapesWorld:
                 name = f"{prefix}{i:05d}.jpg"
                 scenes[name] = scene
                 cv2.imwrite(str(folder / "images" / name), frame[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 90])
-                for text in write_captions((scene,), self.image_captions, rng):
+                texts = write_captions((scene,), self.image_captions, rng)
+                if self.partial_captions:
+                    texts = _with_partial_captions(texts, (scene,), partial_rng)
+                for text in texts:
                     lines.write(json.dumps({"image": name, "caption": text}) + "\n")
         return scenes
 
@@ -125,6 +130,7 @@ class ShapesWorld:
         """Write videos and their captions; returns the scenes and the frame rate of each video."""
         (folder / "videos").mkdir(exist_ok=True)
         rng = np.random.default_rng((self.seed, 1 if split == "train" else 2))
+        partial_rng = np.random.default_rng((self.seed, 8))
         stories, rates = {}, {}
         with open(folder / f"{split}.jsonl", "w", encoding="utf-8") as lines:
             for i in range(count):
@@ -133,8 +139,17 @@ class ShapesWorld:
                 rates[name] = float(rng.choice(FRAME_RATES))
                 write_video(folder / "videos" / name, scenes, size, rates[name])
                 stories[name] = scenes
-                for text in write_captions(scenes, captions, rng):
+                texts = write_captions(scenes, captions, rng)
+                if self.partial_captions and split == "train":
+                    texts = _with_partial_captions(texts, scenes, partial_rng)
+                for text in texts:
                     lines.write(json.dumps({"video": name, "caption": text}) + "\n")
                 if (i + 1) % 100 == 0:
                     logger.info(f"{split}: {i + 1}/{count} videos")
         return stories, rates
+
+
+def _with_partial_captions(texts: list[str], scenes: tuple[Scene, ...], rng: np.random.Generator) -> list[str]:
+    """Add partial captions of the scenes of a video or an image, in random order: captions of one item see the same clips."""
+    texts = list(dict.fromkeys(texts + write_partial_captions(scenes, rng, motion=len(scenes) > 1)))
+    return [texts[i] for i in rng.permutation(len(texts))]

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 from fractions import Fraction
 from pathlib import Path
 
@@ -80,30 +81,91 @@ def test_a_world_that_could_not_be_finished_leaves_nothing(tmp_path: Path, monke
     assert list(tmp_path.iterdir()) == []
 
 
+def captions_of(file: Path, key: str = "video") -> dict[str, list[str]]:
+    """The captions of each file, in their order."""
+    captions: dict[str, list[str]] = {}
+    for record in map(json.loads, file.read_text().splitlines()):
+        captions.setdefault(record[key], []).append(record["caption"])
+    return captions
+
+
+def named(item: dict) -> str:
+    """A shape as captions name it."""
+    return f"{'an' if item['color'] == 'orange' else 'a'} {item['color']} {item['shape']}"
+
+
 def test_captions_tell_the_scenes_in_their_order(world: Path):
     stories = json.loads((world / "world.json").read_text())["videos"]
-    told = 0
     for split, count in (("train", 3), ("test", 2)):
-        captions: dict[str, list[str]] = {}
-        for line in (world / f"{split}.jsonl").read_text().splitlines():
-            record = json.loads(line)
-            captions.setdefault(record["video"], []).append(record["caption"])
+        captions = captions_of(world / f"{split}.jsonl")
         assert captions.keys() == stories[split].keys()
         for name, texts in captions.items():
-            scenes = [
-                {
-                    f"{'an' if item['color'] == 'orange' else 'a'} {item['color']} {item['shape']}"
-                    for item in scene["objects"]
-                }
-                for scene in stories[split][name]
-            ]
+            scenes = [{named(item) for item in scene["objects"]} for scene in stories[split][name]]
             assert len(set(map(frozenset, scenes))) == len(scenes) in (2, 3)
-            assert len(set(texts)) == len(texts) == count
+            assert len(set(texts)) == len(texts)
+            assert len(texts) == count
             for text in texts:
                 phrases = text.removeprefix("the video shows ").removeprefix("first ").split(", then ")
                 assert [set(phrase.split(" and ")) for phrase in phrases] == scenes
-                told += 1
-    assert told == 8 * 3 + 7 * 2
+
+
+PART = re.compile(
+    r"an? ((?P<size>small|large) )?(?P<color>[a-z]+) (?P<shape>[a-z]+)"
+    r"( (?P<motion>moving sideways|moving up and down|standing still))?"
+)
+
+
+def shows(scene: dict, text: str) -> bool:
+    """Whether a scene shows what a partial caption tells, read from its words."""
+    text, _, background = text.partition(" on ")
+    parts = [found.groupdict() for found in PART.finditer(text)]
+    left = PART.sub("", text).replace(" and ", "")
+    assert parts, text
+    assert left == "", text
+    motions = {(False, False): "standing still", (True, False): "moving sideways", (False, True): "moving up and down"}
+    for part in parts:
+        if not any(
+            (item["color"], item["shape"]) == (part["color"], part["shape"])
+            and part["size"] in (None, item["size"])
+            and part["motion"] in (None, motions[item["velocity"][0] != 0, item["velocity"][1] != 0])
+            for item in scene["objects"]
+        ):
+            return False
+    return background in ("", scene["background"])
+
+
+@pytest.fixture(scope="module")
+def searched_world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A world with partial captions."""
+    folder = tmp_path_factory.mktemp("shapes") / "world"
+    ShapesWorld(seed=3, images=30, test_images=10, train_videos=8, test_videos=2).write(folder)
+    return folder
+
+
+def test_partial_captions_name_each_shape_and_tell_a_part_of_a_scene(searched_world: Path):
+    world = searched_world
+    stories = json.loads((world / "world.json").read_text())["videos"]["train"]
+    details = set()
+    for name, texts in captions_of(world / "train.jsonl").items():
+        partial = [text for text in texts if ", then " not in text]
+        assert len(texts) - len(partial) == 3
+        assert {named(item) for scene in stories[name] for item in scene["objects"]} <= set(partial)
+        assert all(any(shows(scene, text) for scene in stories[name]) for text in partial)
+        details.update(
+            word for text in partial for word in (" on ", "large", "small", "moving", " and ") if word in text
+        )
+    assert details == {" on ", "large", "small", "moving", " and "}
+
+
+def test_partial_captions_of_images_tell_no_motion(searched_world: Path):
+    world = searched_world
+    captions = captions_of(world / "pretrain.jsonl", "image")
+    assert not any(word in text for texts in captions.values() for text in texts for word in ("moving", "still"))
+    assert any(" on " in text for texts in captions.values() for text in texts)
+    assert all(len(set(texts)) == len(texts) for texts in captions.values())
+    assert any(
+        " on " in text for texts in captions_of(world / "pretrain_test.jsonl", "image").values() for text in texts
+    )
 
 
 def test_videos_are_h264_of_the_told_length_and_rate(world: Path):

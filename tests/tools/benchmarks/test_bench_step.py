@@ -17,7 +17,7 @@ from clipbert_mm.errors import ClipBertError
 
 CONFIGS = Path(__file__).resolve().parents[3] / "configs"
 RETRIEVAL = str(CONFIGS / "shapes/clipbert_tiny_1xb16-2x2-4e_shapes-retrieval.py")
-PRETRAIN = str(CONFIGS / "shapes/clipbert_tiny_1xb32-6e_shapes-pretrain.py")
+PRETRAIN = str(CONFIGS / "shapes/clipbert_tiny_1xb32-4e_shapes-pretrain.py")
 QUICK = ["model.encoder.num_layers=1", "model.backbone.norm_eval=True"]
 SMALL = [  # a backbone of one stage of the three
     *QUICK, "model.backbone.num_stages=1", "model.backbone.strides=(1,)", "model.backbone.dilations=(1,)",
