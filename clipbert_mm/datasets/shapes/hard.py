@@ -38,7 +38,7 @@ FRAME_RATES = (15, 16, 20)
 SECONDS = (1.5, 2.5)
 """Shortest and longest scene."""
 SPEEDS = (48.0, 66.0)
-"""Least and most pixels per second of a shape that moves: 24 to 33 between the two frames of a clip of one second."""
+"""Least and most speed of a shape that moves, in pixels per second; 24 to 33 pixels between the two frames of a clip."""
 MOTIONS = {"standing still": "still", "moving sideways": "sideways", "moving up and down": "vertical"}
 """Answers to how a shape moves, by the words of captions."""
 HARD_ANSWERS = ANSWERS | {answer: len(ANSWERS) + i for i, answer in enumerate(MOTIONS.values())}
