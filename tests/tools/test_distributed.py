@@ -46,6 +46,7 @@ def options(batch_size: int, name: str, trains: bool = True) -> list[str]:
     training = [
         f"train_dataloader.batch_size={batch_size}",
         "train_dataloader.num_workers=0",
+        "train_dataloader.dataset.captions_per_item=1",
         "default_hooks.checkpoint.interval=1",
         "default_hooks.broken_media.max_share=0.5",
         "param_scheduler.0.warmup_share=0.5",
@@ -221,6 +222,7 @@ def train(name):
         "randomness": dict(seed=3, deterministic=True), "train_cfg.max_epochs": 1, "optim_wrapper.accumulative_counts": 2,
         "train_dataloader.batch_size": 2, "train_dataloader.num_workers": 1, "model.head.dropout": 0.5,
         "default_hooks.broken_media.max_share": 0.5, "default_hooks.checkpoint.interval": 1,
+        "train_dataloader.dataset.captions_per_item": 1,
     })
     runner, notes = build_runner(config), Notes()
     runner.register_hook(notes)

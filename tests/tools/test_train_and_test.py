@@ -186,7 +186,7 @@ def test_a_run_that_was_cut_goes_on_as_if_it_had_not_been(
     assert (work_dir / "last_checkpoint").read_text().endswith("epoch_1.pth")
     train([RETRIEVAL, *start, *options(train_cfg__max_epochs=2, load_from=pretrained)])
     rows = logged(work_dir)
-    assert [(row["epoch"], row["step"]) for row in rows] == [(1, 1), (1, 2), (1, 3), (2, 4), (2, 5), (2, 6)]
+    assert [(row["epoch"], row["step"]) for row in rows] == [(1, 1), (2, 2)]
     whole = logged(folder / "whole")
     for key in ("loss", "lr", "match_accuracy"):
         assert [row[key] for row in rows] == pytest.approx([row[key] for row in whole])

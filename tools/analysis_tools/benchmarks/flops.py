@@ -21,7 +21,8 @@ class Pair(nn.Module):
 
     def forward(self, frames: Tensor, text_ids: Tensor, text_mask: Tensor, video_index: Tensor) -> Tensor:
         """Return clip logits, by the passes of training."""
-        return self.model.predict_clips(frames, text_ids, text_mask, video_index)[-1]
+        states = self.model.fuse(self.model.encode_video(frames), text_ids, text_mask, video_index)
+        return self.model.head(self.model.encoder.pool(states))
 
 
 class ModuleFlops:
