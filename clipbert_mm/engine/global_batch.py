@@ -2,14 +2,13 @@
 
 import math
 from collections.abc import Mapping, Sized
-from typing import Any
 
 from mmengine.config import Config
 from mmengine.dataset import DefaultSampler
-from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from clipbert_mm.engine.bare_model import bare_model
 from clipbert_mm.errors import OptionError
 from clipbert_mm.registry import DATA_SAMPLERS
 
@@ -128,7 +127,7 @@ def describe_batch_statistics(runner: Runner, before: int) -> list[str]:
         runner: The runner, whose batches are smaller than the config's.
         before: The batch size of the config.
     """
-    model: Any = runner.model.module if is_model_wrapper(runner.model) else runner.model
+    model = bare_model(runner.model)
     if not any(isinstance(module, _BatchNorm) and module.training for module in model.train().modules()):
         return []
     now = runner.cfg.train_dataloader.batch_size

@@ -7,9 +7,9 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import torch
-from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 
+from clipbert_mm.engine.bare_model import bare_model
 from clipbert_mm.engine.config import foreign_model
 from clipbert_mm.errors import ClipBertError
 
@@ -83,7 +83,7 @@ def advise(runner: Runner, stage: str, batch: dict[str, Any]) -> str:
     """
     if foreign_model(runner.cfg) is not None:
         return f"A batch of {len(batch['inputs'])} does not fit into memory. Lower {stage}_dataloader.batch_size"
-    model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+    model = bare_model(runner.model)
     inputs, samples = batch["inputs"], [sample for sample in batch["data_samples"] if sample.get("broken") is None]
     inputs = inputs[0] if isinstance(inputs, list) else inputs
     items, clips, frames, height, width, _ = inputs["frames"].shape

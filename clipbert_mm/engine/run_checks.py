@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 from mmengine.hooks import EarlyStoppingHook
-from mmengine.model import is_model_wrapper
 from mmengine.runner import BaseLoop, Runner
 
 from clipbert_mm.datasets.media_dataset import MediaDataset
+from clipbert_mm.engine.bare_model import bare_model
 from clipbert_mm.engine.hooks.compatibility_hook import datasets_of
 from clipbert_mm.errors import ClipBertError, OptionError, printable
 from clipbert_mm.log import logger
@@ -56,7 +56,7 @@ def check_answers(runner: Runner) -> None:
     Raises:
         OptionError: If it has more or fewer: the checkpoint could not be asked, or a batch would fail.
     """
-    model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+    model = bare_model(runner.model)
     outputs = getattr(getattr(model, "head", None), "num_answers", None)
     for dataset in itertools.chain.from_iterable(map(_parts, datasets_of(runner))):
         answers = getattr(dataset, "answers", None)

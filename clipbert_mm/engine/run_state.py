@@ -7,7 +7,6 @@ from typing import Any
 
 import mmengine
 from mmengine.dist import get_world_size
-from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 from mmengine.runner.checkpoint import weights_to_cpu
 from torch import Tensor
@@ -15,6 +14,7 @@ from torch import Tensor
 from clipbert_mm.checkpoint.archives import first_line
 from clipbert_mm.checkpoint.compatibility import not_finite
 from clipbert_mm.deprecation import NAMES_IN_CONFIGS
+from clipbert_mm.engine.bare_model import bare_model
 from clipbert_mm.engine.hooks.checkpoint_hook import checkpoint_folders, file_names
 from clipbert_mm.engine.random_state import random_state, set_random_state
 from clipbert_mm.errors import CheckpointError
@@ -40,7 +40,7 @@ def checkpoint_content(
         dataset_meta=getattr(runner.train_dataloader.dataset, "metainfo", None),
         **runner.epoch_shape(),
     )
-    model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+    model = bare_model(runner.model)
     hub = runner.message_hub.state_dict()
     infos = hub["runtime_info"]
     infos |= {key: os.path.basename(path) for key, path in _checkpoint_paths(infos).items()}

@@ -10,7 +10,6 @@ from typing import Any
 import torch
 from mmengine.dist import all_gather_object, barrier
 from mmengine.logging import MMLogger
-from mmengine.model import is_model_wrapper
 from mmengine.optim import AmpOptimWrapper, OptimWrapper
 from mmengine.runner import BaseLoop, Runner
 from torch import nn
@@ -19,6 +18,7 @@ from torch.utils.data import DataLoader
 from clipbert_mm.checkpoint import find_latest, load_weights, read_source, write_checkpoint
 from clipbert_mm.checkpoint.archives import first_line
 from clipbert_mm.checkpoint.training_state import training_state
+from clipbert_mm.engine.bare_model import bare_model
 from clipbert_mm.engine.config import text_without_folders
 from clipbert_mm.engine.hooks.checkpoint_hook import checkpoint_folders
 from clipbert_mm.engine.optimizer import scale_learning_rate
@@ -252,7 +252,7 @@ class ClipBertRunner(Runner):
         tensors = {name: tensor for source in sources for name, tensor in source.tensors.items()}
         checkpoint = {**rest, "state_dict": tensors, "sources": sources}
         self.call_hook("after_load_checkpoint", checkpoint=checkpoint)
-        model = self.model.module if is_model_wrapper(self.model) else self.model
+        model = bare_model(self.model)
         load_weights(model, checkpoint["state_dict"], ", ".join(paths), strict=strict)
         if self._resume:
             self.resumed = dict(meta=rest["meta"], ranks=rest["ranks"])

@@ -43,7 +43,7 @@ class ClipBert(BaseModel):
         clip_sequential: Whether training computes one clip at a time, so that memory hardly grows with K.
         checkpointed: Modules, or lists of them, that recompute activations instead of keeping them: "backbone.layer3".
         compiled: Modules that torch compiles, such as "backbone" and "encoder.bert.encoder".
-        pack_pairs: Whether training computes pairs as testing does, without padding; for an encoder without dropout.
+        pack_pairs: Whether training computes pairs as testing does, without padding; not with dropout or ``mlm_head``.
         channels_last: Whether the weights of the convolutions are stored channels-last, as the frames are.
         init_cfg: MMEngine's initialization config.
 
@@ -128,14 +128,14 @@ class ClipBert(BaseModel):
 
     def score(self, visual_tokens: Tensor, text_ids: Tensor, text_mask: Tensor, video_index: Tensor) -> Tensor:
         """Predict each text with each clip of its video: clip logits (M, K, C); arguments as for :meth:`fuse`."""
-        if not self.pack_pairs if self.training else torch.is_grad_enabled():
+        if not (self.pack_pairs if self.training else not torch.is_grad_enabled()):
             return self.head(self.encoder.pool(self.fuse(visual_tokens, text_ids, text_mask, video_index)))
         pairs, lengths = self.pair_encoder(), text_mask.sum(dim=1).tolist()
         texts = pairs.encode_texts([ids[:length] for ids, length in zip(text_ids, lengths, strict=True)])
         return self.head(pairs(texts, visual_tokens, torch.arange(len(text_ids)), video_index.cpu()))
 
     def pair_encoder(self, *, precision: str = "fp32", tokens_per_pass: int | None = None) -> PairEncoder:
-        """Return the joint encoder for many pairs at once, for :meth:`score_pairs`; only in eval mode."""
+        """Return the joint encoder for many pairs at once, for :meth:`score_pairs`; without dropout only."""
         return PairEncoder(self.encoder, precision=precision, tokens_per_pass=tokens_per_pass)
 
     @torch.no_grad()
@@ -191,7 +191,7 @@ class ClipBert(BaseModel):
         *states, clip_logits = self.predict_clips(inputs["frames"], *TEXTS(inputs))  # (M, K, L, D) and (M, K, C)
         scores = self.pool_scores(clip_logits)  # (M,), or (M, C) for answers
         for i, sample in enumerate(sample for sample in data_samples if sample.get("broken") is None):
-            rows = inputs["video_index"] == i
+            rows = inputs["video_index"] == i  # the texts of this item
             sample.clip_logits, sample.scores = clip_logits[rows], scores[rows]
             if self.mlm_head is not None and "mlm_labels" in inputs:
                 found, labels = states[0][rows], inputs["mlm_labels"][rows]

@@ -87,17 +87,13 @@ def check_packing(model: Any, names: Sequence[str]) -> None:  # noqa: ANN401
     dropout = any(isinstance(part, nn.Dropout) and part.p for part in model.encoder.modules())
     passed_by = [name for name in names if name.split(".")[0] == "encoder"]
     if model.mlm_head is not None or dropout or passed_by:
-        has = (
-            "a masked-language head"
-            if model.mlm_head is not None
-            else "dropout"
-            if dropout
-            else f"{passed_by[0]} by name"
+        reason = (
+            "a masked-language head" if model.mlm_head is not None else "dropout" if dropout else f"'{passed_by[0]}'"
         )
         raise OptionError(
-            f"pack_pairs of {type(model).__name__} computes [CLS] alone, without dropout and with the layers' weights, and the "
-            f"config has {has}. Set pack_pairs=False, or dropout=0.0 of the encoder, no mlm_head, and no module of the encoder "
-            "in checkpointed and compiled."
+            f"pack_pairs of {type(model).__name__} computes [CLS] alone, without dropout, and passes by the forward methods of "
+            f"the encoder's modules; the config has {reason}. Set pack_pairs=False, or dropout=0.0 of the encoder, no "
+            "mlm_head, and no module of the encoder in checkpointed and compiled."
         )
 
 

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from mmengine.dist import get_dist_info, get_rank
-from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner, TestLoop, ValLoop
 
+from clipbert_mm.engine.bare_model import bare_model
 from clipbert_mm.engine.rank_sync import FolderSync, broadcast_from_first, lock_folders, raise_on_all_ranks
 from clipbert_mm.errors import OptionError, VideoIndexError
 from clipbert_mm.evaluation import RetrievalMetric
@@ -88,7 +88,7 @@ class RetrievalLoop:
         dataset = self.dataloader.dataset
         if not dataset.test_mode:
             raise OptionError(f"{type(self).__name__} expects a dataset with test_mode=True, got test_mode=False.")
-        model = self.runner.model.module if is_model_wrapper(self.runner.model) else self.runner.model
+        model = bare_model(self.runner.model)
         self._check_calibration(model)
         for event in (f"before_{self.STAGE}", f"before_{self.STAGE}_epoch"):
             self.runner.call_hook(event)

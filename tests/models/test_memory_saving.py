@@ -263,12 +263,12 @@ def test_packed_pairs_train_in_mixed_precision(build: Callable, make_batch: Call
     [
         (dict(mlm=True), "a masked-language head"),
         (dict(encoder=dict(dropout=0.1)), "dropout"),
-        (dict(checkpointed=["encoder.bert.encoder.layer"]), r"encoder\.bert\.encoder\.layer by name"),
+        (dict(checkpointed=["encoder.bert.encoder.layer"]), r"'encoder\.bert\.encoder\.layer'"),
     ],
 )
 def test_pairs_that_cannot_be_packed_are_refused(build: Callable, options: dict, has: str):
     with pytest.raises(
-        ValueError, match=f"pack_pairs of ClipBert computes .* and the config has {has}. Set pack_pairs=False"
+        ValueError, match=f"pack_pairs of ClipBert computes .*; the config has {has}. Set pack_pairs=False"
     ):
         build(pack_pairs=True, **options)
 

@@ -173,6 +173,9 @@ def write_partial_captions(scenes: Sequence[Scene], rng: np.random.Generator, *,
         scenes: The scenes of a video, or the one of an image.
         rng: Random generator for what the detailed captions tell.
         motion: Whether motion can be seen.
+
+    Returns:
+        The captions, of which some may be equal.
     """
     texts = [item.describe() for scene in scenes for item in scene.objects]
     for scene in scenes:
@@ -180,7 +183,7 @@ def write_partial_captions(scenes: Sequence[Scene], rng: np.random.Generator, *,
         order = rng.permutation(len(scene.objects))[: rng.integers(1, len(scene.objects) + 1)]
         parts = [scene.objects[i].describe(size=size, motion=moving and motion) for i in order]
         texts.append(" and ".join(parts) + f" on {scene.background}" * background)
-    return list(dict.fromkeys(texts))
+    return texts
 
 
 def random_story(rng: np.random.Generator) -> tuple[Scene, ...]:

@@ -6,13 +6,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
 from mmengine.runner import BaseLoop, Runner
 
 from clipbert_mm.checkpoint import CheckpointMetadata, InputSpec, LoadedCheckpoint, check_fit
 from clipbert_mm.checkpoint.compatibility import within
 from clipbert_mm.checkpoint.metadata import KEY, differences, metadata_of, plain
 from clipbert_mm.deprecation import warn_renamed
+from clipbert_mm.engine.bare_model import bare_model
 from clipbert_mm.engine.config import foreign_model, without_folders
 from clipbert_mm.errors import CheckpointError, OptionError
 from clipbert_mm.fileio import temporary_folder
@@ -41,7 +41,7 @@ def vocabulary_digest(runner: Runner) -> str | None:
 
 def run_contents(runner: Runner) -> CheckpointMetadata:
     """Return what a checkpoint of the run carries besides weights."""
-    model, datasets = _bare(runner.model), datasets_of(runner)
+    model, datasets = bare_model(runner.model), datasets_of(runner)
     answers = next((dataset.answers for dataset in datasets if getattr(dataset, "answers", None) is not None), None)
     pipelines = {}
     for split in ("train", "val", "test"):
@@ -70,7 +70,7 @@ def _text_files(runner: Runner) -> dict[str, str]:
         tokenizer.save_pretrained(folder)
         files = {path.name: path.read_text(encoding="utf-8") for path in sorted(folder.iterdir())}
     if runner.cfg.model.encoder.get("architecture", "bert") not in CONFIG_MAPPING:
-        files["config.json"] = _bare(runner.model).encoder.bert.config.to_json_string(use_diff=False)
+        files["config.json"] = bare_model(runner.model).encoder.bert.config.to_json_string(use_diff=False)
     return files
 
 
@@ -112,8 +112,8 @@ class CheckpointCompatibilityHook(Hook):
             self._contents = run_contents(runner).to_dict()
         checkpoint[KEY] = self._contents
         checkpoint["vocabulary"] = vocabulary_digest(runner)
-        checkpoint["convention"] = InputSpec.of_model(_bare(runner.model)).to_dict()
-        checkpoint["attention_heads"] = _bare(runner.model).encoder.bert.config.num_attention_heads
+        checkpoint["convention"] = InputSpec.of_model(bare_model(runner.model)).to_dict()
+        checkpoint["attention_heads"] = bare_model(runner.model).encoder.bert.config.num_attention_heads
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Compare, log the report, and remove the weights of modules in ``reinit``.
@@ -121,7 +121,7 @@ class CheckpointCompatibilityHook(Hook):
         Raises:
             CheckpointError: If a checkpoint does not fit, or was trained with another vocabulary or other preprocessing.
         """
-        model, now = _bare(runner.model), vocabulary_digest(runner)
+        model, now = bare_model(runner.model), vocabulary_digest(runner)
         sources = checkpoint["sources"]
         for source in sources:
             trained_with = source.rest.get("vocabulary")
@@ -167,8 +167,3 @@ class CheckpointCompatibilityHook(Hook):
             if doubtful:
                 listed = "".join(f"\n  {each}" for each in doubtful)
                 runner.logger.warning(f"The config differs from that of the checkpoint {source.path}:{listed}")
-
-
-def _bare(model: Any) -> Any:  # noqa: ANN401
-    """Return a model without the wrapper of several processes."""
-    return model.module if is_model_wrapper(model) else model
