@@ -35,7 +35,7 @@ class MixedDataset(ConcatDataset):
         for dataset in self.datasets:
             for pid, progress in dataset.loading().items():
                 other = latest.get(pid)
-                if other is None or (progress.busy, -progress.seconds) > (other.busy, -other.seconds):
+                if other is None or (progress.busy, progress.since) > (other.busy, other.since):
                     latest[pid] = progress
         return latest
 

@@ -37,14 +37,19 @@ class FileProgress:
     """Which file a process reads.
 
     Args:
-        seconds: How long it has been reading the file or, if it is not busy, waiting since it has read the file.
+        since: When it began to read the file or, if it is not busy, when it had read the file; by time.monotonic.
         path: The file that it reads, or has read last.
         busy: Whether it is reading.
     """
 
-    seconds: float
+    since: float
     path: str
     busy: bool
+
+    @property
+    def seconds(self) -> float:
+        """How long it has been reading the file or, if it is not busy, waiting since it has read the file."""
+        return time.monotonic() - self.since
 
 
 class WorkerStatus:
@@ -73,8 +78,7 @@ class WorkerStatus:
 
     def loading(self) -> dict[int, FileProgress]:
         """Return which file each process reads or has read last, by process id."""
-        now = time.monotonic()
         return {
-            int(row["pid"]): FileProgress(now - float(row["since"]), str(row["path"]), bool(row["busy"]))
+            int(row["pid"]): FileProgress(float(row["since"]), str(row["path"]), bool(row["busy"]))
             for row in self._rows[self._rows["pid"] != 0].copy()
         }
