@@ -173,9 +173,9 @@ def locked(folder: str | os.PathLike, advice: str = "Wait until it ends, or choo
         except FileNotFoundError:  # the process that had locked it has just removed it, or its folder
             continue
         except BlockingIOError:
-            with suppress(OSError):
-                holder = path.read_text(errors="replace")[:100]
-            raise BusyFolderError(f"{folder} is in use: {holder or 'another process'} writes to it. {advice}") from None
+            with suppress(FileNotFoundError):  # the process that had locked it has just removed it
+                holder = path.read_text(errors="replace")[:100] or "another process"
+                raise BusyFolderError(f"{folder} is in use: {holder} writes to it. {advice}") from None
     try:
         os.ftruncate(descriptor, 0)
         os.write(descriptor, f"process {os.getpid()} on {socket.gethostname()}".encode())

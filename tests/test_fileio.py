@@ -6,6 +6,7 @@ import re
 import signal
 import subprocess
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -58,6 +59,19 @@ def test_what_a_killed_process_leaves_goes_with_the_next_lock_and_what_a_living_
         assert not parts(tmp_path)
         assert sorted(os.listdir(tmp_path)) == [".lock", ".mine.part", "below"]
     assert sorted(os.listdir(tmp_path)) == [".mine.part", "below"]
+
+
+def test_a_lock_that_is_released_while_its_holder_is_read_is_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    read_text, other = Path.read_text, ExitStack()
+
+    def read_after_release(path: Path, **options: str) -> str:
+        other.close()
+        return read_text(path, **options)
+
+    monkeypatch.setattr(Path, "read_text", read_after_release)
+    other.enter_context(locked(tmp_path))
+    with locked(tmp_path):
+        assert read_text(tmp_path / ".lock").startswith(f"process {os.getpid()} on ")
 
 
 def test_a_folder_that_nobody_locks_is_swept_by_the_next_write_once_the_left_overs_are_old(

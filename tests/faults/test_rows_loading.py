@@ -91,7 +91,7 @@ def test_l1_what_crashes_hangs_or_fills_a_process_costs_that_video_alone(
         fate_of(f"{name}.mp4", lambda: None)
     os.utime(videos / "a.mp4")  # a file that changes is another
     report = search.index(videos)
-    assert report.added == (str(videos / "a.mp4"),), report
+    assert report.added == (str(videos / "a.mp4"),), f"{report}"
     assert len(search.index(videos, retry=True).added) == 2
     assert not search.video_index.unreadable
 
