@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
 from multiprocessing.reduction import ForkingPickler
 from typing import Any
 
@@ -88,7 +89,7 @@ class Worker:
         remote_end.close()
         self.sent_paths: set[str] = set()
         self.since = time.monotonic()
-        threading.Thread(target=_receive, args=(self, self.connection), daemon=True).start()
+        threading.Thread(target=_receive, args=(self, self.process, self.connection), daemon=True).start()
 
     def submit(self, job: int, items: Any, given_up: Mapping[str, str]) -> None:  # noqa: ANN401
         """Send it a job; it does not read the files that are given up."""
@@ -132,8 +133,8 @@ class Worker:
         return self.process.exitcode or 0
 
 
-def _receive(worker: Worker, connection: Connection) -> None:
-    """Pass on what a process answers until it ends; in a thread of its own."""
+def _receive(worker: Worker, process: BaseProcess, connection: Connection) -> None:
+    """Pass on what a process of a worker answers until it ends; in a thread of its own."""
     if worker.pin is not None:
         torch.accelerator.set_device_index(worker.pin)  # of this thread
         torch.set_num_threads(1)
@@ -142,7 +143,7 @@ def _receive(worker: Worker, connection: Connection) -> None:
             try:
                 job, batch, error = connection.recv()
             except Exception as failure:
-                lost = isinstance(failure, EOFError) or bool(wait([worker.process.sentinel], 1))
+                lost = isinstance(failure, EOFError) or bool(wait([process.sentinel], 1))
                 worker.events.put((worker, connection, None if lost else (-1, None, failure)))
                 return
             worker.events.put((worker, connection, (job, batch if worker.pin is None else pin_memory(batch), error)))

@@ -3,11 +3,15 @@
 import gc
 import multiprocessing
 import os
+import queue
 import signal
+import socket
 import time
 from collections.abc import Callable
+from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -281,3 +285,16 @@ def test_other_errors_pass_as_they_are(tmp_path: Path):
     with pytest.raises(RuntimeError, match="of the dataset") as caught:
         list(loader(Failing(tmp_path)))
     assert type(caught.value) is RuntimeError
+
+
+def test_a_connection_that_is_reset_is_the_end_of_the_process_that_had_it_though_another_is_being_started():
+    ended = multiprocessing.Process(target=int)
+    ended.start()
+    ended.join()
+    worker = SimpleNamespace(pin=None, events=queue.SimpleQueue(), process=multiprocessing.Process(target=int))
+    ours, other = socket.socketpair()
+    ours.send(b"a job that it did not read")
+    other.close()
+    with Connection(ours.detach()) as connection:
+        loader_workers._receive(worker, ended, connection)
+        assert worker.events.get(timeout=1) == (worker, connection, None)
