@@ -1,5 +1,6 @@
 """Files that crash, hang or fill what reads them; indexes that others change, damage or send: a test for each fault found."""
 
+import faulthandler
 import json
 import os
 import resource
@@ -47,13 +48,18 @@ def search(runner_config: Config, tmp_path: Path) -> VideoSearch:
 
 
 @pytest.fixture
-def fate_of(monkeypatch: pytest.MonkeyPatch) -> Callable[[str, Callable[[], Any]], None]:
-    """Let something happen to the process that reads a file of some name."""
+def fate_of(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[str, Callable[[], Any]], None]:
+    """Let something happen to the process that reads a file of some name; where one stands for 30 s goes to ``stands``."""
     read, fates = indexing.read_media, {}
 
     def read_media(steps: Any, path: str) -> Any:
-        fates.get(os.path.basename(path), lambda: None)()
-        return read(steps, path)
+        with open(tmp_path / "stands", "a") as file:
+            faulthandler.dump_traceback_later(30, file=file)
+            try:
+                fates.get(os.path.basename(path), lambda: None)()
+                return read(steps, path)
+            finally:
+                faulthandler.cancel_dump_traceback_later()
 
     monkeypatch.setattr(indexing, "read_media", read_media)
     return fates.__setitem__
@@ -64,7 +70,7 @@ def hit(number: signal.Signals) -> Callable[[], None]:
 
 
 def test_l1_what_crashes_hangs_or_fills_a_process_costs_that_video_alone(
-    search: VideoSearch, videos: Path, fate_of: Callable
+    search: VideoSearch, videos: Path, fate_of: Callable, tmp_path: Path
 ):
     fate_of("a.mp4", hit(signal.SIGSEGV))
     fate_of("b.mp4", lambda: time.sleep(1000))
@@ -91,7 +97,7 @@ def test_l1_what_crashes_hangs_or_fills_a_process_costs_that_video_alone(
         fate_of(f"{name}.mp4", lambda: None)
     os.utime(videos / "a.mp4")  # a file that changes is another
     report = search.index(videos)
-    assert report.added == (str(videos / "a.mp4"),), f"{report}"
+    assert report.added == (str(videos / "a.mp4"),), f"{report} {(tmp_path / 'stands').read_text()}"
     assert len(search.index(videos, retry=True).added) == 2
     assert not search.video_index.unreadable
 
