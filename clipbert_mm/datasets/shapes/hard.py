@@ -24,11 +24,10 @@ from clipbert_mm.datasets.shapes.scenes import (
     ShapeObject,
     draw_scene,
     write_captions,
-    write_video,
+    write_videos,
 )
 from clipbert_mm.datasets.shapes.world import ShapesWorld
 from clipbert_mm.json_text import write_records
-from clipbert_mm.log import logger
 
 FRAME_SIZES = ((96, 72), (72, 96))
 """(width, height) in pixels. A little shape is about 21 pixels wide in them, a tiny one 14."""
@@ -124,18 +123,14 @@ class HardShapesWorld(ShapesWorld):
     def _write_hard_videos(
         self, folder: Path, split: str, count: int, rng: np.random.Generator
     ) -> dict[str, tuple[Scene, ...]]:
-        (folder / "videos").mkdir(exist_ok=True)
-        stories = {}
+        videos = {}
         for i in range(count):
             size = FRAME_SIZES[rng.integers(len(FRAME_SIZES))]
             number = int(rng.integers(self.fewest_scenes, self.most_scenes + 1))
             scenes = tuple(fast_scene(rng, size) for _ in range(number))
-            name = f"{split}_{i:05d}.mp4"
-            write_video(folder / "videos" / name, scenes, size, float(rng.choice(FRAME_RATES)))
-            stories[name] = scenes
-            if (i + 1) % 100 == 0:
-                logger.info(f"{split}: {i + 1}/{count} videos")
-        return stories
+            videos[f"{split}_{i:05d}.mp4"] = scenes, size, float(rng.choice(FRAME_RATES))
+        write_videos(folder / "videos", videos)
+        return {name: scenes for name, (scenes, _, _) in videos.items()}
 
 
 def fast_scene(rng: np.random.Generator, size: tuple[int, int], sizes: Sequence[str] = ("little",)) -> Scene:

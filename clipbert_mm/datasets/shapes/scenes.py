@@ -5,13 +5,17 @@ is sampled. Captions are derived from the description of the scenes that are dra
 """
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from fractions import Fraction
+from pathlib import Path
 
 import av
 import cv2
 import numpy as np
+
+from clipbert_mm.log import logger
 
 COLORS = {
     "red": (225, 30, 35),
@@ -194,6 +198,21 @@ def random_story(rng: np.random.Generator) -> tuple[Scene, ...]:
         scene = random_scene(rng)
         scenes.setdefault(frozenset(item.describe() for item in scene.objects), scene)
     return tuple(scenes.values())
+
+
+def write_videos(folder: Path, videos: Mapping[str, tuple[tuple[Scene, ...], tuple[int, int], float]]) -> None:
+    """Write videos of scenes, as many at a time as there are processors; the files are those of :func:`write_video`.
+
+    Args:
+        folder: The folder to write, which is made if it does not exist.
+        videos: By name the scenes, the width and height in pixels, and the frames per second.
+    """
+    folder.mkdir(exist_ok=True)
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        written = pool.map(lambda name: write_video(folder / name, *videos[name]), videos)
+        for number, _ in enumerate(written, start=1):
+            if number % 100 == 0:
+                logger.info(f"{folder}: {number}/{len(videos)} videos")
 
 
 def write_video(path: str | os.PathLike, scenes: tuple[Scene, ...], size: tuple[int, int], fps: float) -> None:

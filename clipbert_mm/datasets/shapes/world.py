@@ -20,7 +20,7 @@ from clipbert_mm.datasets.shapes.scenes import (
     random_story,
     write_captions,
     write_partial_captions,
-    write_video,
+    write_videos,
 )
 from clipbert_mm.fileio import atomic_path
 from clipbert_mm.log import logger
@@ -128,25 +128,23 @@ class ShapesWorld:
         self, folder: Path, split: str, count: int, captions: int
     ) -> tuple[dict[str, tuple[Scene, ...]], dict[str, float]]:
         """Write videos and their captions; returns the scenes and the frame rate of each video."""
-        (folder / "videos").mkdir(exist_ok=True)
         rng = np.random.default_rng((self.seed, 1 if split == "train" else 2))
         partial_rng = np.random.default_rng((self.seed, 8))
-        stories, rates = {}, {}
+        videos = {}
         with open(folder / f"{split}.jsonl", "w", encoding="utf-8") as lines:
             for i in range(count):
                 scenes, size = random_story(rng), FRAME_SIZES[rng.integers(len(FRAME_SIZES))]
                 name = f"{split}_{i:05d}.mp4"
-                rates[name] = float(rng.choice(FRAME_RATES))
-                write_video(folder / "videos" / name, scenes, size, rates[name])
-                stories[name] = scenes
+                videos[name] = scenes, size, float(rng.choice(FRAME_RATES))
                 texts = write_captions(scenes, captions, rng)
                 if self.partial_captions and split == "train":
                     texts = _with_partial_captions(texts, scenes, partial_rng)
                 for text in texts:
                     lines.write(json.dumps({"video": name, "caption": text}) + "\n")
-                if (i + 1) % 100 == 0:
-                    logger.info(f"{split}: {i + 1}/{count} videos")
-        return stories, rates
+        write_videos(folder / "videos", videos)
+        return {name: scenes for name, (scenes, _, _) in videos.items()}, {
+            name: fps for name, (_, _, fps) in videos.items()
+        }
 
 
 def _with_partial_captions(texts: list[str], scenes: tuple[Scene, ...], rng: np.random.Generator) -> list[str]:

@@ -10,7 +10,7 @@ import av
 import numpy as np
 import pytest
 
-from clipbert_mm.datasets.shapes import scenes, world
+from clipbert_mm.datasets.shapes import scenes
 from clipbert_mm.datasets.shapes.scenes import (
     BACKGROUNDS,
     COLORS,
@@ -75,7 +75,7 @@ def test_a_world_that_could_not_be_finished_leaves_nothing(tmp_path: Path, monke
     def full_disk(*args) -> None:
         raise OSError("No space left on device")
 
-    monkeypatch.setattr(world, "write_video", full_disk)
+    monkeypatch.setattr(scenes, "write_video", full_disk)
     with pytest.raises(OSError, match="No space left"):
         ShapesWorld(images=1, test_images=1, train_videos=1, test_videos=1).write(tmp_path / "a")
     assert list(tmp_path.iterdir()) == []
