@@ -35,10 +35,12 @@ RANKS = {"n1": ([4, 6, 5, 5], [4, 4, 6, 6], [5, 5, 5, 7]), "n2": ([1, 1, 2, 2], 
 ANSWERS = {"n1": ([1, 0, 0, 1],) * 3, "n2": ([1, 1, 0, 1], [1, 0, 0, 1], [1, 1, 0, 1])}
 
 
-@pytest.fixture
-def reported(tmp_path: Path) -> tuple[dict, str, str]:
-    """The report as JSON and as Markdown, and the index, of two rows and three seeds; the third row was not run."""
-    (tmp_path / "hand.py").write_text(TABLE)
+def report(tmp_path: Path, text: str = TABLE, as_choice: bool = False) -> tuple[dict, str, str]:
+    """The report as JSON and as Markdown, and the index, of two rows and three seeds; the third row was not run.
+
+    With ``as_choice``, retrieval was tested as a choice of one of some captions.
+    """
+    (tmp_path / "hand.py").write_text(text)
     table = read_table(tmp_path / "hand.py")
     plan = Plan([table], seeds=None, out=tmp_path / "out")
     for (_, row, task, seed), step in plan.tests.items():
@@ -48,7 +50,7 @@ def reported(tmp_path: Path) -> tuple[dict, str, str]:
         ranks = np.array(RANKS[row][seed])
         kept = {"t2v/rank": ranks.tolist()} | {f"t2v/R@{k}": (ranks <= k).tolist() for k in (1, 5, 10)}
         (step.folder / "outcomes.json").write_text(
-            json.dumps(kept if task == "retrieval" else dict(accuracy=ANSWERS[row][seed]))
+            json.dumps(kept if task == "retrieval" and not as_choice else dict(accuracy=ANSWERS[row][seed]))
         )
         noted = dict(weights="epoch_1.pth", date=f"2026-01-0{seed + 1}T08:00:00", clipbert_mm="0.1.0")
         for each, seconds in ((step, 10.0), (step.training, 50.0)):
@@ -57,6 +59,11 @@ def reported(tmp_path: Path) -> tuple[dict, str, str]:
     assert cv2.imread(str(tmp_path / "reports" / "hand.png")).std() > 5
     texts = [(tmp_path / "reports" / name).read_text() for name in ("hand.json", "hand.md", "index.md")]
     return json.loads(texts[0]), texts[1], texts[2]
+
+
+@pytest.fixture
+def reported(tmp_path: Path) -> tuple[dict, str, str]:
+    return report(tmp_path)
 
 
 def test_means_intervals_and_differences_by_hand(reported: tuple[dict, str, str]):
@@ -99,3 +106,12 @@ def test_the_index_has_a_verdict_for_each_conclusion(reported: tuple[dict, str, 
     lines = [line for line in reported[2].splitlines() if line.startswith("| i")]
     assert [line.split(" | ")[:2] for line in lines] == [["| iii", "**undecided**"], ["| iv", "**undecided**"]]
     assert "2 clips rank better ([hand](hand.md)): seen; 2 clips answer better ([hand](hand.md)): undecided" in lines[0]
+
+
+def test_of_a_measure_that_is_not_the_paper_s_the_paper_s_main_one_stands_beside(tmp_path: Path):
+    report_dict, text, _ = report(tmp_path, TABLE.replace("t2v/MdR", "accuracy").replace("t2v/R@1", "accuracy"), True)
+    lines = text[text.index("## retrieval") : text.index("## qa")].splitlines()
+    heads, *_, second, _ = (line.split(" | ") for line in lines if line.startswith("| "))
+    assert heads[:4] == ["| N", "paper R@1", "accuracy", "Δ accuracy to n1"]
+    assert [cell.partition(" [")[0] for cell in second[:4]] == ["| 2", "15.5", "66.7", "+16.7"]
+    assert report_dict["metrics"] == {"retrieval": ["accuracy"], "qa": ["accuracy"]}

@@ -105,15 +105,14 @@ def read_task(plan: Plan, table: Table, task: str) -> TaskOutcomes:
 
 
 def task_metrics(table: Table, task: str, outcomes: TaskOutcomes) -> list[str]:
-    """Return the metrics of a task that the report shows."""
+    """Return the metrics of a task that the report shows: those named, else the paper's that were measured, else the usual."""
     named = next((row.runs[task].metrics for row in table.rows.values() if task in row.runs), ())
     if named:
         return list(named)
-    paper = next((row.paper[task] for row in table.rows.values() if row.paper.get(task)), None)
-    if paper is not None:
-        return list(paper)
-    keys = next((set(each) for seeds in outcomes.values() for each in seeds.values()), set())
-    return [metric for key, usual in USUAL_METRICS.items() if key in keys for metric in usual]
+    keys = next((set(each) for seeds in outcomes.values() for each in seeds.values()), None)
+    paper = next((row.paper[task] for row in table.rows.values() if row.paper.get(task)), {})
+    measured = [metric for metric in paper if keys is None or outcome_key(metric) in keys]
+    return measured or [metric for key, usual in USUAL_METRICS.items() if key in (keys or ()) for metric in usual]
 
 
 def row_report(
@@ -217,8 +216,12 @@ def _provenance(report: Mapping[str, Any]) -> str:
 def _task_table(report: Mapping[str, Any], task: str, metrics: Sequence[str]) -> list[str]:
     labels = list(dict.fromkeys(key for row in report["rows"] for key in row["label"]))
     rows = [row for row in report["rows"] if task in row["tasks"]]
-    has_paper = any(row["paper"].get(task) for row in rows)
-    heads = [*labels]
+    papers = [row["paper"].get(task, {}) for row in rows]
+    has_paper = any(metric in paper for paper in papers for metric in metrics)
+    other = next(
+        (metric for paper in papers for metric in paper if not has_paper), None
+    )  # the paper's measure is another
+    heads = [*labels] + ([f"paper {other.removeprefix('t2v/')}"] if other else [])
     for metric in metrics:
         short = metric.removeprefix("t2v/")
         heads += [f"paper {short}"] * has_paper + [short]
@@ -227,9 +230,10 @@ def _task_table(report: Mapping[str, Any], task: str, metrics: Sequence[str]) ->
     for row in rows:
         own = row["tasks"][task]
         cells = [row["label"].get(key, "") for key in labels]
+        paper = row["paper"].get(task, {})
+        cells += [_number(paper.get(other))] if other else []
         for metric in metrics:
-            paper = row["paper"].get(task, {}).get(metric)
-            cells += ["" if paper is None else f"{paper:g}"] * has_paper + [format_estimate(own["estimates"][metric])]
+            cells += [_number(paper.get(metric))] * has_paper + [format_estimate(own["estimates"][metric])]
         if row["name"] == report["reference"]:
             cells.append("reference")
         else:
@@ -239,6 +243,10 @@ def _task_table(report: Mapping[str, Any], task: str, metrics: Sequence[str]) ->
         cells.append(format_seconds(fmean(spent)) if spent else MISSING)
         lines.append("| " + " | ".join(cells) + " |")
     return lines
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:g}"
 
 
 def format_estimate(found: Mapping[str, Any] | None, *, signed: bool = False) -> str:
