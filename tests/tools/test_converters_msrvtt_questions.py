@@ -136,7 +136,7 @@ def test_msrvtt_multiple_choice_is_read_as_the_paper_has_it(
             "val_qa.json",
             '"video6513"',
             '"6513"',
-            r"entry 1: expected a video_id such as 7010 or video7010, got '6513'\.",
+            r"entry 1: expected a video_id such as 6513 or video6513, got '6513'\.",
         ),
         (
             "test_qa.json",

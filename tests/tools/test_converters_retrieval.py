@@ -109,6 +109,44 @@ def test_msrvtt_trains_on_a_list_of_videos(msrvtt: ModuleType, published: Path):
     assert records(published / "out" / "annotations" / "retrieval_train-9k.jsonl") == captions_of(7012, 0)
 
 
+def test_msrvtt_trains_on_a_list_without_a_header(msrvtt: ModuleType, published: Path):
+    (published / "list.txt").write_text("video7012\n\nvideo0\n")
+    msrvtt.main(retrieval(published, "--train", "9k", "--train-list", str(published / "list.txt")))
+    assert records(published / "out" / "annotations" / "retrieval_train-9k.jsonl") == captions_of(7012, 0)
+
+
+def test_msrvtt_in_coco_s_layout_and_as_lists_of_captions_is_the_same(msrvtt: ModuleType, published: Path):
+    sentences = video_info(*NUMBERS)["sentences"]
+    annotations = [{"image_id": s["video_id"], "caption": s["caption"], "id": i} for i, s in enumerate(sentences)]
+    (published / "coco.json").write_text(json.dumps({"info": {}, "images": [], "annotations": annotations}))
+    lists = [{"video_id": f"video{i}", "caption": [f"caption {k} of {i}" for k in range(2)]} for i in NUMBERS[:4]]
+    lists += [{"video": f"video{i}.mp4", "caption": f"caption {k} of {i}"} for k in range(2) for i in NUMBERS[4:]]
+    (published / "train_9k.json").write_text(json.dumps(lists[:4]))
+    (published / "test_1k.json").write_text(json.dumps(lists[4:]))
+    written = []
+    for annotations in (("all.json",), ("coco.json",), ("train_9k.json", "test_1k.json")):
+        msrvtt.main(retrieval(published, annotations=annotations))
+        written.append([records(path) for path in sorted((published / "out" / "annotations").iterdir())])
+    assert written[0] == written[1] == written[2]
+    assert len(written[0]) == 3
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ([{"video": "clip0.mp4", "caption": "a"}], r"other\.json, entry 1: expected the id of a video, such as"),
+        ([{"video": "video0.mp4", "caption": [3]}], r'entry 1: expected captions of text under the key "caption", got'),
+        ([{"video": "video0.mp4"}], r'entry 1: expected text under the key "caption", has'),
+        ([], r"other\.json: expected a JSON list of objects, got \[\]"),
+        ({"annotations": [{"image_id": 3}]}, r'annotations, entry 1: expected text under the key "image_id", got 3'),
+    ],
+)
+def test_bad_files_in_other_layouts_are_named(msrvtt: ModuleType, published: Path, content: list, message: str):
+    (published / "other.json").write_text(json.dumps(content))
+    with pytest.raises(AnnotationError, match=message):
+        msrvtt.main(retrieval(published, annotations=("other.json",)))
+
+
 def test_the_seed_says_the_local_validation_split(msrvtt: ModuleType, published: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(msrvtt, "TEST_PAIRS", 2)
 
@@ -224,7 +262,9 @@ def test_bad_retrieval_files_are_named(
         ("video_id\nvideo0\nvideo0\n", r"list\.csv, line 3: expected each video_id once, got 'video0' again\."),
         ("video_id\nvideo1\n", r"line 2: expected a video of the files after --annotations, got 'video1'\."),
         ("video_id\nvideo9999\n", r"line 2: expected a video that the test pairs do not have, got 'video9999'\."),
-        ("video0\n", r"line 1: expected the columns video_id, separated by"),
+        ("clip0\n", r"line 1: expected the columns video_id, separated by"),
+        ("video0\nclip0\n", r"list\.csv, line 2: expected a video of the files after --annotations, got 'clip0'"),
+        ("video0\nvideo0\n", r"list\.csv, line 2: expected each name once, got 'video0' again\."),
         ("video_id\n", r"all\.json: expected captions of training videos \(7k\), got 'none'\."),
     ],
 )
@@ -238,7 +278,8 @@ def test_test_pairs_without_their_captions_are_refused(msrvtt: ModuleType, publi
     with pytest.raises(AnnotationError, match=r"test\.csv, line 2: expected a video of the files after --annotations"):
         msrvtt.main(retrieval(published, annotations=("train_val.json",)))
     with pytest.raises(
-        AnnotationError, match=r"all\.json, videos, entry 5: expected each video_id once, got 'video7010'"
+        AnnotationError,
+        match=r"all\.json, videos, entry 5: expected each video in one of the files after --annotations, got 'video7010'",
     ):
         msrvtt.main(retrieval(published, annotations=("test.json", "all.json")))
     write_test_csv(published / "test.csv", numbers=())

@@ -10,7 +10,6 @@ videos that are not there get ``--suffix`` too, and their number is reported.
 """
 
 import argparse
-import os
 from pathlib import Path
 from typing import Any
 
@@ -21,14 +20,13 @@ from conversion import (
     read_json_by_id,
     warn_of_shared,
 )
+from writing import find_videos
 
 from clipbert_mm.engine.run_tool import run_tool
-from clipbert_mm.errors import AnnotationError, quoted
+from clipbert_mm.errors import quoted
 from clipbert_mm.json_text import write_records
 
 VIDEOS = {"train": 10_009, "val1": 4_917}
-ENDINGS = (".mp4", ".mkv", ".webm", ".avi", ".mov", ".flv", ".m4v", ".3gp")
-"""In the order of choice, should a video be there twice."""
 
 
 def read_paragraphs(path: str) -> dict[str, str]:
@@ -56,16 +54,6 @@ def paragraph_of(entry: dict[str, Any], where: str) -> str:
 def is_time(value: object) -> bool:
     """Whether a value of JSON is a number of seconds; NaN is none."""
     return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value < float("inf")
-
-
-def find_videos(folder: str) -> dict[str, str]:
-    """Return the file name of each video in a folder, by its id."""
-    if not os.path.isdir(folder):
-        raise AnnotationError(f"There is no folder {os.path.abspath(folder)}. --videos takes the folder of the videos.")
-    found: dict[str, str] = {}
-    for ending in reversed(ENDINGS):
-        found |= {name.removesuffix(ending): name for name in os.listdir(folder) if name.endswith(ending)}
-    return found
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:

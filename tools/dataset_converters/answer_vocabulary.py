@@ -7,29 +7,21 @@ of the questions of these files, and of those after ``--check``, it can answer: 
 """
 
 import argparse
-import json
-import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from conversion import expect, most_common_answers
+from writing import write_answers
 
 from clipbert_mm.datasets import OpenEndedDataset
 from clipbert_mm.datasets.annotations import read_records
 from clipbert_mm.engine.run_tool import run_tool
-from clipbert_mm.fileio import atomic_write
 
 
 def read_questions(path: str) -> list[dict[str, Any]]:
     """Read a file of open-ended questions."""
     return read_records(path, OpenEndedDataset.KEYS, OpenEndedDataset.EXAMPLE)
-
-
-def write_answers(answers: Mapping[str, int], path: str | os.PathLike) -> None:
-    """Write a vocabulary."""
-    with atomic_write(path) as file:
-        json.dump(answers, file, ensure_ascii=False, indent=0)
 
 
 def describe_coverage(answers: Mapping[str, int], files: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[str]:

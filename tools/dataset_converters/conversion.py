@@ -1,6 +1,7 @@
 """What the converters in tools/dataset_converters share: reading publishers' files strictly, writing ours whole."""
 
 import csv
+import hashlib
 import itertools
 import json
 import os
@@ -72,6 +73,43 @@ def read_table(
                 f"{path}, line {number}: expected {len(names)} cells between {separator!r}, got {len(cells)}."
             )
         yield number, dict(zip(names, cells, strict=True))
+
+
+def read_rows(path: str | os.PathLike, columns: Sequence[str]) -> Iterator[tuple[int, dict[str, str]]]:
+    """Read a table between tabs that has no header, row by row.
+
+    Args:
+        path: The file.
+        columns: What its columns are.
+
+    Yields:
+        The number of the row's line and the row.
+
+    Raises:
+        AnnotationError: If the file cannot be read, has no row, or a row has more or fewer cells than there are columns.
+    """
+    number = 0
+    for number, cells in _split_lines(read_text(path), "\t", str(path)):
+        if len(cells) != len(columns):
+            raise AnnotationError(
+                f"{path}, line {number}: expected {len(columns)} cells between tabs ({', '.join(columns)}), got {len(cells)}."
+            )
+        yield number, dict(zip(columns, cells, strict=True))
+    expect(number > 0, str(path), "a row for each sentence", "none")
+
+
+def read_names(path: str | os.PathLike) -> Iterator[tuple[str, str]]:
+    """Read a list of names, one per line without a header; yields where each stands, for errors, and the name.
+
+    Raises:
+        AnnotationError: If there is no such file, it is empty, or a name comes twice.
+    """
+    seen: set[str] = set()
+    for number, line in enumerate(read_text(path), start=1):
+        if name := line.strip():
+            expect_once(name, seen, f"{path}, line {number}", "name")
+            yield f"{path}, line {number}", name
+    expect(bool(seen), str(path), "a line for each name", "none")
 
 
 def _header_of(lines: list[str], separator: str) -> list[str]:
@@ -232,35 +270,6 @@ def _found(entry: Mapping[str, Any], key: str) -> str:
     return f"got {quoted(entry[key])}" if key in entry else f"has {quoted(sorted(entry))}"
 
 
-def genome_image_id(entry: Mapping[str, Any], where: str) -> int:
-    """Return the id of Visual Genome's image that an entry is of; some of its files and versions call it "id"."""
-    return whole_number_in(entry, "image_id" if "image_id" in entry else "id", where)
-
-
-def read_genome_images(path: str | os.PathLike) -> dict[int, tuple[str, dict[str, Any]]]:
-    """Read Visual Genome's image_data.json.
-
-    Returns:
-        The name of each image in the publisher's folders, ``VG_100K/1.jpg`` or ``VG_100K_2/1.jpg``, and its entry, by id. The
-        entry has a ``coco_id``, which is None for images that are not in COCO.
-
-    Raises:
-        AnnotationError: If there is no such file, it is something else, or an image stands in it twice.
-    """
-    images: dict[int, tuple[str, dict[str, Any]]] = {}
-    seen: set[int] = set()
-    for where, entry in read_entries(path):
-        image_id = genome_image_id(entry, where)
-        expect_once(image_id, seen, where, "image_id")
-        name = "/".join(text_in(entry, "url", where).split("/")[-2:])
-        expect(name.startswith("VG_100K"), where, "a url that ends as in VG_100K/1.jpg", entry["url"])
-        expect("coco_id" in entry, where, 'the key "coco_id"', sorted(entry))
-        if entry["coco_id"] is not None:
-            whole_number_in(entry, "coco_id", where)
-        images[image_id] = (name, entry)
-    return images
-
-
 def check_suffix(suffix: str | None) -> None:
     """See that a file ending that the user gave is one: it begins with a dot, or is empty.
 
@@ -268,6 +277,11 @@ def check_suffix(suffix: str | None) -> None:
         AnnotationError: If not.
     """
     expect(not suffix or (suffix.startswith(".") and len(suffix) > 1), "--suffix", "a file ending such as .mp4", suffix)
+
+
+def draw(items: Sequence[str], size: int, seed: int) -> list[str]:
+    """Draw without replacement, in a way that no version of Python or NumPy changes: those of the smallest digests."""
+    return sorted(items, key=lambda item: hashlib.sha256(f"{seed} {item}".encode()).digest())[:size]
 
 
 def most_common_answers(answers: Iterable[str], size: int) -> dict[str, int]:

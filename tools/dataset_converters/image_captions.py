@@ -34,15 +34,14 @@ from conversion import (
     compare_counts,
     expect,
     expect_once,
-    genome_image_id,
     number_entries,
     read_entries,
-    read_genome_images,
     read_json,
     read_text,
     text_in,
     whole_number_in,
 )
+from image_files import KARPATHY_SPLITS, genome_image_id, karpathy_images, read_genome_images
 
 from clipbert_mm.engine.run_tool import run_tool
 from clipbert_mm.json_text import write_records
@@ -54,8 +53,6 @@ KARPATHY_VAL_IMAGES = 5_000
 GENOME_IMAGES = 108_077
 PAIRS, IMAGES = (5_600_000, "5.6M"), (151_000, "151K")
 """What the paper says of both together, and how."""
-SPLITS = {"train": "train", "restval": "train", "val": "val", "test": "test"}
-"""What becomes of Karpathy's splits."""
 
 
 @dataclass
@@ -87,21 +84,12 @@ def read_ids(path: str) -> set[int]:
 
 def read_karpathy(path: str) -> dict[str, set[int]]:
     """Read Karpathy's split: the COCO ids of the images to train on, under "train", and of the others."""
-    content = read_json(path)
-    keys = sorted(content) if isinstance(content, dict) else content
-    expect(
-        isinstance(content, dict) and content.get("dataset") == "coco",
-        path,
-        'an object whose "dataset" is "coco"',
-        keys,
-    )
-    ids: dict[str, set[int]] = {split: set() for split in SPLITS.values()}
+    ids: dict[str, set[int]] = {split: set() for split in KARPATHY_SPLITS.values()}
     seen: set[int] = set()
-    for where, entry in number_entries(content.get("images"), f"{path}, images"):
-        coco_id, split = whole_number_in(entry, "cocoid", where), text_in(entry, "split", where)
+    for where, entry, split in karpathy_images(path, "coco"):
+        coco_id = whole_number_in(entry, "cocoid", where)
         expect_once(coco_id, seen, where, "cocoid")
-        expect(split in SPLITS, where, f"a split of {', '.join(SPLITS)}", split)
-        ids[SPLITS[split]].add(coco_id)
+        ids[split].add(coco_id)
     return ids
 
 

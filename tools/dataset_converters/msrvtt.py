@@ -3,7 +3,9 @@
 
 - ``retrieval --annotations FILE [FILE ...] --test-csv FILE [--train {7k,9k}] OUT`` takes the publisher's captions
   (train_val_videodatainfo.json with test_videodatainfo.json, or all in one: videodatainfo_2017.json, MSRVTT_data.json) and
-  the 1,000 test pairs of JSFusion ("1K-A", MSRVTT_JSFusion_test.csv, with ``,`` or ``;`` between its columns).
+  the 1,000 test pairs of JSFusion ("1K-A", MSRVTT_JSFusion_test.csv, with ``,`` or ``;`` between its columns). Captions in
+  two other layouts are taken too: like COCO's, ``{"annotations": [{"image_id": "video0", "caption": "..."}]}`` (MSR_VTT.json),
+  and lists of ``{"video": "video0.mp4", "caption": ["...", "..."]}`` (msrvtt_train_9k.json with msrvtt_test_1k.json).
 - ``qa --train FILE --val FILE --test FILE OUT`` takes MSRVTT-QA's train_qa.json, val_qa.json and test_qa.json, which name a
   video by its number, 7010; video7010 will do too.
 - ``multiple-choice FILE OUT`` takes JSFusion's test as MSR_MC_test.csv, a table with the columns vid_key (msr7010) or video_id
@@ -19,31 +21,29 @@ videos, so they validate 7k only.
 """
 
 import argparse
-import hashlib
-import json
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from conversion import (
-    check_suffix,
     compare_counts,
+    draw,
     expect,
     expect_once,
-    most_common_answers,
     number_entries,
-    read_entries,
     read_json,
     read_json_lines,
+    read_names,
     read_table,
     read_text,
     text_in,
     whole_number_in,
 )
+from writing import add_out, file_options, write_open_ended
+from xu_qa import read_questions
 
 from clipbert_mm.engine.run_tool import run_tool
-from clipbert_mm.fileio import atomic_write
 from clipbert_mm.json_text import write_records
 
 SPLITS = {"train": range(6513), "val": range(6513, 7010), "test": range(7010, 10_000)}
@@ -55,7 +55,6 @@ TRAINING_VIDEOS = {"7k": 7010, "9k": 9000}
 QUESTIONS = {"train": 158_581, "val": 12_278, "test": 72_821}
 CHOICE_QUESTIONS = 2990
 NUM_ANSWERS = 1500
-ANSWER_TYPES = ("what", "who", "how", "where", "when")
 OPTION_COLUMNS = ("a1", "a2", "a3", "a4", "a5")
 
 VIDEO_ID = re.compile("video[0-9]{1,9}")
@@ -80,28 +79,70 @@ def is_test(video: str) -> bool:
 
 
 def read_captions(paths: Sequence[str]) -> dict[str, list[str]]:
-    """Read the publisher's files: the captions of each video. Captions without text are left out."""
+    """Read files of captions in any of the layouts: the captions of each video. Captions without text are left out."""
     captions: dict[str, list[str]] = {}
     for path in paths:
         content = read_json(path)
-        keys = sorted(content) if isinstance(content, dict) else content
-        whole = isinstance(content, dict) and {"videos", "sentences"} <= set(content)
-        expect(whole, path, 'a JSON object with "videos" and "sentences"', keys)
-        seen = set(captions)
-        for where, video in number_entries(content["videos"], f"{path}, videos"):
-            name = text_in(video, "video_id", where)
-            check_video(name, where)
-            expect_once(name, seen, where, "video_id")
-            captions[name] = []
-        numbers: set[tuple[str, int]] = set()
-        for where, sentence in number_entries(content["sentences"], f"{path}, sentences"):
-            name = text_in(sentence, "video_id", where)
-            expect(name in captions, where, 'a video_id that "videos" has', name)
-            caption = text_in(sentence, "caption", where, may_be_blank=True)
-            expect_once((name, whole_number_in(sentence, "sen_id", where)), numbers, where, "sen_id of a video")
-            if caption:
-                captions[name].append(caption)
+        if isinstance(content, list):
+            found = read_caption_lists(content, path)
+        elif isinstance(content, dict) and "annotations" in content:
+            found = read_like_coco(content, path)
+        else:
+            found = read_published(content, path)
+        for where, name, texts in found:
+            expect(name not in captions, where, "each video in one of the files after --annotations", name)
+            captions[name] = [text for text in texts if text]
     return captions
+
+
+Captions = Iterator[tuple[str, str, list[str]]]
+"""Where each video stands, its id, and its captions."""
+
+
+def read_published(content: Any, path: str) -> Captions:
+    """Read the captions of a file of the publisher."""
+    keys = sorted(content) if isinstance(content, dict) else content
+    whole = isinstance(content, dict) and {"videos", "sentences"} <= set(content)
+    expect(whole, path, 'a JSON object with "videos" and "sentences"', keys)
+    captions: dict[str, tuple[str, list[str]]] = {}
+    seen: set[str] = set()
+    for where, video in number_entries(content["videos"], f"{path}, videos"):
+        name = text_in(video, "video_id", where)
+        check_video(name, where)
+        expect_once(name, seen, where, "video_id")
+        captions[name] = (where, [])
+    numbers: set[tuple[str, int]] = set()
+    for where, sentence in number_entries(content["sentences"], f"{path}, sentences"):
+        name = text_in(sentence, "video_id", where)
+        expect(name in captions, where, 'a video_id that "videos" has', name)
+        caption = text_in(sentence, "caption", where, may_be_blank=True)
+        expect_once((name, whole_number_in(sentence, "sen_id", where)), numbers, where, "sen_id of a video")
+        captions[name][1].append(caption)
+    yield from ((where, name, texts) for name, (where, texts) in captions.items())
+
+
+def read_like_coco(content: dict[str, Any], path: str) -> Captions:
+    """Read the captions of a file in COCO's layout, MSR_VTT.json: a list of annotations, each a caption of a video."""
+    captions: dict[str, tuple[str, list[str]]] = {}
+    for where, entry in number_entries(content["annotations"], f"{path}, annotations"):
+        name = text_in(entry, "image_id", where)
+        check_video(name, where)
+        captions.setdefault(name, (where, []))[1].append(text_in(entry, "caption", where, may_be_blank=True))
+    yield from ((where, name, texts) for name, (where, texts) in captions.items())
+
+
+def read_caption_lists(content: list[Any], path: str) -> Captions:
+    """Read the captions of a list of videos, msrvtt_train_9k.json: each with one caption, or a list of them."""
+    captions: dict[str, tuple[str, list[str]]] = {}
+    for where, entry in number_entries(content, path):
+        name = text_in(entry, "video_id" if "video_id" in entry else "video", where).partition(".")[0]
+        check_video(name, where)
+        texts = entry.get("caption")
+        if not isinstance(texts, list):
+            texts = [text_in(entry, "caption", where, may_be_blank=True)]
+        expect(all(isinstance(text, str) for text in texts), where, 'captions of text under the key "caption"', texts)
+        captions.setdefault(name, (where, []))[1].extend(text.strip() for text in texts)
+    yield from ((where, name, texts) for name, (where, texts) in captions.items())
 
 
 def read_test_pairs(path: str, captions: dict[str, list[str]]) -> list[Pair]:
@@ -120,21 +161,20 @@ def read_test_pairs(path: str, captions: dict[str, list[str]]) -> list[Pair]:
 
 
 def read_video_list(path: str, captions: dict[str, list[str]], tested: set[str]) -> list[str]:
-    """Read a list of training videos, a table with the column video_id such as MSRVTT_train.9k.csv."""
+    """Read a list of training videos: a table with the column video_id, or one id per line without a header."""
+    first = next((line.strip() for line in read_text(path) if line.strip()), "")
+    if VIDEO_ID.fullmatch(first):
+        rows = read_names(path)
+    else:
+        rows = ((f"{path}, line {line}", row["video_id"]) for line, row in read_table(path, ("video_id",), ",;"))
     videos: list[str] = []
     seen: set[str] = set()
-    for line, row in read_table(path, ("video_id",), ",;"):
-        where, video = f"{path}, line {line}", row["video_id"]
+    for where, video in rows:
         expect(video in captions, where, "a video of the files after --annotations", video)
         expect(video not in tested, where, "a video that the test pairs do not have", video)
         expect_once(video, seen, where, "video_id")
         videos.append(video)
     return videos
-
-
-def draw(items: Sequence[str], size: int, seed: int) -> list[str]:
-    """Draw without replacement, in a way that no version of Python or NumPy changes: those of the smallest digests."""
-    return sorted(items, key=lambda item: hashlib.sha256(f"{seed} {item}".encode()).digest())[:size]
 
 
 def draw_validation(captions: dict[str, list[str]], tested: set[str], seed: int) -> list[Pair]:
@@ -178,57 +218,17 @@ def convert_retrieval(args: argparse.Namespace) -> None:
     print(*report, f"written to {folder}", sep="\n")
 
 
-def read_questions(path: str, split: str, suffix: str) -> list[dict[str, Any]]:
-    """Read a file of MSRVTT-QA, which has to be of this split, into our records."""
-    records = []
-    seen: set[int] = set()
-    for where, entry in read_entries(path):
-        question = text_in(entry, "question", where)
-        first = re.match("[a-z]*", question.lower()).group()
-        question_id = whole_number_in(entry, "id", where)
-        expect_once(question_id, seen, where, "id")
-        video = entry.get("video_id", f"the keys {', '.join(entry)}")
-        name = f"video{video}" if type(video) is int else str(video)
-        expect(VIDEO_ID.fullmatch(name) is not None, where, "a video_id such as 7010 or video7010", video)
-        numbers = SPLITS[split]
-        expect(
-            number_of(name) in numbers,
-            where,
-            f"a video of MSRVTT's split {split}, video{numbers[0]} to video{numbers[-1]} (MSVD-QA's files look alike, but "
-            "number other videos, and are not taken here)",
-            name,
-        )
-        records.append(
-            {
-                "video": name + suffix,
-                "question": question,
-                "answer": text_in(entry, "answer", where),
-                "answer_type": first if first in ANSWER_TYPES else "other",
-                "question_id": question_id,
-            }
-        )
-    return records
-
-
 def convert_questions(args: argparse.Namespace) -> None:
     """Write the questions of all splits, and the answers to choose from."""
-    expect(args.num_answers > 0, "--num-answers", "1 or more", args.num_answers)
-    paths = {split: getattr(args, split) for split in QUESTIONS}
-    records = {split: read_questions(path, split, args.suffix) for split, path in paths.items()}
-    answers = most_common_answers((record["answer"] for record in records["train"]), args.num_answers)
-    counts = [(f"qa_{split}.jsonl: {split} questions", len(own), QUESTIONS[split]) for split, own in records.items()]
-    counts.append(("qa_answers.json: answers", len(answers), NUM_ANSWERS if args.num_answers == NUM_ANSWERS else None))
-    report = compare_counts(counts, args.strict)
-    for split, own in records.items():
-        share = sum(record["answer"] in answers for record in own) / len(own)
-        limit = "" if split == "train" else ": no accuracy can be higher"
-        report.append(f"{split}: {share:.2%} of the questions have an answer in the vocabulary{limit}")
-    folder = Path(args.out) / "annotations"
-    for split, own in records.items():
-        write_records(own, folder / f"qa_{split}.jsonl")
-    with atomic_write(folder / "qa_answers.json") as file:
-        json.dump(answers, file, ensure_ascii=False, indent=0)
-    print(*report, f"written to {folder}", sep="\n")
+    records = {}
+    for split, numbers in SPLITS.items():
+        expected = (
+            f"a video of MSRVTT's split {split}, video{numbers[0]} to video{numbers[-1]} (MSVD-QA's files look alike, but "
+            "number other videos: msvd.py qa takes them)"
+        )
+        file_of = f"video{{}}{args.suffix}".format
+        records[split] = read_questions(getattr(args, split), "video", numbers, expected, file_of)
+    write_open_ended(args, records, QUESTIONS, NUM_ANSWERS)
 
 
 def read_choice_lines(path: str) -> Iterator[tuple[str, str, str, object, object]]:
@@ -274,9 +274,7 @@ def convert_multiple_choice(args: argparse.Namespace) -> None:
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
-    shared = argparse.ArgumentParser(add_help=False)
-    shared.add_argument("--suffix", default=".mp4", help="ending of the videos' files (default: .mp4)")
-    shared.add_argument("--strict", action="store_true", help="refuse counts that are not the published ones")
+    shared = file_options(".mp4")
     parser = argparse.ArgumentParser(description="Convert MSRVTT as published to JSON lines")
     tasks = parser.add_subparsers(required=True, metavar="{retrieval,qa,multiple-choice}")
 
@@ -291,7 +289,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     )
     task.add_argument("--test-csv", required=True, help="MSRVTT_JSFusion_test.csv")
     task.add_argument("--train", choices=TRAINING_VIDEOS, default="7k", help="training split (default: 7k)")
-    task.add_argument("--train-list", help="table with the training videos' video_id, such as MSRVTT_train.9k.csv")
+    task.add_argument("--train-list", help="the training videos: MSRVTT_train.9k.csv, or one id per line")
     task.add_argument("--seed", type=int, default=42, help="says the local validation split (default: 42)")
 
     task = tasks.add_parser("qa", parents=[shared], help="MSRVTT-QA")
@@ -305,14 +303,13 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     task.add_argument("file", help="MSR_MC_test.csv, or the JSON lines of the paper's release")
 
     for task in tasks.choices.values():
-        task.add_argument("out", help="folder of the data set; the files go to its folder annotations")
+        add_out(task)
     return parser.parse_args(argv)
 
 
 def main(argv: list[str] | None = None) -> None:
     """Convert: everything is read and checked before anything is written."""
     args = parse_args(argv)
-    check_suffix(args.suffix)
     args.convert(args)
 
 

@@ -27,8 +27,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from answer_vocabulary import describe_coverage, write_answers
+from answer_vocabulary import describe_coverage
 from conversion import most_common_answers, read_text
+from writing import write_answers
 
 from clipbert_mm.engine.run_tool import run_tool
 from clipbert_mm.errors import AnnotationError, quoted

@@ -24,7 +24,6 @@ tasks. The vocabulary is then of what is left to train on.
 
 import argparse
 import hashlib
-import json
 import re
 from collections import Counter
 from pathlib import Path
@@ -40,9 +39,9 @@ from conversion import (
     most_common_answers,
     read_table,
 )
+from writing import write_answers
 
 from clipbert_mm.engine.run_tool import run_tool
-from clipbert_mm.fileio import atomic_write
 from clipbert_mm.json_text import write_records
 
 QUESTIONS: dict[str, dict[str, Published]] = {
@@ -185,8 +184,7 @@ def main(argv: list[str] | None = None) -> None:
         videos = len({record["video"] for record in records})
         report.append(f"{name}: {write_records(records, folder / name):,} questions on {videos:,} videos")
     if answers:
-        with atomic_write(folder / "frameqa_answers.json") as file:
-            json.dump(answers, file, ensure_ascii=False, indent=0)
+        write_answers(answers, folder / "frameqa_answers.json")
     print(*report, f"written to {folder}", sep="\n")
 
 

@@ -25,7 +25,6 @@ in Visual Genome's folders, ``VG_100K/1.jpg``, which belong next to train2014.
 
 import argparse
 import gc
-import json
 from collections import Counter
 from collections.abc import Iterator
 from itertools import chain
@@ -37,19 +36,18 @@ from conversion import (
     compare_counts,
     expect,
     expect_once,
-    genome_image_id,
     most_common_answers,
     number_entries,
     read_entries,
-    read_genome_images,
     read_json,
     text_in,
     whole_number_in,
 )
+from image_files import genome_image_id, read_genome_images
+from writing import write_answers
 
 from clipbert_mm.engine.run_tool import run_tool
 from clipbert_mm.evaluation.vqa_accuracy import normalize_answer, soft_scores
-from clipbert_mm.fileio import atomic_write
 from clipbert_mm.json_text import write_records
 
 SUBSETS = {"train": "train2014", "val": "val2014", "test": "test2015", "test-dev": "test-dev2015"}
@@ -257,8 +255,7 @@ def main(argv: list[str] | None = None) -> None:
     for split, own in questions.items():
         records = make_records(split, own, truths.get(split), answers)
         write_records(chain(records, added) if split == "train" else records, folder / f"vqa_{split}.jsonl")
-    with atomic_write(folder / "vqa_answers.json") as file:
-        json.dump(answers, file, ensure_ascii=False, indent=0)
+    write_answers(answers, folder / "vqa_answers.json")
     print(*report, f"written to {folder}", sep="\n")
 
 
