@@ -153,15 +153,31 @@ class OpenEndedDataset(VocabularyDataset):
     """Open-ended questions with one correct answer each: MSRVTT-QA, TGIF-QA's frameQA.
 
     An answer outside the vocabulary cannot be learnt: training leaves its question out, in testing its question counts as
-    wrong. Arguments are those of :class:`VocabularyDataset`.
+    wrong. A line may have further correct answers, ``"references": ["chef"]``, which :class:`~clipbert_mm.evaluation.WUPS`
+    takes too. Arguments are those of :class:`VocabularyDataset`.
     """
 
     KEYS: ClassVar = {"question": str, "answer": str}
     EXAMPLE = '{"video": "a.mp4", "question": "what is the man doing?", "answer": "cook", "answer_type": "what"}'
 
+    def fault_of(self, record: Mapping[str, Any]) -> str:
+        """Check that ``references`` are texts, if given."""
+        references = record.get("references", [])
+        if isinstance(references, list) and all(isinstance(text, str) and not is_blank(text) for text in references):
+            return super().fault_of(record)
+        return f'expected a list of answers under the key "references", got {quoted(references)}.'
+
     def has_known_answer(self, record: dict[str, Any]) -> bool:
         """Whether the answer is in the vocabulary."""
         return record["answer"] in self.answers
+
+    def prepare_test(self, idx: int) -> dict[str, Any]:
+        """Return the questions of the item and their labels; in testing also ``references``, all correct answers of each."""
+        item = super().prepare_test(idx)
+        if self.test_mode:
+            questions = self.get_data_info(idx)["questions"]
+            item["references"] = [[question["answer"], *question.get("references", [])] for question in questions]
+        return item
 
     def labels_of(self, questions: list[dict[str, Any]]) -> dict[str, np.ndarray]:
         """Return ``answer_labels``; ``IGNORED`` for an answer outside the vocabulary."""

@@ -17,8 +17,10 @@ from clipbert_mm.evaluation.retrieval_metric import (
     write_rankings,
 )
 from clipbert_mm.evaluation.vqa_accuracy import VQAAccuracy
+from clipbert_mm.evaluation.wups import WUPS, wups
 
 __all__ = [
+    "WUPS",
     "AnswerAccuracy",
     "CalibrationBins",
     "CountError",
@@ -36,6 +38,7 @@ __all__ = [
     "retrieval_metrics",
     "shortlist_recall",
     "write_rankings",
+    "wups",
 ]
 
 __getattr__ = renamed(__name__, {"right_answers": "clipbert_mm.evaluation.correct_answers"})

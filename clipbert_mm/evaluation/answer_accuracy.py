@@ -1,7 +1,7 @@
 """Metrics of answers to questions: accuracy where each has one correct answer, and errors of counts."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -34,21 +34,46 @@ def correct_answers(scores: np.ndarray, labels: np.ndarray) -> np.ndarray:
     return inside * chosen / best.sum(axis=1)
 
 
-def accuracy_by_type(correct: np.ndarray, types: Sequence[str]) -> dict[str, float]:
-    """Compute the accuracy in percent over all questions and over those of each type.
+def means_by_type(
+    values: np.ndarray, types: Sequence[str], name: str, groups: Mapping[str, Sequence[str]] | None = None
+) -> dict[str, float]:
+    """Compute the mean in percent over all questions, over those of each type and over those of each group of types.
+
+    Args:
+        values: A value of each question, 0 to 1, (q,).
+        types: Type of each question, q in all; numbers are named as text, and "" is no type.
+        name: Name of the mean over all; the others have it in front.
+        groups: Names of groups with the types that they have; a group without questions is left out.
+
+    >>> means_by_type(np.array([1.0, 0.0, 1.0]), ["who", "what", "how"], "accuracy", {"thing": ["who", "what"]})[
+    ...     "accuracy/thing"
+    ... ]
+    50.0
+    """
+    kinds = np.array(list(map(str, types)))
+    members = {kind: [kind] for kind in sorted(set(kinds.tolist()) - {""})}
+    metrics = {name: float(values.mean() * 100)}
+    for group, own in (members | dict(groups or {})).items():
+        chosen = np.isin(kinds, list(own))
+        if chosen.any():
+            metrics[f"{name}/{group}"] = float(values[chosen].mean() * 100)
+    return metrics
+
+
+def accuracy_by_type(
+    correct: np.ndarray, types: Sequence[str], groups: Mapping[str, Sequence[str]] | None = None
+) -> dict[str, float]:
+    """Compute the accuracy in percent over all questions and over those of each type; see :func:`means_by_type`.
 
     Args:
         correct: What :func:`correct_answers` returns, (q,).
-        types: Type of each question, q in all; numbers are named as text.
+        types: Type of each question, q in all.
+        groups: Names of groups with the types that they have.
 
     >>> accuracy_by_type(np.array([1.0, 0.0, 1.0]), ["who", "who", "what"])
     {'accuracy': 66.66666666666666, 'accuracy/what': 100.0, 'accuracy/who': 50.0}
     """
-    metrics = {"accuracy": float(correct.mean() * 100)}
-    kinds = np.array(list(map(str, types)))
-    return metrics | {
-        f"accuracy/{kind}": float(correct[kinds == kind].mean() * 100) for kind in sorted(set(kinds.tolist()))
-    }
+    return means_by_type(correct, types, "accuracy", groups)
 
 
 @METRICS.register_module()
@@ -62,6 +87,8 @@ class AnswerAccuracy(BaseMetric):
     Args:
         outcomes_file: JSON file for the result of each question: the ``paths`` of the videos and what :func:`correct_answers`
             returns (``correct``), in the order of the annotations. None writes no file.
+        groups: Names of groups of answer types with the types that they have, such as ``{"causal": ["CW", "CH"]}``, for an
+            accuracy over each group.
         collect_device: Device that gathers the results of all ranks, "cpu" or "gpu".
         prefix: Prefix of the metrics' names.
         collect_dir: Folder that gathers the results of all ranks by way of the disk.
@@ -73,12 +100,13 @@ class AnswerAccuracy(BaseMetric):
         self,
         *,
         outcomes_file: str | None = None,
+        groups: Mapping[str, Sequence[str]] | None = None,
         collect_device: str = "cpu",
         prefix: str | None = None,
         collect_dir: str | None = None,
     ) -> None:
         super().__init__(collect_device=collect_device, prefix=prefix, collect_dir=collect_dir)
-        self.outcomes_file = outcomes_file
+        self.outcomes_file, self.groups = outcomes_file, groups
 
     def process(self, data_batch: Any, data_samples: Sequence[dict]) -> None:  # noqa: ANN401
         """Add the predictions of some items."""
@@ -96,8 +124,7 @@ class AnswerAccuracy(BaseMetric):
         read, coverage = readable(results)
         types = [kind for entry in read for kind in entry["types"]]
         correct = np.concatenate([entry["correct"] for entry in read])
-        metrics = accuracy_by_type(correct, types)
-        metrics.pop("accuracy/", None)  # questions without a type
+        metrics = accuracy_by_type(correct, types, self.groups)
         if self.outcomes_file is not None:
             paths = [entry["path"] for entry in read for _ in entry["correct"]]
             with atomic_write(self.outcomes_file) as file:

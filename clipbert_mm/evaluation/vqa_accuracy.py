@@ -224,7 +224,6 @@ class VQAAccuracy(BaseMetric):
         if all("correct" in entry for entry in read):
             correct, best = (np.concatenate([entry[key] for entry in read]) for key in ("correct", "best"))
             metrics = accuracy_by_type(correct, [kind for entry in read for kind in entry["types"]])
-            metrics.pop("accuracy/", None)  # questions without a type
             metrics["ceiling"] = float(best.mean() * 100)
         elif self.submission_file is None:
             raise OptionError(

@@ -16,6 +16,7 @@ class VideoTextSample(BaseDataElement):
         broken (str | None): Why the file could not be read, if the dataset skips it.
         answer_types (list[str]): Type of each question, if the annotations have it.
         question_ids (list): Number or name of each question, if the annotations have it.
+        references (list[list[str]]): All correct answers of each open-ended question; only in testing.
         spans (list[list[list[float]] | None]): Start and end in seconds of each time span in which the video shows a text, one
             list per text, None where they are not known; only if a text has any.
         clip_times (np.ndarray): Start and end of each clip in seconds, (K, 2); only with ``spans``.

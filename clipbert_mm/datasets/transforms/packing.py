@@ -19,8 +19,8 @@ class PackInputs(BaseTransform):
     """Pack an item into ``inputs`` (arrays for the model) and ``data_samples`` (its ``VideoTextSample``).
 
     Required Keys:
-        frames, text_ids, texts, path, sample_idx; mlm_labels, answer_types, question_ids, spans with clip_times, and
-        :data:`LABELS` if present
+        frames, text_ids, texts, path, sample_idx; mlm_labels, answer_types, question_ids, references, spans with clip_times,
+        and :data:`LABELS` if present
 
     Args:
         labels: Keys to store on the sample in addition to :data:`LABELS`, for a head of your own.
@@ -41,7 +41,8 @@ class PackInputs(BaseTransform):
                 sample_idx=results["sample_idx"], path=results["path"], texts=results["texts"], broken=None, replaced=[]
             )
         )
-        sample.set_metainfo({key: results[key] for key in ("answer_types", "question_ids", "spans") if key in results})
+        optional = ("answer_types", "question_ids", "references", "spans")
+        sample.set_metainfo({key: results[key] for key in optional if key in results})
         if "spans" in results:
             if "clip_times" not in results:
                 raise OptionError(
