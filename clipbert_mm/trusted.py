@@ -1,7 +1,8 @@
 """Decide what an untrusted file may name: a checkpoint, an index, a folder of Hugging Face. Only this module decides it.
 
 A config is Python that its user chose, and may name anything. A config in a checkpoint may name classes that are registered
-here, backbones of mmpretrain, and layers of torch and mmcv; no other name is looked up, and no module is imported for it.
+here, backbones of mmpretrain and mmaction2, and layers of torch and mmcv; no other name is looked up, and no module is imported
+for it.
 """
 
 import math
@@ -14,8 +15,16 @@ from clipbert_mm import compat
 from clipbert_mm.errors import CheckpointError, printable, quoted
 from clipbert_mm.registry import MODELS, TRANSFORMS, Registry
 
-LAYERS = ("torch.nn.modules.", "mmcv.cnn.", "mmengine.utils.dl_utils.parrots_wrapper", "mmpretrain.models.utils.norm")
+LAYERS = (
+    "torch.nn.modules.",
+    "mmcv.cnn.",
+    "mmengine.utils.dl_utils.parrots_wrapper",
+    "mmpretrain.models.utils.norm",
+    "mmaction.models.common.conv2plus1d",
+)
 """Modules whose registered classes a model's config may name inside a backbone, such as norms and convolutions."""
+PATHWAY = "resnet3d"
+"""The type of each pathway of mmaction2's SlowFast, which is no registered class."""
 FOR_TRAINING = (
     "init_cfg",
     "pretrained",
@@ -133,7 +142,7 @@ def _check_value(value: object, name: str, who: str, registry: Registry) -> None
     """Check that a value of a config is the name of an allowed class, a short string, or a number of limited size."""
     if isinstance(value, str) and name == "type":
         if not is_known(value, registry):
-            more = ", mmpretrain's backbones, and layers" if registry is MODELS else ""
+            more = ", backbones of mmpretrain and mmaction2, and layers" if registry is MODELS else ""
             raise CheckpointError(
                 f"{who} is refused: it names the type {quoted(value)}. A file may name the classes in the {registry.name} "
                 f"registry ({', '.join(sorted(registry.module_dict))}){more}. Import a class of your own first, or give your "
@@ -166,11 +175,19 @@ def is_known(name: str, registry: Registry) -> bool:
         return True
     if registry is not MODELS:
         return False
+    if name == PATHWAY:
+        return True
     if scope == "mmpretrain":
         compat.import_mmpretrain()
         from mmpretrain.models import backbones
 
         if class_name in backbones.__all__:
+            return True
+    if scope == "mmaction":
+        compat.import_mmaction()
+        from mmaction.models import backbones as video_backbones
+
+        if class_name in video_backbones.__all__:
             return True
     return scope in ("", "mmpretrain", "mmengine") and any(
         getattr(group.module_dict.get(class_name), "__module__", "").startswith(LAYERS)
@@ -179,12 +196,12 @@ def is_known(name: str, registry: Registry) -> bool:
 
 
 def _with_layers(registry: Registry) -> Iterator[Any]:
-    """Yield the registries that have layers: MMEngine's, and mmpretrain's if it was imported."""
+    """Yield the registries that have layers: MMEngine's, and those of mmpretrain and mmaction2 if they were imported."""
     import mmcv.cnn  # noqa: F401  # registers its layers
 
     root = registry.parent
     yield root
-    yield from (child for scope, child in root.children.items() if scope == "mmpretrain")
+    yield from (child for scope, child in root.children.items() if scope in ("mmpretrain", "mmaction"))
 
 
 def check_text_file(name: str, text: object, who: str) -> None:

@@ -32,6 +32,7 @@ from clipbert_mm.checkpoint.arrays import STAND_INS
 from clipbert_mm.compat import optim
 from clipbert_mm.datasets.transforms.text import load_tokenizer
 from clipbert_mm.engine.launch import build_runner
+from clipbert_mm.errors import BackendError
 from clipbert_mm.registry import HOOKS
 
 
@@ -412,3 +413,41 @@ def test_attention_is_counted(length: int, keys: int, width: int, values: int):
 )
 def test_a_decoder_s_reason_is_its_first_line_without_paths(text: str, reason: str):
     assert compat.decoder_reason(ValueError(text)) == reason
+
+
+WITHOUT_WORK_AROUND = """
+try:
+    import mmaction.models
+except (ImportError, AttributeError) as error:
+    print(error)
+"""
+MMACTION = """
+import sys
+import clipbert_mm.models
+assert "mmaction" not in sys.modules, "only a config that asks for it imports it"
+from clipbert_mm import compat
+compat.import_mmaction()
+compat.import_mmaction()
+import mmaction.models
+from mmaction.utils import dependency
+assert not any("drn" in name.split(".") for name in sys.modules), "the stand-ins are gone"
+print(dependency.WITH_MULTIMODAL)
+backbone = mmaction.models.ResNet(depth=18)
+assert backbone.eval() is backbone and not backbone.training
+assert backbone.train() is backbone and backbone.training
+"""
+
+
+def test_mmaction2_s_models_can_be_imported(with_libraries: ForkingProcess):
+    pytest.importorskip("decord", reason="mmaction2 needs decord, which has no wheel for this machine")
+    done = with_libraries.run(WITHOUT_WORK_AROUND)
+    assert "mmaction.models.localizers.drn" in done.stdout, "the wheel is whole: this work-around can go"
+    assert with_libraries.run(MMACTION).stdout.split()[-1] == "True", "its setting is as before"
+
+
+def test_mmaction2_that_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(
+        BackendError, match=r"^Backbones of mmaction2 need mmaction2, which is not installed: pip install 'mm"
+    ):
+        compat.import_mmaction()

@@ -120,7 +120,7 @@ def test_decord_is_left_out_where_it_has_no_wheel_and_the_install_says_so(
         ("darwin", "arm64"): False,
         ("win32", "AMD64"): True,
     }
-    for file, name in (("runtime.txt", "decord"), ("tests.txt", "mmaction2")):  # which needs decord
+    for file, name in (("runtime.txt", "decord"), ("runtime.txt", "mmaction2")):  # which needs decord
         (line,) = [line for line in (REQUIREMENTS / file).read_text().splitlines() if line.startswith(name)]
         marker = Requirement(line.partition("#")[0]).marker
         found = {each: marker.evaluate(dict(sys_platform=each[0], platform_machine=each[1])) for each in wheels}

@@ -115,13 +115,15 @@ class Predictor:
                 self._try_out()
 
     def _try_out(self) -> None:
-        """Check that the parts that a checkpoint describes fit together: run one black frame and two tokens through them."""
+        """Check that the parts that a checkpoint describes fit together: run one black clip and two tokens through them."""
         from clipbert_mm.models import JointEncoder
+        from clipbert_mm.models.backbones import ClipEncoder
 
         if isinstance(self.model.encoder, JointEncoder):
             self.model.encoder.check_architecture()  # it was built without its weights
         size = next(step.size for step in reversed(self.media_steps) if hasattr(step, "size"))
-        tokens = self.encode([np.zeros((1, 1, size, size, 3), np.uint8)])
+        num_frames = self.model.backbone.num_frames if isinstance(self.model.backbone, ClipEncoder) else 1
+        tokens = self.encode([np.zeros((1, num_frames, size, size, 3), np.uint8)])
         self.clip_scores(self.clip_logits(tokens, [np.zeros(2, np.int64)]))
 
     @property

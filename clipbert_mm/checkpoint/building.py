@@ -141,6 +141,9 @@ class Bounded(TorchDispatchMode):
         """Return the bytes of the tensors that an operation creates."""
         if any(result.alias_info is not None for result in func._schema.returns):
             return 0  # a view, or in place
+        devices = [value.device for value in tree_iter((args, options)) if isinstance(value, Tensor)]
+        if torch.device("meta") in (options.get("device"), *devices):
+            return 0  # it has a shape only
         with suppress(Exception):  # what depends on values has no result on the meta device; it is a single value
             on_meta = tree_map_only(Tensor, lambda value: value.to("meta"), (args, options))
             if any(argument.name == "device" for argument in func._schema.arguments):

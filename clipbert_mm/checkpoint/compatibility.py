@@ -270,7 +270,7 @@ MIN_USED = 0.5
 """Smallest share of a file's tensors that a model has to have."""
 DEPTHS = ("blocks of the backbone's stages", "layers of the encoder", "attention heads of the encoder")
 """Sizes that have to agree even where every tensor fits."""
-BLOCK = re.compile(r"backbone\.(?:timm_model\.)?(?:layers?|stages)[._]?(\d+)\.(?:blocks\.)?(\d+)\.")
+BLOCK = re.compile(r"backbone\.(?:timm_model\.|backbone\.)?(?:layers?|stages)[._]?(\d+)\.(?:blocks\.)?(\d+)\.")
 """Stage and block in the names of a backbone, for ResNets, ConvNeXt, Swin, and timm's."""
 
 

@@ -1,15 +1,15 @@
 """Detect which library wrote a checkpoint by the names of its tensors, and rename them to ours (Table 5 of the paper)."""
 
 import re
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from clipbert_mm.checkpoint.official import convert_official_state_dict
-from clipbert_mm.checkpoint.preprocessing import CAFFE, PYTORCH, InputSpec
+from clipbert_mm.checkpoint.preprocessing import CAFFE, PYTORCH, UNIFORMER, X3D, InputSpec
 from clipbert_mm.checkpoint.reading import read_checkpoint
 from clipbert_mm.deprecation import warn_renamed
 from clipbert_mm.errors import CheckpointError, printable, quoted
@@ -30,6 +30,7 @@ class CheckpointFormat:
         convert: Renames its tensors to ours.
         input_spec: How its visual weights expect frames; None if it has none, or if the file says it itself.
         excluded: Regular expression of names that this format never has; None if there are none.
+        names_stay: Whether a model may also have a backbone of that library, under the library's own names.
     """
 
     title: str
@@ -38,6 +39,7 @@ class CheckpointFormat:
     convert: Callable[[Tensors], dict[str, Tensor]]
     input_spec: InputSpec | None
     excluded: str | None = None
+    names_stay: bool = False
 
 
 @dataclass(frozen=True)
@@ -51,6 +53,7 @@ class LoadedCheckpoint:
         input_spec: How its visual weights expect frames; None if it has no visual weights.
         tensors: The tensors by our names.
         rest: The other entries of the file; for a Hugging Face folder, the number of ``attention_heads``.
+        as_written: The tensors by their names in the file, if a model may have a backbone of that library.
     """
 
     path: str
@@ -59,6 +62,24 @@ class LoadedCheckpoint:
     input_spec: InputSpec | None
     tensors: dict[str, Tensor]
     rest: dict[str, Any] = field(default_factory=dict)
+    as_written: dict[str, Tensor] = field(default_factory=dict)
+
+    def named_as(self, names: Collection[str]) -> "LoadedCheckpoint":
+        """Rename the visual weights as a model names them, if another of their possible names fits it better.
+
+        A ClipEncoder has its backbone one level deeper, and a backbone of mmaction2 has mmaction2's own names.
+
+        Args:
+            names: Names of the model's tensors.
+        """
+        candidates = [
+            _rename(tensors, [(r"^backbone\.", prefix)])
+            for tensors in (self.tensors, self.as_written)
+            for prefix in ("backbone.", "backbone.backbone.")
+        ]
+        fitting = [sum(name in names for name in tensors) for tensors in candidates]
+        best = fitting.index(max(fitting))  # the first of several
+        return replace(self, tensors=candidates[best]) if best else self
 
     @property
     def convention(self) -> InputSpec | None:
@@ -92,7 +113,8 @@ def read_source(path: str, map_location: str | torch.device = "cpu", *, mmap: bo
     if rest.get("__author__") == "torchvision":  # detectron2's tool converts only the names
         input_spec = PYTORCH
     parts = tuple(part for part in checkpoint_format.parts if any(name.startswith(f"{part}.") for name in converted))
-    return LoadedCheckpoint(path, checkpoint_format.title, parts, input_spec, converted, rest)
+    as_written = dict(tensors) if checkpoint_format.names_stay else {}
+    return LoadedCheckpoint(path, checkpoint_format.title, parts, input_spec, converted, rest, as_written)
 
 
 def _input_spec(saved: Any, path: str) -> InputSpec:  # noqa: ANN401
@@ -137,6 +159,10 @@ def _from_torchvision(tensors: Tensors) -> dict[str, Tensor]:
 
 
 def _from_mmaction(tensors: Tensors) -> dict[str, Tensor]:
+    """Rename TSN's ResNet to mmpretrain's names; other backbones keep theirs, since only mmaction2 has them."""
+    blocks = tensors.get("backbone.layer1.0.conv1.conv.weight")
+    if blocks is None or blocks.ndim == 5:
+        return _rename(tensors, ())
     rules = (
         (r"^backbone\.conv1\.conv\.", "backbone.conv1."),
         (r"^backbone\.conv1\.bn\.", "backbone.bn1."),
@@ -174,10 +200,8 @@ def _from_transformers(tensors: Tensors) -> dict[str, Tensor]:
     return _rename(tensors, rules, dropped=r"embeddings\.position_ids$|^(cls\.predictions|lm_head)\.decoder\.")
 
 
-DETECTORS = (
-    r"^(rpn_head|roi_head|bbox_head|mask_head|decode_head|auxiliary_head)\.|^backbone\.(body|slow_path|fast_path)\."
-)
-"""Names of detection, segmentation and two-stream models, whose input specification their names do not tell."""
+DETECTORS = r"^(rpn_head|roi_head|bbox_head|mask_head|decode_head|auxiliary_head)\.|^backbone\.body\."
+"""Names of detection and segmentation models, whose input specification their names do not tell."""
 VISUAL = ("backbone",)
 TEXT = ("encoder.bert.embeddings", "encoder.bert.encoder")  # not every model has a pooler
 ALL_PARTS = (*VISUAL, "projection", *TEXT, "encoder.visual_embedding")
@@ -186,7 +210,18 @@ FORMATS = (
     CheckpointFormat(
         "the paper's release's", r"^(cnn\.feature|transformer\.bert)\.", ALL_PARTS, convert_official_state_dict, CAFFE
     ),
-    CheckpointFormat("mmaction2's (TSN)", r"^backbone\.(layer1\.0\.)?conv1\.conv\.", VISUAL, _from_mmaction, PYTORCH),
+    CheckpointFormat("mmaction2's (X3D)", r"^backbone\.conv1_s\.", VISUAL, _from_mmaction, X3D, names_stay=True),
+    CheckpointFormat(
+        "mmaction2's (UniFormer)", r"^backbone\.patch_embed1\.", VISUAL, _from_mmaction, UNIFORMER, names_stay=True
+    ),
+    CheckpointFormat(
+        "mmaction2's",
+        r"^cls_head\.|^backbone\.((layer1\.0\.)?conv1\.conv|slow_path|fast_path)\.",
+        VISUAL,
+        _from_mmaction,
+        PYTORCH,
+        names_stay=True,
+    ),
     CheckpointFormat(
         "detectron2's (grid-feat)",
         r"^(backbone\.(bottom_up\.)?)?(stem\.conv1|res2\.0\.conv1)\.",

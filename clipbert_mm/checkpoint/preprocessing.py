@@ -74,3 +74,7 @@ CAFFE = InputSpec(mean=MEAN, std=(1.0, 1.0, 1.0), to_bgr=True, style="caffe")
 """For detectron2's ResNets, such as those of grid-feat and of the paper's release."""
 PYTORCH = InputSpec(mean=MEAN, std=(58.395, 57.12, 57.375), to_bgr=False, style="pytorch")
 """For torchvision, mmpretrain and mmaction2."""
+X3D = InputSpec(mean=(114.75,) * 3, std=(57.38,) * 3, to_bgr=False, style=None)
+"""For mmaction2's X3D."""
+UNIFORMER = InputSpec(mean=(114.75,) * 3, std=(57.375,) * 3, to_bgr=False, style=None)
+"""For mmaction2's UniFormer."""

@@ -20,6 +20,9 @@ import numpy as np
 import torch
 from mmengine.logging import HistoryBuffer
 
+from clipbert_mm.compat.video_backbones import building_mmaction as building_mmaction
+from clipbert_mm.compat.video_backbones import import_mmaction as import_mmaction
+from clipbert_mm.compat.video_backbones import mend_mmaction_backbone as mend_mmaction_backbone
 from clipbert_mm.errors import OptionError
 
 

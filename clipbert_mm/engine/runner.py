@@ -247,7 +247,8 @@ class ClipBertRunner(Runner):
         assert not revise_keys, "names are converted according to the format of the checkpoint"
         paths = [filename] if isinstance(filename, str) else list(filename)
         # A resumed state stays in use, and its file may be overwritten meanwhile; weights are copied at once.
-        sources = [read_source(path, map_location, mmap=not self._resume) for path in paths]
+        names = bare_model(self.model).state_dict().keys()
+        sources = [read_source(path, map_location, mmap=not self._resume).named_as(names) for path in paths]
         rest = training_state(sources[-1].rest, paths[-1]) if self._resume else sources[-1].rest
         tensors = {name: tensor for source in sources for name, tensor in source.tensors.items()}
         checkpoint = {**rest, "state_dict": tensors, "sources": sources}

@@ -1,6 +1,7 @@
 """The model and its parts."""
 
 from clipbert_mm.models.aggregators import LogSumExpAggregator, MaxAggregator, MeanAggregator
+from clipbert_mm.models.backbones import ClipEncoder
 from clipbert_mm.models.clipbert import ClipBert
 from clipbert_mm.models.data_preprocessors import VideoTextPreprocessor
 from clipbert_mm.models.encoders import JointEncoder, PairEncoder
@@ -17,6 +18,7 @@ from clipbert_mm.models.necks import Conv2Plus1DFusion, Conv3DFusion, GridProjec
 
 __all__ = [
     "ClipBert",
+    "ClipEncoder",
     "Conv2Plus1DFusion",
     "Conv3DFusion",
     "CountHead",

@@ -13,7 +13,7 @@ from mmengine.model import BaseModel
 from torch import Tensor
 
 from clipbert_mm.errors import OptionError
-from clipbert_mm.models.backbones import build_backbone
+from clipbert_mm.models.backbones import build_backbone, encode_clips, store_channels_last
 from clipbert_mm.models.encoders import EncodedTexts, PairEncoder
 from clipbert_mm.models.freezing import freeze
 from clipbert_mm.models.memory_saving import check_packing, checkpoint_activations, clipwise_forward, compile_modules
@@ -30,7 +30,7 @@ class ClipBert(BaseModel):
     The model is split where results can be reused: :meth:`encode_video` runs once per video, :meth:`score` once per pair.
 
     Args:
-        backbone: Config of a 2D backbone.
+        backbone: Config of a 2D backbone, which sees each frame on its own, or of a ClipEncoder.
         projection: Config of the neck from backbone maps to grid features of width D.
         temporal_fusion: Config of the neck from frames to clips.
         encoder: Config of the joint encoder.
@@ -80,8 +80,8 @@ class ClipBert(BaseModel):
         self.aggregator = MODELS.build(aggregator)
         self.frozen = frozen
         freeze(self, frozen)
-        for module in (self.backbone, self.projection) if channels_last else ():
-            module.to(memory_format=torch.channels_last)
+        if channels_last:
+            store_channels_last(self.backbone, self.projection)
         self.clip_sequential, self.pack_pairs = clip_sequential, pack_pairs
         checkpoint_activations(self, checkpointed)
         compile_modules(self, compiled)
@@ -99,17 +99,17 @@ class ClipBert(BaseModel):
         return self.fuse_frames(self.encode_frames(frames))
 
     def encode_frames(self, frames: Tensor) -> Tensor:
-        """Encode each frame on its own, (B, K, T, 3, H, W), as grid features, (B, K, T, D, h, w)."""
-        maps = self.backbone(frames.flatten(0, 2))  # (B·K·T, 3, H, W) -> (B·K·T, C', H', W')
-        return self.projection(maps).unflatten(0, frames.shape[:3])  # (B, K, T, D, h, w)
+        """Encode frames, (B, K, T, 3, H, W), as grid features, (B, K, t, D, h, w); by a 2D backbone each on its own: t = T."""
+        maps = encode_clips(self.backbone, frames.flatten(0, 1))  # (B·K, T, 3, H, W) -> (B·K·t, C', H', W')
+        return self.projection(maps).unflatten(0, (*frames.shape[:2], -1))  # (B, K, t, D, h, w)
 
     def fuse_frames(self, grid: Tensor) -> Tensor:
-        """Fuse the grid features of the frames of clips, (B, K, T, D, h, w), into visual tokens, (B, K, S, D)."""
+        """Fuse the grid features of clips over time, (B, K, t, D, h, w), into visual tokens, (B, K, S, D)."""
         return self.encoder.embed_clips(self.temporal_fusion(grid))  # (B, K, D, h, w) -> (B, K, S, D)
 
     def encode_with_coarse_tokens(self, frames: Tensor) -> dict[str, Tensor]:
         """Encode videos as ``clips`` (B, K, S, D), and as ``coarse`` (B, 1, S, D): one clip of all frames, to shortlist by."""
-        grid = self.encode_frames(frames)  # (B, K, T, D, h, w)
+        grid = self.encode_frames(frames)  # (B, K, t, D, h, w)
         return dict(clips=self.fuse_frames(grid), coarse=self.fuse_frames(grid.flatten(1, 2)[:, None]))
 
     def fuse(self, visual_tokens: Tensor, text_ids: Tensor, text_mask: Tensor, video_index: Tensor) -> Tensor:

@@ -137,17 +137,15 @@ def test_mmpretrain(tmp_path: Path, frames: Tensor, feed: Callable):
 def test_mmaction2(tmp_path: Path, frames: Tensor, feed: Callable):
     if not importlib.util.find_spec("mmaction"):
         pytest.skip("mmaction2 needs decord, which has no wheel for this machine")
-    # The file by its path: mmaction.models as a whole needs more than its wheel has.
-    (package,) = importlib.util.find_spec("mmaction").submodule_search_locations
-    spec = importlib.util.spec_from_file_location("mmaction_resnet", f"{package}/models/backbones/resnet.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    theirs = make_matter(module.ResNet(depth=50))
+    compat.import_mmaction()
+    from mmaction.models.backbones import ResNet
+
+    theirs = make_matter(ResNet(depth=50))
     weights = {f"backbone.{name}": value for name, value in theirs.state_dict().items()}
     weights |= {"cls_head.fc_cls.weight": torch.ones(400, 2048), "cls_head.fc_cls.bias": torch.ones(400)}
     torch.save({"meta": {}, "state_dict": weights}, tmp_path / "tsn_r50.pth")
     source = read_source(str(tmp_path / "tsn_r50.pth"))
-    assert_kind(source, "mmaction2's (TSN)", ("backbone",), PYTORCH)
+    assert_kind(source, "mmaction2's", ("backbone",), PYTORCH)
     found, left = feed(source)
     torch.testing.assert_close(found, theirs(frames))
     assert left == ["cls_head.fc_cls.weight", "cls_head.fc_cls.bias"]
@@ -333,7 +331,7 @@ def test_other_files_are_answered_with_the_kinds(tmp_path: Path):
 
 
 @pytest.mark.parametrize(
-    "other", ["roi_head.bbox_head.fc_cls.weight", "decode_head.conv_seg.weight", "backbone.slow_path.x"]
+    "other", ["roi_head.bbox_head.fc_cls.weight", "decode_head.conv_seg.weight", "backbone.body.x"]
 )
 def test_detectors_are_not_taken_for_classifiers(tmp_path: Path, other: str):
     torch.save(numbered(["backbone.conv1.weight", "backbone.layer1.0.conv1.weight", other]), tmp_path / "detector.pth")

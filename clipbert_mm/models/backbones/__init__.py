@@ -1,5 +1,6 @@
-"""2D backbones: mmpretrain's, or any registered one by config."""
+"""Backbones: mmpretrain's and mmaction2's, or any registered one by config; video backbones through ClipEncoder."""
 
 from clipbert_mm.models.backbones.build import build_backbone
+from clipbert_mm.models.backbones.clip_encoder import ClipEncoder, encode_clips, store_channels_last
 
-__all__ = ["build_backbone"]
+__all__ = ["ClipEncoder", "build_backbone", "encode_clips", "store_channels_last"]

@@ -16,14 +16,17 @@ class GridProjection(BaseModule):
     Args:
         in_channels: Channels of the backbone's last map.
         out_channels: Width D of the encoder.
+        pool: Whether to pool. The paper's maps of 14 x 14 cells become 7 x 7; maps that are that coarse already stay.
         init_cfg: MMEngine's initialization config.
     """
 
-    def __init__(self, *, in_channels: int, out_channels: int, init_cfg: dict | list | None = None) -> None:
+    def __init__(
+        self, *, in_channels: int, out_channels: int, pool: bool = True, init_cfg: dict | list | None = None
+    ) -> None:
         super().__init__(init_cfg or dict(type="Kaiming", layer="Conv2d"))
         self.in_channels = in_channels
         self.conv = nn.Conv2d(in_channels, out_channels, kernel_size=3, padding=1, bias=False)
-        self.pool = nn.MaxPool2d(kernel_size=2, stride=2)
+        self.pool = nn.MaxPool2d(kernel_size=2, stride=2) if pool else nn.Identity()
         self.relu = nn.ReLU()
 
     def forward(self, maps: Tensor | Sequence[Tensor]) -> Tensor:
@@ -33,7 +36,7 @@ class GridProjection(BaseModule):
             maps: The map, or a sequence of maps of which the last is used, (B·K·T, in_channels, H', W').
 
         Returns:
-            Grid features (B·K·T, D, H'/2, W'/2).
+            Grid features (B·K·T, D, H'/2, W'/2), or of the size of the map without pooling.
 
         Raises:
             OptionError: If the map has another number of channels, or fewer than two rows or columns.
