@@ -28,8 +28,11 @@ $(STAMP): setup.py pyproject.toml $(wildcard requirements/*)
 	$(BIN)/python requirements/install.py
 	@touch $@
 
+# Two processes with half of the cores each train faster than one with all of them. A GPU needs one.
+PROCESSES ?= $(shell nvidia-smi -L > /dev/null 2>&1 && echo 1 || echo 2)
+
 demo: setup  ## train and try a small model on the embedded Shapes world (options: ARGS="...")
-	$(BIN)/python tools/demo.py $(ARGS)
+	PATH="$(abspath $(BIN)):$$PATH" bash tools/dist_run.sh demo.py $(PROCESSES) $(ARGS)
 
 # The core. After an edit elsewhere: make quick QUICK=tests/media
 QUICK := tests/models tests/evaluation tests/retrieval

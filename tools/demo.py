@@ -11,7 +11,9 @@ from typing import Any
 
 import numpy as np
 from mmengine.config import Config
+from mmengine.dist import barrier, is_main_process
 
+from clipbert_mm import compat
 from clipbert_mm.datasets.shapes.world import ShapesWorld
 from clipbert_mm.engine.config import drop_validation, load_config
 from clipbert_mm.engine.launch import build_runner
@@ -35,26 +37,39 @@ def main(argv: list[str] | None = None) -> None:
         "--out", type=Path, default=Path("work_dirs/demo"), help="folder for everything (default: work_dirs/demo)"
     )
     parser.add_argument("--seed", type=int, default=0, help="seed of the world and of the training (default: 0)")
+    parser.add_argument("--launcher", choices=["none", "pytorch"], default="none", help="what started the processes")
     args = parser.parse_args(argv)
     started = time.monotonic()
+    if args.launcher != "none":
+        compat.start_processes(args.launcher)
     world = args.out / "shapes"
     os.environ["SHAPES_ROOT"] = str(world)  # the configs read it
-    print(f"1/5  the Shapes world: {world}", flush=True)
-    ShapesWorld(seed=args.seed).write(world)
+    say(f"1/5  the Shapes world: {world}")
+    if is_main_process():
+        ShapesWorld(seed=args.seed).write(world)
+    barrier()
     checkpoint: Path | None = None
     for number, stage in enumerate(STAGES, start=2):
-        print(f"{number}/5  training, stage '{stage}'", flush=True)
-        checkpoint = train(stage, args.out, args.seed, load_from=checkpoint)
-    print("5/5  testing with 8 clips and with 1", flush=True)
-    results = {f"N_test = {clips}": test(clips, args.out, args.seed, checkpoint) for clips in (8, 1)}
-    results["chance"] = chance(args.out / "test_8" / "rankings.json")
-    report(results, args.out, time.monotonic() - started)
+        say(f"{number}/5  training, stage '{stage}'")
+        checkpoint = train(stage, args, load_from=checkpoint)
+    say("5/5  testing with 8 clips and with 1")
+    results = {f"N_test = {clips}": test(clips, args, checkpoint) for clips in (8, 1)}
+    if is_main_process():
+        results["chance"] = chance(args.out / "test_8" / "rankings.json")
+        report(results, args.out, time.monotonic() - started)
 
 
-def stage_config(stage: str, seed: int, work_dir: Path) -> Config:
+def say(text: str) -> None:
+    """Print a line, once for all processes."""
+    if is_main_process():
+        print(text, flush=True)
+
+
+def stage_config(stage: str, args: argparse.Namespace, work_dir: Path) -> Config:
     """Read a stage's config and lead it to the demo's folders."""
     config = load_config(str(CONFIGS / f"{STAGES[stage]}.py"))
-    config.randomness.seed = seed
+    config.launcher = args.launcher
+    config.randomness.seed = args.seed
     config.work_dir = str(work_dir)
     config.experiment_name = f"{stage}-{time.time_ns()}"
     return config
@@ -72,7 +87,7 @@ class Essentials(logging.Filter):
 def run(config: Config, method: str) -> Any:
     """Build a runner, show the essentials of its log, and call its ``train`` or ``test``."""
     config.log_level = "WARNING"  # while it is built
-    runner = build_runner(config)
+    runner = build_runner(config, micro_batch=0)  # the same items a step, however many processes share them
     runner.logger.setLevel(logging.INFO)
     for handler in runner.logger.handlers:
         handler.setLevel(logging.INFO)
@@ -81,37 +96,38 @@ def run(config: Config, method: str) -> Any:
     return getattr(runner, method)()
 
 
-def train(stage: str, out: Path, seed: int, load_from: Path | None) -> Path:
+def train(stage: str, args: argparse.Namespace, load_from: Path | None) -> Path:
     """Train a stage, or go on where an earlier run was cut; returns its checkpoint."""
-    work_dir = out / stage
-    config = stage_config(stage, seed, work_dir)
+    work_dir = args.out / stage
+    config = stage_config(stage, args, work_dir)
     drop_validation(config)  # the last checkpoint is shown
     final = work_dir / f"epoch_{config.train_cfg.max_epochs}.pth"
     if final.is_file():
-        print(f"     done already: {final}", flush=True)
+        say(f"     done already: {final}")
         return final
     config.resume = (work_dir / "last_checkpoint").is_file()
     config.load_from = None if config.resume or load_from is None else str(load_from)
     began = time.monotonic()
     run(config, "train")
-    print(f"     {time.monotonic() - began:.0f} s", flush=True)
+    say(f"     {time.monotonic() - began:.0f} s")
     return final
 
 
-def test(clips: int, out: Path, seed: int, checkpoint: Path | None) -> dict[str, float]:
+def test(clips: int, args: argparse.Namespace, checkpoint: Path | None) -> dict[str, float]:
     """Test a checkpoint with a number of uniform clips; returns the metrics."""
-    work_dir = out / f"test_{clips}"
+    work_dir = args.out / f"test_{clips}"
     done = work_dir / "metrics.json"
     if done.is_file():
-        print(f"     done already: {done}", flush=True)
+        say(f"     done already: {done}")
         return json.loads(done.read_text())
-    config = stage_config("retrieval", seed, work_dir)
+    config = stage_config("retrieval", args, work_dir)
     sampling = next(step for step in config.test_dataloader.dataset.pipeline if step.type == "SampleClips")
     sampling.num_clips = clips
     config.test_evaluator.rankings_file = str(work_dir / "rankings.json")
     config.load_from = str(checkpoint)
     metrics = run(config, "test")
-    done.write_text(json.dumps(metrics, indent=2))
+    if is_main_process():
+        done.write_text(json.dumps(metrics, indent=2))
     return metrics
 
 
