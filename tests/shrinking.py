@@ -5,8 +5,13 @@ import functools
 import json
 from typing import Any
 
+import numpy as np
+import pytest
 import torch
 from mmengine.config import Config
+from mmengine.evaluator import Evaluator
+from mmengine.optim import OptimWrapper, build_optim_wrapper
+from mmengine.runner import Runner
 from torch import nn
 
 from clipbert_mm.models.backbones.folding import FoldedNorm
@@ -59,3 +64,38 @@ def _build(config: str) -> nn.Module:
         if isinstance(module, (nn.BatchNorm2d, FoldedNorm)):  # mmpretrain lets each block begin as the identity
             nn.init.constant_(module.weight, 0.5)
     return model.train()
+
+
+def train_a_step(config: Config) -> tuple[nn.Module, OptimWrapper, set[str]]:
+    """Train the shrunken model of a config for a step; returns it, the optimizer, and the names of what has changed."""
+    model = build(shrink_model(config.model))
+    wrapper = build_optim_wrapper(model, config.optim_wrapper)
+    loader = Runner.build_dataloader(shrink_loader(config.train_dataloader), seed=0)
+    before = {name: value.detach().clone() for name, value in model.named_parameters()}
+    wrapper.initialize_count_status(model, 0, 100)
+    for data in list(loader)[: config.optim_wrapper.get("accumulative_counts", 1)]:
+        losses = model(**model.data_preprocessor(data, True), mode="loss")
+        loss, _ = model.parse_losses(losses)
+        assert loss.isfinite()
+        wrapper.update_params(loss)
+    return model, wrapper, {name for name, value in model.named_parameters() if not torch.equal(value, before[name])}
+
+
+def take_a_step(model: nn.Module, dataloader: dict[str, Any], metric: dict[str, Any]) -> None:
+    """Let a model predict a batch, and check the metric."""
+    loader = Runner.build_dataloader(shrink_loader(dataloader), seed=0)
+    with torch.no_grad():
+        samples = model.test_step(next(iter(loader)))
+    assert all(sample.scores.isfinite().all() for sample in samples)
+    if metric.type == "RetrievalMetric":  # its loop has tests of its own
+        assert [len(sample.scores) for sample in samples] == [len(sample.texts) for sample in samples]
+        return
+    evaluator = Evaluator(metric)
+    evaluator.dataset_meta = loader.dataset.metainfo
+    evaluator.process(samples)
+    metrics = evaluator.evaluate(len(samples))
+    assert metrics["coverage"] == 100
+    if metric.type == "AnswerAccuracy":
+        labels = np.concatenate([sample.answer_labels for sample in samples])
+        scores = np.concatenate([sample.scores.numpy().reshape(len(sample.answer_labels), -1) for sample in samples])
+        assert metrics["accuracy"] == pytest.approx((scores.argmax(axis=1) == labels).mean() * 100)

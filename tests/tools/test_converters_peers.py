@@ -178,6 +178,7 @@ def test_open_ended_nextqa_has_second_answers(convert: Convert):
 def test_ssv2_has_two_tasks_and_draws_or_reads_the_test(convert: Convert, tool: Callable, tmp_path: Path, capsys: Any):
     out = convert("ssv2-label")
     assert records(out / "label_train.jsonl") == captions({i: f"{i}.webm" for i in range(1, 7)}, per_video=1)
+    assert not (out / "label_val.jsonl").read_text(), "all other videos are tested on"
     templates = [record["caption"] for record in records(out / "template_test.jsonl")]
     assert templates == ["Moving something near something", "Moving something to something"] * 3
     assert "the test videos are drawn with seed 42: not those of the paper, see --test-list" in capsys.readouterr().out
@@ -200,12 +201,15 @@ def test_ssv2_has_two_tasks_and_draws_or_reads_the_test(convert: Convert, tool: 
 def test_a_draw_has_as_many_videos_of_each_template(convert: Convert, tool: Callable, tmp_path: Path):
     convert("ssv2-label")
     module = tool("dataset_converters/ssv2.py")
-    module.VIDEOS_A_TEMPLATE = 2
+    module.VIDEOS_A_TEMPLATE = {"val": 1, "test": 2}
     draws = set()
     for seed in range(6):
         module.main([str(tmp_path / "ssv2-label"), "--seed", str(seed), str(tmp_path / "out")])
         drawn = records(tmp_path / "out" / "annotations" / "template_test.jsonl")
         assert [sum("near" in record["caption"] for record in drawn), len(drawn)] == [2, 4]
+        val = records(tmp_path / "out" / "annotations" / "template_val.jsonl")
+        assert {record["caption"] for record in val} == {record["caption"] for record in drawn}
+        assert [len(val), sum(record in drawn for record in val)] == [2, 0]
         draws.add(tuple(record["video"] for record in drawn))
     assert len(draws) > 2
 

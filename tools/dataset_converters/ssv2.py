@@ -7,14 +7,13 @@ bottle", "template": "Holding [something] next to [something]", ...}``; some rel
 validation.json. They become two retrieval tasks (Lei et al., Revealing Single Frame Bias for Video-and-Language Learning,
 2023):
 
-- OUT/annotations/label_train.jsonl and label_test.jsonl: a caption is the label
-- OUT/annotations/template_train.jsonl and template_test.jsonl: a caption is one of the 174 templates, without the square
-  brackets
+- OUT/annotations/label_{train,val,test}.jsonl: a caption is the label
+- OUT/annotations/template_{train,val,test}.jsonl: a caption is one of the 174 templates, without the square brackets
 
 Both train on all training videos and are tested on 2,088 videos of validation, 12 of each template. Which these are, the
 paper's files say: ``--test-list ssv2_ret_template_val_small.json``, a list of ``{"caption": ..., "video": ["152.webm",
 ...]}``, or ids, one per line. Without it they are drawn by ``--seed``, the same on every machine, and scores are not to be
-compared with the paper's.
+compared with the paper's. To choose checkpoints by, three others of each template are drawn; the paper has no such split.
 
 A video is named ``<id>.webm``.
 """
@@ -42,7 +41,7 @@ FILES = {"train": "train.json", "validation": "validation.json"}
 PREFIX = "something-something-v2-"
 VIDEOS = {"train": 168_913, "validation": 24_777}
 TEMPLATES = 174
-VIDEOS_A_TEMPLATE = 12
+VIDEOS_A_TEMPLATE = {"val": 3, "test": 12}
 
 
 class Video(NamedTuple):
@@ -79,19 +78,23 @@ def read_test_list(path: str) -> Iterator[tuple[str, str]]:
             yield where, Path(video).stem
 
 
-def choose_test(args: argparse.Namespace, videos: dict[str, Video]) -> list[str]:
+def draw_each(videos: dict[str, Video], size: int, seed: int) -> set[str]:
+    """Draw so many videos of each template."""
+    by_template: dict[str, list[str]] = {}
+    for video, shown in videos.items():
+        by_template.setdefault(shown.template, []).append(video)
+    return {video for own in by_template.values() for video in draw(own, size, seed)}
+
+
+def choose_test(args: argparse.Namespace, videos: dict[str, Video]) -> set[str]:
     """Return the ids of the videos to test on."""
-    if args.test_list:
-        chosen: set[str] = set()
-        for where, video in read_test_list(args.test_list):
-            expect(video in videos, where, "a video of the publisher's validation file", video)
-            expect_once(video, chosen, where, "video")
-    else:
-        by_template: dict[str, list[str]] = {}
-        for video, shown in videos.items():
-            by_template.setdefault(shown.template, []).append(video)
-        chosen = {video for own in by_template.values() for video in draw(own, VIDEOS_A_TEMPLATE, args.seed)}
-    return [video for video in videos if video in chosen]
+    if not args.test_list:
+        return draw_each(videos, VIDEOS_A_TEMPLATE["test"], args.seed)
+    chosen: set[str] = set()
+    for where, video in read_test_list(args.test_list):
+        expect(video in videos, where, "a video of the publisher's validation file", video)
+        expect_once(video, chosen, where, "video")
+    return chosen
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -101,16 +104,21 @@ def main(argv: list[str] | None = None) -> None:
     )
     parser.add_argument("folder", help=f"folder with {', '.join(PREFIX + name for name in FILES.values())}")
     parser.add_argument("--test-list", help="ssv2_ret_template_val_small.json, or ids of the test videos, one per line")
-    parser.add_argument("--seed", type=int, default=42, help="says the test videos without --test-list (default: 42)")
+    parser.add_argument(
+        "--seed", type=int, default=42, help="says which videos validate and, without --test-list, test (default: 42)"
+    )
     add_out(parser)
     args = parser.parse_args(argv)
     found = {split: read_videos(args.folder, split) for split in FILES}
     counts = [(f"{split} videos", len(own), VIDEOS[split]) for split, own in found.items()]
-    splits = {
-        "train": found["train"],
-        "test": {video: found["validation"][video] for video in choose_test(args, found["validation"])},
-    }
-    counts.append(("test videos", len(splits["test"]), TEMPLATES * VIDEOS_A_TEMPLATE))
+    validation = found["validation"]
+    tested = choose_test(args, validation)
+    others = {video: shown for video, shown in validation.items() if video not in tested}
+    chosen = {"val": draw_each(others, VIDEOS_A_TEMPLATE["val"], args.seed), "test": tested}
+    splits = {"train": found["train"]}
+    for split, own in chosen.items():
+        splits[split] = {video: shown for video, shown in validation.items() if video in own}
+        counts.append((f"{split} videos", len(own), TEMPLATES * VIDEOS_A_TEMPLATE[split]))
     counts += [
         (f"templates of {split}", len({video.template for video in own.values()}), TEMPLATES)
         for split, own in splits.items()
