@@ -10,6 +10,7 @@ from mmengine.config import DictAction
 from clipbert_mm.checkpoint import find_selected
 from clipbert_mm.engine.config import load_config
 from clipbert_mm.engine.launch import build_runner, use_amp_in_test
+from clipbert_mm.engine.mmengine_habits import is_retrieval, metrics_of
 from clipbert_mm.engine.run_tool import run_tool
 from clipbert_mm.errors import OptionError
 from clipbert_mm.evaluation import read_rankings
@@ -63,8 +64,8 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
     if args.amp is not None:
         use_amp_in_test(config, args.amp)
     if args.show_dir is not None:
-        metrics = config.test_evaluator if isinstance(config.test_evaluator, list) else [config.test_evaluator]
-        retrieval = [metric for metric in metrics if metric.get("type") == "RetrievalMetric"]
+        metrics = metrics_of(config.test_evaluator)
+        retrieval = [metric for metric in metrics if is_retrieval(metric)]
         if not retrieval:
             types = ", ".join(str(metric.get("type")) for metric in metrics)
             raise OptionError(f"--show-dir draws retrieval and needs a RetrievalMetric, {args.config} has {types}.")

@@ -108,6 +108,10 @@ def main(argv: list[str] | None = None) -> None:
         config.load_from = latest if config.resume else config.get("load_from")
     elif args.resume is not None:
         config.resume, config.load_from = True, args.resume
+    elif config.get("resume") and config.get("load_from") is not None:
+        # MMEngine would resume from load_from, also where that is what the training started from.
+        latest, skipped = find_latest(*checkpoint_folders(config.work_dir, config))
+        config.load_from = latest or config.load_from
     if not config.get("resume"):
         check_start(config)
     runner = build_runner(config, micro_batch=args.micro_batch)

@@ -1,6 +1,6 @@
 """Work-arounds for hooks and optimizer wrappers of MMEngine 0.10.7, under names of their own."""
 
-from typing import Any
+from typing import Any, ClassVar
 
 import mmengine.hooks
 import mmengine.optim
@@ -11,6 +11,11 @@ from mmengine.runner import Runner
 from clipbert_mm.compat import half_precision
 from clipbert_mm.deprecation import renamed
 from clipbert_mm.registry import HOOKS, OPTIM_WRAPPERS
+
+GREATER_METRICS = ("R@", "recall")
+"""Parts of the names of our metrics that are better when greater, besides those that MMEngine knows."""
+LESS_METRICS = ("MdR", "MnR", "error", "mse")
+"""The same for those that are better when less."""
 
 
 class _CountsOneStep:
@@ -32,10 +37,13 @@ class _CountsOneStep:
 
 @HOOKS.register_module()
 class ResumableEarlyStoppingHook(mmengine.hooks.EarlyStoppingHook):
-    """MMEngine's EarlyStoppingHook that keeps its count when a run is resumed.
+    """MMEngine's EarlyStoppingHook that keeps its count when a run is resumed, and knows the direction of our metrics.
 
     For MMEngine 0.10.7, whose hook counts from zero after each resume.
     """
+
+    _default_greater_keys: ClassVar = [*mmengine.hooks.EarlyStoppingHook._default_greater_keys, *GREATER_METRICS]
+    _default_less_keys: ClassVar = [*mmengine.hooks.EarlyStoppingHook._default_less_keys, *LESS_METRICS]
 
     def state_dict(self) -> dict[str, Any]:
         """Return the count and the best score, for a checkpoint."""

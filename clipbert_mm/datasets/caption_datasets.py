@@ -34,6 +34,16 @@ class CaptionDataset(MediaDataset):
     def __init__(self, *, captions_per_item: int = 1, **options: Any) -> None:  # noqa: ANN401
         self.captions_per_item = captions_per_item
         super().__init__(**options)
+
+    def full_init(self) -> None:
+        """Read the annotation file, if that was not done yet.
+
+        Raises:
+            AnnotationError: If it cannot be used, files are missing, or a file has no negatives.
+        """
+        if self._fully_initialized:
+            return
+        super().full_init()
         if self._indices is not None:
             left: dict[str, set[str]] = {}
             for info in map(self.get_data_info, range(len(self))):

@@ -10,6 +10,8 @@ from typing import Any, ClassVar, TypeVar
 import numpy as np
 import torch
 from mmengine.dataset import BaseDataset
+from mmengine.fileio import join_path
+from mmengine.utils import is_abs
 
 from clipbert_mm.datasets.annotations import read_records
 from clipbert_mm.datasets.ledger import ledger_path, read_exclusions
@@ -37,7 +39,7 @@ class MediaDataset(BaseDataset):
     :class:`~clipbert_mm.engine.BrokenMediaHook` counts it. In testing no item is replaced.
 
     Args:
-        ann_file: JSON-lines file, relative to ``data_root``.
+        ann_file: JSON-lines file, relative to ``data_root``, or several, which are read as one.
         pipeline: Configs of the transforms.
         data_root: Folder to which the other paths are relative.
         media_folder: Folder of the videos or images, relative to ``data_root``.
@@ -47,9 +49,16 @@ class MediaDataset(BaseDataset):
             unreadable or too slow are excluded, and the log says how many. None excludes no file.
         on_broken: What testing does when a file cannot be read: "stop", or "skip" to continue and report coverage.
         indices: Which items to use, such as the first 300 or those of a list; None for all. Validation takes a part by it.
+        data_prefix: MMEngine's name for ``media_folder``: the folder, or a dict with it under any one key.
+        metainfo: As in MMEngine's BaseDataset.
+        filter_cfg: As in MMEngine's BaseDataset, for a class that overrides ``filter_data``.
+        serialize_data: As in MMEngine's BaseDataset. If False, each worker that is spawned has a copy of the records.
+        lazy_init: Whether the annotation file is read when it is first needed.
+        max_refetch: Unreadable files in a row, after the first, by which a training item may be replaced.
 
     Raises:
         AnnotationError: If the annotation file cannot be used, or files that it names are missing.
+        OptionError: If a setting contradicts another one, or has no effect.
     """
 
     KEYS: ClassVar[Mapping[str, type | tuple[type, ...]]]
@@ -64,7 +73,7 @@ class MediaDataset(BaseDataset):
     def __init__(
         self,
         *,
-        ann_file: str,
+        ann_file: str | Sequence[str],
         pipeline: list[dict],
         data_root: str = "",
         media_folder: str = "",
@@ -73,9 +82,20 @@ class MediaDataset(BaseDataset):
         ledger: str | None = None,
         on_broken: str = "stop",
         indices: int | Sequence[int] | None = None,
+        data_prefix: str | Mapping[str, str] | None = None,
+        metainfo: Mapping[str, Any] | None = None,
+        filter_cfg: Mapping[str, Any] | None = None,
+        serialize_data: bool = True,
+        lazy_init: bool = False,
+        max_refetch: int = MAX_ATTEMPTS - 1,
     ) -> None:
         if on_broken not in ("stop", "skip"):
             raise OptionError(f"{type(self).__name__} expects on_broken 'stop' or 'skip', got {on_broken!r}.")
+        if filter_cfg is not None and type(self).filter_data is BaseDataset.filter_data:
+            raise OptionError(
+                f"filter_cfg of {type(self).__name__} has no effect: the class does not override filter_data. Remove the lines "
+                "from the annotation file, or use indices or a ledger."
+            )
         self.on_broken = on_broken
         self.media_suffix = media_suffix
         self.excluded = {} if ledger is None else read_exclusions(os.path.join(data_root, ledger))
@@ -83,18 +103,43 @@ class MediaDataset(BaseDataset):
         self._draw = share(torch.zeros(2, dtype=torch.int64))
         self._shared: torch.Tensor | None = None  # shared memory behind data_bytes, once a spawned process needs it
         self._worker_status = WorkerStatus()
+        self.ann_files = [ann_file] if isinstance(ann_file, str) else list(ann_file)
         self._broken: dict[str, str] = {}  # files at which a worker hung or ended, with the reason
         super().__init__(
-            ann_file=ann_file,
+            ann_file="",  # MMEngine joins the path of one file with data_root
             data_root=data_root,
-            data_prefix=dict(media=media_folder),
+            data_prefix=dict(media=_one_folder(media_folder, data_prefix)),
+            metainfo=metainfo,
+            filter_cfg=filter_cfg,
             pipeline=pipeline,
             test_mode=test_mode,
             indices=indices,
+            serialize_data=serialize_data,
+            lazy_init=lazy_init,
+            max_refetch=max_refetch,
         )
 
+    def _join_prefix(self) -> None:
+        super()._join_prefix()
+        root = self.data_root or ""
+        self.ann_files = [each if is_abs(each) or not root else join_path(root, each) for each in self.ann_files]
+        self.ann_file = ", ".join(self.ann_files)  # for messages
+
+    def full_init(self) -> None:
+        """Read the annotation file, if that was not done yet."""
+        if not self._fully_initialized:
+            super().full_init()
+            if not self.serialize_data:
+                self.path_hashes = _hash_paths(self.data_list)
+
+    def _copy_without_annotation(self, memo: dict[int, Any] | None = None) -> "MediaDataset":
+        """Copy the dataset for MMEngine's ``get_subset``, with shared memory of its own."""
+        other = super()._copy_without_annotation({} if memo is None else memo)
+        other._draw, other._worker_status, other._shared = share(self._draw.clone()), WorkerStatus(), None
+        return other
+
     def _serialize_data(self) -> tuple[np.ndarray, np.ndarray]:
-        self.path_hashes = np.unique(np.array([hash(item["path"]) for item in self.data_list], np.int64))
+        self.path_hashes = _hash_paths(self.data_list)
         return super()._serialize_data()
 
     def records(self) -> list[dict[str, Any]]:
@@ -103,7 +148,9 @@ class MediaDataset(BaseDataset):
         Returns:
             The records, dicts with the name of the file under ``media``, and the keys of :attr:`KEYS`.
         """
-        return read_records(self.ann_file, self.KEYS, self.EXAMPLE, self.fault_of)
+        return [
+            record for path in self.ann_files for record in read_records(path, self.KEYS, self.EXAMPLE, self.fault_of)
+        ]
 
     def fault_of(self, record: Mapping[str, Any]) -> str:
         """Return what is wrong with the values of a record; "" if they are correct."""
@@ -155,7 +202,7 @@ class MediaDataset(BaseDataset):
 
     def __getstate__(self) -> dict[str, Any]:
         """Pass the records to a spawned process in shared memory; a forked process has them anyway."""
-        if get_spawning_popen() is None or not self._fully_initialized:
+        if get_spawning_popen() is None or not self._fully_initialized or not self.serialize_data:
             return self.__dict__
         if self._shared is None:  # copied once, however many processes are spawned
             self._shared = share(torch.from_numpy(self.data_bytes))
@@ -205,11 +252,23 @@ class MediaDataset(BaseDataset):
             BrokenMediaError: In testing, if the file cannot be read and ``on_broken`` is "stop".
             ClipBertError: In training, if so many files in a row cannot be read that the cause must lie elsewhere.
         """
+        return self.draw_item(idx)
+
+    def draw_item(self, idx: int, passes: int = 0, repeat: int = 0) -> dict[str, Any]:
+        """Return an item after the pipeline, as it is drawn in a later epoch, or repeated; errors as of ``dataset[idx]``.
+
+        Args:
+            idx: Index of the item.
+            passes: How many epochs after that of :meth:`set_draw` the draw is of.
+            repeat: Which of several draws within an epoch, from 0; see
+                :func:`~clipbert_mm.datasets.wrappers.draw_item`.
+        """
         if self.test_mode:
             return self._test_item(idx)
-        rng = np.random.default_rng((*self._draw.tolist(), idx))
+        seed, epoch = self._draw.tolist()
+        rng = np.random.default_rng((seed, epoch + passes, idx, repeat) if repeat else (seed, epoch + passes, idx))
         replaced: list[tuple[str, str]] = []
-        for _ in range(MAX_ATTEMPTS):
+        for _ in range(self.max_refetch + 1):
             info = self.prepare(idx, rng)
             try:
                 with self._reading(info["path"]):
@@ -221,7 +280,7 @@ class MediaDataset(BaseDataset):
             item["data_samples"].set_metainfo(dict(replaced=replaced))
             return item
         raise ClipBertError(
-            f"{MAX_ATTEMPTS} files in a row could not be read; the last was {replaced[-1][0]}: {replaced[-1][1]}. Check the "
+            f"{len(replaced)} files in a row could not be read; the last was {replaced[-1][0]}: {replaced[-1][1]}. Check the "
             "decoder and the files."
         )
 
@@ -241,6 +300,17 @@ class MediaDataset(BaseDataset):
             metainfo = dict(sample_idx=idx, path=error.path, texts=info["texts"], broken=error.reason, replaced=[])
             return {"inputs": None, "data_samples": VideoTextSample(metainfo=metainfo)}
 
+    def get_cat_ids(self, idx: int) -> list[int]:
+        """Return the classes of an item, which MMEngine's ClassBalancedDataset balances; override it where there are some.
+
+        Raises:
+            OptionError: Always.
+        """
+        raise OptionError(
+            f"ClassBalancedDataset needs items of classes, as of an OpenEndedDataset; those of a {type(self).__name__} have "
+            "none. Use RepeatDataset."
+        )
+
     @abstractmethod
     def prepare(self, idx: int, rng: np.random.Generator) -> dict[str, Any]:
         """Return a training item: its texts, their labels and ``rng``."""
@@ -248,6 +318,23 @@ class MediaDataset(BaseDataset):
     @abstractmethod
     def prepare_test(self, idx: int) -> dict[str, Any]:
         """Return a testing item: all texts of its file."""
+
+
+def _one_folder(media_folder: str, data_prefix: str | Mapping[str, str] | None) -> str:
+    """Return the folder of the files, which MMEngine's datasets call ``data_prefix``."""
+    if data_prefix is None:
+        return media_folder
+    folders = [data_prefix] if isinstance(data_prefix, str) else list(data_prefix.values())
+    if media_folder or len(folders) != 1:
+        raise OptionError(
+            "A dataset has one folder of files, media_folder or data_prefix, got "
+            f"media_folder={quoted(media_folder)} and data_prefix={quoted(data_prefix)}. Set one of them."
+        )
+    return folders[0]
+
+
+def _hash_paths(items: Sequence[Mapping[str, Any]]) -> np.ndarray:
+    return np.unique(np.array([hash(item["path"]) for item in items], np.int64))
 
 
 def check_files(paths: list[str], ann_file: str) -> None:

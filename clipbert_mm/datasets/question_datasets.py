@@ -183,6 +183,11 @@ class OpenEndedDataset(VocabularyDataset):
         """Return ``answer_labels``; ``IGNORED`` for an answer outside the vocabulary."""
         return dict(answer_labels=np.array([self.answers.get(question["answer"], IGNORED) for question in questions]))
 
+    def get_cat_ids(self, idx: int) -> list[int]:
+        """Return the indices of an item's answers in the vocabulary, which MMEngine's ClassBalancedDataset balances."""
+        answers = [question["answer"] for question in self.get_data_info(idx)["questions"]]
+        return [self.answers[answer] for answer in answers if answer in self.answers]
+
 
 @DATASETS.register_module()
 class SoftAnswerDataset(VocabularyDataset):
@@ -239,6 +244,11 @@ class SoftAnswerDataset(VocabularyDataset):
                 if answer in self.answers:
                     row[self.answers[answer]] = score
         return dict(answer_scores=scores)
+
+    def get_cat_ids(self, idx: int) -> list[int]:
+        """Return the indices in the vocabulary of the answers that have a score, for MMEngine's ClassBalancedDataset."""
+        labels = [question.get("labels", {}) for question in self.get_data_info(idx)["questions"]]
+        return [self.answers[answer] for each in labels for answer in each if each[answer] and answer in self.answers]
 
 
 def _is_score(value: object) -> bool:
@@ -315,3 +325,7 @@ class CountDataset(QuestionDataset):
     def labels_of(self, questions: list[dict[str, Any]]) -> dict[str, np.ndarray]:
         """Return ``counts``."""
         return dict(counts=np.array([question["count"] for question in questions], np.float32))
+
+    def get_cat_ids(self, idx: int) -> list[int]:
+        """Return the counts of an item, rounded, which MMEngine's ClassBalancedDataset balances."""
+        return [round(question["count"]) for question in self.get_data_info(idx)["questions"]]

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from clipbert_mm.engine.runner import ClipBertRunner
     from clipbert_mm.engine.schedulers import WarmupLinearLR
     from clipbert_mm.engine.signals import EXIT_AGAIN, StoppedBySignal
-    from clipbert_mm.engine.train_loop import ResumableEpochTrainLoop
+    from clipbert_mm.engine.train_loop import ResumableEpochTrainLoop, ResumableIterTrainLoop
 
 __all__ = [
     "EXIT_AGAIN",
@@ -34,6 +34,7 @@ __all__ = [
     "FiniteLossHook",
     "GroupedOptimWrapperConstructor",
     "ResumableEpochTrainLoop",
+    "ResumableIterTrainLoop",
     "StoppedBySignal",
     "WarmupLinearLR",
 ]
@@ -53,7 +54,7 @@ __getattr__ = lazy_exports(
         "runner": ["ClipBertRunner"],
         "schedulers": ["WarmupLinearLR"],
         "signals": ["EXIT_AGAIN", "StoppedBySignal"],
-        "train_loop": ["ResumableEpochTrainLoop"],
+        "train_loop": ["ResumableEpochTrainLoop", "ResumableIterTrainLoop"],
     },
     renamed(
         __name__,

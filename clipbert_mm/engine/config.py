@@ -1,22 +1,17 @@
 """Read a config with options from the command line, and refuse misspelt names."""
 
 import difflib
-import inspect
 import os
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mmengine.config import Config
-from mmengine.runner import Runner
-from torch.utils.data import DataLoader
 
+from clipbert_mm.engine.known_keys import known_in, runner_keys
 from clipbert_mm.errors import OptionError, quoted
 
-RUNNER_KEYS = {
-    *inspect.signature(Runner.__init__).parameters,
-    *("custom_imports", "find_unused_parameters", "model_wrapper_cfg", "runner_type"),
-} - {"self", "cfg"}
+RUNNER_KEYS = runner_keys()
 """Top-level names of a config that a run reads; all others are variables of the config file."""
 
 
@@ -41,7 +36,7 @@ def load_config(path: str, options: dict[str, Any] | None = None, needs: Sequenc
         if name not in RUNNER_KEYS and near:
             raise OptionError(f"{path}: '{name}' is not used by anything. Did you mean {near[0]}?")
     for key in options or {}:
-        check_option(config, key)
+        check_option(config, key, options or {})
     config.merge_from_dict(options or {})
     for name in needs:
         if config.get(name) is None:
@@ -69,8 +64,12 @@ def _stops_early(hook: Any) -> bool:  # noqa: ANN401
 def missing_validation(config: Mapping[str, Any]) -> str | None:
     """Return the annotation file that training validates on if it does not exist, else None."""
     dataset = (config.get("val_dataloader") or {}).get("dataset") or {}
-    path = os.path.join(dataset.get("data_root") or "", dataset.get("ann_file") or "")
-    return path if dataset.get("ann_file") and "://" not in path and not os.path.isfile(path) else None
+    named = dataset.get("ann_file") or []
+    for name in [named] if isinstance(named, str) else named:
+        path = os.path.join(dataset.get("data_root") or "", name)
+        if "://" not in path and not os.path.isfile(path):
+            return path
+    return None
 
 
 def check_validation(config: Mapping[str, Any]) -> None:
@@ -100,6 +99,39 @@ def check_start(config: Mapping[str, Any]) -> None:
             f"There is no checkpoint {os.path.abspath(path)}, which training starts from. Run the training that writes it, or "
             "name other weights by --load-from: a checkpoint of this model, or a ResNet and a BERT; docs/where_to_start.md "
             "lists those that exist."
+        )
+
+
+OF_MMCV_1 = {
+    "checkpoint_config": "default_hooks.checkpoint",
+    "dist_params": "env_cfg.dist_cfg",
+    "evaluation": "train_cfg.val_interval and val_evaluator",
+    "log_config": "default_hooks.logger and visualizer",
+    "lr_config": "param_scheduler",
+    "optimizer_config": "optim_wrapper.clip_grad",
+    "total_epochs": "train_cfg.max_epochs",
+}
+"""Settings of OpenMMLab's tools before MMEngine, and what they are called since."""
+
+
+def check_unused(config: Config) -> None:
+    """Refuse what nothing reads; move ``data_preprocessor`` to a model that has none, as MMEngine's Runner does.
+
+    Raises:
+        OptionError: If a setting would have no effect.
+    """
+    for name in OF_MMCV_1.keys() & config.keys():
+        raise OptionError(f"{name} of the config is read by nothing since MMEngine. Set {OF_MMCV_1[name]}.")
+    if config.get("strategy") is not None and "ClipBertRunner" in str(config.get("runner_type", "ClipBertRunner")):
+        raise OptionError("strategy of the config is read by FlexibleRunner alone. Remove it.")
+    preprocessor, model = config.get("data_preprocessor"), config.get("model")
+    if not preprocessor or not isinstance(model, dict):
+        return
+    own = model.setdefault("data_preprocessor", preprocessor)
+    if own != preprocessor:
+        raise OptionError(
+            "data_preprocessor of the config is not used, since model.data_preprocessor differs from it. Set "
+            "model.data_preprocessor, and remove data_preprocessor."
         )
 
 
@@ -137,12 +169,17 @@ def without_folders(value: Any) -> Any:  # noqa: ANN401
     return os.path.basename(value.rstrip("/")) if isinstance(value, str) and os.path.isabs(value) else value
 
 
-def check_option(config: Config, key: str) -> None:
+def check_option(config: Config, key: str, options: Mapping[str, Any]) -> None:
     """Check that a dotted key names something that the config has, or that is checked where it is used.
 
-    A new key may be added to a dict with a ``type``, whose class refuses what it does not know; to a dataloader, if torch's
-    DataLoader takes it; and at the top, if MMEngine's Runner takes it. Other names at the top are variables of the config
-    file: settings computed from them do not follow a change.
+    A new key may be added to a dict with a ``type``, whose class refuses what it does not know; to ``default_hooks`` with its
+    ``type``; where MMEngine or torch know it, see :mod:`~clipbert_mm.engine.known_keys`; and at the top, if MMEngine's Runner
+    takes it. Other names at the top are variables of the config file: settings computed from them do not follow a change.
+
+    Args:
+        config: The config.
+        key: The key.
+        options: All options, by their keys.
 
     Raises:
         OptionError: If the key names nothing.
@@ -155,27 +192,25 @@ def check_option(config: Config, key: str) -> None:
             "change. Set those (tools/analysis_tools/print_config.py shows them), or the variable in a config of your own."
         )
     for depth, part in enumerate(parts):
+        path = ".".join(parts[:depth])
         if isinstance(node, (list, tuple)):
             if not part.isdigit() or int(part) >= len(node):
                 raise OptionError(f"--cfg-options {key}: '{part}' is no index of a list of {len(node)}.")
             node = node[int(part)]
             continue
         if not isinstance(node, dict) and not isinstance(node, Config):
-            raise OptionError(
-                f"--cfg-options {key}: {'.'.join(parts[:depth])} is {quoted(node)}, which has no '{part}'."
-            )
+            raise OptionError(f"--cfg-options {key}: {path} is {quoted(node)}, which has no '{part}'.")
         if part in node:
             node = node[part]
             continue
-        known = set(node)
-        if depth == 0:
-            known = RUNNER_KEYS
-        elif depth == 1 and parts[0].endswith("_dataloader"):
-            known |= set(inspect.signature(DataLoader.__init__).parameters) - {"self"}
-        if part in known or "type" in node:
+        known = RUNNER_KEYS if depth == 0 else set(node) | known_in(path)
+        if "type" in node or (path == "default_hooks" and f"{path}.{part}.type" in options):
             return
+        if part in known:
+            node = {}  # what is below is known by its path too
+            if depth == len(parts) - 1 or not known_in(f"{path}.{part}".strip(".")):
+                return
+            continue
         near = difflib.get_close_matches(part, sorted(map(str, known)), n=3)
         hint = f" Did you mean {' or '.join(near)}?" if near else f" There are: {', '.join(sorted(map(str, known)))}."
-        raise OptionError(
-            f"--cfg-options {key}: the config has no '{part}'{' in ' * bool(depth)}{'.'.join(parts[:depth])}.{hint}"
-        )
+        raise OptionError(f"--cfg-options {key}: the config has no '{part}'{' in ' * bool(depth)}{path}.{hint}")

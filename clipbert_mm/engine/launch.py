@@ -2,6 +2,8 @@
 
 import importlib.util
 import os
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -12,16 +14,63 @@ from clipbert_mm import compat
 from clipbert_mm.checkpoint import InputSpec, find_latest, read_source
 from clipbert_mm.datasets import train_vocabularies
 from clipbert_mm.deprecation import NAMES_IN_CONFIGS
-from clipbert_mm.engine.config import foreign_model
+from clipbert_mm.engine.config import check_unused, foreign_model
 from clipbert_mm.engine.global_batch import describe_batch_statistics, keep_global_batch
 from clipbert_mm.engine.hooks.checkpoint_hook import checkpoint_folders
-from clipbert_mm.engine.runner import ClipBertRunner
+from clipbert_mm.engine.mmengine_habits import metrics_of
 from clipbert_mm.engine.signals import end_with_launcher
 from clipbert_mm.errors import OptionError
+from clipbert_mm.registry import RUNNERS
 
 
 def build_runner(config: Config, *, micro_batch: int | None = None) -> Runner:
-    """Build the Runner; on the CPU, start the process group that several processes need.
+    """Build the runner of a config: a ClipBertRunner, or the one that its ``runner_type`` names.
+
+    Args:
+        config: A whole config, with ``launcher``; :func:`prepare` changes it.
+        micro_batch: Items that a process computes at a time, 0 for the config's, so that a step has as many items as the
+            learning rate is for; None for the config's batch size and accumulation.
+
+    Raises:
+        UnknownNameError: If there is no such runner.
+        OptionError: If ``micro_batch`` is given to a runner that cannot accumulate, or see :func:`prepare`.
+    """
+    from clipbert_mm.engine.runner import ClipBertRunner  # which prepares configs by this module
+
+    named: Any = config.get("runner_type") or ClipBertRunner
+    kind: Any = RUNNERS.get(named) if isinstance(named, str) else named
+    if issubclass(kind, ClipBertRunner):
+        return kind.from_cfg(config, micro_batch=micro_batch)
+    if micro_batch is not None:
+        raise OptionError(f"--micro-batch needs a ClipBertRunner as runner_type, got {kind.__name__}.")
+    prepared = prepare(config)
+    runner = kind.from_cfg(config)
+    prepared.report(runner)
+    return runner
+
+
+@dataclass
+class Prepared:
+    """What :func:`prepare` changed in a config, as lines for the log."""
+
+    changes: list[str]
+    warnings: list[str]
+    batch_size: int = 0
+    """Batch size of the config before it was divided; 0 if it was not."""
+
+    def report(self, runner: Runner) -> None:
+        """Log what was changed, and train the vocabularies that the config needs."""
+        if self.batch_size and runner.cfg.train_dataloader.batch_size < self.batch_size:
+            self.warnings += describe_batch_statistics(runner, self.batch_size)
+        for change in self.changes:
+            runner.logger.info(change)
+        for warning in self.warnings:
+            runner.logger.warning(warning)
+        train_vocabularies(runner.cfg)
+
+
+def prepare(config: Config, micro_batch: int | None = None) -> Prepared:
+    """Prepare a config for its runner, wherever it runs; on the CPU, start the process group that several processes need.
 
     Three things in the config are changed, each with a line in the log: what several processes need (:func:`distribute`), the
     input and strides of the model according to the weights that it starts from (:func:`follow_weights`) and, if asked for, how
@@ -29,20 +78,20 @@ def build_runner(config: Config, *, micro_batch: int | None = None) -> Runner:
     trained; see :func:`~clipbert_mm.datasets.train_vocabularies`.
 
     Args:
-        config: A whole config, with ``launcher``.
-        micro_batch: Items that a process computes at a time, 0 for the config's, so that a step has as many items as the
-            learning rate is for; None for the config's batch size and accumulation.
+        config: A whole config; changed in place.
+        micro_batch: As of :func:`build_runner`.
 
     Raises:
         CheckpointError: If a checkpoint of ``load_from`` cannot be read or is of no known format.
-        OptionError: If the launcher did not start this process, a step cannot be divided so, or a backend of the visualizer is
-            not installed.
+        OptionError: If the launcher did not start this process, a step cannot be divided so, a backend of the visualizer is
+            not installed, or a setting would have no effect.
     """
     if str(config.get("model", {}).get("type", "")).startswith("mmpretrain."):
         compat.import_mmpretrain()
     compat.remember_config_layouts()
+    check_unused(config)
     check_backends(config.get("visualizer") or {})
-    if config.get("randomness", {}).get("deterministic"):
+    if (config.get("randomness") or {}).get("deterministic"):
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # torch requires it before the first matrix product
     launched = config.get("launcher", "none") != "none"
     changes = distribute(config) if launched else []
@@ -50,16 +99,7 @@ def build_runner(config: Config, *, micro_batch: int | None = None) -> Runner:
     if micro_batch is not None:
         processes = int(os.environ["WORLD_SIZE"]) if launched else 1
         changes.append(keep_global_batch(config, micro_batch, processes))
-    warnings = follow_weights(config)
-    runner = ClipBertRunner.from_cfg(config)
-    if micro_batch is not None and config.train_dataloader.batch_size < batch:
-        warnings += describe_batch_statistics(runner, batch)
-    for change in changes:
-        runner.logger.info(change)
-    for warning in warnings:
-        runner.logger.warning(warning)
-    train_vocabularies(config)
-    return runner
+    return Prepared(changes, follow_weights(config), batch)
 
 
 def distribute(config: Config) -> list[str]:
@@ -78,6 +118,9 @@ def distribute(config: Config) -> list[str]:
     if config.launcher != "pytorch":
         changes.append(f"launcher is pytorch, whose environment variables are set from those of {config.launcher}.")
         config.launcher = "pytorch"
+    backend = ((config.get("env_cfg") or {}).get("dist_cfg") or {}).get("backend", "gloo")
+    if not torch.cuda.is_available() and backend != "gloo":
+        changes.append(f"Processes talk by gloo, not by {backend} as env_cfg.dist_cfg says, since there is no GPU.")
     if not torch.cuda.is_available():
         default = {
             "type": "MMDistributedDataParallel",
@@ -87,9 +130,8 @@ def distribute(config: Config) -> list[str]:
         config.model_wrapper_cfg = {**default, **config.get("model_wrapper_cfg", {}), "device_ids": None}
         changes.append("model_wrapper_cfg has device_ids=None, since there is no GPU.")
     for name in ("val_evaluator", "test_evaluator"):
-        metrics = config.get(name) or []
-        for metric in [metrics] if isinstance(metrics, dict) else metrics:
-            if "collect_device" not in metric:
+        for metric in metrics_of(config.get(name)):
+            if isinstance(metric, dict) and "collect_device" not in metric:
                 metric["collect_device"] = "gpu"  # over the process group; "cpu" means files in a shared folder
                 changes.append(
                     f"{name}: {metric.get('type')} collects results over the process group, not through files."
@@ -100,6 +142,8 @@ def distribute(config: Config) -> list[str]:
 def follow_weights(config: Config) -> list[str]:
     """Adapt the input and the strides of a config's model to the weights that it starts from or is resumed from.
 
+    ``own_input=True`` of CheckpointCompatibilityHook leaves the config as it is.
+
     Returns:
         What was changed, as lines for the log.
 
@@ -109,11 +153,16 @@ def follow_weights(config: Config) -> list[str]:
     paths = config.get("load_from")
     if paths is None and config.get("resume"):
         paths, _ = find_latest(*checkpoint_folders(config.work_dir, config))
-    changes = []
+    hooks = [*(config.get("default_hooks") or {}).values(), *(config.get("custom_hooks") or [])]
+    changes: list[str] = []
+    if any(isinstance(hook, Mapping) and hook.get("own_input") for hook in hooks):
+        return changes
     for path in [paths] if isinstance(paths, str) else paths or ():
         spec = read_source(path).input_spec
         if spec is not None and foreign_model(config) is None:
             changes += [f"{path} changes {change}." for change in adapt_to_weights(config.model, spec)]
+    if changes:
+        changes.append("default_hooks.checkpoint_fit.own_input=True keeps what the config says.")
     return changes
 
 

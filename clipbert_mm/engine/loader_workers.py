@@ -22,6 +22,7 @@ import torch
 import torch.multiprocessing  # tensors then go from process to process by shared memory
 
 from clipbert_mm.compat.data_loading import pin_memory, set_worker_info
+from clipbert_mm.datasets.wrappers import draw_item, give_up
 from clipbert_mm.processes import end_with_parent, limit_memory
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
@@ -49,6 +50,12 @@ class WorkerConfig:
     num_workers: int
     seed: int
     memory_limit: int | None
+
+    def load(self, items: Any) -> Any:  # noqa: ANN401
+        """Do a job: read its items, given by the numbers of their draws, and make a batch of them."""
+        if not self.batched:
+            return self.collate(draw_item(self.dataset, items))
+        return self.collate([draw_item(self.dataset, number) for number in items])
 
 
 class RemoteTraceback(Exception):
@@ -198,8 +205,8 @@ def serve(connection: Connection, other_end: Connection, number: int, config: Wo
                 config.init(number)
             initialized = True
             for path, reason in given_up.items():
-                config.dataset.give_up(path, reason)
-            batch = config.collate([config.dataset[i] for i in items] if config.batched else config.dataset[items])
+                give_up(config.dataset, path, reason)
+            batch = config.load(items)
             answer: Any = ForkingPickler.dumps((job, batch, None))
         except Exception as error:
             answer = _pickle_error(job, error)

@@ -10,6 +10,7 @@ from mmengine.hooks import EarlyStoppingHook
 from mmengine.runner import BaseLoop, Runner
 
 from clipbert_mm.datasets.media_dataset import MediaDataset
+from clipbert_mm.datasets.wrappers import first_value, leaves
 from clipbert_mm.engine.bare_model import bare_model
 from clipbert_mm.engine.hooks.compatibility_hook import datasets_of
 from clipbert_mm.errors import ClipBertError, OptionError, printable
@@ -24,12 +25,13 @@ def check_selection(runner: Runner) -> None:
         OptionError: If it does not, so that the hook would never act. ``save_best="auto"`` is for trainings with validation and
             without.
     """
-    begin = (runner.cfg.get("train_cfg") or {}).get("val_begin", 1)
-    epochs = (runner.cfg.get("train_cfg") or {}).get("max_epochs", begin)
-    if runner._val_loop is not None and begin <= epochs:
+    settings = runner.cfg.get("train_cfg") or {}
+    begin = settings.get("val_begin", 1)
+    end = next((name for name in ("max_epochs", "max_iters") if settings.get(name) is not None), None)
+    if runner._val_loop is not None and (end is None or begin <= settings[end]):
         return
     why = (
-        f"val_begin={begin} is after max_epochs={epochs}"
+        f"val_begin={begin} is after {end}={settings.get(end)}"
         if runner._val_loop is not None
         else "there is no val_dataloader"
     )
@@ -58,7 +60,7 @@ def check_answers(runner: Runner) -> None:
     """
     model = bare_model(runner.model)
     outputs = getattr(getattr(model, "head", None), "num_answers", None)
-    for dataset in itertools.chain.from_iterable(map(_parts, datasets_of(runner))):
+    for dataset in itertools.chain.from_iterable(map(leaves, datasets_of(runner))):
         answers = getattr(dataset, "answers", None)
         if outputs is not None and answers is not None and len(answers) != outputs:
             raise OptionError(
@@ -81,8 +83,8 @@ def warn_of_shared_files(runner: Runner) -> None:
     shared = []
     for (first, one), (second, other) in itertools.combinations(sets.items(), 2):
         both = set(np.intersect1d(_hashes(one), _hashes(other)).tolist())
-        if both and (first == "train" or getattr(one, "ann_file", None) != getattr(other, "ann_file", None)):
-            paths = (part.get_data_info(i)["path"] for part in _parts(other) for i in range(len(part)))
+        if both and (first == "train" or first_value(one, "ann_file") != first_value(other, "ann_file")):
+            paths = (part.get_data_info(i)["path"] for part in leaves(other) for i in range(len(part)))
             example = next(path for path in paths if hash(path) in both)
             shared.append(f"{len(both):,} are in {first} and {second}, such as {printable(example)}")
     if shared:
@@ -92,14 +94,9 @@ def warn_of_shared_files(runner: Runner) -> None:
         )
 
 
-def _parts(dataset: Any) -> list[Any]:  # noqa: ANN401
-    """Return the datasets of a MixedDataset; of any other, itself."""
-    return getattr(dataset, "datasets", [dataset])
-
-
 def _hashes(dataset: Any) -> np.ndarray:  # noqa: ANN401
     """Return the hashes of the paths of a dataset's files; none for a dataset of another library."""
-    hashes = [part.path_hashes for part in _parts(dataset) if isinstance(part, MediaDataset)]
+    hashes = [part.path_hashes for part in leaves(dataset) if isinstance(part, MediaDataset)]
     return np.concatenate([np.empty(0, np.int64), *hashes])
 
 

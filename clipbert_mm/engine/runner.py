@@ -4,23 +4,35 @@ import functools
 import logging
 import os
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from typing import Any
 
 import torch
+from mmengine.config import Config
 from mmengine.dist import all_gather_object, barrier
 from mmengine.logging import MMLogger
 from mmengine.optim import AmpOptimWrapper, OptimWrapper
-from mmengine.runner import BaseLoop, Runner
+from mmengine.runner import BaseLoop, EpochBasedTrainLoop, IterBasedTrainLoop, Runner
 from torch import nn
 from torch.utils.data import DataLoader
 
+from clipbert_mm import compat
 from clipbert_mm.checkpoint import find_latest, load_weights, read_source, write_checkpoint
 from clipbert_mm.checkpoint.archives import first_line
+from clipbert_mm.checkpoint.arrays import STAND_INS
 from clipbert_mm.checkpoint.training_state import training_state
 from clipbert_mm.engine.bare_model import bare_model
 from clipbert_mm.engine.config import text_without_folders
 from clipbert_mm.engine.hooks.checkpoint_hook import checkpoint_folders
+from clipbert_mm.engine.launch import prepare
+from clipbert_mm.engine.mmengine_habits import (
+    check_evaluation_loop,
+    check_sampler,
+    count_by_iteration,
+    name_evaluation_loop,
+    resumable_loop,
+    schedules_by_iteration,
+)
 from clipbert_mm.engine.optimizer import scale_learning_rate
 from clipbert_mm.engine.out_of_memory import explaining_out_of_memory
 from clipbert_mm.engine.rank_sync import broadcast_from_first, lock_folders, raise_on_all_ranks
@@ -30,8 +42,9 @@ from clipbert_mm.engine.run_state import (
     checkpoint_content,
     rank_state,
     restore_paths,
+    restore_rank,
 )
-from clipbert_mm.engine.train_loop import ResumableEpochTrainLoop
+from clipbert_mm.engine.train_loop import StepTrainLoop, steps_done
 from clipbert_mm.engine.watched_loader import WatchedLoader
 from clipbert_mm.errors import CheckpointError, ClipBertError, OptionError, printable
 from clipbert_mm.log import is_for_console, logger, show_in_run_log
@@ -52,12 +65,24 @@ class ClipBertRunner(Runner):
     _resume: bool
     _load_from: str | None
     _has_loaded: bool
+    _unresumed = False
     resumed: dict[str, Any] | None = None
     """``meta`` and, by process, ``ranks`` of the checkpoint that the run was resumed from; None if it was not resumed."""
     while_training: ExitStack
     """Contexts that hooks enter before training, such as watching for signals; they exit when training ends or fails."""
     current_batch: tuple[str, dict[str, Any]] | None = None
     """The stage ("train", "val" or "test") and the batch that is processed; None between batches."""
+
+    @classmethod
+    def from_cfg(cls, cfg: Config, *, micro_batch: int | None = None) -> "ClipBertRunner":
+        """Build the runner of a config, as :func:`~clipbert_mm.engine.launch.build_runner` does.
+
+        So MMEngine's ``RUNNERS.build(config)``, by which the tools of its libraries build runners, does the same as ours.
+        """
+        prepared = prepare(cfg, micro_batch)
+        runner = super().from_cfg(cfg)
+        prepared.report(runner)
+        return runner
 
     @staticmethod
     def build_dataloader(
@@ -90,16 +115,10 @@ class ClipBertRunner(Runner):
 
         Raises:
             BusyFolderError: If another training writes to the work folder.
-            OptionError: If MMEngine's CheckpointHook is to publish checkpoints, or the best one is to be selected without
-                validation.
+            OptionError: If the best checkpoint is to be selected without validation.
             OutOfMemoryError: If a batch does not fit into memory.
             WorkerError: If a worker of a dataloader hung or died.
         """
-        if any(getattr(hook, "published_keys", None) for hook in self.hooks):
-            raise OptionError(
-                "published_keys of mmengine.CheckpointHook is not supported: it opens checkpoints in a way that torch refuses. "
-                "Remove it; the checkpoints of save_best have no optimizer state."
-            )
         check_selection(self)
         self.while_training = ExitStack()
         folders = checkpoint_folders(self.work_dir, self.cfg)
@@ -123,16 +142,56 @@ class ClipBertRunner(Runner):
 
     def register_default_hooks(self, hooks: dict[str, Any] | None = None) -> None:
         """Register the default hooks, with ours for logs and checkpoints where the config names none."""
-        ours = dict(
+        ours: dict[str, Any] = dict(
             logger=dict(type="MainProcessLoggerHook"), checkpoint=dict(type="FaultTolerantCheckpointHook", interval=1)
         )
-        super().register_default_hooks({**ours, **(hooks or {})})
+        named = {**ours, **(hooks or {})}
+        theirs = ("runtime_info", "timer", "sampler_seed", "param_scheduler", *ours)  # which None removes in MMEngine
+        super().register_default_hooks(
+            {name: hook for name, hook in named.items() if hook is not None or name in theirs}
+        )
 
     def build_train_loop(self, loop: BaseLoop | dict[str, Any]) -> BaseLoop:
-        """Build the training loop; MMEngine's short form ``by_epoch=True`` gives :class:`ResumableEpochTrainLoop`."""
-        if isinstance(loop, dict) and loop.get("by_epoch"):
-            loop = {"type": "ResumableEpochTrainLoop", **{key: loop[key] for key in loop if key != "by_epoch"}}
-        return super().build_train_loop(loop)
+        """Build the training loop; MMEngine's short form ``by_epoch`` gives the resumable one.
+
+        Raises:
+            OptionError: If a training has both a number of epochs and a number of iterations, or an epoch would never end.
+        """
+        if isinstance(loop, dict):
+            loop = resumable_loop(loop)
+        built = super().build_train_loop(loop)
+        check_sampler(built)
+        return built
+
+    def build_val_loop(self, loop: BaseLoop | dict[str, Any]) -> BaseLoop:
+        """Build the validation loop; without a type, the one that the metrics need.
+
+        Raises:
+            OptionError: If a metric needs another loop.
+        """
+        built = super().build_val_loop(name_evaluation_loop(self, loop, self._val_evaluator, "RetrievalValLoop"))
+        check_evaluation_loop(built, "val")
+        return built
+
+    def build_test_loop(self, loop: BaseLoop | dict[str, Any]) -> BaseLoop:
+        """Build the test loop; without a type, the one that the metrics need.
+
+        Raises:
+            OptionError: If a metric needs another loop.
+        """
+        built = super().build_test_loop(name_evaluation_loop(self, loop, self._test_evaluator, "RetrievalTestLoop"))
+        check_evaluation_loop(built, "test")
+        return built
+
+    def build_param_scheduler(self, scheduler: Any) -> Any:  # noqa: ANN401
+        """Build the schedules; in a training by iterations, those without an end are as long as it is.
+
+        Raises:
+            OptionError: If a schedule counts epochs in a training by iterations, which has none.
+        """
+        if isinstance(self._train_loop, IterBasedTrainLoop):
+            scheduler = schedules_by_iteration(scheduler)
+        return super().build_param_scheduler(scheduler)
 
     def build_optim_wrapper(self, optim_wrapper: OptimWrapper | dict[str, Any]) -> OptimWrapper:
         """Build the optimizer wrapper, an AccumulatingOptimWrapper where the config names none.
@@ -167,7 +226,27 @@ class ClipBertRunner(Runner):
         when, stage, *what = fn_name.split("_")
         if what == ["iter"]:
             self.current_batch = (stage, kwargs["data_batch"]) if when == "before" else None
-        super().call_hook(fn_name, **kwargs)
+        if fn_name == "before_train_iter":
+            self._continue_exactly()
+        # Where MMEngine's CheckpointHook opens checkpoints, to publish them.
+        opening = compat.allowing_mmengine_checkpoints(STAND_INS) if fn_name == "after_train" else nullcontext()
+        with opening:
+            super().call_hook(fn_name, **kwargs)
+        if fn_name == "before_train":
+            count_by_iteration(self)
+        elif fn_name == "before_train_epoch":
+            self._skip_what_was_trained()
+
+    def _skip_what_was_trained(self) -> None:
+        """Let MMEngine's EpochBasedTrainLoop skip the steps of the resumed epoch that the run before had made."""
+        if self._unresumed and isinstance(self.train_loop, EpochBasedTrainLoop):
+            self.train_dataloader.skip(steps_done(self))
+
+    def _continue_exactly(self) -> None:
+        """Restore the random generators and hooks before the first step of a resumed loop of MMEngine's."""
+        if self._unresumed:
+            self._unresumed = False
+            restore_rank(self)
 
     def scale_lr(self, optim_wrapper: OptimWrapper, auto_scale_lr: dict[str, Any] | None = None) -> None:
         """Scale the learning rate with the global batch; see :func:`~clipbert_mm.engine.optimizer.scale_learning_rate`."""
@@ -188,6 +267,10 @@ class ClipBertRunner(Runner):
             for reason in skipped:
                 self.logger.warning(f"Skipped a checkpoint: {reason}")
             self._resume = self._load_from is not None
+            if not self._resume:
+                self.logger.warning(
+                    f"There is no checkpoint in {self.work_dir} to resume from, and no load_from: the training begins anew."
+                )
         name = os.path.basename(str(self._load_from)) if self._resume else "no checkpoint"
         first = broadcast_from_first(name)
         error = CheckpointError(
@@ -211,17 +294,14 @@ class ClipBertRunner(Runner):
             raise CheckpointError(
                 f"{printable(filename)} cannot be resumed: its training state is damaged or of another config "
                 f"({type(error).__name__}: {first_line(error)}). Use the config that it was trained with, another copy, or "
-                "train from its weights with load_from."
+                "train from its weights with load_from and without resume=True, which resumes load_from itself; --resume "
+                "resumes the work folder."
             ) from error
         restore_paths(self)
         sampler = self.train_dataloader.sampler
         if getattr(sampler, "seed", None) is not None and not self._randomness_cfg.get("diff_rank_seed"):
             sampler.seed = self.seed  # it was built before the seed of the resumed run was known
-        if not isinstance(self.train_loop, ResumableEpochTrainLoop):
-            self.logger.warning(
-                f"{type(self.train_loop).__name__} resumes at the beginning of an epoch, with other random numbers. Use "
-                "ResumableEpochTrainLoop to resume exactly."
-            )
+        self._unresumed = not isinstance(self.train_loop, StepTrainLoop)  # which do it themselves
 
     def load_checkpoint(
         self,

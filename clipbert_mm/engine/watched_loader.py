@@ -11,8 +11,11 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
+from mmengine.dist import get_world_size
 from torch.utils.data import DataLoader, IterableDataset
 
+from clipbert_mm.compat.data_loading import pin_memory
+from clipbert_mm.datasets.wrappers import can_give_up, give_up, loading
 from clipbert_mm.engine.loader_workers import RemoteTraceback, Worker, WorkerConfig, WorkerPool
 from clipbert_mm.errors import WorkerError, printable
 from clipbert_mm.processes import SHARED_MEMORY_IS_FULL
@@ -52,6 +55,7 @@ class WatchedLoader(DataLoader):
         warn: Callable[[str], None] | None = None,
     ) -> None:
         self.skipped = 0
+        self.passes: int | None = None
         self.memory_limit = memory_limit
         self.warn = warn or getattr(loader, "warn", None)
         self.hang_seconds: float = getattr(loader, "hang_seconds", None) or loader.timeout or HANG_SECONDS
@@ -76,13 +80,24 @@ class WatchedLoader(DataLoader):
             persistent_workers=loader.persistent_workers,
         )
 
-    def skip(self, batches: int) -> None:
-        """Start the next pass after some batches, whose items are not loaded."""
+    def skip(self, batches: int, passes: int = 0) -> None:
+        """Start the next pass after some batches, whose items are not loaded.
+
+        Args:
+            batches: Batches of the pass to leave out.
+            passes: Passes that there were before, if they are counted.
+        """
         self.skipped = batches
+        if self.passes is not None:
+            self.passes = passes
+
+    def count_passes(self) -> None:
+        """Draw the items of each pass anew, from the next one on, as in an epoch of its own."""
+        self.passes = 0
 
     def loading(self) -> dict[int, Any]:
         """Return what each process reads, by process id, if the dataset can tell."""
-        return self.dataset.loading() if hasattr(self.dataset, "loading") else {}
+        return loading(self.dataset)
 
     @property
     def _index_sampler(self) -> Any:  # noqa: ANN401
@@ -94,13 +109,20 @@ class WatchedLoader(DataLoader):
         Raises:
             WorkerError: If a worker hung or ended, and the dataset does not continue without the file it read.
         """
-        if self.num_workers == 0 or isinstance(self.dataset, IterableDataset):
+        if isinstance(self.dataset, IterableDataset):
             batches = super().__iter__()
             self.skipped = 0
             yield from batches
             return
         order = iter(self._index_sampler)
         self.skipped = 0
+        if self.passes is not None:
+            self.passes += 1
+        if self.num_workers == 0:
+            config, pins = self._worker_config(), self._pinned_device() is not None
+            for items in order:
+                yield pin_memory(config.load(items)) if pins else config.load(items)
+            return
         pool, self._pool = self._pool or self._start_workers(), None
         try:
             yield from _Pass(self, pool, order)
@@ -110,8 +132,8 @@ class WatchedLoader(DataLoader):
             if self._pool is not pool:
                 pool.close()
 
-    def _start_workers(self) -> WorkerPool:
-        config = WorkerConfig(
+    def _worker_config(self) -> WorkerConfig:
+        return WorkerConfig(
             dataset=self.dataset,
             collate=self.collate_fn,
             batched=self.batch_sampler is not None,
@@ -120,9 +142,16 @@ class WatchedLoader(DataLoader):
             seed=int(torch.empty((), dtype=torch.int64).random_(generator=self.generator)),
             memory_limit=self.memory_limit,
         )
+
+    def _pinned_device(self) -> int | None:
+        """Return the index of the accelerator whose pinned memory batches are copied to; None for none."""
+        if self.pin_memory and torch.accelerator.is_available():
+            return torch.accelerator.current_device_index()
+        return None
+
+    def _start_workers(self) -> WorkerPool:
         context = self.multiprocessing_context or multiprocessing.get_context()
-        pin = torch.accelerator.current_device_index() if self.pin_memory and torch.accelerator.is_available() else None
-        pool = WorkerPool(config, context, pin)
+        pool = WorkerPool(self._worker_config(), context, self._pinned_device())
         if self.persistent_workers:
             weakref.finalize(self, pool.close)
         return pool
@@ -208,20 +237,20 @@ class _Pass:
         busy = status is not None and status.busy
         code = worker.join()
         reason = f"it took longer than {self.loader.hang_seconds:g} s" if hung else _describe_exit(code)
-        give_up = getattr(self.loader.dataset, "give_up", None)
+        may_continue = can_give_up(self.loader.dataset)
         certain = busy and (hung or code != -signal.SIGKILL)
         if path and (certain or path in self.suspects):
             known = path in self.loader.given_up  # another worker read it too
             continues = path not in worker.excluded_at_start and (
-                known or (give_up is not None and give_up(path, reason))
+                known or (may_continue and give_up(self.loader.dataset, path, reason))
             )
             self.loader.given_up[path] = reason
         elif path:
             self.suspects.add(path)
-            continues = give_up is not None
+            continues = may_continue
         else:
             self.restarts += 1
-            continues = give_up is not None and self.restarts <= MAX_RESTARTS
+            continues = may_continue and self.restarts <= MAX_RESTARTS
         where = f"{'at' if busy else 'after'} {printable(path)}" if path else "at no file"
         event = f"A worker of the dataloader (process {pid}) {'hangs' if hung else 'died'} {where}"
         if not continues:
@@ -264,7 +293,11 @@ def _explain(error: Exception) -> Exception:
 
 
 class _SkippingSampler:
-    """The batches of a pass, without those that are skipped at its start."""
+    """The batches of a pass, without those that are skipped at its start; items by the numbers of their draws.
+
+    The number is the index, if passes are not counted. A sampler that ends with a pass over the dataset has one pass; one that
+    never ends begins another after as many items as the dataset has.
+    """
 
     def __init__(self, loader: WatchedLoader, batches: Any) -> None:  # noqa: ANN401
         self.loader = loader
@@ -274,4 +307,14 @@ class _SkippingSampler:
         return len(self.batches)
 
     def __iter__(self) -> Iterator[Any]:
-        return itertools.islice(iter(self.batches), self.loader.skipped, None)
+        batches = self.batches if self.loader.passes is None else self._numbered(self.loader.passes)
+        return itertools.islice(iter(batches), self.loader.skipped, None)
+
+    def _numbered(self, passes: int) -> Iterator[Any]:
+        size, drawn = len(self.loader.dataset), 0  # type: ignore[arg-type]
+        for items in self.batches:
+            numbers = []
+            for index in items if self.loader.batch_sampler is not None else [items]:
+                numbers.append(index + (passes + drawn * get_world_size() // size) * size)
+                drawn += 1
+            yield numbers if self.loader.batch_sampler is not None else numbers[0]

@@ -143,12 +143,22 @@ class CountError(BaseMetric):
         low: Smallest count after rounding; 1 in TGIF-QA.
         high: Largest count after rounding; 10 in TGIF-QA, where it also stands for more.
         collect_device: Device that gathers the results of all ranks, "cpu" or "gpu".
+        prefix: Prefix of the metrics' names.
+        collect_dir: Folder that gathers the results of all ranks by way of the disk.
     """
 
     default_prefix = ""
 
-    def __init__(self, *, low: int, high: int, collect_device: str = "cpu") -> None:
-        super().__init__(collect_device=collect_device)
+    def __init__(
+        self,
+        *,
+        low: int,
+        high: int,
+        collect_device: str = "cpu",
+        prefix: str | None = None,
+        collect_dir: str | None = None,
+    ) -> None:
+        super().__init__(collect_device=collect_device, prefix=prefix, collect_dir=collect_dir)
         self.low, self.high = low, high
 
     def process(self, data_batch: Any, data_samples: Sequence[dict]) -> None:  # noqa: ANN401

@@ -289,10 +289,11 @@ class RetrievalMetric(BaseMetric):
     """Retrieval metrics over the whole gallery, from one entry per video.
 
     An entry is a dict with ``sample_idx``, ``path``, ``texts`` (the video's captions), ``broken`` (None, or why the video
-    could not be read) and ``scores`` (of all texts of the gallery in the order of their videos, (texts,)). Videos that could
-    not be read are excluded with their captions; ``coverage`` is the share of videos that were tested. If the loop re-ranked
-    only a shortlist, entries have ``shortlist`` (which of all texts are in it, (texts,)), and ``t2v/shortlist_recall`` and
-    ``v2t/shortlist_recall`` are the shares of queries with a relevant candidate in it.
+    could not be read) and, as tensors like the scores of other tasks, ``scores`` (of all texts of the gallery in the order of
+    their videos, (texts,)). Videos that could not be read are excluded with their captions; ``coverage`` is the share of videos
+    that were tested. If the loop re-ranked only a shortlist, entries have ``shortlist`` (which of all texts are in it,
+    (texts,)), and ``t2v/shortlist_recall`` and ``v2t/shortlist_recall`` are the shares of queries with a relevant candidate in
+    it.
 
     Where captions have time spans, entries have ``spans`` (of each caption, None for one without), ``clip_scores`` (of each
     caption and clip, (m, K)) and ``clip_times`` (K, 2). ``moments/accuracy`` is then the share of these captions whose best
@@ -310,6 +311,8 @@ class RetrievalMetric(BaseMetric):
             of the ``calibration``; scores go to a ``.npy`` file of the same name. See :func:`read_rankings`. None writes no
             file.
         collect_device: Device that gathers the results of all ranks, "cpu" or "gpu".
+        prefix: Prefix of the metrics' names.
+        collect_dir: Folder that gathers the results of all ranks by way of the disk.
     """
 
     default_prefix = ""
@@ -321,14 +324,19 @@ class RetrievalMetric(BaseMetric):
         calibration: bool = False,
         rankings_file: str | None = None,
         collect_device: str = "cpu",
+        prefix: str | None = None,
+        collect_dir: str | None = None,
     ) -> None:
-        super().__init__(collect_device=collect_device)
+        super().__init__(collect_device=collect_device, prefix=prefix, collect_dir=collect_dir)
         self.multi_positive, self.calibration = multi_positive, calibration
         self.rankings_file = rankings_file
 
     def process(self, data_batch: Any, data_samples: Sequence[dict]) -> None:  # noqa: ANN401
         """Add the entries of some videos."""
-        self.results.extend(data_samples)
+        arrays = ("scores", "shortlist", "clip_scores")
+        for entry in data_samples:
+            read = {key: np.asarray(entry[key]) for key in arrays if entry.get(key) is not None}
+            self.results.append({**entry, **read})
 
     def compute_metrics(self, results: list[dict]) -> dict[str, float]:
         """Compute the metrics over all videos."""

@@ -157,6 +157,8 @@ class VQAAccuracy(BaseMetric):
         submission_file: JSON file for the server, a list of ``{"question_id": 1, "answer": "yes"}``; None writes no file.
         answer_file: JSON file of the answer vocabulary, for ``submission_file``.
         collect_device: Device that gathers the results of all ranks, "cpu" or "gpu".
+        prefix: Prefix of the metrics' names.
+        collect_dir: Folder that gathers the results of all ranks by way of the disk.
 
     Raises:
         OptionError: If there is a ``submission_file`` but no ``answer_file``.
@@ -166,9 +168,15 @@ class VQAAccuracy(BaseMetric):
     default_prefix = ""
 
     def __init__(
-        self, *, submission_file: str | None = None, answer_file: str | None = None, collect_device: str = "cpu"
+        self,
+        *,
+        submission_file: str | None = None,
+        answer_file: str | None = None,
+        collect_device: str = "cpu",
+        prefix: str | None = None,
+        collect_dir: str | None = None,
     ) -> None:
-        super().__init__(collect_device=collect_device)
+        super().__init__(collect_device=collect_device, prefix=prefix, collect_dir=collect_dir)
         if submission_file is not None and answer_file is None:
             raise OptionError(
                 f"VQAAccuracy expects an answer_file for the submission_file {submission_file}: the vocabulary of the model."

@@ -10,6 +10,7 @@ import torch
 from mmengine.dist import get_dist_info, get_rank
 from mmengine.runner import Runner, TestLoop, ValLoop
 
+from clipbert_mm import compat
 from clipbert_mm.engine.bare_model import bare_model
 from clipbert_mm.engine.rank_sync import FolderSync, broadcast_from_first, lock_folders, raise_on_all_ranks
 from clipbert_mm.errors import OptionError, VideoIndexError
@@ -48,6 +49,7 @@ class RetrievalLoop:
         memory_limit: Most memory of each process, such as "4GiB"; visual tokens beyond it are read from disk when needed.
             None for no limit.
         keep_scores: Whether to keep the folder, so that a repeated test has its scores at once.
+        fp16: MMEngine's name for half precision of whatever type the device has, instead of ``precision``.
     """
 
     STAGE: str
@@ -68,8 +70,11 @@ class RetrievalLoop:
         tokens_per_pass: int | None = None,
         memory_limit: str | None = None,
         keep_scores: bool = False,
+        fp16: bool = False,
     ) -> None:
         super().__init__(runner, dataloader, evaluator)  # type: ignore[call-arg]
+        if fp16:
+            precision = {torch.float16: "fp16", torch.bfloat16: "bf16"}[compat.half_precision("auto")]
         self.scoring = dict(precision=precision, tokens_per_pass=tokens_per_pass)
         self.storing = dict(clips_per_tile=clips_per_tile, memory_limit=memory_limit)
         self.shortlist = shortlist
@@ -86,6 +91,11 @@ class RetrievalLoop:
             VideoIndexError: If stored results of this test are damaged, or belong to another test.
         """
         dataset = self.dataloader.dataset
+        if not hasattr(dataset, "prepare_test"):
+            raise OptionError(
+                f"{type(self).__name__} expects a RetrievalDataset, got a {type(dataset).__name__}. To test several annotation "
+                "files as one, set ann_file of the dataset to a list of them."
+            )
         if not dataset.test_mode:
             raise OptionError(f"{type(self).__name__} expects a dataset with test_mode=True, got test_mode=False.")
         model = bare_model(self.runner.model)
@@ -157,12 +167,12 @@ class RetrievalLoop:
         for i, record in enumerate(records):
             entry = {key: value for key, value in record.items() if key != "pieces"}
             column = next(columns) if record["broken"] is None else None
-            entry["scores"] = None if column is None else scores[:, column]
+            entry["scores"] = None if column is None else torch.tensor(scores[:, column])
             if chosen is not None:
-                entry["shortlist"] = None if column is None else chosen[:, column]
+                entry["shortlist"] = None if column is None else torch.tensor(chosen[:, column])
             if i % world == rank:
                 if "spans" in record:
-                    entry["clip_scores"] = evaluator.score_clips(record)
+                    entry["clip_scores"] = torch.as_tensor(evaluator.score_clips(record))
                 entries.append(entry)
         self.evaluator.process(data_samples=entries)
         return self.evaluator.evaluate(len(self.dataloader.dataset))

@@ -1,5 +1,5 @@
 default_scope = "clipbert_mm"
-runner_type = "ClipBertRunner"
+runner_type = "clipbert_mm.ClipBertRunner"
 custom_imports = dict(imports=["clipbert_mm"], allow_failed_imports=False)
 
 default_hooks = dict(

@@ -7,6 +7,7 @@ import numpy as np
 
 from clipbert_mm.datasets import MixedDataset, RetrievalDataset
 from clipbert_mm.datasets.media_dataset import MAX_ATTEMPTS
+from clipbert_mm.datasets.wrappers import give_up, loading
 
 
 def mixed(world: Path) -> MixedDataset:
@@ -31,19 +32,19 @@ def test_it_tells_which_file_a_process_reads_whichever_dataset_has_it(world: Pat
     dataset = mixed(world)
     for index in (0, len(dataset) - 1, 1):
         path = dataset[index]["path"]
-        progress = dataset.loading()[os.getpid()]
+        progress = loading(dataset)[os.getpid()]
         assert (progress.path, progress.busy) == (path, False)
     with dataset.datasets[1]._reading("busy.mp4"):
         with dataset.datasets[0]._reading("later.mp4"):
             pass
-        assert dataset.loading()[os.getpid()].path == "busy.mp4", "not the file that was read last"
+        assert loading(dataset)[os.getpid()].path == "busy.mp4", "not the file that was read last"
 
 
 def test_files_that_hang_are_left_out_while_they_are_few(world: Path):
     dataset = mixed(world)
     path = dataset.datasets[1].prepare_test(0)["path"]
-    assert dataset.give_up(path, "it hung")
+    assert give_up(dataset, path, "it hung")
     found = dataset[len(dataset.datasets[0])]
     assert found["path"] != path
-    verdicts = [dataset.give_up(f"{i}.mp4", "it hung") for i in range(MAX_ATTEMPTS)]
+    verdicts = [give_up(dataset, f"{i}.mp4", "it hung") for i in range(MAX_ATTEMPTS)]
     assert np.flatnonzero(verdicts).tolist() == list(range(MAX_ATTEMPTS - 1))

@@ -278,7 +278,7 @@ def test_a_validation_that_was_cut_is_done_again(config: Config):
     assert names(config) == [best, "epoch_3.pth", "last_checkpoint"]
 
 
-@pytest.mark.parametrize("wrong", ["intervall", "file_client_args", "max_keep"])
+@pytest.mark.parametrize("wrong", ["intervall", "file_client_arg", "max_keep"])
 def test_a_misspelt_setting_is_refused_at_the_start(config: Config, wrong: str):
     with pytest.raises(TypeError, match=rf"unexpected keyword argument '{wrong}'"):
         HOOKS.build(dict(type="FaultTolerantCheckpointHook", interval=1, **{wrong: 1}))

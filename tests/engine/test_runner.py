@@ -19,7 +19,7 @@ from clipbert_mm.checkpoint import CheckpointError, InputSpec
 from clipbert_mm.checkpoint.archives import load_torch
 from clipbert_mm.checkpoint.preprocessing import CAFFE, PYTORCH
 from clipbert_mm.engine import ClipBertRunner
-from clipbert_mm.engine.launch import build_runner
+from clipbert_mm.engine.launch import Prepared, build_runner
 from clipbert_mm.registry import MODELS
 
 RESNET = dict(type="mmpretrain.ResNet", depth=50, stem_channels=8, base_channels=8, norm_eval=True)
@@ -119,6 +119,7 @@ def test_the_model_follows_the_weights_it_starts_from(resnet_config: Config, res
         f"{resnet_weights[0]} changes the input from BGR minus (123.675, 116.28, 103.53) over (1, 1, 1) to RGB minus "
         "(123.675, 116.28, 103.53) over (58.395, 57.12, 57.375).",
         f"{resnet_weights[0]} changes the strides of the ResNet from caffe's style to pytorch's.",
+        "default_hooks.checkpoint_fit.own_input=True keeps what the config says.",
     ]
     changed = resnet_config.model
     assert changed.data_preprocessor == dict(type="VideoTextPreprocessor", vocab_size=200, **frames_of(PYTORCH))
@@ -129,7 +130,10 @@ def test_the_model_follows_the_weights_it_starts_from(resnet_config: Config, res
     assert warned == []
 
 
-def test_without_following_other_frames_are_refused(resnet_config: Config, resnet_weights: tuple):
+def test_without_following_other_frames_are_refused(
+    resnet_config: Config, resnet_weights: tuple, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("clipbert_mm.engine.runner.prepare", lambda *arguments: Prepared([], []))
     resnet_config.load_from = resnet_weights[0]
     runner = ClipBertRunner.from_cfg(resnet_config)
     with pytest.raises(CheckpointError) as caught:

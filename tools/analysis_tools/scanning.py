@@ -225,10 +225,12 @@ def config_files(config: Mapping[str, Any]) -> dict[str, dict[str, dict[str, Any
             continue
         for dataset in _datasets((config.get(loader) or {}).get("dataset")):
             root = dataset.get("data_root", "")
-            folder = _join(root, dataset.get("media_folder", ""))
+            prefix = dataset.get("data_prefix") or dataset.get("media_folder", "")
+            folder = _join(root, prefix if isinstance(prefix, str) else next(iter(prefix.values())))
             name = os.path.basename(os.path.normpath(root or folder))
             example = '{"video": "a.mp4"}'
-            for record in read_records(_join(root, dataset["ann_file"]), {}, example):
+            ann_files = [dataset["ann_file"]] if isinstance(dataset["ann_file"], str) else dataset["ann_file"]
+            for record in (record for each in ann_files for record in read_records(_join(root, each), {}, example)):
                 path = os.path.join(folder, record["media"] + dataset.get("media_suffix", ""))
                 found.setdefault(name, {})[path] = dataset["pipeline"][0]
     if not found:

@@ -6,10 +6,11 @@ from typing import Any
 
 from mmengine.dist import all_gather_object
 from mmengine.hooks import Hook
-from mmengine.runner import Runner
+from mmengine.runner import EpochBasedTrainLoop, Runner
 
 from clipbert_mm.datasets.media_dataset import MediaDataset
 from clipbert_mm.datasets.transforms import OpenVideo
+from clipbert_mm.datasets.wrappers import leaves
 from clipbert_mm.errors import BrokenMediaError, ClipBertError, printable
 from clipbert_mm.media.media_file import probe_media
 from clipbert_mm.registry import HOOKS
@@ -33,6 +34,7 @@ class BrokenMediaHook(Hook):
         self.max_share = max_share
         self.reasons: dict[str, str] = {}
         self.replaced = 0
+        self.steps_per_pass = 0  # of a training by iterations, whose passes stand for epochs
 
     def state_dict(self) -> dict[str, Any]:
         """Return what this process counted in the epoch so far, for a checkpoint."""
@@ -49,6 +51,8 @@ class BrokenMediaHook(Hook):
             ClipBertError: If more than ``max_share`` of the items have a file that cannot be opened.
         """
         dataset = runner.train_dataloader.dataset
+        if not isinstance(runner.train_loop, EpochBasedTrainLoop):
+            self.steps_per_pass = len(runner.train_dataloader)
         items: dict[str, int] = {}
         for path in _video_paths(dataset):
             items[path] = items.get(path, 0) + 1
@@ -56,7 +60,7 @@ class BrokenMediaHook(Hook):
             return
         reasons = {path: reason for path in items if (reason := _why_unreadable(path))}
         if reasons:
-            count, total = sum(items[path] for path in reasons), len(dataset)
+            count, total = sum(items[path] for path in reasons), sum(map(len, leaves(dataset)))
             self._judge(runner, f"{count} of {total} items have a file that is no video", reasons, count, total)
 
     def before_train_epoch(self, runner: Runner) -> None:
@@ -70,9 +74,12 @@ class BrokenMediaHook(Hook):
         for sample in (data_batch or {}).get("data_samples", ()):
             self.replaced += bool(sample.replaced)
             self.reasons.update(sample.replaced)
+        if self.steps_per_pass and (runner.iter + 1) % self.steps_per_pass == 0:
+            self.after_train_epoch(runner)
+            self.before_train_epoch(runner)
 
     def after_train_epoch(self, runner: Runner) -> None:
-        """Report what was replaced.
+        """Report what was replaced in an epoch, or in a pass of a training by iterations.
 
         Raises:
             ClipBertError: If more than ``max_share`` of the items were.
@@ -99,8 +106,8 @@ class BrokenMediaHook(Hook):
 
 
 def _video_paths(dataset: Any) -> Iterator[str]:  # noqa: ANN401
-    """Iterate over the paths of the items that are video files; of a MixedDataset, of all its datasets."""
-    for part in getattr(dataset, "datasets", [dataset]):
+    """Iterate over the paths of the items that are video files; of a wrapper, of all its datasets."""
+    for part in leaves(dataset):
         if isinstance(part, MediaDataset) and any(isinstance(step, OpenVideo) for step in part.pipeline.transforms):
             yield from (part.get_data_info(i)["path"] for i in range(len(part)))
 

@@ -11,11 +11,13 @@ from typing import Any, ClassVar
 
 import mmengine.hooks
 from mmengine.config import Config
-from mmengine.runner import Runner
+from mmengine.runner import EpochBasedTrainLoop, Runner
 
 from clipbert_mm.checkpoint.writing import note_finished, note_last, prepare_folder
+from clipbert_mm.compat.optim import GREATER_METRICS, LESS_METRICS
+from clipbert_mm.engine.bare_model import expect_clipbert_runner
 from clipbert_mm.engine.signals import EXIT_AGAIN, RankMax, StoppedBySignal, StopSignal
-from clipbert_mm.errors import OptionError
+from clipbert_mm.errors import OptionError, quoted
 from clipbert_mm.processes import EXIT_INTERRUPTED
 from clipbert_mm.registry import HOOKS
 
@@ -82,15 +84,24 @@ class FaultTolerantCheckpointHook(mmengine.hooks.CheckpointHook):
         filename_tmpl: File name of a regular checkpoint, with "{}" for the epoch or iteration.
         save_optimizer: Whether regular checkpoints can be resumed from.
         save_param_scheduler: Whether regular checkpoints have the state of the schedule.
+        published_keys: Entries, such as ``["state_dict", "meta"]``, that the last and the best checkpoint are published with at
+            the end, in files whose names end with a part of their SHA-256. None publishes none.
+        file_client_args: As in MMEngine; must be None, since checkpoints are written to a file system.
+        backend_args: The same.
+
+    In a training by iterations an epoch of these settings is a pass over the dataset.
 
     Raises:
-        OptionError: If ``minutes`` is not positive.
+        OptionError: If ``minutes`` is not positive, or checkpoints are to go to something else than a file system.
     """
 
+    interval: int
+    save_begin: int
+    filename_tmpl: str
     out_dir: Any
     save_best: Any
-    _default_greater_keys: ClassVar = [*mmengine.hooks.CheckpointHook._default_greater_keys, "R@", "recall"]
-    _default_less_keys: ClassVar = [*mmengine.hooks.CheckpointHook._default_less_keys, "MdR", "MnR", "error", "mse"]
+    _default_greater_keys: ClassVar = [*mmengine.hooks.CheckpointHook._default_greater_keys, *GREATER_METRICS]
+    _default_less_keys: ClassVar = [*mmengine.hooks.CheckpointHook._default_less_keys, *LESS_METRICS]
 
     def __init__(
         self,
@@ -109,7 +120,16 @@ class FaultTolerantCheckpointHook(mmengine.hooks.CheckpointHook):
         filename_tmpl: str | None = None,
         save_optimizer: bool = True,
         save_param_scheduler: bool = True,
+        published_keys: str | list[str] | None = None,
+        file_client_args: dict | None = None,
+        backend_args: dict | None = None,
     ) -> None:
+        if file_client_args or backend_args:
+            raise OptionError(
+                "FaultTolerantCheckpointHook writes to a file system, got "
+                f"{quoted(file_client_args or backend_args)}. Mount the storage, set out_dir, and leave file_client_args and "
+                "backend_args out."
+            )
         if minutes is not None and minutes <= 0:
             raise OptionError(
                 f"FaultTolerantCheckpointHook expects minutes > 0, got {minutes}. Leave minutes out to save none by the clock."
@@ -128,6 +148,7 @@ class FaultTolerantCheckpointHook(mmengine.hooks.CheckpointHook):
             filename_tmpl=filename_tmpl,
             save_optimizer=save_optimizer,
             save_param_scheduler=save_param_scheduler,
+            published_keys=published_keys,
         )
         self.minutes = minutes
         self.kept: dict[str, list[str]] = {}
@@ -138,6 +159,8 @@ class FaultTolerantCheckpointHook(mmengine.hooks.CheckpointHook):
         Raises:
             CheckpointError: If the folder cannot be made or written to.
         """
+        if not self._has_epochs(runner) and self.by_epoch:
+            self._count_passes(runner)
         self.stop_signal = runner.while_training.enter_context(StopSignal().watching())
         folders = _folders(runner.work_dir, self.out_dir)
         self.out_dir = folders[-1]
@@ -155,13 +178,40 @@ class FaultTolerantCheckpointHook(mmengine.hooks.CheckpointHook):
         self.saved_time = time.monotonic()
         self._remove_outdated(runner)
 
+    def before_run(self, runner: Runner) -> None:
+        """Check that the runner writes checkpoints as this hook needs them.
+
+        Raises:
+            OptionError: If it does not.
+        """
+        expect_clipbert_runner(runner, type(self).__name__)
+
+    @staticmethod
+    def _has_epochs(runner: Runner) -> bool:
+        return isinstance(runner.train_loop, EpochBasedTrainLoop)
+
+    def _count_passes(self, runner: Runner) -> None:
+        """Count iterations, of which a pass over the dataset has as many as an epoch."""
+        steps = len(runner.train_dataloader)
+        self.by_epoch = False
+        self.interval, self.save_begin = max(-1, self.interval * steps), self.save_begin * steps
+        if self.filename_tmpl == "epoch_{}.pth":
+            self.filename_tmpl = "iter_{}.pth"
+        every = f"every {self.interval} iterations, " if self.interval > 0 else ""
+        runner.logger.info(
+            f"Regular checkpoints: {every}counted in passes of {steps} iterations over the dataset, since the training has no "
+            "epochs. Set by_epoch=False of the checkpoint hook to count iterations."
+        )
+
     def after_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:  # noqa: ANN401
         """Save what is due after a step; after the last step of an epoch, :meth:`after_train_epoch` does it."""
-        if batch_idx + 1 < len(runner.train_dataloader):
+        if batch_idx + 1 < len(runner.train_dataloader) or not self._has_epochs(runner):
             self._after_step(runner, epoch=runner.epoch, done=runner.iter + 1)
 
     def after_train_epoch(self, runner: Runner) -> None:
         """Save what is due at the end of an epoch."""
+        if not self._has_epochs(runner):
+            return
         last = self.save_last and runner.epoch + 1 == runner.max_epochs
         if self.by_epoch and (last or self.every_n_epochs(runner, self.interval, self.save_begin)):
             name = self.filename_tmpl.format(runner.epoch + 1)
@@ -169,12 +219,16 @@ class FaultTolerantCheckpointHook(mmengine.hooks.CheckpointHook):
         self._after_step(runner, epoch=runner.epoch + 1, done=runner.iter)
 
     def after_train(self, runner: Runner) -> None:
-        """Remove the interim checkpoints if the end of training has a regular one; note that the training is finished."""
+        """Remove the interim checkpoints if the end of training has a regular one; note that it is finished; publish."""
         if self.kept["regular"] and self.save_last:
             for name in self.kept["interim"]:
                 self._remove(runner, name)
             if runner.rank == 0:
                 note_finished(runner.work_dir, self.kept["regular"][-1])
+        if self.published_keys is not None:
+            best = [value for key, value in runner.message_hub.runtime_info.items() if key.startswith("best_ckpt")]
+            for name in file_names([*self.kept["regular"][-1:], *best]):
+                self._publish_model(runner, os.path.join(self.out_dir, name))
 
     def after_val_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
         """Keep the best weights.

@@ -11,8 +11,9 @@ from mmengine.runner import BaseLoop, Runner
 from clipbert_mm.checkpoint import CheckpointMetadata, InputSpec, LoadedCheckpoint, check_fit
 from clipbert_mm.checkpoint.compatibility import within
 from clipbert_mm.checkpoint.metadata import KEY, differences, metadata_of, plain
+from clipbert_mm.datasets.wrappers import first_value
 from clipbert_mm.deprecation import warn_renamed
-from clipbert_mm.engine.bare_model import bare_model
+from clipbert_mm.engine.bare_model import bare_model, expect_clipbert_runner
 from clipbert_mm.engine.config import foreign_model, without_folders
 from clipbert_mm.errors import CheckpointError, OptionError
 from clipbert_mm.fileio import temporary_folder
@@ -28,7 +29,8 @@ def datasets_of(runner: Runner) -> list[Any]:
 
 def tokenizer_of(runner: Runner) -> Any:  # noqa: ANN401
     """Return the tokenizer of the run's data; None if the data has no text."""
-    return next((dataset.tokenizer for dataset in datasets_of(runner) if hasattr(dataset, "tokenizer")), None)
+    found = (first_value(dataset, "tokenizer") for dataset in datasets_of(runner))
+    return next((tokenizer for tokenizer in found if tokenizer is not None), None)
 
 
 def vocabulary_digest(runner: Runner) -> str | None:
@@ -42,13 +44,13 @@ def vocabulary_digest(runner: Runner) -> str | None:
 def run_contents(runner: Runner) -> CheckpointMetadata:
     """Return what a checkpoint of the run carries besides weights."""
     model, datasets = bare_model(runner.model), datasets_of(runner)
-    answers = next((dataset.answers for dataset in datasets if getattr(dataset, "answers", None) is not None), None)
+    vocabularies = (first_value(dataset, "answers") for dataset in datasets)
+    answers = next((vocabulary for vocabulary in vocabularies if vocabulary is not None), None)
     pipelines = {}
     for split in ("train", "val", "test"):
         dataset = (runner.cfg.get(f"{split}_dataloader") or {}).get("dataset")
         if isinstance(dataset, Mapping):
-            pipeline = dataset.get("pipeline") or dataset.get("datasets", [{}])[0].get("pipeline", [])
-            pipelines[split] = without_folders(plain(pipeline))
+            pipelines[split] = without_folders(plain(_pipeline_of(dataset)))
     return CheckpointMetadata(
         version=__version__,
         task=getattr(model.head, "task", type(model.head).__name__),
@@ -57,6 +59,13 @@ def run_contents(runner: Runner) -> CheckpointMetadata:
         text_files=_text_files(runner),
         answers=None if answers is None else sorted(answers, key=answers.__getitem__),
     )
+
+
+def _pipeline_of(dataset: Mapping[str, Any]) -> Any:  # noqa: ANN401
+    """Return the pipeline of a dataset's config; of a wrapper, that of the first dataset within."""
+    while "pipeline" not in dataset and (dataset.get("datasets") or dataset.get("dataset")):
+        dataset = dataset["datasets"][0] if dataset.get("datasets") else dataset["dataset"]
+    return dataset.get("pipeline", [])
 
 
 def _text_files(runner: Runner) -> dict[str, str]:
@@ -87,11 +96,18 @@ class CheckpointCompatibilityHook(Hook):
     Args:
         min_share: Smallest share of the tensors of each module that a checkpoint of ``load_from`` must have, 0 to 1.
         reinit: Modules that load nothing from ``load_from``, such as "head" to train on other answers.
+        own_input: Whether mean, std, channel order and strides of the config count, not those that the weights of
+            ``load_from`` were trained with.
         fresh: The deprecated name of ``reinit``.
     """
 
     def __init__(
-        self, *, min_share: float = 0.95, reinit: Sequence[str] = (), fresh: Sequence[str] | None = None
+        self,
+        *,
+        min_share: float = 0.95,
+        reinit: Sequence[str] = (),
+        own_input: bool = False,
+        fresh: Sequence[str] | None = None,
     ) -> None:
         if fresh is not None:
             warn_renamed("fresh of CheckpointCompatibilityHook", "reinit")
@@ -102,7 +118,16 @@ class CheckpointCompatibilityHook(Hook):
             )
         self.min_share = min_share
         self.reinit = tuple(reinit)
+        self.own_input = own_input
         self._contents: dict[str, Any] | None = None
+
+    def before_run(self, runner: Runner) -> None:
+        """Check that the runner tells this hook what it loads.
+
+        Raises:
+            OptionError: If it does not.
+        """
+        expect_clipbert_runner(runner, type(self).__name__)
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Add the vocabulary, the preprocessing of frames, and all else that a test takes; only for a ClipBert."""
@@ -132,11 +157,15 @@ class CheckpointCompatibilityHook(Hook):
                 )
             expected = source.input_spec if foreign_model(runner.cfg) is None else None
             if expected is not None and not expected.agrees(InputSpec.of_model(model)):
-                raise CheckpointError(
+                found = (
                     f"{source.path} ({source.title}) expects frames as {expected}, the model has "
-                    f"{InputSpec.of_model(model)}. Set mean, std and to_bgr of the data_preprocessor and style of "
-                    "the backbone."
+                    f"{InputSpec.of_model(model)}."
                 )
+                if not self.own_input:
+                    raise CheckpointError(
+                        f"{found} Set mean, std and to_bgr of the data_preprocessor and style of the backbone."
+                    )
+                runner.logger.warning(f"{found} The config's count, by own_input=True of CheckpointCompatibilityHook.")
         trains = isinstance(runner._train_loop, BaseLoop)  # a config until training begins
         needs_all = not trains or runner._resume
         if needs_all:

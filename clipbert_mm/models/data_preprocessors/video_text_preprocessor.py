@@ -37,8 +37,8 @@ class VideoTextPreprocessor(BaseDataPreprocessor):
         super().__init__(non_blocking=non_blocking)
         self.vocab_size = vocab_size
         self.to_bgr = to_bgr
-        self.register_buffer("mean", torch.tensor(mean).view(3), persistent=False)
-        self.register_buffer("std", torch.tensor(std).view(3), persistent=False)
+        self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32).view(3), persistent=False)
+        self.register_buffer("std", torch.tensor(std, dtype=torch.float32).view(3), persistent=False)
 
     def forward(self, data: dict, training: bool = False) -> dict:
         """Prepare a batch.
@@ -54,11 +54,18 @@ class VideoTextPreprocessor(BaseDataPreprocessor):
             could be read; and ``data_samples``.
 
         Raises:
-            OptionError: If a token id is not in the vocabulary of the encoder.
+            OptionError: If a token id is not in the vocabulary of the encoder, or the batch was collated by MMEngine.
         """
         if not data["inputs"]:
             return data
         inputs, items = data["inputs"], data["inputs"]["text_ids"]
+        if not isinstance(inputs["frames"], Tensor):
+            raise OptionError(
+                "VideoTextPreprocessor expects frames as one tensor (B, K, T, H, W, 3), got a "
+                f"{type(inputs['frames']).__name__}, as of MMEngine's pseudo_collate, which also exchanges the texts of items. "
+                "Set collate_fn=dict(type='clipbert_mm.collate_items'), or in Python call "
+                "clipbert_mm.datasets.transforms.collate_items(items)."
+            )
         counts = torch.tensor([len(texts) for texts in items])
         batch = {
             "frames": inputs["frames"],

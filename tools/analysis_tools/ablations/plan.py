@@ -236,7 +236,10 @@ class ConfigReader:
 
 def content_of(config: Mapping[str, Any]) -> Any:
     """Return what a config computes: without names that are :data:`IRRELEVANT`, and of absolute paths only the last part."""
-    return without_folders({key: value for key, value in config.items() if key not in IRRELEVANT})
+    content = {key: value for key, value in config.items() if key not in IRRELEVANT}
+    if "runner_type" in content:  # named without its scope in the runs of the last release, which are found again
+        content["runner_type"] = str(content["runner_type"]).removeprefix("clipbert_mm.")
+    return without_folders(content)
 
 
 def other_items_per_step(config: Mapping[str, Any], gpus: int) -> int | None:

@@ -1,0 +1,106 @@
+"""The tools of mmpretrain and mmaction2 on configs of ours, and our tools with MMEngine's habits."""
+
+import copy
+import importlib.util
+import json
+import os
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+from hook_runs import names
+from mmengine.config import Config
+from warm_python import quick_python
+
+from clipbert_mm.checkpoint.archives import load_torch
+from clipbert_mm.checkpoint.metadata import KEY
+from clipbert_mm.errors import CheckpointError
+
+ROOT = Path(__file__).resolve().parents[2]
+TASKS = {
+    "mmpretrain": ("clipbert_tiny_1xb16-2x2-12e_shapes-qa.py", "accuracy"),
+    "mmaction": ("clipbert_tiny_1xb16-2x2-4e_shapes-retrieval.py", "t2v/R@10"),
+}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory, link_world: Callable[[Path], Path]) -> Iterator[Path]:
+    """A folder with a world in world/, and a quick ``python``."""
+    folder = tmp_path_factory.mktemp("sisters")
+    link_world(folder / "world")
+    with quick_python(folder):
+        yield folder
+
+
+def sister(library: str, name: str) -> str:
+    """Return the path of a tool of an installed library."""
+    package = Path(importlib.util.find_spec(library).submodule_search_locations[0])
+    return str(package / ".mim" / "tools" / f"{name}.py")
+
+
+@pytest.mark.parametrize("library", ["mmpretrain", "mmaction"])
+def test_h1_the_sisters_own_tools_train_and_test(folder: Path, library: str):
+    base, metric = TASKS[library]
+    config, work_dir = folder / f"{library}.py", folder / library
+    config.write_text(
+        f'_base_ = ["{ROOT / "configs/shapes" / base}"]\n'
+        "load_from = None\n"
+        "train_cfg = dict(max_epochs=1)\n"
+        "train_dataloader = dict(batch_size=4)\n"
+        "default_hooks = dict(checkpoint=dict(interval=1))\n"
+        "test_dataloader = dict(num_workers=0)\n"
+    )
+    environment = os.environ | dict(SHAPES_ROOT=str(folder / "world"), PYTHONPATH=str(ROOT))
+
+    def run(name: str, *arguments: str) -> None:
+        command = [str(folder / "python"), sister(library, name), str(config), *arguments, "--work-dir", str(work_dir)]
+        done = subprocess.run(command, env=environment, cwd=folder, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr + done.stdout
+
+    run("train")
+    assert {"optimizer", "ranks", KEY} <= load_torch(work_dir / "epoch_1.pth", mmap=False).keys()
+    run("test", str(work_dir / "epoch_1.pth"))
+    logged = max(work_dir.glob("*/*.json"), key=os.path.getmtime)
+    assert 0 <= json.loads(logged.read_text())[metric] <= 100
+
+
+@pytest.fixture
+def train(tool: Callable[[str], ModuleType]) -> Callable:
+    return tool("train.py").main
+
+
+def written(config: Config, tmp_path: Path, name: str) -> str:
+    """Write a config to a file of its own."""
+    config = copy.deepcopy(config)
+    config.experiment_name += name
+    config.dump(str(tmp_path / f"{name}.py"))
+    return str(tmp_path / f"{name}.py")
+
+
+def test_h19_resume_in_a_config_resumes_the_work_folder(
+    runner_config: Config, checkpoint: Path, tmp_path: Path, train: Callable
+):
+    runner_config.default_hooks.checkpoint.interval = 1
+    runner_config.load_from = str(checkpoint)
+    train([written(runner_config, tmp_path, "a")])
+    runner_config.resume = True
+    runner_config.train_cfg.max_epochs = 2
+    train([written(runner_config, tmp_path, "b")])
+    assert {"epoch_1.pth", "epoch_2.pth"} <= set(names(runner_config))
+    assert load_torch(Path(runner_config.work_dir) / "epoch_2.pth", mmap=False)["meta"]["iter"] == 12
+    runner_config.work_dir += "-new"
+    runner_config.optim_wrapper.constructor = "GroupedOptimWrapperConstructor"
+    with pytest.raises(CheckpointError, match=r"without resume=True, which resumes load_from itself; --resume resumes"):
+        train([written(runner_config, tmp_path, "c")])
+
+
+def test_h15_rankings_are_drawn_with_a_list_of_metrics(
+    runner_config: Config, checkpoint: Path, tmp_path: Path, tool: Callable[[str], ModuleType]
+):
+    runner_config.test_evaluator = [dict(type="clipbert_mm.RetrievalMetric", prefix="mine")]
+    arguments = [written(runner_config, tmp_path, "a"), str(checkpoint), "--show-dir", str(tmp_path / "shown")]
+    metrics = tool("test.py").main(arguments)
+    assert "mine/t2v/R@1" in metrics
+    assert {path.name for path in (tmp_path / "shown").iterdir()} >= {"rankings.json", "retrieval.png"}
