@@ -12,7 +12,7 @@ from peer_files import PEERS
 from shrinking import take_a_step, train_a_step
 
 from clipbert_mm.engine.config import load_config
-from clipbert_mm.evaluation.wups import NltkWords
+from clipbert_mm.evaluation.answer_similarity import NltkWords
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs" / "other_datasets"
 PATHS = sorted(CONFIGS.glob("*.py"))

@@ -2,6 +2,7 @@
 
 from clipbert_mm.deprecation import renamed
 from clipbert_mm.evaluation.answer_accuracy import AnswerAccuracy, CountError, accuracy_by_type, correct_answers
+from clipbert_mm.evaluation.answer_similarity import WUPS, wups
 from clipbert_mm.evaluation.calibration import CalibrationBins
 from clipbert_mm.evaluation.moments import moment_figures
 from clipbert_mm.evaluation.pretraining_accuracy import PretrainingAccuracy
@@ -17,7 +18,6 @@ from clipbert_mm.evaluation.retrieval_metric import (
     write_rankings,
 )
 from clipbert_mm.evaluation.vqa_accuracy import VQAAccuracy
-from clipbert_mm.evaluation.wups import WUPS, wups
 
 __all__ = [
     "WUPS",

@@ -63,7 +63,7 @@ def means_by_type(
 def accuracy_by_type(
     correct: np.ndarray, types: Sequence[str], groups: Mapping[str, Sequence[str]] | None = None
 ) -> dict[str, float]:
-    """Compute the accuracy in percent over all questions and over those of each type; see :func:`means_by_type`.
+    """Compute the accuracy in percent over all questions and over those of each type and each group.
 
     Args:
         correct: What :func:`correct_answers` returns, (q,).

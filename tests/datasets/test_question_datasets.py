@@ -60,6 +60,30 @@ def test_testing_has_a_video_an_item_and_keeps_every_question(folder: Path):
     assert [item["answer_labels"].tolist() for item in items] == [[0, IGNORED, 1], [1]]
 
 
+def test_testing_has_all_correct_answers_of_a_question(folder: Path, tokenizer: str):
+    lines = [json.loads(line) for line in (folder / "qa.jsonl").read_text().splitlines()]
+    lines[0]["references"] = ["a pair", "2"]
+    (folder / "qa.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    steps = [
+        dict(type="OpenVideo"),
+        dict(type="SampleClips", num_clips=1, num_frames=1, clip_seconds=1.0, mode="middle"),
+    ]
+    steps += [
+        dict(type="DecodeClips"),
+        dict(type="Tokenize", tokenizer=tokenizer, max_length=40),
+        dict(type="PackInputs"),
+    ]
+    sample = questions(folder, test_mode=True, pipeline=steps)[0]["data_samples"]
+    assert sample.references == [["two", "a pair", "2"], ["zebra"], ["circle"]]
+    assert "references" not in questions(folder, pipeline=steps)[0]["data_samples"]
+    lines[0]["references"] = "2"
+    (folder / "qa.jsonl").write_text(json.dumps(lines[0]))
+    with pytest.raises(
+        AnnotationError, match=r'line 1: expected a list of answers under the key "references", got \'2\'\.'
+    ):
+        questions(folder)
+
+
 def test_an_item_reaches_the_model_with_its_labels(folder: Path, tokenizer: str):
     pipeline = [
         dict(type="OpenVideo"),

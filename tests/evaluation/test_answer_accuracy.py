@@ -84,6 +84,20 @@ def test_each_type_has_an_accuracy_of_its_own():
     }
 
 
+def test_groups_of_types_have_an_accuracy_too():
+    typed = predicted([[0.1, 0.9], [0.8, 0.2], [0.3, 0.7], [0.3, 0.7]], [1, 1, 1, 1])
+    typed.set_metainfo(dict(answer_types=["who", "what", "", "how"]))
+    found = accuracy(typed, groups=dict(things=["what", "who"], all=["who", "what", "how"], none=["when"]))
+    assert {name: value for name, value in found.items() if name.startswith("accuracy")} == {
+        "accuracy": 75.0,
+        "accuracy/how": 100.0,
+        "accuracy/what": 0.0,
+        "accuracy/who": 100.0,
+        "accuracy/things": 50.0,
+        "accuracy/all": pytest.approx(200 / 3),
+    }
+
+
 def test_counts_by_hand():
     sample = VideoTextSample(metainfo=dict(path="a.gif", broken=None))
     sample.set_data(dict(scores=torch.tensor([2.4, 2.5, 12.0, 0.2]), counts=np.array([2, 2, 10, 3], np.float32)))

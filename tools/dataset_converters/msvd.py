@@ -31,7 +31,7 @@ from clipbert_mm.errors import AnnotationError, quoted
 SPLITS = {"train": range(1, 1201), "val": range(1201, 1301), "test": range(1301, 1971)}
 """Numbers of the videos."""
 CAPTIONS = {"train": 48_774, "val": 4_290, "test": 27_763}
-"""Of raw-captions.pkl, as CLIP4Clip and later work count them; the corpus itself has a few more."""
+"""Of raw-captions.pkl, as CLIP4Clip and later work count them; of the corpus no such number is published."""
 QUESTIONS = {"train": 30_933, "val": 6_415, "test": 13_157}
 NUM_ANSWERS = 1000
 """Answers of the publisher's vocabulary."""

@@ -2,10 +2,10 @@
 """Convert Something-Something v2 for retrieval to JSON lines: python tools/dataset_converters/ssv2.py FOLDER OUT.
 
 FOLDER has the publisher's something-something-v2-train.json and something-something-v2-validation.json (Goyal et al., The
-"something something" Video Database, 2017), lists of ``{"id": "78687", "label": "holding potato next to vicks vaporub
-bottle", "template": "Holding [something] next to [something]", ...}``; some releases call them train.json and
-validation.json. They become two retrieval tasks (Lei et al., Revealing Single Frame Bias for Video-and-Language Learning,
-2023):
+"something something" Video Database, 2017; https://arxiv.org/abs/1706.04261), lists of ``{"id": "78687", "label": "holding
+potato next to vicks vaporub bottle", "template": "Holding [something] next to [something]", ...}``; some releases call them
+train.json and validation.json. They become two retrieval tasks (Lei et al., Revealing Single Frame Bias for
+Video-and-Language Learning, 2023; https://arxiv.org/abs/2206.03428):
 
 - OUT/annotations/label_{train,val,test}.jsonl: a caption is the label
 - OUT/annotations/template_{train,val,test}.jsonl: a caption is one of the 174 templates, without the square brackets

@@ -1,6 +1,5 @@
 """WUPS by hand, by the words of NLTK where it is installed, and as a metric."""
 
-import importlib
 import json
 import sys
 from collections.abc import Callable
@@ -13,8 +12,8 @@ from mmengine.evaluator import Evaluator
 from small_wordnet import write_nltk_data
 
 from clipbert_mm.errors import OptionError
-from clipbert_mm.evaluation import WUPS, wups
-from clipbert_mm.evaluation.wups import NltkWords
+from clipbert_mm.evaluation import WUPS, answer_similarity, wups
+from clipbert_mm.evaluation.answer_similarity import NltkWords
 
 SIMILARITIES = {("cat", "dog"): 0.8, ("run", "walk"): 0.5, ("ball", "dog"): 0.4}
 GROUPS = {"causal": ["CW", "CH"], "descriptive": ["DC", "DL"], "temporal": ["TN"]}
@@ -110,7 +109,7 @@ def metric(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., WUP
         def __init__(self, stop_words: str, nltk_data: str | None = None) -> None:
             self.similarity, self.words = similarity, str.split
 
-    monkeypatch.setattr(importlib.import_module("clipbert_mm.evaluation.wups"), "NltkWords", Words)
+    monkeypatch.setattr(answer_similarity, "NltkWords", Words)
     (tmp_path / "answers.json").write_text(json.dumps({"dog": 0, "walk": 1, "cat": 2}))
     return lambda **options: WUPS(answer_file=str(tmp_path / "answers.json"), stop_words="", **options)
 
