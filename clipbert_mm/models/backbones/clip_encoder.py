@@ -157,7 +157,7 @@ def encode_clips(backbone: nn.Module, clips: Tensor) -> Any:  # noqa: ANN401
     """Run a backbone over clips, (N, T, 3, H, W).
 
     Returns:
-        Feature maps (N·t, C, h, w), or a sequence of them if a 2D backbone returns one: it sees each frame alone, so t = T.
+        Feature maps (N·t, C, h, w), or a sequence of them if a 2D backbone returns one. It sees each frame alone, so t = T.
     """
     if isinstance(backbone, ClipEncoder):
         return backbone(clips).flatten(0, 1)
