@@ -1,7 +1,7 @@
 """Detect which library wrote a checkpoint by the names of its tensors, and rename them to ours (Table 5 of the paper)."""
 
 import re
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -115,6 +115,23 @@ def read_source(path: str, map_location: str | torch.device = "cpu", *, mmap: bo
     parts = tuple(part for part in checkpoint_format.parts if any(name.startswith(f"{part}.") for name in converted))
     as_written = dict(tensors) if checkpoint_format.names_stay else {}
     return LoadedCheckpoint(path, checkpoint_format.title, parts, input_spec, converted, rest, as_written)
+
+
+def without_replaced_backbones(sources: Sequence[LoadedCheckpoint]) -> list[LoadedCheckpoint]:
+    """Leave the backbone out of checkpoints before one that fills the backbone, and with it how they expect frames.
+
+    So a ClipBert lends its transformer to a model with another backbone.
+
+    Args:
+        sources: The checkpoints; where several have the same tensor, the last one counts.
+    """
+    last = max((i for i, source in enumerate(sources) if "backbone" in source.parts), default=0)
+    kept = []
+    for source in sources[:last]:
+        tensors = {name: tensor for name, tensor in source.tensors.items() if not name.startswith("backbone.")}
+        parts = tuple(part for part in source.parts if part != "backbone")
+        kept.append(replace(source, tensors=tensors, parts=parts, input_spec=None))
+    return [*kept, *sources[last:]]
 
 
 def _input_spec(saved: Any, path: str) -> InputSpec:  # noqa: ANN401

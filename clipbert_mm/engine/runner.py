@@ -20,6 +20,7 @@ from clipbert_mm import compat
 from clipbert_mm.checkpoint import find_latest, load_weights, read_source, write_checkpoint
 from clipbert_mm.checkpoint.archives import first_line
 from clipbert_mm.checkpoint.arrays import STAND_INS
+from clipbert_mm.checkpoint.formats import without_replaced_backbones
 from clipbert_mm.checkpoint.training_state import training_state
 from clipbert_mm.engine.bare_model import bare_model
 from clipbert_mm.engine.config import text_without_folders
@@ -329,6 +330,7 @@ class ClipBertRunner(Runner):
         # A resumed state stays in use, and its file may be overwritten meanwhile; weights are copied at once.
         names = bare_model(self.model).state_dict().keys()
         sources = [read_source(path, map_location, mmap=not self._resume).named_as(names) for path in paths]
+        sources = without_replaced_backbones(sources)
         rest = training_state(sources[-1].rest, paths[-1]) if self._resume else sources[-1].rest
         tensors = {name: tensor for source in sources for name, tensor in source.tensors.items()}
         checkpoint = {**rest, "state_dict": tensors, "sources": sources}

@@ -5,15 +5,20 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from mmengine.config import Config
 from torch import Tensor, nn
 
 from clipbert_mm import compat
+from clipbert_mm.apis.predictor import Predictor
 from clipbert_mm.checkpoint import load_weights, read_source
 from clipbert_mm.checkpoint.building import build_model
 from clipbert_mm.checkpoint.compatibility import check_fit
 from clipbert_mm.checkpoint.preprocessing import PYTORCH, UNIFORMER, X3D
+from clipbert_mm.engine.config import load_config
+from clipbert_mm.engine.launch import build_runner, follow_weights
 from clipbert_mm.errors import OptionError
 from clipbert_mm.models import ClipBert, ClipEncoder
 from clipbert_mm.models.backbones import build_backbone
@@ -368,3 +373,56 @@ def test_clips_of_another_length_or_size_are_refused_at_the_first_batch():
             "ResizePad, or num_frames and frame_size of ClipEncoder",
         ):
             encoder(torch.zeros(1, *shape))
+
+
+CONFIGS = Path(__file__).resolve().parents[2] / "configs"
+WITH_CLIP_ENCODERS = [path for path in sorted(CONFIGS.rglob("*.py")) if "ClipEncoder" in path.read_text()]
+
+
+@pytest.mark.parametrize("path", WITH_CLIP_ENCODERS, ids=lambda path: path.stem)
+def test_a_config_s_encoder_takes_the_clips_of_its_pipelines(path: Path):
+    config = load_config(str(path))
+    encoder, projection = MODELS.build(config.model.backbone), config.model.projection
+    for split in ("train", "val", "test"):
+        steps = {step["type"]: step for step in config[f"{split}_dataloader"].dataset.pipeline}
+        size = steps["ResizePad"]["size"]
+        assert encoder.clip_shape == (steps["SampleClips"]["num_frames"], 3, size, size)
+    _, channels, height, width = encoder.map_shape
+    assert channels == projection.in_channels
+    assert height == width == (7 if path.parent.name == "video_encoders" else 8)
+    assert projection.get("pool", True) == (height == 8)
+
+
+def test_a_training_starts_from_a_transformer_and_a_video_backbone_and_its_checkpoint_opens(
+    runner_config: Config, checkpoint: Path, tmp_path: Path
+):
+    theirs = recognizer("SlowOnly")
+    torch.save({"meta": {}, "state_dict": theirs.state_dict()}, tmp_path / "slowonly.pth")
+    config = copy.deepcopy(runner_config)
+    config.work_dir, config.experiment_name = str(tmp_path / "video"), f"{tmp_path.name}-video"
+    config.model.backbone = encoder_config("SlowOnly")
+    config.model.projection.update(in_channels=16, pool=False)
+    for split in ("train", "test"):
+        config[f"{split}_dataloader"].dataset.pipeline[1]["num_frames"] = 4
+    config.default_hooks.checkpoint_fit.reinit = ["projection"]
+    config.default_hooks.checkpoint = dict(type="FaultTolerantCheckpointHook", interval=1)
+    config.optim_wrapper.optimizer.lr = 0.0  # the weights stay as they were loaded
+    config.load_from = [str(checkpoint), str(tmp_path / "slowonly.pth")]
+    follow_weights(config)
+    assert config.model.data_preprocessor.std == list(PYTORCH.std), "as the video backbone wants frames"
+    runner = build_runner(config)
+    runner.train()
+    (written,) = (tmp_path / "video").glob("epoch_*.pth")
+    found, lent = (read_source(str(path)).tensors for path in (written, checkpoint))
+    names = [name for name in lent if name.startswith("encoder.")]
+    assert names
+    assert all(torch.equal(found[name], lent[name]) for name in names)
+    kernels = [name for name, value in theirs.backbone.named_parameters() if value.ndim == 5]
+    assert all(torch.equal(found[f"backbone.backbone.{name}"], theirs.backbone.get_parameter(name)) for name in kernels)
+    predictor = Predictor(written)
+    frames = np.random.default_rng(0).integers(0, 255, (2, 4, 32, 32, 3), np.uint8)
+    with torch.no_grad():
+        wanted = runner.model.eval().encode_video(
+            runner.model.data_preprocessor.normalize(torch.from_numpy(frames[None]))
+        )
+    torch.testing.assert_close(predictor.encode([frames]), wanted, rtol=1e-4, atol=1e-5)
