@@ -376,10 +376,11 @@ def test_clips_of_another_length_or_size_are_refused_at_the_first_batch():
 
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
-WITH_CLIP_ENCODERS = [path for path in sorted(CONFIGS.rglob("*.py")) if "ClipEncoder" in path.read_text()]
+VIDEO = sorted((CONFIGS / "video_encoders").glob("clipbert_*.py"))
+(OBJECTS,) = (CONFIGS / "video_encoders").glob("*-objects.py")
 
 
-@pytest.mark.parametrize("path", WITH_CLIP_ENCODERS, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", VIDEO, ids=lambda path: path.stem)
 def test_a_config_s_encoder_takes_the_clips_of_its_pipelines(path: Path):
     config = load_config(str(path))
     encoder, projection = MODELS.build(config.model.backbone), config.model.projection
@@ -389,8 +390,25 @@ def test_a_config_s_encoder_takes_the_clips_of_its_pipelines(path: Path):
         assert encoder.clip_shape == (steps["SampleClips"]["num_frames"], 3, size, size)
     _, channels, height, width = encoder.map_shape
     assert channels == projection.in_channels
-    assert height == width == (7 if path.parent.name == "video_encoders" else 8)
+    assert height == width == (7 if path.stem.endswith("msrvtt") else 8)
     assert projection.get("pool", True) == (height == 8)
+
+
+def test_the_backbone_that_names_objects_in_images_is_that_of_the_shapes_twin(without_gradient: Callable):
+    (path,) = [path for path in VIDEO if "_shapes-" in path.stem]
+    config, objects = load_config(str(path)), load_config(str(OBJECTS))
+    assert objects.model.backbone.backbone | dict(norm_eval=True) == config.model.backbone.backbone
+    assert config.load_from[1] == f"work_dirs/{OBJECTS.stem}/epoch_{objects.train_cfg.max_epochs}.pth"
+    compat.import_mmpretrain()
+    model = MODELS.build(objects.model)
+    images = torch.randn(2, 3, 64, 64)
+    (maps,) = model.backbone(images)  # (N, C, h, w)
+    torch.testing.assert_close(maps, model.backbone(images[:, None])[:, 0])
+    model.head.fc(model.neck((maps,))[0]).sum().backward()
+    assert without_gradient(model) == []
+    assert [name for name in model.state_dict() if name.startswith("backbone.")] == [
+        f"backbone.{name}" for name in MODELS.build(config.model.backbone).state_dict()
+    ]
 
 
 def test_a_training_starts_from_a_transformer_and_a_video_backbone_and_its_checkpoint_opens(

@@ -102,18 +102,20 @@ class ClipEncoder(BaseModule):
                     f"{stride} and would leave {side % stride} out. Set frame_size and num_frames of ClipEncoder to multiples."
                 )
 
-    def forward(self, clips: Tensor) -> Tensor:
+    def forward(self, clips: Tensor) -> Any:  # noqa: ANN401
         """Encode clips.
 
         Args:
-            clips: Normalized frames, (N, T, 3, H, W).
+            clips: Normalized frames, (N, T, 3, H, W), or images (N, 3, H, W), each a clip of one frame.
 
         Returns:
-            Feature maps, (N, t, C, h, w).
+            Feature maps, (N, t, C, h, w); of images a tuple of one, (N, C, h, w), as classifiers of mmpretrain expect.
 
         Raises:
             OptionError: If the clips have another length or size than the encoder takes, or the backbone returns no map.
         """
+        if clips.ndim == 4:
+            return (self(clips[:, None]).flatten(0, 1),)
         if tuple(clips.shape[1:]) != self.clip_shape:
             raise OptionError(
                 f"ClipEncoder with {self.name} takes clips of {self._describe(self.clip_shape)}, got "

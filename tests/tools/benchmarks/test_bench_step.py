@@ -62,6 +62,15 @@ def test_steps_are_timed_along_clips_and_frames(report_of: Callable):
     assert report["modules"]["torch"] == pytest.approx(report["modules"]["fvcore_multiplications"], rel=0.01)
 
 
+def test_a_video_backbone_is_measured_on_the_clips_that_it_takes(report_of: Callable):
+    video = str(CONFIGS / "video_encoders/clipbert_tiny-slowonly_1xb16-2x4-4e_shapes-retrieval.py")
+    report = report_of(
+        "memory", video, "--sweep-clips", "1", "2", "--batch", "2", "--texts", "3", "--memory-limit", "1GiB"
+    )
+    assert [(row["clips"], row["frames"]) for row in report["clips"]] == [(1, 4), (2, 4)]
+    assert [(row["clips"], row["frames"]) for row in report["frames"]] == [(1, 4)]
+
+
 def test_images_and_masked_words_are_counted(report_of: Callable):
     report = report_of(
         "memory", PRETRAIN, "--sweep-clips", "1", "--sweep-frames", "1", "--batch", "4", "--memory-limit", "100MiB",

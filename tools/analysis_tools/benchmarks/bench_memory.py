@@ -93,19 +93,21 @@ def measure(config: Config, args: argparse.Namespace) -> dict[str, Any]:
     held = sum(value.numel() * value.element_size() for value in (*model.parameters(), *model.buffers()))
     report["fixed_bytes"] = held + (1 + ADAM_STATES) * trained
     if computed:
-        return report | _sweep(model, setting, args, ADAM_STATES * trained, allocated_peak)
+        return report | _sweep(model, sweeps(setting, args, config), args, ADAM_STATES * trained, allocated_peak)
     with without_computing(model, "cpu"):
-        return report | _sweep(model, setting, args, ADAM_STATES * trained, counted_peak)
+        return report | _sweep(model, sweeps(setting, args, config), args, ADAM_STATES * trained, counted_peak)
 
 
 Peak = Callable[[ClipBert, Setting, str, str], float]
 """From a model, a setting, a precision and a device to the peak in bytes of a forward and a backward pass."""
 
 
-def _sweep(model: ClipBert, setting: Setting, args: argparse.Namespace, more: int, peak: Peak) -> dict[str, Any]:
+def _sweep(
+    model: ClipBert, axes: dict[str, list[Setting]], args: argparse.Namespace, more: int, peak: Peak
+) -> dict[str, Any]:
     """Return what :func:`measure` says of clips and frames; ``more`` bytes are held in addition to the passes."""
     found: dict[str, Any] = {}
-    for axis, settings in sweeps(setting, args).items():
+    for axis, settings in axes.items():
         found[axis] = []
         for each in settings:
             row: dict[str, Any] = dict(clips=each.clips, frames=each.frames, peak_bytes={}, largest_batch={})

@@ -47,11 +47,12 @@ def add_sweeps(parser: argparse.ArgumentParser) -> None:
         parser.add_argument(name, type=int, nargs="+", default=list(NUMBERS), help=f"{what} (default: {usual})")
 
 
-def sweeps(setting: Setting, args: argparse.Namespace) -> dict[str, list[Setting]]:
-    """Return the settings along the clips, and along the frames."""
+def sweeps(setting: Setting, args: argparse.Namespace, config: Config) -> dict[str, list[Setting]]:
+    """Return the settings along the clips, and along the frames; a video backbone's clips have the frames that it takes."""
+    frames = config.model.backbone.get("num_frames")
     return {
-        "clips": [setting.but(clips=number, frames=1) for number in args.sweep_clips],
-        "frames": [setting.but(clips=1, frames=number) for number in args.sweep_frames],
+        "clips": [setting.but(clips=number, frames=frames or 1) for number in args.sweep_clips],
+        "frames": [setting.but(clips=1, frames=number) for number in ([frames] if frames else args.sweep_frames)],
     }
 
 
@@ -70,7 +71,7 @@ def measure(config: Config, args: argparse.Namespace) -> dict[str, Any]:
     rates = [matrix_rate(args.device, precision, clock=clock)]
     rows: dict[str, list[dict[str, Any]]] = {
         axis: [measure_setting(model, wrapper, each, args) for each in settings]
-        for axis, settings in sweeps(setting, args).items()
+        for axis, settings in sweeps(setting, args, config).items()
     }
     rates.append(matrix_rate(args.device, precision, clock=clock))
     rate = max(rates)  # before and after; what is slower was disturbed

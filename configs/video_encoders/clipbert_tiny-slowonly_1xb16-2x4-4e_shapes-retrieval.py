@@ -1,0 +1,100 @@
+# A 3D backbone of mmaction2 in the place of F_v, on the Shapes world: text-to-video retrieval from N_train = 2 random clips of
+# T = 4 frames. The transformer starts from its pre-training, the backbone from naming objects.
+#   python tools/train.py configs/video_encoders/clipbert_tiny-slowonly_1xb16-2x4-4e_shapes-retrieval.py
+_base_ = [
+    "../_base_/models/clipbert_tiny.py",
+    "../_base_/datasets/text_to_video.py",
+    "../_base_/datasets/text_to_video_val.py",
+    "../_base_/schedules/adamw_linear.py",
+    "../_base_/default_runtime.py",
+]
+data_root = "{{$SHAPES_ROOT:data/shapes}}"
+tokenizer = f"{data_root}/tokenizer"
+captions = [f"{data_root}/pretrain.jsonl", f"{data_root}/train.jsonl"]
+load_from = [
+    "work_dirs/clipbert_tiny_1xb32-4e_shapes-pretrain/epoch_4.pth",
+    "work_dirs/slowonly_tiny_1xb32-5e_shapes-objects/epoch_5.pth",
+]
+
+model = dict(
+    backbone=dict(
+        _delete_=True,
+        type="ClipEncoder",
+        num_frames=4,
+        frame_size=64,
+        backbone=dict(
+            type="mmaction.ResNet3dSlowOnly",
+            depth=18,
+            lateral=False,
+            base_channels=16,
+            num_stages=3,
+            conv1_kernel=(1, 3, 3),
+            pool1_stride_s=1,
+            spatial_strides=(1, 2, 2),
+            temporal_strides=(1, 1, 1),
+            dilations=(1, 1, 1),
+            inflate=(0, 0, 1),
+            out_indices=(2,),
+            zero_init_residual=False,
+            norm_eval=True,  # the statistics are those of the objects
+        ),
+    ),
+    # A color and a kind of shape, as in queries.jsonl, are in one video of twelve; in training one pair of five matches.
+    head=dict(type="MatchingHead", in_channels=128, hidden_channels=256, dropout=0.0, prior=(0.2, 0.08)),
+    pack_pairs=True,
+)
+
+spatial_and_text = [
+    dict(type="ResizePad", size=64),
+    dict(type="Tokenize", tokenizer=tokenizer, max_length=64, train_on=captions, vocab_size=200),
+    dict(type="PackInputs"),
+]
+train_dataloader = dict(
+    batch_size=16,
+    num_workers=0,
+    drop_last=True,
+    dataset=dict(
+        data_root=data_root,
+        captions_per_item=3,
+        num_negatives=4,
+        pipeline=[
+            dict(type="OpenVideo"),
+            dict(type="SampleClips", num_clips=2, num_frames=4, clip_seconds=1.0, mode="random"),
+            dict(type="DecodeClips"),
+            *spatial_and_text,
+        ],
+    ),
+)
+val_dataloader = dict(
+    batch_size=16,
+    num_workers=0,
+    dataset=dict(
+        data_root=data_root,
+        ann_file="test.jsonl",
+        indices=32,
+        pipeline=[
+            dict(type="OpenVideo"),
+            dict(type="SampleClips", num_clips=2, num_frames=4, clip_seconds=1.0, mode="uniform"),
+            dict(type="DecodeClips"),
+            *spatial_and_text,
+        ],
+    ),
+)
+test_dataloader = dict(
+    batch_size=16,
+    num_workers=1,
+    dataset=dict(
+        data_root=data_root,
+        pipeline=[
+            dict(type="OpenVideo"),
+            dict(type="SampleClips", num_clips=8, num_frames=4, clip_seconds=1.0, mode="uniform"),
+            dict(type="DecodeClips"),
+            *spatial_and_text,
+        ],
+    ),
+)
+
+train_cfg = dict(max_epochs=4)
+optim_wrapper = dict(optimizer=dict(lr=1e-3))
+auto_scale_lr = dict(enable=False, base_batch_size=16)
+default_hooks = dict(checkpoint=dict(interval=2), checkpoint_fit=dict(reinit=["projection"]))
