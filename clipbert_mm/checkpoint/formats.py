@@ -117,17 +117,21 @@ def read_source(path: str, map_location: str | torch.device = "cpu", *, mmap: bo
     return LoadedCheckpoint(path, checkpoint_format.title, parts, input_spec, converted, rest, as_written)
 
 
-def without_replaced_backbones(sources: Sequence[LoadedCheckpoint]) -> list[LoadedCheckpoint]:
-    """Leave the backbone out of checkpoints before one that fills the backbone, and with it how they expect frames.
+def without_replaced_backbones(sources: Sequence[LoadedCheckpoint], names: Collection[str]) -> list[LoadedCheckpoint]:
+    """Leave foreign backbones out of checkpoints before one that fills the backbone, and with them how they expect frames.
 
     So a ClipBert lends its transformer to a model with another backbone.
 
     Args:
         sources: The checkpoints; where several have the same tensor, the last one counts.
+        names: Names of the model's tensors; a backbone is foreign if none of its names is among them.
     """
     last = max((i for i, source in enumerate(sources) if "backbone" in source.parts), default=0)
     kept = []
     for source in sources[:last]:
+        if any(name in names for name in source.tensors if name.startswith("backbone.")):
+            kept.append(source)
+            continue
         tensors = {name: tensor for name, tensor in source.tensors.items() if not name.startswith("backbone.")}
         parts = tuple(part for part in source.parts if part != "backbone")
         kept.append(replace(source, tensors=tensors, parts=parts, input_spec=None))

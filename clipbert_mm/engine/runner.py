@@ -330,7 +330,7 @@ class ClipBertRunner(Runner):
         # A resumed state stays in use, and its file may be overwritten meanwhile; weights are copied at once.
         names = bare_model(self.model).state_dict().keys()
         sources = [read_source(path, map_location, mmap=not self._resume).named_as(names) for path in paths]
-        sources = without_replaced_backbones(sources)
+        sources = without_replaced_backbones(sources, names)
         rest = training_state(sources[-1].rest, paths[-1]) if self._resume else sources[-1].rest
         tensors = {name: tensor for source in sources for name, tensor in source.tensors.items()}
         checkpoint = {**rest, "state_dict": tensors, "sources": sources}

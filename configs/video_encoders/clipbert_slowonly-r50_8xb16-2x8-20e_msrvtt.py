@@ -29,7 +29,7 @@ train_clips = dict(type="SampleClips", num_clips=2, num_frames=8, clip_seconds=2
 val_clips = dict(type="SampleClips", num_clips=2, num_frames=8, clip_seconds=2.0, mode="uniform")
 test_clips = dict(type="SampleClips", num_clips=8, num_frames=8, clip_seconds=2.0, mode="uniform")
 train_dataloader = dict(dataset=dict(pipeline=[dict(type="OpenVideo"), train_clips, *frames_and_text]))
-val_dataloader = dict(dataset=dict(indices=600, pipeline=[dict(type="OpenVideo"), val_clips, *frames_and_text]))
+val_dataloader = dict(dataset=dict(indices=300, pipeline=[dict(type="OpenVideo"), val_clips, *frames_and_text]))
 test_dataloader = dict(
     dataset=dict(
         ann_file="annotations/retrieval_test-1ka.jsonl",
