@@ -178,12 +178,26 @@ def read_metadata(path: str | os.PathLike) -> CheckpointMetadata:
     return metadata_of(read_checkpoint(os.fspath(path)), os.fspath(path))
 
 
+def class_name(kind: type) -> str:
+    """Return the name by which a config names a class, with its scope if it is a class of MMEngine's other libraries.
+
+    >>> class_name(CheckpointMetadata)
+    'CheckpointMetadata'
+    """
+    library = kind.__module__.partition(".")[0]
+    return f"{library}.{kind.__name__}" if library in ("mmaction", "mmengine", "mmpretrain") else kind.__name__
+
+
 def plain(value: Any) -> Any:  # noqa: ANN401
     """Return a config's value as dicts, lists and plain values, which weights-only loading accepts; other values as text.
+
+    A class, as in MMEngine's new-style configs, becomes the name by which other configs name it.
 
     >>> plain({"size": (2, 2), "folder": Path("data")})
     {'size': (2, 2), 'folder': 'data'}
     """
+    if isinstance(value, type):
+        return class_name(value)
     if isinstance(value, Mapping):
         return {str(key): plain(each) for key, each in value.items()}
     if isinstance(value, (list, tuple)):

@@ -8,6 +8,7 @@ from typing import Any
 
 from mmengine.config import Config
 
+from clipbert_mm.checkpoint.metadata import class_name
 from clipbert_mm.engine.known_keys import known_in, runner_keys
 from clipbert_mm.errors import OptionError, quoted
 
@@ -33,7 +34,7 @@ def load_config(path: str, options: dict[str, Any] | None = None, needs: Sequenc
     config = Config.fromfile(path)
     for name in config:
         near = difflib.get_close_matches(name, RUNNER_KEYS, n=1, cutoff=0.85)
-        if name not in RUNNER_KEYS and near:
+        if name not in RUNNER_KEYS and near and not callable(config[name]):  # a config may import what it names
             raise OptionError(f"{path}: '{name}' is not used by anything. Did you mean {near[0]}?")
     for key in options or {}:
         check_option(config, key, options or {})
@@ -58,7 +59,17 @@ def drop_validation(config: Config) -> None:
 
 
 def _stops_early(hook: Any) -> bool:  # noqa: ANN401
-    return isinstance(hook, Mapping) and str(hook.get("type")).endswith("EarlyStoppingHook")
+    return isinstance(hook, Mapping) and type_name(hook).endswith("EarlyStoppingHook")
+
+
+def type_name(settings: Mapping[str, Any]) -> str:
+    """Return the ``type`` of a part of a config, without our scope; new-style configs name the class itself.
+
+    >>> type_name(dict(type="clipbert_mm.RetrievalTestLoop"))
+    'RetrievalTestLoop'
+    """
+    kind = settings.get("type")
+    return str(class_name(kind) if isinstance(kind, type) else kind).removeprefix("clipbert_mm.")
 
 
 def missing_validation(config: Mapping[str, Any]) -> str | None:
@@ -138,7 +149,7 @@ def check_unused(config: Config) -> None:
 def foreign_model(config: Mapping[str, Any]) -> str | None:
     """Return the type of a config's model if it is another library's, which our tools train too; None for a ClipBert."""
     model = config.get("model") or {}
-    return str(model.get("type")) if model and "encoder" not in model else None
+    return type_name(model) if model and "encoder" not in model else None
 
 
 def expect_clipbert(config: Mapping[str, Any], who: str) -> None:

@@ -9,6 +9,7 @@ from mmengine.runner import Runner
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from clipbert_mm.engine.bare_model import bare_model
+from clipbert_mm.engine.config import type_name
 from clipbert_mm.errors import OptionError
 from clipbert_mm.registry import DATA_SAMPLERS
 
@@ -86,7 +87,7 @@ def keep_global_batch(config: Config, micro_batch: int, processes: int) -> str:
             f"accumulative_counts {accumulation}."
         )
     sampler = loader.get("sampler") or {}
-    if not isinstance(sampler, Mapping) or sampler.get("type") != "DefaultSampler":
+    if not isinstance(sampler, Mapping) or type_name(sampler).removeprefix("mmengine.") != "DefaultSampler":
         raise OptionError(
             f"--micro-batch needs DefaultSampler as train_dataloader.sampler.type, got {sampler.get('type')}. Set "
             "train_dataloader.batch_size and optim_wrapper.accumulative_counts yourself."

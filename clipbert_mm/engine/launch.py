@@ -14,7 +14,7 @@ from clipbert_mm import compat
 from clipbert_mm.checkpoint import InputSpec, find_latest, read_source
 from clipbert_mm.datasets import train_vocabularies
 from clipbert_mm.deprecation import NAMES_IN_CONFIGS
-from clipbert_mm.engine.config import check_unused, foreign_model
+from clipbert_mm.engine.config import check_unused, foreign_model, type_name
 from clipbert_mm.engine.global_batch import describe_batch_statistics, keep_global_batch
 from clipbert_mm.engine.hooks.checkpoint_hook import checkpoint_folders
 from clipbert_mm.engine.mmengine_habits import metrics_of
@@ -86,7 +86,7 @@ def prepare(config: Config, micro_batch: int | None = None) -> Prepared:
         OptionError: If the launcher did not start this process, a step cannot be divided so, a backend of the visualizer is
             not installed, or a setting would have no effect.
     """
-    if str(config.get("model", {}).get("type", "")).startswith("mmpretrain."):
+    if type_name(config.get("model") or {}).startswith("mmpretrain."):
         compat.import_mmpretrain()
     compat.remember_config_layouts()
     check_unused(config)
@@ -174,10 +174,10 @@ def check_backends(visualizer: dict[str, Any]) -> None:
     """
     needed = {"TensorboardVisBackend": "tensorboard", "WandbVisBackend": "wandb"}
     for backend in visualizer.get("vis_backends") or ():
-        package = needed.get(backend.get("type"))
+        package = needed.get(type_name(backend).removeprefix("mmengine."))
         if package and importlib.util.find_spec(package) is None:
             raise OptionError(
-                f"The visualizer's {backend['type']} needs {package}, which is not installed: pip install {package}"
+                f"The visualizer's {type_name(backend)} needs {package}, which is not installed: pip install {package}"
             )
 
 
@@ -202,7 +202,7 @@ def adapt_to_weights(model: dict[str, Any], spec: InputSpec) -> list[str]:
             {key: list(value) if isinstance(value, tuple) else value for key, value in settings.items()}
         )
         changes.append(f"the input from {before} to {InputSpec(**settings, style=None)}")
-    if style is not None and backbone["type"] == "mmpretrain.ResNet" and backbone.get("style", "pytorch") != style:
+    if style is not None and type_name(backbone) == "mmpretrain.ResNet" and backbone.get("style", "pytorch") != style:
         changes.append(f"the strides of the ResNet from {backbone.get('style', 'pytorch')}'s style to {style}'s")
         backbone["style"] = style
     return changes
@@ -219,7 +219,7 @@ def use_amp(config: Config, dtype: str = "auto") -> None:
         OptionError: If the config has another optimizer wrapper than ours, or this machine cannot compute in ``dtype``.
     """
     mixed = "AmpAccumulatingOptimWrapper"
-    wrapper = config.optim_wrapper.get("type", mixed)
+    wrapper = type_name({"type": mixed, **config.optim_wrapper})
     if NAMES_IN_CONFIGS.get(wrapper, wrapper) not in ("AccumulatingOptimWrapper", mixed):
         raise OptionError(
             f"--amp replaces AccumulatingOptimWrapper by {mixed}, but optim_wrapper.type of the config is {wrapper}. Set mixed "
@@ -237,7 +237,7 @@ def use_amp_in_test(config: Config, dtype: str = "auto") -> None:
         OptionError: If this machine cannot compute in ``dtype``.
     """
     chosen = compat.half_precision(dtype)
-    if config.test_cfg.get("type") == "RetrievalTestLoop":
+    if type_name(config.test_cfg) == "RetrievalTestLoop":
         config.test_cfg.precision = {torch.float16: "fp16", torch.bfloat16: "bf16"}[chosen]
         return
     config.test_cfg.fp16 = True  # MMEngine's name for half precision of any type

@@ -102,8 +102,9 @@ def _hashes(dataset: Any) -> np.ndarray:  # noqa: ANN401
 
 def _read_test_set(runner: Runner) -> MediaDataset | None:
     config: Any = (runner.cfg.get("test_dataloader") or {}).get("dataset")
-    kind = DATASETS.get(config["type"]) if isinstance(config, Mapping) and isinstance(config.get("type"), str) else None
-    if kind is None or not issubclass(kind, MediaDataset):
+    kind: Any = config.get("type") if isinstance(config, Mapping) else None
+    kind = DATASETS.get(kind) if isinstance(kind, str) else kind
+    if not isinstance(kind, type) or not issubclass(kind, MediaDataset):
         return None
     try:
         with _muted():

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import mmengine.runner
+import mmengine.visualization
 import pytest
 import torch
 from cut_runs import same_weights
@@ -15,12 +16,13 @@ from mmengine.evaluator import BaseMetric
 from mmengine.registry import RUNNERS
 
 from clipbert_mm.checkpoint.archives import load_torch
+from clipbert_mm.checkpoint.metadata import KEY
 from clipbert_mm.engine.config import load_config
 from clipbert_mm.engine.launch import build_runner
 from clipbert_mm.engine.run_tool import format_error
 from clipbert_mm.engine.runner import ClipBertRunner
 from clipbert_mm.errors import CheckpointError, OptionError, UnknownNameError
-from clipbert_mm.registry import HOOKS, METRICS, MODELS
+from clipbert_mm.registry import DATASETS, HOOKS, METRICS, MODELS, TRANSFORMS
 
 
 class OwnRunner(ClipBertRunner):
@@ -46,6 +48,42 @@ def test_h2_a_runner_that_does_not_exist_is_refused(runner_config: Config):
         UnknownNameError, match=r"^'ClipBartRunner' is not in the runner registry\. Did you mean ClipBert"
     ):
         build_runner(runner_config)
+
+
+def by_class(value: Any) -> Any:
+    """Return a config's value with classes instead of their names, as MMEngine's new-style configs have them."""
+    if isinstance(value, list):
+        return [by_class(each) for each in value]
+    if not isinstance(value, dict):
+        return value
+    found = [registry.get(value["type"]) for registry in (MODELS, TRANSFORMS, DATASETS) if _has(registry, value)]
+    return {key: found[0] if key == "type" and found else by_class(each) for key, each in value.items()}
+
+
+def _has(registry: Any, settings: dict) -> bool:
+    return settings.get("type") in registry.module_dict
+
+
+def test_h7_a_new_style_config_writes_the_same_checkpoint(runner_config: Config, tmp_path: Path):
+    saved = []
+    for name in ("-by-name", "-by-class"):
+        config = Config(runner_config.to_dict() if name == "-by-name" else by_class(runner_config.to_dict()))
+        config.experiment_name += name
+        config.work_dir += name
+        config.default_hooks.checkpoint.save_last = True
+        build_runner(config).train()
+        saved.append(load(config, "epoch_1"))
+    assert isinstance(config.model.type, type)
+    assert same_weights(*saved)
+    assert saved[0][KEY] == saved[1][KEY]
+
+
+def test_h7_what_a_new_style_config_imports_is_not_misspelt(tmp_path: Path):
+    (tmp_path / "a.py").write_text(
+        "from mmengine.visualization import Visualizer\nmodel = dict(type='ClipBert')\nvisualizer = dict(type=Visualizer)\n"
+    )
+    config = load_config(str(tmp_path / "a.py"))
+    assert config.visualizer.type is mmengine.visualization.Visualizer
 
 
 @pytest.mark.parametrize("what", ["loop", "checkpoint hook", "fit hook", "test"])
