@@ -53,6 +53,7 @@ LOOPS = _child("loop", root.LOOPS, "engine.train_loop", "retrieval.loops")
 HOOKS = _child("hook", root.HOOKS, "engine.hooks", "compat.optim")
 OPTIM_WRAPPERS = _child("optimizer wrapper", root.OPTIM_WRAPPERS, "compat.optim")
 DATA_SAMPLERS = _child("data sampler", root.DATA_SAMPLERS, "engine.global_batch")
+INFERENCERS = _child("inferencer", root.INFERENCERS, "apis.inferencer")
 # The next ones have no classes of ours; they let MMEngine find every name from our scope, and offer close names.
 OPTIMIZERS = _child("optimizer", root.OPTIMIZERS)
 OPTIM_WRAPPER_CONSTRUCTORS = _child(

@@ -8,6 +8,7 @@ from clipbert_mm.lazy import lazy_exports
 
 if TYPE_CHECKING:
     from clipbert_mm.apis.explanation import Explanation
+    from clipbert_mm.apis.inferencer import ClipBertInferencer, inference_model, init_model
     from clipbert_mm.apis.predictor import Predictor
     from clipbert_mm.apis.results import (
         Answer,
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Answer",
     "AnswerResult",
+    "ClipBertInferencer",
     "Explanation",
     "Hit",
     "IndexReport",
@@ -38,12 +40,15 @@ __all__ = [
     "VideoIndexError",
     "VideoQA",
     "VideoSearch",
+    "inference_model",
+    "init_model",
 ]
 
 __getattr__ = lazy_exports(
     __name__,
     {
         "explanation": ["Explanation"],
+        "inferencer": ["ClipBertInferencer", "inference_model", "init_model"],
         "predictor": ["Predictor"],
         "results": [
             "Answer",

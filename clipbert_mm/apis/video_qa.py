@@ -16,9 +16,12 @@ from clipbert_mm.json_text import is_blank
 
 if TYPE_CHECKING:
     from clipbert_mm.apis.explanation import Explanation
+    from clipbert_mm.media.media_file import Media
 
 OPEN = ("open-ended questions", "questions with several answers")
 CHOICE, COUNTING = "multiple choice", "counting"
+TASKS = (*OPEN, CHOICE, COUNTING)
+"""Tasks that a model for questions may be trained for."""
 
 
 class VideoQA:
@@ -46,7 +49,7 @@ class VideoQA:
         weights: str | os.PathLike | None = None,
     ) -> None:
         self.predictor = Predictor(config_or_checkpoint, weights=weights, device=device)
-        if self.predictor.task not in (*OPEN, CHOICE, COUNTING):
+        if self.predictor.task not in TASKS:
             raise OptionError(
                 f"VideoQA needs a model trained for questions, and {config_or_checkpoint} was trained for "
                 f"{self.predictor.task}. Search and rank with VideoSearch (clipbert search)."
@@ -75,23 +78,9 @@ class VideoQA:
             OptionError: If the question is empty or too long, options are missing, not allowed, or equal to the model, or
                 ``topk`` is below 1.
         """
-        texts = self._texts(question, options, topk)
-        token_ids = self.predictor.token_ids(texts)
-        if options is not None:
-            _check_distinct(options, token_ids)
-        unknown = self.predictor.unknown_words(texts)
-        media = self.predictor.read(os.fspath(video), timeout)
-        logits = self.predictor.clip_logits(self.predictor.encode([media.frames]), token_ids)  # (M, 1, K, C)
-        scores, clips = self.predictor.pooled_scores(logits)[:, 0], self.predictor.clip_scores(logits)[:, 0]
-        if self.predictor.task == COUNTING:
-            count = Answer(f"{float(scores[0]):.1f}", None, None, moments_of(media.clip_times, clips[0].numpy()))
-            return AnswerResult(os.fspath(video), question, (count,), unknown)
-        probabilities, alone, names = self._probabilities(scores, clips, options)
-        answers = []
-        for i in np.argsort(-probabilities.numpy(), kind="stable")[:topk]:
-            moments = moments_of(media.clip_times, alone[:, i].numpy())
-            answers.append(Answer(names[i], float(probabilities[i]), best_of(moments), moments))
-        return AnswerResult(os.fspath(video), question, tuple(answers), unknown)
+        asked = Question(self.predictor, os.fspath(video), question, options, topk)
+        media = self.predictor.read(asked.path, timeout)
+        return asked.answer(media, self.predictor.encode([media.frames]))
 
     @renamed_arguments(picture="out_file")
     def explain(
@@ -113,20 +102,62 @@ class VideoQA:
             BrokenMediaError: If the video cannot be read.
             OptionError: As of :meth:`ask`.
         """
-        from clipbert_mm.apis.explanation import explain
-
-        best = self.ask(video, question, options, topk=1).answers[0]
-        texts = self._texts(question, options, 1)
-        text, output = texts[0], None
-        if options is not None:
-            text = texts[list(options).index(best.text)]
-        elif self.predictor.task in OPEN:
-            output = self._names().index(best.text)
-        (token_ids,) = self.predictor.token_ids([text])
-        explanation = explain(self.predictor, os.fspath(video), question, token_ids, answer=best.text, output=output)
+        explanation = Question(self.predictor, os.fspath(video), question, options, 1).explain()
         if out_file is not None:
             explanation.draw(out_file)
         return explanation
+
+
+class Question:
+    """A question about a video, checked before the video is read.
+
+    Args:
+        predictor: A model trained for questions.
+        path: The video, or an image.
+        text: The question.
+        options: The options of multiple choice; None for other tasks.
+        topk: Most answers to return.
+
+    Raises:
+        OptionError: As of :meth:`VideoQA.ask`.
+    """
+
+    def __init__(
+        self, predictor: Predictor, path: str, text: str, options: Sequence[str] | None = None, topk: int = 5
+    ) -> None:
+        self.predictor, self.path, self.text, self.options, self.topk = predictor, path, text, options, topk
+        self.texts = self._texts(text, options, topk)
+        self.token_ids = predictor.token_ids(self.texts)
+        if options is not None:
+            _check_distinct(options, self.token_ids)
+
+    def answer(self, media: "Media", tokens: Tensor) -> AnswerResult:
+        """Answer it for the video that was read, with its visual tokens, (1, K, S, D)."""
+        unknown = self.predictor.unknown_words(self.texts)
+        logits = self.predictor.clip_logits(tokens, self.token_ids)  # (M, 1, K, C)
+        scores, clips = self.predictor.pooled_scores(logits)[:, 0], self.predictor.clip_scores(logits)[:, 0]
+        if self.predictor.task == COUNTING:
+            count = Answer(f"{float(scores[0]):.1f}", None, None, moments_of(media.clip_times, clips[0].numpy()))
+            return AnswerResult(self.path, self.text, (count,), unknown)
+        probabilities, alone, names = self._probabilities(scores, clips, self.options)
+        answers = []
+        for i in np.argsort(-probabilities.numpy(), kind="stable")[: self.topk]:
+            moments = moments_of(media.clip_times, alone[:, i].numpy())
+            answers.append(Answer(names[i], float(probabilities[i]), best_of(moments), moments))
+        return AnswerResult(self.path, self.text, tuple(answers), unknown)
+
+    def explain(self) -> "Explanation":
+        """Explain the best answer."""
+        from clipbert_mm.apis.explanation import explain
+
+        media = self.predictor.read(self.path)
+        best = self.answer(media, self.predictor.encode([media.frames])).answers[0]
+        token_ids, output = self.token_ids[0], None
+        if self.options is not None:
+            token_ids = self.token_ids[list(self.options).index(best.text)]
+        elif self.predictor.task in OPEN:
+            output = self._names().index(best.text)
+        return explain(self.predictor, self.path, self.text, token_ids, answer=best.text, output=output)
 
     def _texts(self, question: str, options: Sequence[str] | None, topk: int) -> list[str]:
         """Return the texts that the model reads: the question, or one per option."""

@@ -29,6 +29,7 @@ if TYPE_CHECKING:  # imported when they are used, since a search needs none of t
     from clipbert_mm.apis.explanation import Explanation
     from clipbert_mm.apis.indexing import Progress
     from clipbert_mm.apis.results import IndexReport
+    from clipbert_mm.media.media_file import Media
 
 Paths = str | os.PathLike | Sequence[str | os.PathLike]
 """A file or folder, or several."""
@@ -244,20 +245,49 @@ def open_predictor(
 
 def rank(predictor: Predictor, video: str | os.PathLike, texts: Sequence[str]) -> Ranking:
     """Rank texts by how well they match a video; see :meth:`VideoSearch.rank`."""
-    if isinstance(texts, str) or not texts:
-        raise OptionError(f"rank expects a list of one or more texts, got {quoted(texts)}.")
-    token_ids = predictor.token_ids(texts)
-    media = predictor.read(os.fspath(video))
-    logits = predictor.clip_logits(predictor.encode([media.frames]), token_ids)  # (M, 1, K, C)
-    scores, clips = predictor.pooled_scores(logits)[:, 0], predictor.clip_scores(logits)[:, 0]
-    ranked = []
-    for i in np.argsort(-scores.numpy(), kind="stable"):
-        moments = moments_of(media.clip_times, clips[i].numpy())
-        score = float(scores[i])
-        ranked.append(RankedText(texts[i], score, probability(score), best_of(moments), moments))
-    best = ranked[0]  # whose words alone count
-    good = _is_good_match(predictor, best.probability, [best.text], predictor.unknown_words([best.text]))
-    return Ranking(os.fspath(video), tuple(ranked), predictor.unknown_words(texts), good)
+    request = TextsToRank(predictor, os.fspath(video), texts)
+    media = predictor.read(request.path)
+    return request.answer(media, predictor.encode([media.frames]))
+
+
+class TextsToRank:
+    """Texts that are to be ranked for a video, checked before the video is read.
+
+    Args:
+        predictor: A model trained for retrieval.
+        path: The video.
+        texts: The texts.
+
+    Raises:
+        OptionError: If there is no text, or one is empty or too long.
+    """
+
+    def __init__(self, predictor: Predictor, path: str, texts: Sequence[str]) -> None:
+        if isinstance(texts, str) or not texts:
+            raise OptionError(f"rank expects a list of one or more texts, got {quoted(texts)}.")
+        self.predictor, self.path, self.texts = predictor, path, list(texts)
+        self.token_ids = predictor.token_ids(self.texts)
+
+    def answer(self, media: "Media", tokens: Tensor) -> Ranking:
+        """Rank them for the video that was read, with its visual tokens, (1, K, S, D)."""
+        logits = self.predictor.clip_logits(tokens, self.token_ids)  # (M, 1, K, C)
+        scores, clips = self.predictor.pooled_scores(logits)[:, 0], self.predictor.clip_scores(logits)[:, 0]
+        ranked = []
+        for i in np.argsort(-scores.numpy(), kind="stable"):
+            moments = moments_of(media.clip_times, clips[i].numpy())
+            score = float(scores[i])
+            ranked.append(RankedText(self.texts[i], score, probability(score), best_of(moments), moments))
+        best = ranked[0]  # whose words alone count
+        unknown = self.predictor.unknown_words([best.text])
+        good = _is_good_match(self.predictor, best.probability, [best.text], unknown)
+        return Ranking(self.path, tuple(ranked), self.predictor.unknown_words(self.texts), good)
+
+    def explain(self) -> "Explanation":
+        """Explain why the video matches the best text."""
+        from clipbert_mm.apis.explanation import explain_match
+
+        best = rank(self.predictor, self.path, self.texts).texts[0]
+        return explain_match(self.predictor, self.path, best.text)
 
 
 def _is_good_match(predictor: Predictor, best: float, texts: Sequence[str], unknown: Sequence[str]) -> bool | None:

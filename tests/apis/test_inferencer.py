@@ -1,0 +1,128 @@
+"""The inferencer says what VideoSearch and VideoQA say, in MMEngine's protocol."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from mmengine.infer import BaseInferencer
+from mmengine.visualization import Visualizer
+
+from clipbert_mm.apis import ClipBertInferencer, VideoQA, VideoSearch, inference_model, init_model
+from clipbert_mm.datasets.shapes.questions import ANSWERS
+from clipbert_mm.errors import CheckpointError, OptionError
+from clipbert_mm.registry import INFERENCERS
+
+TEXTS = ["a red circle", "a blue square moving sideways"]
+OPEN = dict(type="OpenEndedHead", in_channels=16, num_answers=len(ANSWERS), hidden_channels=None)
+OPEN_DATASET = dict(type="OpenEndedDataset", ann_file="qa", answer_file="answers.json")
+
+
+@pytest.fixture
+def videos(world: Path) -> list[str]:
+    return [str(world / "videos" / f"test_0000{i}.mp4") for i in range(3)]
+
+
+def test_texts_are_ranked_as_by_the_search_in_batches_and_with_files(
+    checkpoint: Path, videos: list[str], tmp_path: Path
+):
+    search = VideoSearch(checkpoint, index=tmp_path / "index")
+    wanted = [search.rank(path, TEXTS).to_dict() for path in videos]
+    inferencer = INFERENCERS.build(
+        dict(type="clipbert_mm.ClipBertInferencer", task="video-retrieval", model=str(checkpoint), show_progress=False)
+    )
+    assert isinstance(inferencer, BaseInferencer)
+    found = inferencer(videos, texts=TEXTS, batch_size=2, out_dir=tmp_path / "out")
+    for own, other in zip(found["predictions"], wanted, strict=True):
+        assert own["path"] == other["path"]
+        assert [text["text"] for text in own["texts"]] == [text["text"] for text in other["texts"]]
+        scores = [[text["score"] for text in each["texts"]] for each in (own, other)]
+        assert scores[0] == pytest.approx(scores[1], abs=1e-5)
+    names = [f"{i:04d}_test_0000{i}" for i in range(3)]
+    for name, own, picture in zip(names, found["predictions"], found["visualization"], strict=True):
+        assert json.loads((tmp_path / "out" / "preds" / f"{name}.json").read_text()) == json.loads(json.dumps(own))
+        drawn = cv2.imread(str(tmp_path / "out" / "vis" / f"{name}.png"))
+        assert np.array_equal(drawn[..., ::-1], picture)
+        assert drawn.std() > 5
+    assert inferencer(videos[0], texts=TEXTS)["visualization"] == []
+
+
+def test_each_input_may_ask_for_itself_and_samples_are_returned(
+    write_checkpoint: Callable[..., Path], videos: list[str], monkeypatch: pytest.MonkeyPatch
+):
+    path = write_checkpoint(OPEN, OPEN_DATASET)
+    qa, inferencer = VideoQA(path), ClipBertInferencer(model=path, show_progress=False)
+    assert inferencer.task == "video-qa", "as the model's"
+    questions = ["what color is the circle", "what color is the square"]
+    inputs = [dict(video=video, question=text) for video, text in zip(videos, questions, strict=False)]
+    shown = []
+    monkeypatch.setattr(Visualizer, "show", lambda self, picture, **options: shown.append((picture.shape, options)))
+    found = inferencer(inputs, topk=3, return_datasamples=True, show=True, wait_time=2)
+    for each, sample in zip(inputs, found["predictions"], strict=True):
+        answers = qa.ask(each["video"], each["question"], topk=3).answers
+        assert sample.path == each["video"]
+        assert sample.texts == [answer.text for answer in answers]
+        assert sample.scores.tolist() == pytest.approx([answer.probability for answer in answers])
+    assert [options["wait_time"] for _, options in shown] == [2, 2]
+    assert [shape for shape, _ in shown] == [picture.shape for picture in found["visualization"]]
+
+
+def test_init_model_and_inference_model_as_the_sisters_have_them(checkpoint: Path, videos: list[str], tmp_path: Path):
+    model = init_model(checkpoint, device="cpu")
+    assert isinstance(model, torch.nn.Module)
+    assert not model.training
+    assert not any("inferencer" in name for name in model.state_dict())
+    ranked = VideoSearch(checkpoint, index=tmp_path / "index").rank(videos[1], TEXTS).texts
+    for opened in (model, checkpoint):
+        sample = inference_model(opened, videos[1], texts=TEXTS)
+        assert sample.texts == [text.text for text in ranked]
+        assert sample.scores.tolist() == pytest.approx([text.score for text in ranked], abs=1e-5)
+    with pytest.raises(OptionError, match="expects a model that init_model returned"):
+        inference_model(torch.nn.Linear(1, 1), videos[1], texts=TEXTS)
+
+
+def test_models_are_listed_and_found_by_name(root: Path):
+    names = ClipBertInferencer.list_models(patterns=r"clipbert_r50_.*_msrvtt$")
+    assert len(names) == 2
+    for name in names:
+        assert Path(ClipBertInferencer.find_config(name)).resolve() == root / "configs" / "retrieval" / f"{name}.py"
+    with pytest.raises(CheckpointError, match=r"There is no checkpoint .*nowhere\.pth"):
+        ClipBertInferencer("video-retrieval", names[0], "nowhere.pth")
+
+
+@pytest.mark.parametrize(
+    ("options", "inputs", "asked", "said"),
+    [
+        (
+            dict(task="video-search"),
+            None,
+            {},
+            "task is video-retrieval, image-retrieval, video-qa, image-qa, got 'video-search'",
+        ),
+        (
+            dict(task="video-qa"),
+            None,
+            {},
+            "trained for retrieval on videos: expected task video-retrieval, got 'video-qa'",
+        ),
+        (dict(task="image-retrieval"), None, {}, "expected task video-retrieval, got 'image-retrieval'"),
+        ({}, "a.mp4", {}, "and texts=, of texts. Got 'a.mp4' and nothing"),
+        ({}, "a.mp4", dict(question="what"), "Got 'a.mp4' and question"),
+        ({}, dict(texts=TEXTS), {}, "a path, or a dict with it as 'video'"),
+        ({}, dict(video="a.mp4", texts=[]), {}, "one or more texts"),
+    ],
+)
+def test_what_is_asked_wrongly_is_said_before_a_video_is_read(
+    checkpoint: Path, options: dict, inputs: object, asked: dict, said: str
+):
+    with pytest.raises(OptionError) as error:
+        ClipBertInferencer(**{"model": checkpoint, "show_progress": False} | options)(inputs, **asked)
+    assert said in str(error.value)
+
+
+def test_a_model_is_needed():
+    with pytest.raises(OptionError, match="needs model="):
+        ClipBertInferencer("video-qa")
