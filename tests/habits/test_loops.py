@@ -25,8 +25,16 @@ def test_h8_iterations_train_as_epochs_do(config: Config):
     assert rates[0] == rates[1] < 1e-4, "the schedule is as long as the training"
 
 
-@pytest.mark.parametrize("sampler", ["DefaultSampler", "InfiniteSampler"])
-@pytest.mark.parametrize(("kind", "at"), [("", 6), ("", 8), ("mmengine.IterBasedTrainLoop", 8)])
+@pytest.mark.parametrize(
+    ("sampler", "kind", "at"),
+    [
+        ("DefaultSampler", "", 6),
+        ("DefaultSampler", "", 8),
+        ("InfiniteSampler", "", 8),
+        ("DefaultSampler", "mmengine.IterBasedTrainLoop", 8),
+        ("InfiniteSampler", "mmengine.IterBasedTrainLoop", 8),
+    ],
+)
 def test_h8_a_run_by_iterations_is_resumed_exactly(config: Config, sampler: str, kind: str, at: int):
     config = by_iterations(config, kind=kind)
     config.train_dataloader.sampler.type = sampler
