@@ -386,19 +386,21 @@ def test_a_config_s_encoder_takes_the_clips_of_its_pipelines(path: Path):
     encoder, projection = MODELS.build(config.model.backbone), config.model.projection
     for split in ("train", "val", "test"):
         steps = {step["type"]: step for step in config[f"{split}_dataloader"].dataset.pipeline}
-        size = steps["ResizePad"]["size"]
-        assert encoder.clip_shape == (steps["SampleClips"]["num_frames"], 3, size, size)
+        size, images = steps["ResizePad"]["size"], "LoadImage" in steps
+        assert encoder.clip_shape == (1 if images else steps["SampleClips"]["num_frames"], 3, size, size)
     _, channels, height, width = encoder.map_shape
     assert channels == projection.in_channels
     assert height == width == (7 if path.stem.endswith("msrvtt") else 8)
     assert projection.get("pool", True) == (height == 8)
 
 
-def test_the_backbone_that_names_objects_in_images_is_that_of_the_shapes_twin(without_gradient: Callable):
-    (path,) = [path for path in VIDEO if "_shapes-" in path.stem]
-    config, objects = load_config(str(path)), load_config(str(OBJECTS))
-    assert objects.model.backbone.backbone | dict(norm_eval=True) == config.model.backbone.backbone
-    assert config.load_from[1] == f"work_dirs/{OBJECTS.stem}/epoch_{objects.train_cfg.max_epochs}.pth"
+def test_the_backbone_that_names_objects_in_images_is_that_of_the_shapes_twins(without_gradient: Callable):
+    pretraining, questions = (load_config(str(path)) for path in sorted(VIDEO, reverse=True) if "_shapes-" in path.stem)
+    objects = load_config(str(OBJECTS))
+    assert objects.model.backbone.backbone == pretraining.model.backbone.backbone
+    assert pretraining.model.backbone.backbone | dict(norm_eval=True) == questions.model.backbone.backbone
+    assert pretraining.load_from == f"work_dirs/{OBJECTS.stem}/epoch_{objects.train_cfg.max_epochs}.pth"
+    assert questions.load_from == "work_dirs/clipbert_tiny-slowonly_1xb32-4e_shapes-pretrain/epoch_4.pth"
     compat.import_mmpretrain()
     model = MODELS.build(objects.model)
     images = torch.randn(2, 3, 64, 64)
@@ -407,7 +409,7 @@ def test_the_backbone_that_names_objects_in_images_is_that_of_the_shapes_twin(wi
     model.head.fc(model.neck((maps,))[0]).sum().backward()
     assert without_gradient(model) == []
     assert [name for name in model.state_dict() if name.startswith("backbone.")] == [
-        f"backbone.{name}" for name in MODELS.build(config.model.backbone).state_dict()
+        f"backbone.{name}" for name in MODELS.build(questions.model.backbone).state_dict()
     ]
 
 
