@@ -63,7 +63,7 @@ def test_steps_are_timed_along_clips_and_frames(report_of: Callable):
 
 
 def test_a_video_backbone_is_measured_on_the_clips_that_it_takes(report_of: Callable):
-    video = str(CONFIGS / "video_encoders/clipbert_tiny-slowonly_1xb16-2x4-12e_shapes-qa.py")
+    video = str(CONFIGS / "video_encoders/clipbert_tiny-slowonly_1xb16-2x4-4e_shapes-retrieval.py")
     report = report_of(
         "memory", video, "--sweep-clips", "1", "2", "--batch", "2", "--texts", "3", "--memory-limit", "1GiB"
     )
