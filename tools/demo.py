@@ -88,8 +88,8 @@ def run(config: Config, method: str) -> Any:
     """Build a runner, show the essentials of its log, and call its ``train`` or ``test``."""
     config.log_level = "WARNING"  # while it is built
     runner = build_runner(config, micro_batch=0)  # the same items a step, however many processes share them
-    runner.logger.setLevel(logging.INFO)
-    for handler in runner.logger.handlers:
+    for handler in runner.logger.handlers if is_main_process() else ():
+        runner.logger.setLevel(logging.INFO)
         handler.setLevel(logging.INFO)
         if type(handler) is logging.StreamHandler:
             handler.addFilter(Essentials())

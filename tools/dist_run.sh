@@ -11,6 +11,7 @@ if [[ -z "${OMP_NUM_THREADS:-}" ]]; then
   nvidia-smi -L &> /dev/null || threads=$(( $(nproc) / processes ))
   export OMP_NUM_THREADS=$(( threads > 0 ? threads : 1 ))
 fi
+export MKL_NUM_THREADS="${MKL_NUM_THREADS:-$OMP_NUM_THREADS}" # else MMEngine sets it, with a warning from each process
 if [[ "${NNODES:-1}" == 1 ]]; then # any free port, so that runs on one machine do not collide, unless PORT is set
   address=(--rdzv-backend=c10d "--rdzv-endpoint=127.0.0.1:${PORT:-0}" --local-addr=127.0.0.1)
 else

@@ -172,6 +172,8 @@ def start_processes(launcher: str, timeout: float | None = None) -> None:
             )
         os.environ.setdefault("MASTER_ADDR", "127.0.0.1")
         os.environ.setdefault("MASTER_PORT", "29500")
+    # MMEngine's wrapper gives torch's an argument by the name that it had before torch 2.14.
+    warnings.filterwarnings("ignore", "`broadcast_buffers` is deprecated", FutureWarning)
     if not torch.cuda.is_available() and not torch.distributed.is_initialized():
         limit = None if timeout is None else timedelta(seconds=timeout)
         torch.distributed.init_process_group(backend="gloo", timeout=limit)
