@@ -71,7 +71,7 @@ class StepTrainLoop(mmengine.runner.BaseLoop):
     dataloader: Any
     accumulation: int
     UNITS: str
-    """What the training is as long as: "epochs" or "iterations"."""
+    """What the training is measured in, "epochs" or "iterations"."""
 
     def accumulate(self) -> None:
         """Let the dataloader yield the batches of a step.
