@@ -128,7 +128,9 @@ def test_the_configs_of_table_5_start_from_the_page_s_addresses():
 
 
 def test_video_encoders_start_from_addresses_that_mmaction2_publishes():
-    (package,) = importlib.util.find_spec("mmaction").submodule_search_locations
+    if (spec := importlib.util.find_spec("mmaction")) is None:
+        pytest.skip("MMAction2 is installed on x86-64 alone")
+    (package,) = spec.submodule_search_locations
     published = addresses_in(Path(package).glob(".mim/configs/**/metafile.yml"))
     named = addresses_in(ROOT.glob("configs/video_encoders/*.py"))
     assert len(named) == 3
