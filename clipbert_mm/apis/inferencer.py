@@ -106,9 +106,11 @@ class ClipBertInferencer(BaseInferencer):
     @staticmethod
     def find_config(model: str) -> str:
         """Return the path of a config that is named as in the metafiles; a path stays as it is."""
+        if os.path.exists(model):
+            return model
         folder = _folder_of("clipbert_mm")
         known = {each["Name"]: each["Config"] for each in BaseInferencer._get_models_from_metafile(folder)}
-        return model if os.path.exists(model) or model not in known else os.path.join(folder, known[model])
+        return os.path.join(folder, known[model]) if model in known else model
 
     def _inputs_to_list(self, inputs: Any) -> list[Any]:  # noqa: ANN401
         return [inputs] if isinstance(inputs, (Mapping, os.PathLike)) else super()._inputs_to_list(inputs)
@@ -178,9 +180,9 @@ class ClipBertInferencer(BaseInferencer):
         with temporary_folder() as scratch:
             folder = os.path.join(out_dir, "vis") if out_dir and draw else scratch
             os.makedirs(folder, exist_ok=True)
-            for number, (request, _) in enumerate(preds):
+            for number, (request, result) in enumerate(preds):
                 path = os.path.join(folder, f"{_name(number, request)}.png")
-                request.explain().draw(path)
+                request.explain(result).draw(path)
                 pictures.append(np.asarray(cv2.imread(path))[..., ::-1])
         if show:
             self.visualizer = self.visualizer or Visualizer.get_instance("clipbert_mm_inferencer")

@@ -102,7 +102,8 @@ class VideoQA:
             BrokenMediaError: If the video cannot be read.
             OptionError: As of :meth:`ask`.
         """
-        explanation = Question(self.predictor, os.fspath(video), question, options, 1).explain()
+        result = self.ask(video, question, options, topk=1)
+        explanation = Question(self.predictor, os.fspath(video), question, options).explain(result)
         if out_file is not None:
             explanation.draw(out_file)
         return explanation
@@ -146,13 +147,11 @@ class Question:
             answers.append(Answer(names[i], float(probabilities[i]), best_of(moments), moments))
         return AnswerResult(self.path, self.text, tuple(answers), unknown)
 
-    def explain(self) -> "Explanation":
-        """Explain the best answer."""
+    def explain(self, result: AnswerResult) -> "Explanation":
+        """Explain the best answer of what :meth:`answer` returned."""
         from clipbert_mm.apis.explanation import explain
 
-        media = self.predictor.read(self.path)
-        best = self.answer(media, self.predictor.encode([media.frames])).answers[0]
-        token_ids, output = self.token_ids[0], None
+        best, token_ids, output = result.answers[0], self.token_ids[0], None
         if self.options is not None:
             token_ids = self.token_ids[list(self.options).index(best.text)]
         elif self.predictor.task in OPEN:

@@ -282,12 +282,11 @@ class TextsToRank:
         good = _is_good_match(self.predictor, best.probability, [best.text], unknown)
         return Ranking(self.path, tuple(ranked), self.predictor.unknown_words(self.texts), good)
 
-    def explain(self) -> "Explanation":
-        """Explain why the video matches the best text."""
+    def explain(self, ranking: Ranking) -> "Explanation":
+        """Explain why the video matches the best text of what :meth:`answer` returned."""
         from clipbert_mm.apis.explanation import explain_match
 
-        best = rank(self.predictor, self.path, self.texts).texts[0]
-        return explain_match(self.predictor, self.path, best.text)
+        return explain_match(self.predictor, self.path, ranking.texts[0].text)
 
 
 def _is_good_match(predictor: Predictor, best: float, texts: Sequence[str], unknown: Sequence[str]) -> bool | None:

@@ -137,6 +137,8 @@ class WUPS(AnswerAccuracy):
         groups: See :class:`AnswerAccuracy`.
         outcomes_file: See :class:`AnswerAccuracy`.
         collect_device: Device that gathers the results of all ranks, "cpu" or "gpu".
+        prefix: Prefix of the metrics' names.
+        collect_dir: Folder that gathers the results of all ranks by way of the disk.
 
     Raises:
         OptionError: If NLTK, its data or the file of stop words is missing.
@@ -153,8 +155,16 @@ class WUPS(AnswerAccuracy):
         groups: Mapping[str, Sequence[str]] | None = None,
         outcomes_file: str | None = None,
         collect_device: str = "cpu",
+        prefix: str | None = None,
+        collect_dir: str | None = None,
     ) -> None:
-        super().__init__(outcomes_file=outcomes_file, groups=groups, collect_device=collect_device)
+        super().__init__(
+            outcomes_file=outcomes_file,
+            groups=groups,
+            collect_device=collect_device,
+            prefix=prefix,
+            collect_dir=collect_dir,
+        )
         indices = read_answers(answer_file)
         self.answers = sorted(indices, key=indices.__getitem__)
         self.exact_types = tuple(exact_types)

@@ -1,5 +1,6 @@
 """What a config and the command line may say to a run, as in MMEngine's other libraries."""
 
+import inspect
 import logging
 from pathlib import Path
 from typing import Any
@@ -282,6 +283,14 @@ def test_h15_each_metric_has_a_prefix(name: str, tmp_path: Path):
     metric = METRICS.build(dict(type=name, prefix="mine", collect_dir=str(tmp_path), **settings))
     assert metric.prefix == "mine"
     assert metric.collect_dir == str(tmp_path)
+
+
+def test_h15_no_metric_of_ours_lacks_them():
+    METRICS.import_from_location()
+    ours = [each for each in METRICS.module_dict.values() if each.__module__.startswith("clipbert_mm.")]
+    assert len(ours) > 5
+    for metric in ours:
+        assert {"prefix", "collect_dir", "collect_device"} <= set(inspect.signature(metric).parameters), metric.__name__
 
 
 def test_h17_the_usual_constructor_takes_the_usual_keys(runner_config: Config):
