@@ -3,6 +3,7 @@
 #   python tools/train.py configs/video_encoders/clipbert_tiny-slowonly_1xb16-2x4-4e_shapes-retrieval.py
 _base_ = [
     "../_base_/models/clipbert_tiny.py",
+    "../_base_/models/slowonly_tiny.py",
     "../_base_/datasets/text_to_video.py",
     "../_base_/datasets/text_to_video_val.py",
     "../_base_/schedules/adamw_linear.py",
@@ -19,22 +20,7 @@ model = dict(
         type="ClipEncoder",
         num_frames=4,
         frame_size=64,
-        backbone=dict(
-            type="mmaction.ResNet3dSlowOnly",
-            depth=18,
-            lateral=False,
-            base_channels=16,
-            num_stages=3,
-            conv1_kernel=(1, 3, 3),
-            pool1_stride_s=1,
-            spatial_strides=(1, 2, 2),
-            temporal_strides=(1, 1, 1),
-            dilations=(1, 1, 1),
-            inflate=(0, 0, 1),
-            out_indices=(2,),
-            zero_init_residual=False,
-            norm_eval=True,  # the statistics are those of the pre-training
-        ),
+        backbone=dict(_base_.slowonly, norm_eval=True),  # the statistics are those of the pre-training
     ),
     # A color and a kind of shape, as in queries.jsonl, are in one video of twelve; in training one pair of five matches.
     head=dict(type="MatchingHead", in_channels=128, hidden_channels=256, dropout=0.0, prior=(0.2, 0.08)),

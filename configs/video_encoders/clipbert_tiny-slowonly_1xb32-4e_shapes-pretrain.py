@@ -3,6 +3,7 @@
 #   python tools/train.py configs/video_encoders/clipbert_tiny-slowonly_1xb32-4e_shapes-pretrain.py
 _base_ = [
     "../_base_/models/clipbert_tiny.py",
+    "../_base_/models/slowonly_tiny.py",
     "../_base_/datasets/image_text.py",
     "../_base_/datasets/image_text_val.py",
     "../_base_/schedules/adamw_linear.py",
@@ -19,21 +20,7 @@ model = dict(
         type="ClipEncoder",
         num_frames=1,
         frame_size=64,
-        backbone=dict(
-            type="mmaction.ResNet3dSlowOnly",
-            depth=18,
-            lateral=False,
-            base_channels=16,
-            num_stages=3,
-            conv1_kernel=(1, 3, 3),
-            pool1_stride_s=1,
-            spatial_strides=(1, 2, 2),
-            temporal_strides=(1, 1, 1),
-            dilations=(1, 1, 1),
-            inflate=(0, 0, 1),
-            out_indices=(2,),
-            zero_init_residual=False,
-        ),
+        backbone=_base_.slowonly,
     ),
     head=dict(
         type="MatchingHead",

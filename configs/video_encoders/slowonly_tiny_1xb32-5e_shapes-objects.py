@@ -3,6 +3,7 @@
 #   python tools/train.py configs/video_encoders/slowonly_tiny_1xb32-5e_shapes-objects.py
 _base_ = [
     "../_base_/models/clipbert_tiny.py",
+    "../_base_/models/slowonly_tiny.py",
     "../_base_/schedules/adamw_linear.py",
     "../_base_/default_runtime.py",
 ]
@@ -23,21 +24,7 @@ model = dict(
         type="clipbert_mm.ClipEncoder",
         num_frames=1,
         frame_size=64,
-        backbone=dict(
-            type="mmaction.ResNet3dSlowOnly",
-            depth=18,
-            lateral=False,
-            base_channels=16,
-            num_stages=3,
-            conv1_kernel=(1, 3, 3),
-            pool1_stride_s=1,
-            spatial_strides=(1, 2, 2),
-            temporal_strides=(1, 1, 1),
-            dilations=(1, 1, 1),
-            inflate=(0, 0, 1),
-            out_indices=(2,),
-            zero_init_residual=False,
-        ),
+        backbone=_base_.slowonly,
     ),
     # Near to the maximum over the map: averaged over a mostly empty picture, a shape would hardly count.
     neck=dict(type="mmpretrain.GeneralizedMeanPooling", p=3.0, p_trainable=False),

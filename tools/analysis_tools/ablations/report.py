@@ -218,9 +218,8 @@ def _task_table(report: Mapping[str, Any], task: str, metrics: Sequence[str]) ->
     rows = [row for row in report["rows"] if task in row["tasks"]]
     papers = [row["paper"].get(task, {}) for row in rows]
     has_paper = any(metric in paper for paper in papers for metric in metrics)
-    other = next(
-        (metric for paper in papers for metric in paper if not has_paper), None
-    )  # the paper's measure is another
+    # Where the paper's measure is another than ours, its main one stands beside.
+    other = next((metric for paper in papers for metric in paper if not has_paper), None)
     heads = [*labels] + ([f"paper {other.removeprefix('t2v/')}"] if other else [])
     for metric in metrics:
         short = metric.removeprefix("t2v/")
