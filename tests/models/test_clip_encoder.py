@@ -17,7 +17,6 @@ from clipbert_mm.checkpoint import load_weights, read_source
 from clipbert_mm.checkpoint.building import build_model
 from clipbert_mm.checkpoint.compatibility import check_fit
 from clipbert_mm.checkpoint.preprocessing import PYTORCH, UNIFORMER, X3D
-from clipbert_mm.engine.config import load_config
 from clipbert_mm.engine.launch import build_runner, follow_weights
 from clipbert_mm.errors import OptionError
 from clipbert_mm.models import ClipBert, ClipEncoder
@@ -373,44 +372,6 @@ def test_clips_of_another_length_or_size_are_refused_at_the_first_batch():
             "ResizePad, or num_frames and frame_size of ClipEncoder",
         ):
             encoder(torch.zeros(1, *shape))
-
-
-CONFIGS = Path(__file__).resolve().parents[2] / "configs"
-VIDEO = sorted((CONFIGS / "video_encoders").glob("clipbert_*.py"))
-(OBJECTS,) = (CONFIGS / "video_encoders").glob("*-objects.py")
-
-
-@pytest.mark.parametrize("path", VIDEO, ids=lambda path: path.stem)
-def test_a_config_s_encoder_takes_the_clips_of_its_pipelines(path: Path):
-    config = load_config(str(path))
-    encoder, projection = MODELS.build(config.model.backbone), config.model.projection
-    for split in ("train", "val", "test"):
-        steps = {step["type"]: step for step in config[f"{split}_dataloader"].dataset.pipeline}
-        size, images = steps["ResizePad"]["size"], "LoadImage" in steps
-        assert encoder.clip_shape == (1 if images else steps["SampleClips"]["num_frames"], 3, size, size)
-    _, channels, height, width = encoder.map_shape
-    assert channels == projection.in_channels
-    assert height == width == (7 if path.stem.endswith("msrvtt") else 8)
-    assert projection.get("pool", True) == (height == 8)
-
-
-def test_the_backbone_that_names_objects_in_images_is_that_of_the_shapes_twins(without_gradient: Callable):
-    pretraining, questions = (load_config(str(path)) for path in sorted(VIDEO, reverse=True) if "_shapes-" in path.stem)
-    objects = load_config(str(OBJECTS))
-    assert objects.model.backbone.backbone == pretraining.model.backbone.backbone
-    assert pretraining.model.backbone.backbone | dict(norm_eval=True) == questions.model.backbone.backbone
-    assert pretraining.load_from == f"work_dirs/{OBJECTS.stem}/epoch_{objects.train_cfg.max_epochs}.pth"
-    assert questions.load_from == "work_dirs/clipbert_tiny-slowonly_1xb32-4e_shapes-pretrain/epoch_4.pth"
-    compat.import_mmpretrain()
-    model = MODELS.build(objects.model)
-    images = torch.randn(2, 3, 64, 64)
-    (maps,) = model.backbone(images)  # (N, C, h, w)
-    torch.testing.assert_close(maps, model.backbone(images[:, None])[:, 0])
-    model.head.fc(model.neck((maps,))[0]).sum().backward()
-    assert without_gradient(model) == []
-    assert [name for name in model.state_dict() if name.startswith("backbone.")] == [
-        f"backbone.{name}" for name in MODELS.build(questions.model.backbone).state_dict()
-    ]
 
 
 def test_a_training_starts_from_a_transformer_and_a_video_backbone_and_its_checkpoint_opens(

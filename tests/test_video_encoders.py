@@ -1,0 +1,50 @@
+"""The configs of video encoders: they take the clips of their pipelines, and start from one another."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from clipbert_mm import compat
+from clipbert_mm.engine.config import load_config
+from clipbert_mm.registry import MODELS
+
+pytest.importorskip("mmaction", reason="mmaction2 needs decord, which has no wheel for this machine")
+
+CONFIGS = Path(__file__).resolve().parents[1] / "configs"
+VIDEO = sorted((CONFIGS / "video_encoders").glob("clipbert_*.py"))
+(OBJECTS,) = (CONFIGS / "video_encoders").glob("*-objects.py")
+
+
+@pytest.mark.parametrize("path", VIDEO, ids=lambda path: path.stem)
+def test_a_config_s_encoder_takes_the_clips_of_its_pipelines(path: Path):
+    config = load_config(str(path))
+    encoder, projection = MODELS.build(config.model.backbone), config.model.projection
+    for split in ("train", "val", "test"):
+        steps = {step["type"]: step for step in config[f"{split}_dataloader"].dataset.pipeline}
+        size, images = steps["ResizePad"]["size"], "LoadImage" in steps
+        assert encoder.clip_shape == (1 if images else steps["SampleClips"]["num_frames"], 3, size, size)
+    _, channels, height, width = encoder.map_shape
+    assert channels == projection.in_channels
+    assert height == width == (7 if path.stem.endswith("msrvtt") else 8)
+    assert projection.get("pool", True) == (height == 8)
+
+
+def test_the_backbone_that_names_objects_in_images_is_that_of_the_shapes_twins(without_gradient: Callable):
+    pretraining, questions = (load_config(str(path)) for path in sorted(VIDEO, reverse=True) if "_shapes-" in path.stem)
+    objects = load_config(str(OBJECTS))
+    assert objects.model.backbone.backbone == pretraining.model.backbone.backbone
+    assert pretraining.model.backbone.backbone | dict(norm_eval=True) == questions.model.backbone.backbone
+    assert pretraining.load_from == f"work_dirs/{OBJECTS.stem}/epoch_{objects.train_cfg.max_epochs}.pth"
+    assert questions.load_from == "work_dirs/clipbert_tiny-slowonly_1xb32-4e_shapes-pretrain/epoch_4.pth"
+    compat.import_mmpretrain()
+    model = MODELS.build(objects.model)
+    images = torch.randn(2, 3, 64, 64)
+    (maps,) = model.backbone(images)  # (N, C, h, w)
+    torch.testing.assert_close(maps, model.backbone(images[:, None])[:, 0])
+    model.head.fc(model.neck((maps,))[0]).sum().backward()
+    assert without_gradient(model) == []
+    assert [name for name in model.state_dict() if name.startswith("backbone.")] == [
+        f"backbone.{name}" for name in MODELS.build(questions.model.backbone).state_dict()
+    ]
