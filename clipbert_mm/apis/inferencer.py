@@ -138,9 +138,10 @@ class ClipBertInferencer(BaseInferencer):
         given = {**asked, **own}
         needs, takes = ("question", {"question", "options", "topk"}) if "qa" in self.task else ("texts", {"texts"})
         if not isinstance(path, (str, os.PathLike)) or needs not in given or not given.keys() <= takes:
+            more = "".join(f", {name}" for name in sorted(takes - {needs}))
             raise OptionError(
-                f"ClipBertInferencer for {self.task} expects a path, or a dict with it as 'video' or 'image'; and {needs}=, of "
-                f"{', '.join(sorted(takes))}. Got {quoted(each)} and {', '.join(sorted(given)) or 'nothing'}."
+                f"ClipBertInferencer for {self.task} expects a path, or a dict with it as 'video' or 'image', together with "
+                f"{needs}{more and f' (also{more[1:]})'}; got {quoted(each)} and {', '.join(sorted(given)) or 'nothing'}."
             )
         if needs == "texts":
             return TextsToRank(self.predictor, os.fspath(path), given["texts"])
