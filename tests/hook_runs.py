@@ -1,5 +1,6 @@
 """Trainings of a few iterations with the checkpoint hook, and what they leave in their work folder."""
 
+import copy
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,14 @@ def begin(config: Config, *hooks: Hook, **settings: Any) -> Any:
     for hook in hooks:
         runner.register_hook(hook, "LOWEST" if isinstance(hook, Saved) else "NORMAL")
     return runner
+
+
+def written(config: Config, tmp_path: Path, name: str) -> str:
+    """Write a config to a file of its own, whose runner has a name of its own."""
+    config = copy.deepcopy(config)
+    config.experiment_name += name
+    config.dump(str(tmp_path / f"{name}.py"))
+    return str(tmp_path / f"{name}.py")
 
 
 def load(config: Config, name: str) -> dict[str, Any]:

@@ -4,17 +4,23 @@
 import argparse
 import os
 from pathlib import Path
+from typing import Any
 
-from mmengine.config import DictAction
+import mmengine
+from mmengine.config import Config, DictAction
+from mmengine.evaluator import DumpResults
 
 from clipbert_mm.checkpoint import find_selected
 from clipbert_mm.engine.config import load_config
 from clipbert_mm.engine.launch import build_runner, use_amp_in_test
 from clipbert_mm.engine.mmengine_habits import is_retrieval, metrics_of
 from clipbert_mm.engine.run_tool import run_tool
+from clipbert_mm.engine.tool_flags import Refused, add_loader_flags, set_loaders
 from clipbert_mm.errors import OptionError
 from clipbert_mm.evaluation import read_rankings
+from clipbert_mm.fileio import temporary_folder
 from clipbert_mm.visualization import draw_reliability, draw_retrieval
+from clipbert_mm.visualization.windows import check_display, show_pictures
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -33,7 +39,16 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         help="half precision (fp16 on a GPU, bf16 on a CPU)",
     )
     parser.add_argument(
-        "--dump", metavar="FILE.pkl", help="write every prediction to a pickle file for offline evaluation"
+        "--out",
+        "--dump",
+        metavar="FILE.pkl",
+        help="write every prediction to a pickle file for offline evaluation; or the metrics, see --out-item",
+    )
+    parser.add_argument(
+        "--out-item",
+        choices=["pred", "metrics"],
+        default="pred",
+        help="what --out writes; metrics go to a .json, .yaml or .pkl file (default: pred)",
     )
     parser.add_argument(
         "--show-dir",
@@ -41,54 +56,104 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         help="write rankings.json, an image of queries with their best videos and, with calibration=True of the metric, "
         "a reliability diagram",
     )
+    parser.add_argument("--show", action="store_true", help="show the images of --show-dir in a window")
+    parser.add_argument(
+        "--wait-time", type=float, default=2.0, metavar="SECONDS", help="how long --show shows each image (default: 2)"
+    )
+    parser.add_argument(
+        "--interval", action=Refused, reason="is not an option: the image has queries evenly spread over the test."
+    )
+    parser.add_argument(
+        "--tta",
+        action=Refused,
+        reason="is not an option: a test averages over clips. Set more of them in the test pipeline (num_clips).",
+    )
+    add_loader_flags(parser)
     parser.add_argument(
         "--cfg-options", nargs="+", action=DictAction, metavar="KEY=VALUE", help="settings that override the config's"
     )
     parser.add_argument("--launcher", choices=["none", "pytorch", "slurm", "mpi"], default="none")
     parser.add_argument("--local_rank", "--local-rank", type=int, default=0, help=argparse.SUPPRESS)
     args = parser.parse_args(argv)
-    if args.dump is not None and not args.dump.endswith((".pkl", ".pickle")):
-        parser.error(f"--dump writes a pickle file, expected a name that ends with .pkl, got {args.dump}")
+    check_out(parser, args)
     os.environ.setdefault("LOCAL_RANK", str(args.local_rank))
     return args
+
+
+def check_out(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
+    """Refuse names of files that --out cannot write."""
+    if args.out is None:
+        if args.out_item == "metrics":
+            parser.error("--out-item metrics needs --out FILE.json")
+        return
+    kinds = (".pkl", ".pickle") if args.out_item == "pred" else (".pkl", ".pickle", ".json", ".yaml", ".yml")
+    if not args.out.endswith(kinds):
+        hint = "; --out-item metrics writes the metrics as .json" if args.out_item == "pred" else ""
+        what = "predictions to a pickle file" if args.out_item == "pred" else "metrics"
+        parser.error(f"--out writes {what}, expected a name that ends with {' or '.join(kinds)}, got {args.out}{hint}")
 
 
 def main(argv: list[str] | None = None) -> dict[str, float]:
     """Test; returns the metrics."""
     args = parse_args(argv)
+    if args.show:
+        check_display("--show", "--show-dir DIR writes the images instead.")
     config = load_config(args.config, args.cfg_options, needs=("model", "test_cfg", "test_dataloader"))
     config.launcher = args.launcher
     name = os.path.splitext(os.path.basename(args.config))[0]
     config.work_dir = args.work_dir or config.get("work_dir") or os.path.join("work_dirs", name)
     config.load_from, config.resume = find_selected(args.checkpoint), False
+    set_loaders(config, args.loaders)
     if args.amp is not None:
         use_amp_in_test(config, args.amp)
-    if args.show_dir is not None:
-        metrics = metrics_of(config.test_evaluator)
-        retrieval = [metric for metric in metrics if is_retrieval(metric)]
-        if not retrieval:
-            types = ", ".join(str(metric.get("type")) for metric in metrics)
-            raise OptionError(f"--show-dir draws retrieval and needs a RetrievalMetric, {args.config} has {types}.")
-        rankings = retrieval[0].rankings_file = os.path.join(args.show_dir, "rankings.json")
-    runner = build_runner(config)
-    if config.load_from != args.checkpoint:
-        is_selected = os.path.basename(config.load_from).startswith("best_")
-        which = "which validation selected" if is_selected else "the last of a training that selected none"
-        runner.logger.info(f"Tests {config.load_from}, {which}.")
-    if args.dump is not None:
-        from mmengine.evaluator import DumpResults
-
-        runner.test_evaluator.metrics.append(DumpResults(out_file_path=args.dump, collect_device="gpu"))
-    scores = runner.test()
-    if args.show_dir is not None and runner.rank == 0:
-        out_file = Path(args.show_dir) / "retrieval.png"
-        draw_retrieval(rankings, out_file)
-        runner.logger.info(f"Wrote {out_file}.")
-        calibration = read_rankings(rankings).get("calibration")
-        if calibration is not None:
-            draw_reliability(calibration, out_file.with_name("reliability.png"))
-            runner.logger.info(f"Wrote {out_file.with_name('reliability.png')}.")
+    with temporary_folder() as scratch:
+        folder = Path(args.show_dir or scratch)
+        if args.show or args.show_dir is not None:
+            write_rankings(config, args.config, folder / "rankings.json")
+        runner = build_runner(config)
+        if config.load_from != args.checkpoint:
+            is_selected = os.path.basename(config.load_from).startswith("best_")
+            which = "which validation selected" if is_selected else "the last of a training that selected none"
+            runner.logger.info(f"Tests {config.load_from}, {which}.")
+        if args.out is not None and args.out_item == "pred":
+            runner.test_evaluator.metrics.append(DumpResults(out_file_path=args.out, collect_device="gpu"))
+        scores = runner.test()
+        if runner.rank == 0:
+            if args.out is not None and args.out_item == "metrics":
+                os.makedirs(os.path.dirname(args.out) or ".", exist_ok=True)
+                mmengine.dump(scores, args.out)
+            if args.show or args.show_dir is not None:
+                drawn = draw(runner, folder)
+                if args.show:
+                    show_pictures(drawn, args.wait_time)
     return scores
+
+
+def write_rankings(config: Config, path: str, rankings: Path) -> None:
+    """Let the retrieval metric of a config write its rankings, which :func:`draw` draws.
+
+    Raises:
+        OptionError: If it has none.
+    """
+    metrics = metrics_of(config.test_evaluator)
+    retrieval = [metric for metric in metrics if is_retrieval(metric)]
+    if not retrieval:
+        types = ", ".join(str(metric.get("type")) for metric in metrics)
+        raise OptionError(f"--show and --show-dir draw retrieval and need a RetrievalMetric, {path} has {types}.")
+    retrieval[0].rankings_file = str(rankings)
+
+
+def draw(runner: Any, folder: Path) -> list[Path]:
+    """Draw the rankings in a folder; returns the images."""
+    drawn = [folder / "retrieval.png"]
+    draw_retrieval(folder / "rankings.json", drawn[0])
+    calibration = read_rankings(folder / "rankings.json").get("calibration")
+    if calibration is not None:
+        drawn.append(folder / "reliability.png")
+        draw_reliability(calibration, drawn[1])
+    for path in drawn:
+        runner.logger.info(f"Wrote {path}.")
+    return drawn
 
 
 if __name__ == "__main__":

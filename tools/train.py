@@ -11,6 +11,7 @@ from clipbert_mm.engine.config import check_start, check_validation, drop_valida
 from clipbert_mm.engine.hooks.checkpoint_hook import checkpoint_folders
 from clipbert_mm.engine.launch import build_runner, use_amp
 from clipbert_mm.engine.run_tool import run_tool
+from clipbert_mm.engine.tool_flags import add_loader_flags, set_loaders
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -57,6 +58,19 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument("--seed", type=int, help="seed of all random choices (default: the config's randomness.seed)")
     parser.add_argument(
+        "--diff-rank-seed",
+        action="store_true",
+        default=None,
+        help="randomness.diff_rank_seed: a seed of its own per process",
+    )
+    parser.add_argument(
+        "--deterministic",
+        action="store_true",
+        default=None,
+        help="randomness.deterministic: the same results again on a GPU",
+    )
+    add_loader_flags(parser)
+    parser.add_argument(
         "--cfg-options", nargs="+", action=DictAction, metavar="KEY=VALUE", help="settings that override the config's"
     )
     parser.add_argument("--launcher", choices=["none", "pytorch", "slurm", "mpi"], default="none")
@@ -92,8 +106,11 @@ def main(argv: list[str] | None = None) -> None:
     if args.no_validate:
         drop_validation(config)
     check_validation(config)
-    if args.seed is not None:
-        config.randomness = {**(config.get("randomness") or {}), "seed": args.seed}
+    randomness = {name: getattr(args, name) for name in ("seed", "diff_rank_seed", "deterministic")}
+    given = {name: value for name, value in randomness.items() if value is not None}
+    if given:
+        config.randomness = {**(config.get("randomness") or {}), **given}
+    set_loaders(config, args.loaders)
     if args.amp is not None:
         use_amp(config, args.amp)
     if args.auto_scale_lr:

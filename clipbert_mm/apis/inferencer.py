@@ -177,6 +177,10 @@ class ClipBertInferencer(BaseInferencer):
         """
         if not show and not (out_dir and draw):
             return []
+        if show:
+            from clipbert_mm.visualization.windows import check_display
+
+            check_display("show=True", "out_dir=DIR writes the pictures instead.")
         pictures = []
         with temporary_folder() as scratch:
             folder = os.path.join(out_dir, "vis") if out_dir and draw else scratch

@@ -59,6 +59,9 @@ def test_each_input_may_ask_for_itself_and_samples_are_returned(
     questions = ["what color is the circle", "what color is the square"]
     inputs = [dict(video=video, question=text) for video, text in zip(videos, questions, strict=False)]
     shown = []
+    with pytest.raises(OptionError, match=r"^show=True opens windows, and there is no display .* out_dir=DIR writes"):
+        inferencer(inputs, show=True)
+    monkeypatch.setattr("matplotlib.pyplot.get_backend", lambda: "TkAgg")
     monkeypatch.setattr(Visualizer, "show", lambda self, picture, **options: shown.append((picture.shape, options)))
     found = inferencer(inputs, topk=3, return_datasamples=True, show=True, wait_time=2)
     for each, sample in zip(inputs, found["predictions"], strict=True):

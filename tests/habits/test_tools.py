@@ -1,6 +1,5 @@
 """The tools of mmpretrain and mmaction2 on configs of ours, and our tools with MMEngine's habits."""
 
-import copy
 import importlib.util
 import json
 import os
@@ -10,7 +9,7 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
-from hook_runs import names
+from hook_runs import names, written
 from mmengine.config import Config
 from warm_python import quick_python
 
@@ -69,14 +68,6 @@ def test_h1_the_sisters_own_tools_train_and_test(folder: Path, library: str):
 @pytest.fixture
 def train(tool: Callable[[str], ModuleType]) -> Callable:
     return tool("train.py").main
-
-
-def written(config: Config, tmp_path: Path, name: str) -> str:
-    """Write a config to a file of its own."""
-    config = copy.deepcopy(config)
-    config.experiment_name += name
-    config.dump(str(tmp_path / f"{name}.py"))
-    return str(tmp_path / f"{name}.py")
 
 
 def test_h19_resume_in_a_config_resumes_the_work_folder(

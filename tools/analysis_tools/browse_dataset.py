@@ -12,6 +12,7 @@ from mmengine.registry import DefaultScope
 from clipbert_mm.datasets import train_vocabularies
 from clipbert_mm.engine.config import expect_clipbert, load_config
 from clipbert_mm.engine.run_tool import run_tool
+from clipbert_mm.engine.tool_flags import Refused
 from clipbert_mm.registry import DATASETS
 from clipbert_mm.visualization import draw_items
 
@@ -39,10 +40,17 @@ def main(argv: list[str] | None = None) -> None:
         description="Draw what the model is fed: sampled frames and texts (+ match, - negative)"
     )
     parser.add_argument("config", help="config file")
-    parser.add_argument("--split", choices=["train", "val", "test"], default="train")
-    parser.add_argument("--number", type=int, default=6, help="number of items, evenly spread (default: 6)")
+    parser.add_argument("--split", "--phase", "-p", choices=["train", "val", "test"], default="train")
+    parser.add_argument(
+        "--number", "--show-number", "-n", type=int, default=6, help="number of items, evenly spread (default: 6)"
+    )
     parser.add_argument("--epoch", type=int, default=0, help="epoch whose draws are shown (default: 0)")
-    parser.add_argument("--out", help="PNG file (default: work_dirs/<config name>/browse_<split>.png)")
+    where = parser.add_mutually_exclusive_group()
+    where.add_argument("--out", help="PNG file (default: browse_<split>.png in the folder)")
+    where.add_argument("--output-dir", "-o", help="folder of the PNG file (default: work_dirs/<config name>)")
+    for flag in ("--mode", "-m"):
+        parser.add_argument(flag, action=Refused, reason="is not an option: what is drawn is what the model is fed.")
+    parser.add_argument("--not-show", action="store_true", help="open no window, as without this flag")
     parser.add_argument("--cfg-options", nargs="+", action=DictAction, metavar="KEY=VALUE")
     args = parser.parse_args(argv)
     config = load_config(args.config, args.cfg_options, needs=(f"{args.split}_dataloader",))
@@ -58,8 +66,8 @@ def main(argv: list[str] | None = None) -> None:
     )
     number = min(args.number, len(dataset))
     chosen = [round(i * (len(dataset) - 1) / max(number - 1, 1)) for i in range(number)]
-    name = Path(args.config).stem
-    out = args.out or os.path.join("work_dirs", name, f"browse_{args.split}.png")
+    folder = args.output_dir or os.path.join("work_dirs", Path(args.config).stem)
+    out = args.out or os.path.join(folder, f"browse_{args.split}.png")
     draw_items([describe(dataset, idx, clip_times) for idx in chosen], out)
     print(f"drew {number} of {len(dataset)} items: {out}")
 

@@ -17,12 +17,26 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("config", help="config file")
     parser.add_argument("--clips", type=int, help="clips K of the video (default: the training pipeline's)")
     parser.add_argument("--frames", type=int, help="frames T of a clip (default: the training pipeline's)")
-    parser.add_argument("--size", type=int, help="frame size in pixels (default: the training pipeline's)")
+    parser.add_argument(
+        "--size",
+        "--shape",
+        type=int,
+        nargs="+",
+        help="frame size in pixels, 448 or 448 448 (default: the training pipeline's)",
+    )
     parser.add_argument("--text-length", type=int, default=20, help="tokens L of the text (default: 20)")
     parser.add_argument("--depth", type=int, default=2, help="how deep modules are listed (default: 2)")
     parser.add_argument("--cfg-options", nargs="+", action=DictAction, metavar="KEY=VALUE")
     parser.set_defaults(batch=1, texts=1)
     args = parser.parse_args(argv)
+    if args.size is not None:
+        if len(args.size) > 2 or len(set(args.size)) > 1:
+            given = " ".join(map(str, args.size))
+            parser.error(
+                f"--size takes one number, or height and width, which are equal since frames are square; got {given}. "
+                "Clips and frames are --clips and --frames"
+            )
+        args.size = args.size[0]
     config = load_config(args.config, args.cfg_options, needs=("model", "train_dataloader"))
     expect_clipbert(config, "get_flops.py")
     own = read_setting(config, args)
