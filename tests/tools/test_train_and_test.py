@@ -413,7 +413,7 @@ def test_a_test_stops_at_a_broken_video_or_leaves_it_out(
 
 def test_a_dump_needs_the_name_of_a_pickle_file(capsys, monkeypatch: pytest.MonkeyPatch):
     assert said(capsys, monkeypatch, "test.py", RETRIEVAL, "a.pth", "--dump", "scores.json") == "2"
-    assert "expected a name that ends with .pkl, got scores.json" in capsys.readouterr().err
+    assert "expected a name that ends with .pkl or .pickle, got scores.json" in capsys.readouterr().err
 
 
 def test_a_checkpoint_refuses_another_vocabulary(
