@@ -3,6 +3,7 @@
 import difflib
 
 from mmengine import registry as root
+from mmengine.config.utils import MODULE2PACKAGE
 
 from clipbert_mm.deprecation import NAMES_IN_CONFIGS, warn_renamed
 from clipbert_mm.errors import UnknownNameError
@@ -39,8 +40,17 @@ class Registry(root.Registry):
         )
 
 
+# MMEngine reads configs as clipbert_mm::NAME, in _base_ and by get_config, from the libraries that it knows.
+MODULE2PACKAGE["clipbert_mm"] = "clipbert_mm"
+
+
 def _child(name: str, parent: root.Registry, *locations: str) -> Registry:
-    return Registry(name, parent=parent, scope="clipbert_mm", locations=[f"clipbert_mm.{each}" for each in locations])
+    return Registry(
+        name,
+        parent=parent,
+        scope="clipbert_mm",
+        locations=[f"clipbert_mm.{each}" for each in locations or ("registry",)],
+    )
 
 
 DATASETS = _child("dataset", root.DATASETS, "datasets")

@@ -9,6 +9,7 @@ from zipfile import ZipFile
 
 import pytest
 import yaml
+from forking import ForkingProcess
 from modelindex.load_model_index import load
 
 from clipbert_mm import __version__
@@ -57,20 +58,27 @@ def test_open_mmlab_s_reader_takes_the_index_and_results_are_marked_as_the_paper
     assert all(name.endswith(" (paper)") for result in reported for name in result.metrics)
 
 
-def test_wheel_has_type_marker_and_address(tmp_path: Path):
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A wheel of the package."""
+    folder = tmp_path_factory.mktemp("wheel")
     build = [
         sys.executable,
         "setup.py",
         "--quiet",
         "egg_info",
         "--egg-base",
-        tmp_path,
+        folder,
         "build",
         "--build-base",
-        tmp_path / "build",
+        folder / "build",
     ]
-    subprocess.run([*build, "bdist_wheel", "--dist-dir", tmp_path], cwd=ROOT, check=True, capture_output=True)
-    (wheel,) = tmp_path.glob("*.whl")
+    subprocess.run([*build, "bdist_wheel", "--dist-dir", folder], cwd=ROOT, check=True, capture_output=True)
+    (wheel,) = folder.glob("*.whl")
+    return wheel
+
+
+def test_wheel_has_type_marker_and_address(wheel: Path):
     with ZipFile(wheel) as archive:
         names = set(archive.namelist())
         metadata = HeaderParser().parsestr(archive.read(f"clipbert_mm-{__version__}.dist-info/METADATA").decode())
@@ -81,6 +89,56 @@ def test_wheel_has_type_marker_and_address(tmp_path: Path):
     assert not [name for name in names if name.startswith(("tests/", "requirements/"))]
     assert f"Issues, {URL}/issues" in metadata.get_all("Project-URL")
     assert "Typing :: Typed" in metadata.get_all("Classifier")
+
+
+INHERITED = """
+import os, sys, warnings
+warnings.simplefilter("ignore")  # MMEngine uses pkg_resources
+os.chdir({folder!r})
+os.environ["SHAPES_ROOT"] = "/world"
+sys.path.insert(0, {site!r})
+import clipbert_mm
+from mmengine.config import Config
+from mmengine.hub import get_config, get_model
+assert clipbert_mm.__file__.startswith({site!r})
+by_path = Config.fromfile("path.py").to_dict()  # any program can read it, which knows nothing of clipbert_mm
+
+import clipbert_mm.registry
+from clipbert_mm.engine.config import find_config, load_config
+assert load_config("mine.py").to_dict() == by_path
+assert find_config("shapes/{name}.py") == find_config("configs/shapes/{name}.py") == find_config("{name}")
+config = get_config("clipbert_mm::shapes/{name}.py")
+assert config.to_dict() == load_config("{name}.py").to_dict()
+open("printed.py", "w").write(config.pretty_text)
+new_style = load_config("new.py").to_dict()
+assert type(get_model("clipbert_mm::shapes/{name}.py")).__name__ == "ClipBert"
+changed = config.to_dict()
+changed["train_cfg"]["max_epochs"] = 1
+assert changed == by_path == new_style
+"""
+
+
+@pytest.mark.parametrize("place", ["a wheel", "a clone"])
+def test_h24_configs_are_inherited_from_outside(
+    wheel: Path, tmp_path: Path, with_libraries: ForkingProcess, place: str
+):
+    name = "clipbert_tiny_1xb16-2x2-4e_shapes-retrieval"
+    site = ROOT
+    if place == "a wheel":
+        site = tmp_path / "site"
+        with ZipFile(wheel) as archive:
+            archive.extractall(site)
+    change = "train_cfg = dict(max_epochs=1)\n"
+    (tmp_path / "mine.py").write_text(f'_base_ = "clipbert_mm::shapes/{name}.py"\n{change}')
+    (tmp_path / "path.py").write_text(
+        f"""_base_ = __import__("clipbert_mm").__path__[0] + "/.mim/configs/shapes/{name}.py"\n{change}"""
+    )
+    (tmp_path / "new.py").write_text(
+        "from mmengine.config import read_base\n"
+        "with read_base():\n    from .printed import *\n"
+        "train_cfg.update(max_epochs=1)\n"
+    )
+    with_libraries.run(INHERITED.format(folder=str(tmp_path), site=str(site), name=name))
 
 
 def read_yaml(path: str) -> dict:

@@ -4,6 +4,7 @@ import json
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 import cv2
@@ -100,17 +101,22 @@ class ClipBertInferencer(BaseInferencer):
     @staticmethod
     def list_models(scope: str = "clipbert_mm", patterns: str = ".*") -> list[str]:
         """Return the names of the configs of the package, from its metafiles, that match a regular expression."""
-        names = (model["Name"] for model in BaseInferencer._get_models_from_metafile(_folder_of(scope)))
+        names = (
+            model["Name"]
+            for model in BaseInferencer._get_models_from_metafile(BaseInferencer._get_repo_or_mim_dir(scope))
+        )
         return [name for name in names if re.match(patterns, name)]
 
     @staticmethod
     def find_config(model: str) -> str:
-        """Return the path of a config that is named as in the metafiles; a path stays as it is."""
+        """Return the path of a config of the package, by its name; a path stays as it is."""
         if os.path.exists(model):
             return model
-        folder = _folder_of("clipbert_mm")
-        known = {each["Name"]: each["Config"] for each in BaseInferencer._get_models_from_metafile(folder)}
-        return os.path.join(folder, known[model]) if model in known else model
+        from clipbert_mm.engine.config import find_config
+
+        with suppress(FileNotFoundError):  # the predictor says what it expects
+            return find_config(model)
+        return model
 
     def _inputs_to_list(self, inputs: Any) -> list[Any]:  # noqa: ANN401
         return [inputs] if isinstance(inputs, (Mapping, os.PathLike)) else super()._inputs_to_list(inputs)
@@ -223,10 +229,6 @@ class ClipBertInferencer(BaseInferencer):
 
     def _init_pipeline(self, cfg: Config) -> None:
         """Part of MMEngine's protocol; the transforms are those of the predictor."""
-
-
-def _folder_of(scope: str) -> str:
-    return BaseInferencer._get_repo_or_mim_dir(scope)
 
 
 def _name(number: int, request: Request) -> str:

@@ -1,6 +1,7 @@
 """Read a config with options from the command line, and refuse misspelt names."""
 
 import difflib
+import glob
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -8,9 +9,11 @@ from typing import Any
 
 from mmengine.config import Config
 
+import clipbert_mm
 from clipbert_mm.checkpoint.metadata import class_name
 from clipbert_mm.engine.known_keys import known_in, runner_keys
 from clipbert_mm.errors import OptionError, quoted
+from clipbert_mm.log import logger
 
 RUNNER_KEYS = runner_keys()
 """Top-level names of a config that a run reads; all others are variables of the config file."""
@@ -20,7 +23,7 @@ def load_config(path: str, options: dict[str, Any] | None = None, needs: Sequenc
     """Read a config file and apply options to it.
 
     Args:
-        path: The config file.
+        path: The config file, or what :func:`find_config` finds.
         options: Values by dotted key, such as ``{"train_dataloader.batch_size": 8}``.
         needs: Top-level names that the config must have.
 
@@ -29,9 +32,8 @@ def load_config(path: str, options: dict[str, Any] | None = None, needs: Sequenc
         OptionError: If a key sets nothing in the config, the file misspells a name that a run reads, or one of ``needs`` is
             missing.
     """
-    if not os.path.isfile(path):
-        raise FileNotFoundError(f"There is no config {os.path.abspath(path)}.")
-    config = Config.fromfile(path)
+    config = Config.fromfile(find_config(path))
+    drop_scope(config)
     for name in config:
         near = difflib.get_close_matches(name, RUNNER_KEYS, n=1, cutoff=0.85)
         if name not in RUNNER_KEYS and near and not callable(config[name]):  # a config may import what it names
@@ -43,6 +45,51 @@ def load_config(path: str, options: dict[str, Any] | None = None, needs: Sequenc
         if config.get(name) is None:
             raise OptionError(f"{path} needs {name} for this. It has: {', '.join(sorted(config))}.")
     return config
+
+
+def drop_scope(config: Config) -> None:
+    """Remove the scopes that MMEngine adds to what is inherited from ``clipbert_mm::NAME``, where ours is the default scope.
+
+    MMEngine passes them on to ``collate_fn``, and a checkpoint would keep them.
+    """
+    if config.get("default_scope") == "clipbert_mm":
+        _drop_scope(config._cfg_dict)
+
+
+def _drop_scope(value: Any) -> None:  # noqa: ANN401
+    if isinstance(value, dict) and dict.get(value, "_scope_") == "clipbert_mm":
+        del value["_scope_"]
+    if isinstance(value, (dict, list, tuple)):
+        for each in dict.values(value) if isinstance(value, dict) else value:
+            _drop_scope(each)
+
+
+def configs_folder() -> str:
+    """Return the folder of the package's configs: of an installed package, or of a clone."""
+    return os.path.join(os.path.dirname(clipbert_mm.__file__), ".mim", "configs")
+
+
+def find_config(name: str) -> str:
+    """Return the path of a config file.
+
+    Args:
+        name: A path; or a config of the package, as ``clipbert_mm::shapes/NAME.py``, as its path in the repository,
+            ``configs/shapes/NAME.py``, or as its name alone, with or without ``.py``. What exists as a path is a path.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+    """
+    if os.path.isfile(name):
+        return name
+    folder = configs_folder()
+    wanted = name.removeprefix("clipbert_mm::").removeprefix("configs/")
+    found = [os.path.join(folder, wanted)]
+    if os.sep not in wanted:
+        found = glob.glob(os.path.join(folder, "*", f"{glob.escape(wanted.removesuffix('.py'))}.py"))
+    if len(found) != 1 or not os.path.isfile(found[0]):
+        raise FileNotFoundError(f"There is no config {os.path.abspath(name)}. Those of the package are in {folder}.")
+    logger.info(f"The config {name} is the package's {found[0]}.")
+    return found[0]
 
 
 def drop_validation(config: Config) -> None:
