@@ -4,6 +4,7 @@ import json
 import logging
 import os
 import pickle
+import random
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -436,6 +437,32 @@ backbone = mmaction.models.ResNet(depth=18)
 assert backbone.eval() is backbone and not backbone.training
 assert backbone.train() is backbone and backbone.training
 """
+
+
+def test_mmaction2_s_color_jitter_turns_hues_both_ways():
+    pytest.importorskip("mmaction")
+    compat.import_mmaction_transforms()
+    from mmaction.datasets.transforms import ColorJitter
+
+    red = np.full((2, 2, 3), (250, 0, 0), np.float32)
+    degrees = {factor: ColorJitter.adjust_hue(red, factor)[0, 0].tolist() for factor in (-0.25, 0.25, 0.5)}
+    # int(0.25 * 255) = 63 steps of 2 degrees: from red, 126 degrees to blue and to green, 254 degrees to blue.
+    assert degrees == {-0.25: [0, 25, 250], 0.25: [0, 250, 25], 0.5: [58, 0, 250]}
+
+
+def test_generators_are_seeded_inside_a_block_and_restored():
+    np.random.seed(1)
+    expected = np.random.random(), random.random(), torch.rand(1).item()
+    np.random.seed(1)
+    state = random.getstate(), torch.get_rng_state()
+    drawn = []
+    for _ in range(2):
+        with compat.seeded_generators(2**32 - 1):
+            drawn.append((np.random.random(), random.random(), torch.rand(1).item()))
+    assert drawn[0] == drawn[1]
+    assert random.getstate() == state[0]
+    assert torch.equal(torch.get_rng_state(), state[1])
+    assert np.random.random() == expected[0]
 
 
 def test_mmaction2_s_models_can_be_imported(with_libraries: ForkingProcess):

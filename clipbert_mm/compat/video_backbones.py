@@ -29,11 +29,7 @@ def import_mmaction() -> None:
     Raises:
         BackendError: If mmaction2 is not installed.
     """
-    if importlib.util.find_spec("mmaction") is None:
-        raise BackendError(
-            "Backbones of mmaction2 need mmaction2, which is not installed: pip install 'mmaction2>=1.2,<1.3'. It needs "
-            "decord, which has wheels for x86-64 only."
-        )
+    require_mmaction("Backbones")
     if "mmaction.models" not in sys.modules:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # mmcv-lite warns that it has no operators; none is needed
@@ -51,6 +47,22 @@ def import_mmaction() -> None:
         train = vars(backbone).get("train") if isinstance(backbone, type) else None
         if train is not None and not hasattr(train, "__wrapped__"):
             backbone.train = _returning_self(train)
+
+
+def require_mmaction(what: str) -> None:
+    """Check that mmaction2 is installed.
+
+    Args:
+        what: What of it is needed, for the error.
+
+    Raises:
+        BackendError: If it is not.
+    """
+    if importlib.util.find_spec("mmaction") is None:
+        raise BackendError(
+            f"{what} of mmaction2 need mmaction2, which is not installed: pip install 'mmaction2>=1.2,<1.3'. It needs "
+            "decord, which has wheels for x86-64 only."
+        )
 
 
 @contextmanager

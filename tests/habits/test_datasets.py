@@ -45,6 +45,16 @@ def test_h6_wrappers_draw_each_repetition_and_resume_exactly(config: Config, kin
     assert last(config, "-whole")[KEY]["pipelines"]["train"][0] == dict(type="OpenVideo"), "of the dataset within"
 
 
+def test_augmentation_by_mmaction2_resumes_exactly(config: Config):
+    pytest.importorskip("mmaction")
+    augment = [dict(type="RandomResizedCrop", area_range=(0.5, 1.0)), dict(type="Flip"), dict(type="ColorJitter")]
+    config.train_dataloader.dataset.pipeline.insert(3, dict(type="MMActionTransforms", transforms=augment))
+    config.train_dataloader.num_workers = 1
+    whole = train(config, "-whole")
+    assert cut_and_resume(config, "-cut", 8) == whole.items
+    assert_same_training(last(config, "-cut"), last(config, "-whole"))
+
+
 def test_h6_a_wrapped_set_by_iterations_trains_as_by_epochs(config: Config):
     config = wrap(config, "RepeatDataset")
     assert train(by_iterations(config), "-iterations").items == train(config, "-epochs").items

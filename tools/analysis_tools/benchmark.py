@@ -14,6 +14,7 @@ from clipbert_mm.fileio import atomic_write
 
 COMMANDS: dict[str, tuple[str, str]] = {
     "load": ("bench_load", "videos a second on one core, and where the time goes"),
+    "adapters": ("bench_adapters", "the share of adapters to and from MMAction2's transforms in the time of loading"),
     "retrieval": (
         "bench_retrieval",
         "pairs of texts and clips a second, against a straightforward loop and the matrix rate",

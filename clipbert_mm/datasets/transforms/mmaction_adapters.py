@@ -1,0 +1,293 @@
+"""Adapters between MMAction2's transforms and ours: theirs in our pipelines, and ours in theirs."""
+
+import difflib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from mmcv.transforms import BaseTransform
+from mmengine.registry import DefaultScope
+
+from clipbert_mm import compat
+from clipbert_mm.errors import BrokenMediaError, ClipBertError, OptionError, printable, quoted
+from clipbert_mm.media.images import describe_decode_error
+from clipbert_mm.registry import TRANSFORMS
+
+THEIRS = ("filename", "imgs", "img_shape", "modality", "original_shape", "start_index")
+"""Keys of MMAction2's results that ours do not have, since ``frames`` and ``path`` say the same."""
+OWN_GENERATOR = ("ImgAug",)
+"""Transforms of MMAction2 whose draws cannot be repeated, as their library has generators of its own."""
+
+SETTINGS = (ArithmeticError, AssertionError, TypeError)
+"""Errors of a transform that are not the file's fault."""
+
+
+@TRANSFORMS.register_module()
+class MMActionTransforms(BaseTransform):
+    """Apply transforms of MMAction2 inside a pipeline of ours.
+
+    They may augment decoded frames (``Flip``, ``RandomResizedCrop``, ``ColorJitter``, ...), or also choose and read them
+    (``DecordInit``, ``SampleFrames``, ``DecordDecode``), with steps of ours before, between and after. Frames are passed as
+    views, and copied once if the transforms make new ones.
+
+    MMAction2's transforms draw once for all of the images that they get, which are those of all K clips: a video is flipped
+    as a whole. The draws are seeded by the generator of the item, so they depend on (seed, epoch, item) only; the
+    generators of the process, from which MMAction2 draws, stay as they were. In a test they are the same every time.
+
+    Required Keys:
+        path; frames (uint8, (K, T, H, W, 3)), unless the transforms read them; rng, in training
+
+    Modified Keys:
+        frames, and what the transforms add or change
+
+    Added Keys:
+        clip_times (start and end in seconds, (K, 2)), if the transforms sampled the frames and the rate is known; content_shape
+
+    Args:
+        transforms: Configs of the transforms, by the names of MMAction2, with or without its scope.
+
+    Raises:
+        OptionError: If MMAction2 has no such transform, or cannot build it.
+        BackendError: If MMAction2 is not installed.
+    """
+
+    def __init__(self, *, transforms: Sequence[Mapping[str, Any]]) -> None:
+        compat.import_mmaction_transforms()
+        self.steps = [(_name(config), _build(config)) for config in transforms]
+
+    def transform(self, results: dict[str, Any]) -> dict[str, Any]:
+        """Apply the transforms, and return their images as frames.
+
+        Raises:
+            BrokenMediaError: If the transforms read the file and cannot.
+            OptionError: If a transform fails, leaves out a key, or returns other than uint8 frames, as many as it got.
+        """
+        theirs = dict(results)  # decodes the frames, if that was not done yet
+        frames = theirs.pop("frames", None)
+        theirs |= dict(filename=results["path"], modality="RGB", start_index=0)
+        if frames is not None:
+            theirs |= self._as_images(frames, results)
+        rng = results.get("rng")
+        with compat.seeded_generators(0 if rng is None else int(rng.integers(2**32))):
+            for name, step in self.steps:
+                theirs = self._apply(name, step, theirs)
+        return self._as_ours(theirs, results, frames)
+
+    def _as_images(self, frames: np.ndarray, results: Mapping[str, Any]) -> dict[str, Any]:
+        shape = frames.shape[2:4]
+        if results.get("content_shape", shape) != shape:
+            raise OptionError(
+                f"MMActionTransforms got frames that are padded, {shape} with a content of {results['content_shape']} pixels. "
+                "Put it before ResizePad, so that a flip or a crop does not move the padding."
+            )
+        return dict(
+            imgs=list(frames.reshape(-1, *frames.shape[2:])),  # K·T views of (H, W, 3)
+            img_shape=shape,
+            original_shape=shape,
+            num_clips=frames.shape[0],
+            clip_len=frames.shape[1],
+        )
+
+    def _apply(self, name: str, step: BaseTransform, theirs: dict[str, Any]) -> dict[str, Any]:
+        """Apply one transform, and check what it returns."""
+        images, path = theirs.get("imgs"), theirs["filename"]
+        try:
+            done = step(theirs)
+        except ClipBertError:
+            raise
+        except KeyError as error:
+            raise OptionError(
+                f"MMAction2's {name} needs the key {error}, which the results do not have; they have "
+                f"{', '.join(sorted(map(str, theirs)))}. Put the transform that adds it before it."
+            ) from error
+        except Exception as error:  # of any library
+            if images is None and not isinstance(error, SETTINGS):
+                raise BrokenMediaError(path, describe_decode_error(error)) from error
+            what = f"{len(images)} frames of {' x '.join(map(str, images[0].shape))} of " if images else ""
+            reason = f"{type(error).__name__} {quoted(str(error))}"
+            raise OptionError(
+                f"MMAction2's {name} failed on {what}{printable(path)}: {reason}. Change its settings, or resize the frames "
+                "first."
+            ) from error
+        if not isinstance(done, dict) or (images is not None and "imgs" not in done):
+            got = ", ".join(sorted(map(str, done))) if isinstance(done, dict) else quoted(done)
+            raise OptionError(
+                f"MMAction2's {name} expects to return results with the key 'imgs', got {got}. Remove it."
+            )
+        if "imgs" in done:
+            _check_images(f"MMAction2's {name}", done)
+        return done
+
+    def _as_ours(self, theirs: dict[str, Any], results: Mapping[str, Any], frames: np.ndarray | None) -> dict[str, Any]:
+        """Return the results in our keys."""
+        ours = {key: value for key, value in theirs.items() if key not in THEIRS}
+        if "lazy" in ours:
+            raise OptionError(
+                "MMActionTransforms has lazy transforms without their end. Add dict(type='Fuse') after them."
+            )
+        sampled = ours.get("frame_inds")
+        if sampled is not None and sampled is not results.get("frame_inds"):
+            clips = _check_indices(ours)
+            if (times := _clip_times(ours, sampled.reshape(clips))) is not None:
+                ours["clip_times"] = times
+        if (images := theirs.get("imgs")) is not None:
+            ours["frames"] = join_images(images).reshape(ours["num_clips"], ours["clip_len"], *images[0].shape)
+            ours["content_shape"] = ours["frames"].shape[2:4]
+        return ours
+
+
+@TRANSFORMS.register_module()
+class ClipBertTransforms(BaseTransform):
+    """Apply transforms of ours inside a pipeline of MMAction2, as ``dict(type="clipbert_mm.ClipBertTransforms", ...)``.
+
+    If the last is :class:`~clipbert_mm.datasets.transforms.PackInputs`, the item is one of a ClipBert, for
+    :func:`~clipbert_mm.datasets.transforms.collate_items`. Otherwise the frames are passed on to MMAction2's next transform.
+    What ours draw is seeded from numpy's generator of the process, from which MMAction2's transforms draw.
+
+    Required Keys:
+        filename; imgs, num_clips and clip_len, unless the transforms read the frames
+
+    Optional Keys:
+        text (of a VideoTextDataset): it becomes ``texts``; label (of a VideoDataset), for a ``question``
+
+    Args:
+        transforms: Configs of our transforms.
+        question: Question that is asked of every video, to which the label is the answer (``answer_labels``), for an
+            OpenEndedHead with as many answers as there are classes. None asks none.
+
+    Raises:
+        OptionError: If a transform has no name.
+    """
+
+    def __init__(self, *, transforms: Sequence[Mapping[str, Any]], question: str | None = None) -> None:
+        with DefaultScope.overwrite_default_scope("clipbert_mm"):
+            self.steps = [(_name(config), TRANSFORMS.build(dict(config))) for config in transforms]
+        self.question = question
+
+    def transform(self, results: dict[str, Any]) -> dict[str, Any]:
+        """Apply the transforms.
+
+        Raises:
+            OptionError: If a transform needs a key that the results do not have, or they lack frames.
+        """
+        ours: dict[str, Any] = {key: value for key, value in results.items() if key != "imgs"}
+        ours["path"] = results["filename"]
+        ours["rng"] = np.random.default_rng(np.random.randint(2**32, dtype=np.uint64))
+        if "text" in results:
+            ours["texts"] = [results["text"]] if isinstance(results["text"], str) else list(results["text"])
+        if self.question is not None:
+            ours |= dict(texts=[self.question], answer_labels=np.array([results["label"]]))
+        if "imgs" in results:
+            _check_images("The pipeline before ClipBertTransforms", results)
+            images = results["imgs"]
+            ours["frames"] = join_images(images).reshape(results["num_clips"], results["clip_len"], *images[0].shape)
+        for name, step in self.steps:
+            try:
+                ours = step(ours)
+            except KeyError as error:
+                raise OptionError(
+                    f"{name} in ClipBertTransforms needs the key {error}, which the results do not have; they have "
+                    f"{', '.join(sorted(map(str, ours)))}. For texts, use a VideoTextDataset, or set question."
+                ) from error
+        if "data_samples" in ours:
+            return ours
+        ours = dict(ours)  # decodes the frames, if that was not done yet
+        for key in ("rng", "path"):
+            ours.pop(key)
+        if (frames := ours.pop("frames", None)) is not None:
+            shape = frames.shape[2:4]
+            ours |= dict(num_clips=frames.shape[0], clip_len=frames.shape[1], img_shape=shape, original_shape=shape)
+            ours["imgs"] = list(frames.reshape(-1, *frames.shape[2:]))  # K·T views of (H, W, 3)
+        return ours
+
+
+def join_images(images: Sequence[np.ndarray]) -> np.ndarray:
+    """Join images into one array, without a copy if they are the consecutive rows of one.
+
+    Args:
+        images: N images, (H, W, 3) each.
+
+    Returns:
+        The array, (N, H, W, 3).
+    """
+    base = images[0].base
+    size = images[0].nbytes
+    if isinstance(base, np.ndarray) and base.flags.c_contiguous and base.nbytes == size * len(images):
+        start = base.__array_interface__["data"][0]
+        if all(image.__array_interface__["data"][0] == start + i * size for i, image in enumerate(images)):
+            return base.reshape(len(images), *images[0].shape)
+    return np.stack(images)
+
+
+def _name(config: Mapping[str, Any]) -> str:
+    kind = config.get("type") if isinstance(config, Mapping) else None
+    if kind is None:
+        raise OptionError(f"Expected configs of transforms, such as dict(type='Flip'), got {quoted(config)}.")
+    return kind.rpartition(".")[2] if isinstance(kind, str) else kind.__name__
+
+
+def _build(config: Mapping[str, Any]) -> BaseTransform:
+    """Build a transform of MMAction2."""
+    from mmaction.registry import TRANSFORMS as theirs
+
+    name = _name(config)
+    if name in OWN_GENERATOR:
+        raise OptionError(
+            f"MMAction2's {name} draws from generators of its own library, so that a training could not be repeated or resumed "
+            "exactly. Use other transforms."
+        )
+    if isinstance(config["type"], str) and theirs.get(config["type"]) is None:
+        close = difflib.get_close_matches(name, theirs.module_dict, n=3)
+        hint = f" Did you mean {' or '.join(close)}?" if close else ""
+        raise OptionError(f"MMAction2 has no transform {quoted(name)}.{hint}")
+    try:
+        with compat.seeded_generators(0), DefaultScope.overwrite_default_scope("mmaction"):
+            return theirs.build(dict(config))
+    except Exception as error:  # assertions and errors of any kind, of their constructors
+        settings = {key: value for key, value in config.items() if key != "type"}
+        reason = str(error).strip().splitlines()[-1:] or [type(error).__name__]
+        raise OptionError(f"MMAction2 cannot build {name} with {quoted(settings)}: {reason[0]}") from error
+
+
+def _check_images(who: str, results: Mapping[str, Any]) -> None:
+    """Check that results have as many frames as they say, of one size, as (H, W, 3) uint8."""
+    missing = [key for key in ("num_clips", "clip_len") if key not in results]
+    if missing:
+        raise OptionError(
+            f"{who} returned frames without {' and '.join(missing)}, expected them, since ClipBert needs to know "
+            "the clips. Sample the frames by SampleFrames or SampleClips."
+        )
+    images, clips, length = results["imgs"], results["num_clips"], results["clip_len"]
+    shapes = {np.shape(image) for image in images}
+    dtypes = {getattr(image, "dtype", type(image)) for image in images}
+    are_frames = len(shapes) == 1 and all(shape[2:] == (3,) for shape in shapes) and dtypes == {np.dtype(np.uint8)}
+    if len(images) == clips * length and are_frames:
+        return
+    got = f"{', '.join(sorted(map(str, shapes)))} ({', '.join(sorted(map(str, dtypes)))})"
+    raise OptionError(
+        f"{who} returned frames that a ClipBert does not take: expected {clips * length}, the {length} of each of {clips} "
+        f"clips, as uint8 (H, W, 3) of one size, got {len(images)} of {quoted(got)}. Leave out transforms that add crops or "
+        "clips, normalize, or change the layout; the model does the last two itself."
+    )
+
+
+def _check_indices(ours: Mapping[str, Any]) -> tuple[int, int]:
+    """Check that there are as many frame indices as clips times frames; returns these two."""
+    clips, length, count = ours["num_clips"], ours["clip_len"], ours["frame_inds"].size
+    if count != clips * length:
+        raise OptionError(
+            f"MMAction2's sampling chose {count} frames, expected {clips * length}, the {length} of each of {clips} clips. "
+            "Leave out twice_sample, and set num_clips."
+        )
+    return clips, length
+
+
+def _clip_times(ours: Mapping[str, Any], indices: np.ndarray) -> np.ndarray | None:
+    """Return start and end of each clip in seconds, (K, 2), from its first frame to the end of its last, (K, T) indices."""
+    if not ours.get("avg_fps"):
+        return None
+    spans = np.stack([indices.min(axis=1), indices.max(axis=1) + 1], axis=1)  # (K, 2)
+    times = ours.get("frame_times")
+    if times is None:
+        return spans / ours["avg_fps"]
+    return np.append(times, ours["duration"])[spans]
