@@ -29,6 +29,7 @@ from mmengine.logging import MMLogger
 from mmengine.registry import DefaultScope
 from torch import Tensor, nn
 
+from clipbert_mm import compat
 from clipbert_mm.datasets import train_vocabulary
 from clipbert_mm.datasets.shapes.scenes import Scene, ShapeObject, write_video
 from clipbert_mm.datasets.shapes.world import ShapesWorld
@@ -71,7 +72,7 @@ def quick() -> Iterator[None]:
     torch.set_num_threads(1)  # the models are that small
     torch.utils.data._utils.MP_STATUS_CHECK_INTERVAL = 0.5  # how long a loader that goes away waits for its workers
     # Each runner lays its whole config out several times.
-    mmengine.config.config.FormatCode = lambda text, **style: (text, False)
+    compat.with_layout_function().FormatCode = lambda text, **style: (text, False)
     mmengine.runner.runner.collect_env = functools.cache(mmengine.runner.runner.collect_env)  # it starts compilers
     # Each of MMEngine's datasets searches all that is there for garbage.
     mmengine.dataset.base_dataset.gc = SimpleNamespace(collect=int)

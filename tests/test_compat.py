@@ -10,7 +10,6 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 
-import mmengine.config.config
 import numpy as np
 import pytest
 import torch
@@ -24,7 +23,7 @@ from mmengine.optim import OptimWrapper
 from mmengine.registry import OPTIM_WRAPPERS
 from ports import free_port
 from torch import nn
-from yapf.yapflib import yapf_api
+from yapf.yapflib.yapf_api import FormatCode
 
 from clipbert_mm import compat
 from clipbert_mm.checkpoint import CheckpointError
@@ -54,12 +53,13 @@ def test_the_text_of_a_config_is_laid_out_once(monkeypatch: pytest.MonkeyPatch):
 
     def lay_out(text: str, style_config: dict) -> tuple[str, bool]:
         texts.append(text)
-        return yapf_api.FormatCode(text, style_config=style_config)
+        return FormatCode(text, style_config=style_config)
 
-    monkeypatch.setattr(mmengine.config.config, "FormatCode", yapf_api.FormatCode)
+    module = compat.with_layout_function()
+    monkeypatch.setattr(module, "FormatCode", FormatCode)
     config = Config(dict(model=dict(type="ClipBert", sizes=[1, 2])))
     plain = config.pretty_text
-    monkeypatch.setattr(mmengine.config.config, "FormatCode", lay_out)
+    monkeypatch.setattr(module, "FormatCode", lay_out)
     compat.remember_config_layouts()
     compat.remember_config_layouts()
     assert config.pretty_text == config.pretty_text == plain
@@ -152,6 +152,15 @@ def test_a_malicious_checkpoint_is_refused_and_nothing_in_it_runs(
     assert not marker.exists()
     assert pickle.loads(pickle.dumps(command)) == 0
     assert marker.exists(), "elsewhere it does run"
+
+
+def test_weights_that_a_part_of_the_model_starts_from_run_no_code(runner_config: Config, tmp_path: Path):
+    command = Command(os.system, f"touch {tmp_path / 'it-ran'}")
+    torch.save({"state_dict": command}, tmp_path / "evil.pth")
+    runner_config.model.head.init_cfg = dict(type="Pretrained", checkpoint=str(tmp_path / "evil.pth"))
+    with pytest.raises(pickle.UnpicklingError, match=r"posix\.system"):
+        build_runner(runner_config).train()
+    assert not (tmp_path / "it-ran").exists()
 
 
 @pytest.mark.parametrize(
@@ -419,7 +428,7 @@ def test_a_decoder_s_reason_is_its_first_line_without_paths(text: str, reason: s
 WITHOUT_WORK_AROUND = """
 try:
     import mmaction.models
-except (ImportError, AttributeError) as error:
+except (ImportError, AttributeError, AssertionError) as error:
     print(error)
 """
 MMACTION = """
@@ -468,7 +477,8 @@ def test_generators_are_seeded_inside_a_block_and_restored():
 def test_mmaction2_s_models_can_be_imported(with_libraries: ForkingProcess):
     pytest.importorskip("decord", reason="mmaction2 needs decord, which has no wheel for this machine")
     done = with_libraries.run(WITHOUT_WORK_AROUND)
-    assert "mmaction.models.localizers.drn" in done.stdout, "the wheel is whole: this work-around can go"
+    reasons = "mmaction.models.localizers.drn", "is used but incompatible"  # with mmcv < 2.2, and with a newer one
+    assert any(reason in done.stdout for reason in reasons), "the wheel is whole: this work-around can go"
     assert with_libraries.run(MMACTION).stdout.split()[-1] == "True", "its setting is as before"
 
 

@@ -4,7 +4,6 @@ import gc
 
 import matplotlib.backends.backend_agg
 import matplotlib.figure  # noqa: F401
-import mmengine
 
 from clipbert_mm import compat, evaluation, models, visualization  # noqa: F401
 from clipbert_mm.engine import launch, run_tool  # noqa: F401
@@ -14,5 +13,5 @@ compat.import_mmpretrain()
 
 # As conftest.py does for the process of the tests: a runner lays its whole config out several times, and each of MMEngine's
 # datasets searches all that is imported for garbage.
-mmengine.config.config.FormatCode = lambda text, **style: (text, False)
+compat.with_layout_function().FormatCode = lambda text, **style: (text, False)
 gc.freeze()

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import timedelta
 from functools import lru_cache, wraps
+from types import ModuleType
 from typing import Any
 
 import mmengine.config.config
@@ -22,6 +23,7 @@ from mmengine.logging import HistoryBuffer
 
 from clipbert_mm.compat.video_backbones import building_mmaction as building_mmaction
 from clipbert_mm.compat.video_backbones import import_mmaction as import_mmaction
+from clipbert_mm.compat.video_backbones import import_mmaction_package as import_mmaction_package
 from clipbert_mm.compat.video_backbones import mend_mmaction_backbone as mend_mmaction_backbone
 from clipbert_mm.compat.video_transforms import import_mmaction_transforms as import_mmaction_transforms
 from clipbert_mm.compat.video_transforms import seeded_generators as seeded_generators
@@ -58,6 +60,25 @@ def allowing_mmengine_checkpoints(stand_ins: Mapping[str, Any]) -> Iterator[None
             yield
 
 
+@contextmanager
+def refusing_code_in_weights() -> Iterator[None]:
+    """Let MMEngine load weights (``init_cfg`` with "Pretrained") by torch's weights-only loading alone inside a block.
+
+    For onedl-mmengine 0.10.12, which loads a file that torch's check refuses again without the check, so that the file runs
+    code.
+    """
+    from mmengine.runner import checkpoint
+
+    if not hasattr(checkpoint, "_safe_torch_load"):  # MMEngine's own calls torch.load
+        yield
+        return
+    load, checkpoint._safe_torch_load = checkpoint._safe_torch_load, torch.load
+    try:
+        yield
+    finally:
+        checkpoint._safe_torch_load = load
+
+
 def import_mmpretrain() -> None:
     """Import mmpretrain's models without its multi-modal ones, which backbones do not need.
 
@@ -82,9 +103,16 @@ def remember_config_layouts() -> None:
 
     For MMEngine 0.10.7 with yapf, which takes a second for it; a run does it four times, and once for each checkpoint.
     """
-    module = mmengine.config.config
+    module = with_layout_function()
     if not hasattr(module.FormatCode, "cache_info"):
         module.FormatCode = _remember(module.FormatCode)
+
+
+def with_layout_function() -> ModuleType:
+    """Return the module whose ``FormatCode`` lays out the text of a config: MMEngine's; with onedl-mmengine, yapf's."""
+    from yapf.yapflib import yapf_api
+
+    return mmengine.config.config if hasattr(mmengine.config.config, "FormatCode") else yapf_api
 
 
 def _remember(lay_out: Callable[..., tuple[str, bool]]) -> Callable[..., tuple[str, bool]]:

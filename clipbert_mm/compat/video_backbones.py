@@ -19,6 +19,32 @@ MISSING = ("mmaction.models.localizers.drn", "mmaction.models.localizers.drn.drn
 """Modules that mmaction2's models import and its wheel does not have."""
 
 
+def import_mmaction_package(what: str) -> None:
+    """Import mmaction2 itself, after which MMEngine's registries find its transforms, metrics and visualizers.
+
+    For mmaction2 1.2.0 with mmcv >= 2.2 (onedl-mmcv is 2.3): it refuses them when it is imported, and uses nothing of mmcv
+    that has changed since 2.1.
+
+    Args:
+        what: What of it is needed, for the error.
+
+    Raises:
+        BackendError: If mmaction2 is not installed.
+    """
+    if importlib.util.find_spec("mmaction") is None:
+        raise BackendError(
+            f"{what} of mmaction2 need mmaction2, which is not installed: pip install 'mmaction2>=1.2,<1.3'. It needs "
+            "decord, which has wheels for x86-64 only."
+        )
+    import mmcv
+
+    version, mmcv.__version__ = mmcv.__version__, "2.1.0"
+    try:
+        import mmaction  # noqa: F401
+    finally:
+        mmcv.__version__ = version
+
+
 def import_mmaction() -> None:
     """Import mmaction2's models without its multi-modal ones and without one localizer, which backbones do not need.
 
@@ -29,7 +55,7 @@ def import_mmaction() -> None:
     Raises:
         BackendError: If mmaction2 is not installed.
     """
-    require_mmaction("Backbones")
+    import_mmaction_package("Backbones")
     if "mmaction.models" not in sys.modules:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # mmcv-lite warns that it has no operators; none is needed
@@ -47,22 +73,6 @@ def import_mmaction() -> None:
         train = vars(backbone).get("train") if isinstance(backbone, type) else None
         if train is not None and not hasattr(train, "__wrapped__"):
             backbone.train = _returning_self(train)
-
-
-def require_mmaction(what: str) -> None:
-    """Check that mmaction2 is installed.
-
-    Args:
-        what: What of it is needed, for the error.
-
-    Raises:
-        BackendError: If it is not.
-    """
-    if importlib.util.find_spec("mmaction") is None:
-        raise BackendError(
-            f"{what} of mmaction2 need mmaction2, which is not installed: pip install 'mmaction2>=1.2,<1.3'. It needs "
-            "decord, which has wheels for x86-64 only."
-        )
 
 
 @contextmanager

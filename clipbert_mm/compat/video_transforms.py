@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import numpy as np
 import torch
 
-from clipbert_mm.compat.video_backbones import require_mmaction
+from clipbert_mm.compat.video_backbones import import_mmaction_package
 
 
 def import_mmaction_transforms() -> None:
@@ -20,7 +20,7 @@ def import_mmaction_transforms() -> None:
     Raises:
         BackendError: If mmaction2 is not installed.
     """
-    require_mmaction("Transforms")
+    import_mmaction_package("Transforms")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # see import_mmaction
         from mmaction.datasets.transforms import ColorJitter

@@ -119,6 +119,20 @@ def type_name(settings: Mapping[str, Any]) -> str:
     return str(class_name(kind) if isinstance(kind, type) else kind).removeprefix("clipbert_mm.")
 
 
+def names_library(settings: Any, library: str) -> bool:  # noqa: ANN401
+    """Say whether a part of a config builds something of a library, by the scope of a ``type``.
+
+    >>> names_library(dict(pipeline=[dict(type="mmaction.Flip")]), "mmaction")
+    True
+    """
+    if isinstance(settings, Mapping):
+        kind = settings.get("type")
+        return (isinstance(kind, str) and kind.startswith(f"{library}.")) or names_library(
+            list(settings.values()), library
+        )
+    return isinstance(settings, (list, tuple)) and any(names_library(each, library) for each in settings)
+
+
 def missing_validation(config: Mapping[str, Any]) -> str | None:
     """Return the annotation file that training validates on if it does not exist, else None."""
     dataset = (config.get("val_dataloader") or {}).get("dataset") or {}

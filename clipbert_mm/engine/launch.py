@@ -14,7 +14,7 @@ from clipbert_mm import compat
 from clipbert_mm.checkpoint import InputSpec, find_latest, read_source
 from clipbert_mm.datasets import train_vocabularies
 from clipbert_mm.deprecation import NAMES_IN_CONFIGS
-from clipbert_mm.engine.config import check_unused, drop_scope, foreign_model, type_name
+from clipbert_mm.engine.config import check_unused, drop_scope, foreign_model, names_library, type_name
 from clipbert_mm.engine.global_batch import describe_batch_statistics, keep_global_batch
 from clipbert_mm.engine.hooks.checkpoint_hook import checkpoint_folders
 from clipbert_mm.engine.mmengine_habits import metrics_of
@@ -88,6 +88,8 @@ def prepare(config: Config, micro_batch: int | None = None) -> Prepared:
     """
     if type_name(config.get("model") or {}).startswith("mmpretrain."):
         compat.import_mmpretrain()
+    if names_library(config, "mmaction"):
+        compat.import_mmaction_package("Parts")
     compat.remember_config_layouts()
     drop_scope(config)
     check_unused(config)
