@@ -12,7 +12,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # a test starts, compiles it again.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: help setup demo quick test test-faults mutate lint docs format clean
+.PHONY: help setup demo quick test test-forks test-faults mutate lint docs format clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile
@@ -42,6 +42,12 @@ quick: lint  ## lint, types, and the tests of the folders QUICK, without slow on
 
 test: lint docs  ## lint, the site, then all tests and doctests (options: ARGS="...")
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist worksteal $(ARGS)
+
+test-forks:  ## all tests beside the maintained forks of MMEngine, MMCV and MMPretrain, in an environment of their own
+	$(MAKE) setup VENV=build/forks
+	build/forks/bin/python -m pip uninstall -qq --yes mmengine mmcv-lite mmpretrain
+	build/forks/bin/python -m pip install -qq --no-deps --requirement requirements/maintained_forks.txt
+	OMP_NUM_THREADS=1 build/forks/bin/python -m pytest --numprocesses auto --dist worksteal $(ARGS)
 
 # Of media N files, of each other kind three twentieths of that: 2,000 and 300.
 N ?= 2000

@@ -29,6 +29,9 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument("--out", type=Path, default=Path("work_dirs/ablations"), help="default: work_dirs/ablations")
     parser.add_argument("--seeds", type=int, nargs="+", help="default: those of the table file")
+    parser.add_argument(
+        "--conclusions", action="store_true", help="run only the rows and tasks that conclusions are judged by"
+    )
     parser.add_argument("--quick", action="store_true", help="less of everything, as the table file says")
     parser.add_argument("--jobs", type=int, help="processes at a time (default: one per device, else one per CPU core)")
     parser.add_argument("--devices", nargs="+", metavar="GPU", help="GPUs to use, as in CUDA_VISIBLE_DEVICES")
@@ -67,6 +70,7 @@ def main(argv: list[str] | None = None) -> int:
         gpus=args.gpus_per_run,
         micro_batch=args.micro_batch,
         amp=args.amp,
+        conclusions_only=args.conclusions,
     )
     if not (args.skip_missing or args.dry_run or args.report_only):
         plan.check_weights()

@@ -177,3 +177,16 @@ def test_quick_is_less_of_everything_and_other_runs(write: Callable, tmp_path: P
     ]
     assert steps[0].training.config["train_cfg"]["max_epochs"] == 1
     assert steps[0].training.family != steps[1].training.family
+
+
+def test_only_what_conclusions_are_judged_by(main: Callable, write: Callable[[str], str], tmp_path: Path, capsys: Any):
+    claim = """
+rows["three"] = dict(overrides={"model.aggregator.type": "MeanAggregator"})
+conclusions = [dict(number="i", statement="", task="retrieval", metric="t2v/R@1", better=["two", "three"])]
+"""
+    main([write(TABLE + claim), "--out", str(tmp_path / "out"), "--seeds", "4", "--conclusions", "--dry-run"])
+    listed = capsys.readouterr().out.splitlines()
+    assert [line[:10].strip() for line in listed if "one, retrieval" in line] == ["not needed"] * 2
+    assert [line[:10].strip() for line in listed if "two, retrieval" in line or "three, retrieval" in line] == [
+        "to do"
+    ] * 4

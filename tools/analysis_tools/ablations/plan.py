@@ -30,6 +30,7 @@ class Plan:
         gpus: Processes of a run. If the recipe is for another number, its global batch is kept (``--micro-batch``).
         micro_batch: Items that a process computes at a time, 0 for as many as divide a step; None for what the recipe says.
         amp: Precision of the rows' trainings, as ``--amp`` of tools/train.py; None for what the config says.
+        conclusions_only: Whether to run only what the conclusions of the tables are judged by.
 
     Raises:
         OptionError: If a config does not have what a table sets.
@@ -45,7 +46,12 @@ class Plan:
         gpus: int = 1,
         micro_batch: int | None = None,
         amp: str | None = None,
+        conclusions_only: bool = False,
     ) -> None:
+        self.judged = {
+            (table.name, row, claim.task) for table in tables for claim in table.claims for row in claim.weights
+        }
+        self.conclusions_only = conclusions_only
         self.out, self.options, self.configs = out, dict(options or {}), ConfigReader()
         self.gpus, self.micro_batch, self.amp = gpus, micro_batch, amp
         self.steps: dict[Path, Step] = {}
@@ -102,9 +108,10 @@ class Plan:
         return list(needed.values())
 
     def targets(self) -> list[Step]:
-        """Return the steps whose results the report shows, each once."""
+        """Return the steps whose results the report shows, or the conclusions are judged by, each once."""
+        tests = [test for key, test in self.tests.items() if not self.conclusions_only or key[:3] in self.judged]
         benchmarks = [step for each in self.benchmarks.values() for step in each.values()]
-        return list({step.folder: step for step in [*self.tests.values(), *benchmarks]}.values())
+        return list({step.folder: step for step in [*tests, *benchmarks]}.values())
 
     def _add(self, step: Step) -> Any:
         return self.steps.setdefault(step.folder, step)
