@@ -136,6 +136,17 @@ def test_weights_start_as_asked(kind: str):
     assert encoder.visual_embedding.row_embeddings.weight.std().item() == pytest.approx(0.08, rel=0.2)
 
 
+@pytest.mark.parametrize("kind", ["bert", "roberta", "electra", "distilbert"])
+def test_dropout_reaches_each_architecture(kind: str):
+    encoder = JointEncoder(**SIZES, architecture=kind, dropout=0.37)
+    modules = [module for module in encoder.modules() if isinstance(module, torch.nn.Dropout)]
+    assert len(modules) >= 6
+    assert {module.p for module in modules} == {0.37}
+    without = JointEncoder(**SIZES, architecture=kind, dropout=0.0).train()
+    ids, mask, cells = torch.randint(5, 50, (2, 6)), torch.ones(2, 6), torch.randn(2, 1, 4, 16)
+    assert torch.equal(without(ids, mask, cells), without(ids, mask, cells)), "attention has none, either"
+
+
 def test_under_a_seed_the_weights_are_those_of_transformers():
     torch.manual_seed(7)
     found = JointEncoder(**SIZES).bert.state_dict()

@@ -70,6 +70,10 @@ class VisualEmbedding(nn.Module):
         return tokens
 
 
+DROPOUTS = {"hidden_dropout_prob": "dropout", "attention_probs_dropout_prob": "attention_dropout"}
+"""BERT's names of the dropout probabilities, and DistilBERT's."""
+
+
 def build_text_model(architecture: str, sizes: dict[str, Any]) -> Any:  # noqa: ANN401
     """Build a BERT-like model of transformers with random weights.
 
@@ -106,6 +110,9 @@ def build_text_model(architecture: str, sizes: dict[str, Any]) -> Any:  # noqa: 
                 f"The config.json of the architecture {printable(architecture)} is damaged: {quoted(str(error))}."
             ) from error
         config.update(sizes)
+    for name, own_name in DROPOUTS.items():
+        if name in sizes and hasattr(config, own_name):
+            setattr(config, own_name, sizes[name])
     with nullcontext() if architecture in CONFIG_MAPPING else Bounded(MOST_BYTES, MOST_OPERATIONS):
         model = _from_config(config)
     positions = getattr(getattr(model, "embeddings", None), "position_embeddings", None)
