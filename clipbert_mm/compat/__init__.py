@@ -103,7 +103,7 @@ def remember_config_layouts() -> None:
 
     For MMEngine 0.10.7 with yapf, which takes a second for it; a run does it four times, and once for each checkpoint.
     """
-    module = with_layout_function()
+    module: Any = with_layout_function()
     if not hasattr(module.FormatCode, "cache_info"):
         module.FormatCode = _remember(module.FormatCode)
 
