@@ -1,7 +1,6 @@
 """CLIPBERT (Lei et al., CVPR 2021): the only file that knows the order of the steps.
 
-Shapes: B videos, K clips of a video, T frames of a clip, M texts in the batch, L tokens of a text, S visual tokens of a
-clip, D width, C classes.
+Shapes: B videos, K clips of each, T frames of each, M texts of L tokens, S visual tokens of a clip, D width, C classes.
 """
 
 from collections.abc import Sequence
@@ -14,7 +13,7 @@ from torch import Tensor
 
 from clipbert_mm.errors import OptionError
 from clipbert_mm.models.backbones import build_backbone, encode_clips, store_channels_last
-from clipbert_mm.models.encoders import EncodedTexts, PairEncoder
+from clipbert_mm.models.encoders import EncodedTexts, PairEncoder, without_padding
 from clipbert_mm.models.freezing import freeze
 from clipbert_mm.models.memory_saving import check_packing, checkpoint_activations, clipwise_forward, compile_modules
 from clipbert_mm.registry import MODELS
@@ -43,7 +42,7 @@ class ClipBert(BaseModel):
         clip_sequential: Whether training computes one clip at a time, so that memory hardly grows with K.
         checkpointed: Modules, or lists of them, that recompute activations instead of keeping them: "backbone.layer3".
         compiled: Modules that torch compiles, such as "backbone" and "encoder.bert.encoder".
-        pack_pairs: Whether training computes pairs as testing does, without padding; not with dropout or ``mlm_head``.
+        pack_pairs: Whether training computes pairs without padding, as testing does; not with dropout in the encoder.
         channels_last: Whether the weights of the convolutions are stored channels-last, as the frames are.
         init_cfg: MMEngine's initialization config.
 
@@ -78,11 +77,10 @@ class ClipBert(BaseModel):
         self.head = MODELS.build(head)
         self.mlm_head = None if mlm_head is None else MODELS.build(mlm_head)
         self.aggregator = MODELS.build(aggregator)
-        self.frozen = frozen
+        self.frozen, self.clip_sequential, self.pack_pairs = frozen, clip_sequential, pack_pairs
         freeze(self, frozen)
         if channels_last:
             store_channels_last(self.backbone, self.projection)
-        self.clip_sequential, self.pack_pairs = clip_sequential, pack_pairs
         checkpoint_activations(self, checkpointed)
         compile_modules(self, compiled)
         check_packing(self, (*checkpointed, *compiled))
@@ -124,14 +122,16 @@ class ClipBert(BaseModel):
         Returns:
             Last states of the text tokens, (M, K, L, D).
         """
+        if self.pack_pairs and self.training:
+            return self.pair_encoder().text_states(text_ids, text_mask, visual_tokens, video_index)
         return self.encoder(text_ids, text_mask, visual_tokens[video_index])
 
     def score(self, visual_tokens: Tensor, text_ids: Tensor, text_mask: Tensor, video_index: Tensor) -> Tensor:
         """Predict each text with each clip of its video: clip logits (M, K, C); arguments as for :meth:`fuse`."""
         if not (self.pack_pairs if self.training else not torch.is_grad_enabled()):
             return self.head(self.encoder.pool(self.fuse(visual_tokens, text_ids, text_mask, video_index)))
-        pairs, lengths = self.pair_encoder(), text_mask.sum(dim=1).tolist()
-        texts = pairs.encode_texts([ids[:length] for ids, length in zip(text_ids, lengths, strict=True)])
+        pairs = self.pair_encoder()
+        texts = pairs.encode_texts(without_padding(text_ids, text_mask))
         return self.head(pairs(texts, visual_tokens, torch.arange(len(text_ids)), video_index.cpu()))
 
     def pair_encoder(self, *, precision: str = "fp32", tokens_per_pass: int | None = None) -> PairEncoder:

@@ -79,21 +79,18 @@ def check_packing(model: Any, names: Sequence[str]) -> None:  # noqa: ANN401
         names: Modules that are compiled or recomputed.
 
     Raises:
-        OptionError: If it has a masked-language head, which needs the states of all tokens, or dropout in its joint encoder, or
-            if the encoder's modules, which packed pairs pass by, are compiled or recomputed.
+        OptionError: If its joint encoder has dropout, or modules that are compiled or recomputed: packed pairs pass by both.
     """
     if not model.pack_pairs:
         return
     dropout = any(isinstance(part, nn.Dropout) and part.p for part in model.encoder.modules())
     passed_by = [name for name in names if name.split(".")[0] == "encoder"]
-    if model.mlm_head is not None or dropout or passed_by:
-        reason = (
-            "a masked-language head" if model.mlm_head is not None else "dropout" if dropout else f"'{passed_by[0]}'"
-        )
+    if dropout or passed_by:
+        reason = "dropout" if dropout else f"'{passed_by[0]}'"
         raise OptionError(
-            f"pack_pairs of {type(model).__name__} computes [CLS] alone, without dropout, and passes by the forward methods of "
-            f"the encoder's modules; the config has {reason}. Set pack_pairs=False, or dropout=0.0 of the encoder, no "
-            "mlm_head, and no module of the encoder in checkpointed and compiled."
+            f"pack_pairs of {type(model).__name__} computes without dropout, and passes by the forward methods of the "
+            f"encoder's modules; the config has {reason}. Set pack_pairs=False, or dropout=0.0 of the encoder, and no module "
+            "of the encoder in checkpointed and compiled."
         )
 
 

@@ -1,7 +1,7 @@
-"""The joint encoder over many pairs of a text and a video, for their pooled [CLS] states alone."""
+"""The joint encoder over many pairs of a text and a video, without padding and without what nobody reads."""
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -94,6 +94,8 @@ class EncodedTexts:
 class PairEncoder:
     """Compute ``encoder.pool(encoder(...))`` for any pairs of texts and videos at less cost; gradients in training mode only.
 
+    :meth:`text_states` computes ``encoder(...)`` so, too.
+
     Texts are embedded once, and sequences are packed without padding, so no mask is needed. The first layer's query, key and
     value are computed once per text and once per clip instead of once per pair, and the last layer for [CLS] alone. The
     weights are those of the encoder's own modules, copied only for another precision. An encoder whose layers are not of
@@ -158,22 +160,51 @@ class PairEncoder:
             return self._encode(texts, visual_tokens, text_index, video_index)
 
     def _encode(self, texts: EncodedTexts, visual_tokens: Tensor, text_index: Tensor, video_index: Tensor) -> Tensor:
-        _, clips, cells, width = visual_tokens.shape
-        device, dtype = self.device, self.encoder.word_embeddings.dtype
-        clip_tokens = self._batch(visual_tokens.to(device).flatten(0, 1))  # (V·K, S, D)
-        cls = torch.empty(len(text_index) * clips, width, dtype=dtype, device=device)
+        clips, width, dtype = visual_tokens.shape[1], visual_tokens.shape[3], self.encoder.word_embeddings.dtype
+        cls = torch.empty(len(text_index) * clips, width, dtype=dtype, device=self.device)
+        for indices, packed in self._packed(texts, visual_tokens, text_index, video_index):
+            cls[indices.to(self.device)] = self._cls_states(packed).to(dtype)
+        return self.encoder.pool(cls.unflatten(0, (-1, clips))[:, :, None])  # (P, K, D)
+
+    def text_states(self, text_ids: Tensor, text_mask: Tensor, visual_tokens: Tensor, video_index: Tensor) -> Tensor:
+        """Encode each text with each clip of its video, as a call of the joint encoder does.
+
+        Args:
+            text_ids: Token ids, int64 (M, L), [CLS] first.
+            text_mask: 1 for tokens, 0 for padding, (M, L).
+            visual_tokens: Visual tokens, (B, K, S, D).
+            video_index: Video of each text, (M,).
+
+        Returns:
+            Last states of the text tokens with each clip, (M, K, L, D); zero at padding.
+        """
+        (texts, length), (clips, cells) = text_ids.shape, visual_tokens.shape[1:3]
+        order, padded = [], []
+        with self._gradients():
+            encoded = self.encode_texts(without_padding(text_ids, text_mask))
+            for indices, packed in self._packed(encoded, visual_tokens, torch.arange(texts), video_index.cpu()):
+                order.append(indices)
+                padded += [F.pad(part, (0, 0, 0, length - part.shape[1])) for part in self._text_states(packed, cells)]
+            places = torch.cat(order).argsort().to(self.device)
+            return torch.cat(padded)[places].to(self.encoder.word_embeddings.dtype).unflatten(0, (texts, clips))
+
+    def _packed(
+        self, texts: EncodedTexts, visual_tokens: Tensor, text_index: Tensor, video_index: Tensor
+    ) -> Iterator[tuple[Tensor, "PackedTokens"]]:
+        """Yield forward passes: which sequences, of all pairs with each clip, and their tokens, both the shortest first."""
+        clips, cells = visual_tokens.shape[1:3]
+        clip_tokens = self._batch(visual_tokens.to(self.device).flatten(0, 1))  # (V·K, S, D)
         text_of = text_index.repeat_interleave(clips)  # (P·K,)
         clip_of = (video_index[:, None] * clips + torch.arange(clips)).flatten()  # (P·K,)
         for indices in self._passes(texts.lengths[text_of] + cells):
             lengths = texts.lengths[text_of[indices]]
             parts = [
                 texts.groups[length].concat_pairs(
-                    clip_tokens, texts.positions[text_of[same]].to(device), clip_of[same].to(device)
+                    clip_tokens, texts.positions[text_of[same]].to(self.device), clip_of[same].to(self.device)
                 )
                 for length, same in ((int(length), indices[lengths == length]) for length in lengths.unique())
             ]
-            cls[indices.to(device)] = self._cls_states(PackedTokens.from_parts(parts)).to(dtype)
-        return self.encoder.pool(cls.unflatten(0, (-1, clips))[:, :, None])  # (P, K, D)
+            yield indices, PackedTokens.from_parts(parts)
 
     def _gradients(self) -> torch.set_grad_enabled:
         return torch.set_grad_enabled(torch.is_grad_enabled() and self.encoder.training)
@@ -189,43 +220,66 @@ class PairEncoder:
         states = states.to(self.dtype)
         if not self.shares_layers or len(self.layers.layer) == 1:
             return TokenBatch(states, ())
-        attention = self.layers.layer[0].attention.self
-        return TokenBatch(states, (attention.query(states), attention.key(states), attention.value(states)))
+        return TokenBatch(states, project(self.layers.layer[0].attention.self, states))
 
     def _cls_states(self, packed: PackedTokens) -> Tensor:
         """Return the last [CLS] states, (P, D), of packed sequences."""
         if not self.shares_layers:
-            parts = packed.unpack(packed.states)
-            masks = [part.new_zeros(len(part), 1, 1, part.shape[1]) for part in parts]  # additive: zero hides nothing
-            return torch.cat(
-                [
-                    self.layers(part, attention_mask=mask).last_hidden_state[:, 0]
-                    for part, mask in zip(parts, masks, strict=True)
-                ]
-            )
-        states, projections = packed.states, packed.projections
+            return torch.cat([part[:, 0] for part in self._by_own_layers(packed)])
+        packed = self._before_last(packed)
+        return last_cls(self.layers.layer[-1], packed, packed.states)
+
+    def _text_states(self, packed: PackedTokens, cells: int) -> list[Tensor]:
+        """Return the last states of the text tokens, (n, N - cells, D) for each length."""
+        if not self.shares_layers:
+            return [part[:, :-cells] for part in self._by_own_layers(packed)]
+        packed = self._before_last(packed)
+        return last_text(self.layers.layer[-1], packed, cells)
+
+    def _by_own_layers(self, packed: PackedTokens) -> list[Tensor]:
+        """Return the last states of packed sequences, (n, N, D) for each length, by the layers' own forward methods."""
+        parts = packed.unpack(packed.states)
+        masks = [part.new_zeros(len(part), 1, 1, part.shape[1]) for part in parts]  # additive: zero hides nothing
+        return [
+            self.layers(part, attention_mask=mask).last_hidden_state for part, mask in zip(parts, masks, strict=True)
+        ]
+
+    def _before_last(self, packed: PackedTokens) -> PackedTokens:
+        """Run all layers but the last one."""
         for layer in self.layers.layer[:-1]:
             attention = layer.attention.self
-            projections = projections or tuple(f(states) for f in (attention.query, attention.key, attention.value))
-            states, projections = feed_forward(layer, attend(attention, packed, projections), states), ()
-        return last_cls(self.layers.layer[-1], packed, states)
+            states, projections = packed.states, packed.projections or project(attention, packed.states)
+            packed = PackedTokens(feed_forward(layer, attend(attention, packed, projections), states), packed.sizes, ())
+        return packed
 
 
-def attend(attention: Any, packed: PackedTokens, projections: Sequence[Tensor]) -> Tensor:  # noqa: ANN401
+def without_padding(text_ids: Tensor, text_mask: Tensor) -> list[Tensor]:
+    """Return the token ids of each text, (L,) each, of padded ones and their mask, (M, L) each."""
+    return [ids[:length] for ids, length in zip(text_ids, text_mask.sum(dim=1).tolist(), strict=True)]
+
+
+def project(attention: Any, states: Tensor) -> tuple[Tensor, ...]:  # noqa: ANN401
+    """Return query, key and value of states, for a BERT layer's self-attention."""
+    return attention.query(states), attention.key(states), attention.value(states)
+
+
+def attend(attention: Any, packed: PackedTokens, projections: Sequence[Tensor], cells: int = 0) -> Tensor:  # noqa: ANN401
     """Run self-attention within each sequence.
 
     Args:
         attention: Self-attention of a BERT layer.
         packed: The layout of the sequences.
         projections: Query, key and value, (tokens, D) each.
+        cells: Tokens at the end of each sequence whose output is not computed.
 
     Returns:
-        Attention output of each token, (tokens, D).
+        Attention output of the other tokens, (tokens, D).
     """
     heads = (attention.num_attention_heads, attention.attention_head_size)
     contexts = []
     for parts in zip(*(packed.unpack(each) for each in projections), strict=True):  # of one length
         query, key, value = (part.unflatten(2, heads).transpose(1, 2) for part in parts)  # (n, H, N, D/H)
+        query = query[:, :, : query.shape[2] - cells]
         contexts.append(F.scaled_dot_product_attention(query, key, value).transpose(1, 2).flatten(2).flatten(0, 1))
     return torch.cat(contexts)
 
@@ -234,6 +288,19 @@ def feed_forward(layer: Any, context: Tensor, states: Tensor) -> Tensor:  # noqa
     """Run the rest of a BERT layer after its attention, on states and attention output of one shape."""
     states = layer.attention.output(context, states)
     return layer.output(layer.intermediate(states), states)
+
+
+def last_text(layer: Any, packed: PackedTokens, cells: int) -> list[Tensor]:  # noqa: ANN401
+    """Run a BERT layer without the outputs of the last ``cells`` tokens of each sequence.
+
+    Returns:
+        States of the other tokens after this layer, (n, N - cells, D) for each length.
+    """
+    attention = layer.attention.self
+    texts = [part[:, : part.shape[1] - cells] for part in packed.unpack(packed.states)]
+    context = attend(attention, packed, packed.projections or project(attention, packed.states), cells)
+    states = feed_forward(layer, context, torch.cat([text.flatten(0, 1) for text in texts]))
+    return PackedTokens(states, tuple((text.shape[0], text.shape[1]) for text in texts), ()).unpack(states)
 
 
 def last_cls(layer: Any, packed: PackedTokens, states: Tensor) -> Tensor:  # noqa: ANN401
