@@ -17,7 +17,7 @@ from clipbert_mm.engine.mmengine_habits import is_retrieval, metrics_of
 from clipbert_mm.engine.run_tool import run_tool
 from clipbert_mm.engine.tool_flags import Refused, add_loader_flags, set_loaders
 from clipbert_mm.errors import OptionError
-from clipbert_mm.evaluation import read_rankings
+from clipbert_mm.evaluation import DumpLabels, read_rankings
 from clipbert_mm.fileio import temporary_folder
 from clipbert_mm.visualization import draw_reliability, draw_retrieval
 from clipbert_mm.visualization.windows import check_display, show_pictures
@@ -46,9 +46,10 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument(
         "--out-item",
-        choices=["pred", "metrics"],
+        choices=["pred", "metrics", "labels"],
         default="pred",
-        help="what --out writes; metrics go to a .json, .yaml or .pkl file (default: pred)",
+        help="what --out writes: predictions; metrics, to a .json, .yaml or .pkl file; or questions in the form of a "
+        "classifier's predictions, which the tools of MMPretrain and MMAction2 read (default: pred)",
     )
     parser.add_argument(
         "--show-dir",
@@ -83,13 +84,13 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 def check_out(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
     """Refuse names of files that --out cannot write."""
     if args.out is None:
-        if args.out_item == "metrics":
-            parser.error("--out-item metrics needs --out FILE.json")
+        if args.out_item != "pred":
+            parser.error(f"--out-item {args.out_item} needs --out FILE")
         return
-    kinds = (".pkl", ".pickle") if args.out_item == "pred" else (".pkl", ".pickle", ".json", ".yaml", ".yml")
+    kinds = (".pkl", ".pickle") if args.out_item != "metrics" else (".pkl", ".pickle", ".json", ".yaml", ".yml")
     if not args.out.endswith(kinds):
-        hint = "; --out-item metrics writes the metrics as .json" if args.out_item == "pred" else ""
-        what = "predictions to a pickle file" if args.out_item == "pred" else "metrics"
+        hint = "; --out-item metrics writes the metrics as .json" if args.out_item != "metrics" else ""
+        what = "predictions to a pickle file" if args.out_item != "metrics" else "metrics"
         parser.error(f"--out writes {what}, expected a name that ends with {' or '.join(kinds)}, got {args.out}{hint}")
 
 
@@ -115,8 +116,9 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
             is_selected = os.path.basename(config.load_from).startswith("best_")
             which = "which validation selected" if is_selected else "the last of a training that selected none"
             runner.logger.info(f"Tests {config.load_from}, {which}.")
-        if args.out is not None and args.out_item == "pred":
-            runner.test_evaluator.metrics.append(DumpResults(out_file_path=args.out, collect_device="gpu"))
+        if args.out is not None and args.out_item != "metrics":
+            writer = DumpLabels if args.out_item == "labels" else DumpResults
+            runner.test_evaluator.metrics.append(writer(out_file_path=args.out, collect_device="gpu"))
         scores = runner.test()
         if runner.rank == 0:
             if args.out is not None and args.out_item == "metrics":

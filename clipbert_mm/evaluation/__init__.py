@@ -4,6 +4,7 @@ from clipbert_mm.deprecation import renamed
 from clipbert_mm.evaluation.answer_accuracy import AnswerAccuracy, CountError, accuracy_by_type, correct_answers
 from clipbert_mm.evaluation.answer_similarity import WUPS, wups
 from clipbert_mm.evaluation.calibration import CalibrationBins
+from clipbert_mm.evaluation.label_dump import DumpLabels
 from clipbert_mm.evaluation.moments import moment_figures
 from clipbert_mm.evaluation.pretraining_accuracy import PretrainingAccuracy
 from clipbert_mm.evaluation.ranked_precision import precision_figures
@@ -24,6 +25,7 @@ __all__ = [
     "AnswerAccuracy",
     "CalibrationBins",
     "CountError",
+    "DumpLabels",
     "PretrainingAccuracy",
     "RetrievalMetric",
     "VQAAccuracy",

@@ -1,6 +1,7 @@
 """Flags of the tools of MMPretrain and MMAction2, by which ours are called too."""
 
 import json
+import math
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -18,6 +19,7 @@ from mmengine.visualization import Visualizer
 
 from clipbert_mm.engine.runner import ClipBertRunner
 from clipbert_mm.errors import OptionError
+from clipbert_mm.evaluation import DumpLabels
 
 ROOT = Path(__file__).resolve().parents[2]
 RETRIEVAL = str(next((ROOT / "configs/shapes").glob("*-retrieval.py")))
@@ -41,7 +43,7 @@ REFUSED = {
     "test.py": [
         (["--out", "a.json"], r"--out writes predictions to a pickle file, .* got a\.json; --out-item metrics writes"),
         (["--out", "a.txt", "--out-item", "metrics"], r"--out writes metrics, expected .* got a\.txt$"),
-        (["--out-item", "metrics"], "--out-item metrics needs --out FILE"),
+        (["--out-item", "labels"], "--out-item labels needs --out FILE"),
         (["--tta"], r"--tta is not an option: .* Set more of them in the test pipeline \(num_clips\)\."),
         (["--interval", "5"], "--interval is not an option: the image has queries evenly spread"),
     ],
@@ -129,3 +131,28 @@ def test_h20_flops_and_items_by_the_other_libraries_flags(
     )
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["browse_test.png"]
     assert "drew 2 of" in capsys.readouterr().out
+
+
+def sample(scores: list[list[float]], labels: list[int], broken: str | None = None) -> dict:
+    """What a head for questions predicts for an item."""
+    return dict(
+        sample_idx=len(labels),
+        path="a.mp4",
+        broken=broken,
+        scores=torch.tensor(scores).flatten(),
+        answer_labels=np.array(labels),
+    )
+
+
+def test_h20_h21_labels_have_an_entry_for_each_question(tmp_path: Path):
+    metric = DumpLabels(out_file_path=str(tmp_path / "a.pkl"))
+    items = [sample([[-1.0, -2.0], [-3.0, -0.5]], [0, -100]), sample([[-1.0, -2.0]], [1]), sample([], [0], "no video")]
+    metric.process(None, items)
+    metric.evaluate(len(items))
+    written = mmengine.load(tmp_path / "a.pkl")
+    assert [(int(each["pred_label"]), int(each["gt_label"])) for each in written] == [(0, 0), (1, -100), (0, 1)]
+    assert [each["pred_score"][0].item() for each in written] == pytest.approx(
+        [1 / (1 + math.exp(-1)), 1 / (1 + math.exp(2.5)), 1 / (1 + math.exp(-1))]
+    )
+    with pytest.raises(OptionError, match=r"^--out-item labels \(DumpLabels\) is for questions"):
+        metric.process(None, [dict(sample_idx=0, path="a.mp4", broken=None, scores=torch.zeros(2))])

@@ -61,9 +61,9 @@ class ForkedTests:
         for name in subprocess.run(listing, cwd=source, capture_output=True, check=True, text=True).stdout.split("\0")[
             :-1
         ]:
-            if (source / name).is_file():
+            if (source / name).is_file() or (source / name).is_symlink():
                 (self.root / name).parent.mkdir(parents=True, exist_ok=True)
-                shutil.copy2(source / name, self.root / name)
+                shutil.copy2(source / name, self.root / name, follow_symlinks=False)
         os.chdir(self.root)
         sys.path.insert(0, str(self.root))
         os.environ.update(PYTHONPATH=str(self.root), CUDA_VISIBLE_DEVICES="", HF_HUB_OFFLINE="1")
