@@ -62,7 +62,8 @@ class Predictor:
 
     Args:
         config_or_checkpoint: Checkpoint of ours, which contains the config of its model; the work folder of a training, for the
-            checkpoint that validation selected; or a config file.
+            checkpoint that validation selected; or a config file. The transforms are the config's ``test_pipeline``, or those
+            of its ``test_dataloader``.
         weights: With a config file, a checkpoint of any kind that ``load_from`` takes; None for the config's ``load_from``.
         device: Device of the model; None for a GPU if there is one.
 
@@ -278,7 +279,8 @@ def _recipe_of_config(path: str, weights: str | os.PathLike | None) -> tuple[Rec
         indices = read_answers(os.path.join(dataset.get("data_root", ""), dataset.answer_file))
         answers = sorted(indices, key=indices.__getitem__)
     model = config.model.to_dict()
-    recipe = Recipe(model, [step.to_dict() for step in dataset.pipeline], answers, model)
+    pipeline = config.get("test_pipeline") or dataset.pipeline  # as in OpenMMLab's libraries
+    recipe = Recipe(model, [step.to_dict() for step in pipeline], answers, model)
     return recipe, os.fspath(chosen)
 
 

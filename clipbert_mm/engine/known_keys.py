@@ -16,9 +16,10 @@ from torch.utils.data import DataLoader
 
 
 def runner_keys() -> frozenset[str]:
-    """Return the top-level names of a config that a run reads; all others are variables of the config file."""
+    """Return the top-level names of a config that are read; all others are variables of the config file."""
     named = {*inspect.signature(Runner).parameters, *re.findall(r"self\.cfg\.get\(\s*'(\w+)'", SOURCE)}
-    return frozenset(named | {"custom_imports", "runner_type", "strategy", "tta_model", "tta_pipeline"}) - {"cfg"}
+    others = {"custom_imports", "runner_type", "strategy", "test_pipeline", "tta_model", "tta_pipeline"}
+    return frozenset(named | others) - {"cfg"}
 
 
 def known_in(path: str) -> set[str]:

@@ -7,6 +7,7 @@ from mmengine.dataset import InfiniteSampler
 from mmengine.evaluator import Evaluator
 from mmengine.runner import BaseLoop, EpochBasedTrainLoop, IterBasedTrainLoop
 
+from clipbert_mm.engine.config import foreign_model
 from clipbert_mm.errors import OptionError
 from clipbert_mm.evaluation import RetrievalMetric
 from clipbert_mm.registry import METRICS
@@ -33,12 +34,18 @@ def resumable_loop(loop: Mapping[str, Any]) -> dict[str, Any]:
 RESUMABLE = {True: "ResumableEpochTrainLoop", False: "ResumableIterTrainLoop"}
 
 
-def check_sampler(loop: BaseLoop) -> None:
-    """Check that an epoch ends.
+def check_train_loop(loop: Any) -> None:  # noqa: ANN401
+    """Check that an epoch ends, and that a ClipBert gets one batch at a time.
 
     Raises:
-        OptionError: If the sampler of a training by epochs never ends.
+        OptionError: If the sampler of a training by epochs never ends, or the loop gives a ClipBert batches of several loaders.
     """
+    if hasattr(loop, "multi_loaders") and foreign_model(loop.runner.cfg) is None:
+        raise OptionError(
+            f"{type(loop).__name__} gives a model a batch of each of its loaders at once, and a ClipBert takes one. Put the "
+            "datasets of other_loaders into train_dataloader.dataset, a MixedDataset or ConcatDataset, and leave out "
+            "train_cfg.type."
+        )
     if isinstance(loop, EpochBasedTrainLoop) and isinstance(loop.dataloader.sampler, InfiniteSampler):
         raise OptionError(
             f"{type(loop.dataloader.sampler).__name__} never ends, so that an epoch would not either. Train by iterations, "
@@ -118,11 +125,19 @@ def check_evaluation_loop(loop: BaseLoop, stage: str) -> None:
         stage: "val" or "test".
 
     Raises:
-        OptionError: If a RetrievalMetric is in another loop than ours.
+        OptionError: If a RetrievalMetric is in another loop than ours, or a ClipBert in a retrieval loop of another library.
     """
-    if hasattr(loop, "shortlist") or not any(isinstance(metric, RetrievalMetric) for metric in loop.evaluator.metrics):
+    if hasattr(loop, "shortlist"):
         return
-    ours = f"Retrieval{stage.capitalize()}Loop"
+    ours = f"clipbert_mm.Retrieval{stage.capitalize()}Loop"
+    if type(loop).__name__.startswith("Retrieval") and foreign_model(loop.runner.cfg) is None:
+        raise OptionError(
+            f"{type(loop).__name__} of {type(loop).__module__.partition('.')[0]} compares features of texts with features of "
+            "videos, which a ClipBert has not, since it reads a text and a video together. "
+            f"Set {stage}_cfg=dict(type='{ours}')."
+        )
+    if not any(isinstance(metric, RetrievalMetric) for metric in loop.evaluator.metrics):
+        return
     raise OptionError(
         f"RetrievalMetric needs the scores of all texts with all videos, which {type(loop).__name__} does not compute. Set "
         f"{stage}_cfg=dict(type='{ours}')."

@@ -28,7 +28,7 @@ from clipbert_mm.engine.hooks.checkpoint_hook import checkpoint_folders
 from clipbert_mm.engine.launch import prepare
 from clipbert_mm.engine.mmengine_habits import (
     check_evaluation_loop,
-    check_sampler,
+    check_train_loop,
     count_by_iteration,
     name_evaluation_loop,
     resumable_loop,
@@ -161,12 +161,12 @@ class ClipBertRunner(Runner):
         """Build the training loop; MMEngine's short form ``by_epoch`` gives the resumable one.
 
         Raises:
-            OptionError: If a training has both a number of epochs and a number of iterations, or an epoch would never end.
+            OptionError: If a training has both a number of epochs and a number of iterations, or see :func:`check_train_loop`.
         """
         if isinstance(loop, dict):
             loop = resumable_loop(loop)
         built = super().build_train_loop(loop)
-        check_sampler(built)
+        check_train_loop(built)
         return built
 
     def build_val_loop(self, loop: BaseLoop | dict[str, Any]) -> BaseLoop:

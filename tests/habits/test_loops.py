@@ -126,6 +126,28 @@ def test_h4_a_loop_that_does_not_score_all_pairs_is_refused_at_the_start(validat
     loop = stage.capitalize() + "Loop"
     validated[f"{stage}_cfg"] = dict(type=loop)
     runner = build_runner(validated)
-    with pytest.raises(OptionError, match=rf"all texts with all videos, which {loop} .*dict\(type='Retrieval{loop}'\)"):
+    with pytest.raises(
+        OptionError, match=rf"all texts with all videos, which {loop} .*dict\(type='clipbert_mm\.Retrieval{loop}'\)"
+    ):
         runner.train() if stage == "val" else runner.test()
     assert runner.iter == 0
+
+
+def test_h7_a_loop_of_several_loaders_is_refused_at_the_start(config: Config):
+    other = config.train_dataloader.copy()
+    config.train_cfg = dict(type="mmaction.MultiLoaderEpochBasedTrainLoop", other_loaders=[other], max_epochs=1)
+    config.optim_wrapper.type = "mmengine.OptimWrapper"
+    said = r"^MultiLoaderEpochBasedTrainLoop gives a model a batch of each .* a MixedDataset or ConcatDataset, and leave out"
+    with pytest.raises(OptionError, match=said):
+        build_runner(config).train()
+
+
+@pytest.mark.parametrize("library", ["mmaction", "mmpretrain"])
+def test_h4_retrieval_loops_of_other_libraries_are_refused_at_the_start(validated: Config, library: str):
+    validated.val_cfg = dict(type=f"{library}.RetrievalValLoop")
+    validated.val_evaluator = (
+        dict(type="mmaction.RetrievalMetric") if library == "mmaction" else validated.val_evaluator
+    )
+    said = rf"^RetrievalValLoop of {library} compares features of texts .* val_cfg=dict\(type='clipbert_mm\.RetrievalValLoop"
+    with pytest.raises(OptionError, match=said):
+        build_runner(validated).train()

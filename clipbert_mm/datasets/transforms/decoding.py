@@ -15,12 +15,27 @@ from clipbert_mm.media.storage import as_file
 from clipbert_mm.registry import TRANSFORMS
 
 
+def named_file(results: dict[str, Any]) -> dict[str, Any]:
+    """Add ``path`` to results that name their file as MMAction2 (``filename``) or MMPretrain (``img_path``) do; return them.
+
+    Raises:
+        OptionError: If they name no file.
+    """
+    for key in ("path", "filename", "img_path"):
+        if key in results:
+            results["path"] = results[key]
+            return results
+    raise OptionError(
+        f"A pipeline needs the path of a file as 'path', 'filename' or 'img_path', got {', '.join(results)}."
+    )
+
+
 @TRANSFORMS.register_module()
 class OpenVideo(BaseTransform):
     """Open a video or animated GIF without decoding it.
 
     Required Keys:
-        path (see :mod:`~clipbert_mm.media.storage` for its forms)
+        path, or as the other libraries name it filename or img_path (see :mod:`~clipbert_mm.media.storage` for its forms)
 
     Added Keys:
         video_reader (see :class:`~clipbert_mm.media.readers.VideoReader`) and its attributes total_frames, avg_fps, duration,
@@ -48,7 +63,7 @@ class OpenVideo(BaseTransform):
         Raises:
             BrokenMediaError: If the file does not exist, is empty, is not a video, is truncated or has no frame rate.
         """
-        path = results["path"]
+        path = named_file(results)["path"]
         with as_file(path) as name:
             try:
                 reader = open_reader(name, self.backend, self.num_threads)
@@ -200,7 +215,7 @@ class OpenFrames(BaseTransform):
         Raises:
             BrokenMediaError: If there is no such folder, frames are missing, or the frame rate is not known.
         """
-        reader = open_frame_folder(results["path"].rstrip("/"), self.fps)
+        reader = open_frame_folder(named_file(results)["path"].rstrip("/"), self.fps)
         return results | dict(video_reader=reader) | reader.describe()
 
 
@@ -209,7 +224,7 @@ class LoadImage(BaseTransform):
     """Read an image as a video of one clip of one frame.
 
     Required Keys:
-        path (see :mod:`~clipbert_mm.media.storage` for its forms)
+        path, or as the other libraries name it filename or img_path (see :mod:`~clipbert_mm.media.storage` for its forms)
 
     Added Keys:
         frames (uint8 RGB, (1, 1, H, W, 3)), upright; see :func:`decode_image`
@@ -221,5 +236,5 @@ class LoadImage(BaseTransform):
         Raises:
             BrokenMediaError: If the file does not exist, is empty or is not an image.
         """
-        results["frames"] = decode_image(results["path"])[None, None]  # (1, 1, H, W, 3)
+        results["frames"] = decode_image(named_file(results)["path"])[None, None]  # (1, 1, H, W, 3)
         return results

@@ -51,6 +51,8 @@ def run_contents(runner: Runner) -> CheckpointMetadata:
         dataset = (runner.cfg.get(f"{split}_dataloader") or {}).get("dataset")
         if isinstance(dataset, Mapping):
             pipelines[split] = without_folders(plain(_pipeline_of(dataset)))
+    if runner.cfg.get("test_pipeline"):  # what a trained model is used by, in OpenMMLab's libraries
+        pipelines["test"] = without_folders(plain(runner.cfg.test_pipeline))
     return CheckpointMetadata(
         version=__version__,
         task=getattr(model.head, "task", type(model.head).__name__),

@@ -1,0 +1,57 @@
+"""What MMAction2 and MMPretrain use a trained model by: ``test_pipeline``, and the names of files in a pipeline."""
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from hook_runs import written
+from mmengine.config import Config
+from mmengine.dataset import Compose
+
+from clipbert_mm.apis import inference_model, init_model
+from clipbert_mm.engine.launch import build_runner
+from clipbert_mm.errors import OptionError
+from clipbert_mm.registry import TRANSFORMS
+
+
+def test_h22_test_pipeline_is_what_a_model_is_used_by(
+    runner_config: Config, checkpoint: Path, tmp_path: Path, world: Path
+):
+    runner_config.load_from = str(checkpoint)
+    video = str(next((world / "videos").glob("test_*.mp4")))
+    clips = []
+    for name in ("test_dataloader", "test_pipeline"):
+        if name == "test_pipeline":
+            runner_config.test_pipeline = runner_config.test_dataloader.dataset.pipeline.copy()
+            runner_config.test_pipeline[1] = dict(type="SampleClips", num_clips=5, num_frames=2, mode="uniform")
+        model = init_model(written(runner_config, tmp_path, name))
+        clips.append(len(model.inferencer.predictor.read(video).clip_times))
+        ranked = inference_model(model, video, texts=["a red circle", "a blue ring"])
+    assert clips == [3, 5]
+    runner_config.default_hooks.checkpoint.interval = 1
+    build_runner(runner_config).train()
+    again = inference_model(str(Path(runner_config.work_dir) / "epoch_1.pth"), video, texts=["a red circle"])
+    assert len(again.scores) == 1
+    assert len(ranked.scores) == 2
+    model = init_model(str(Path(runner_config.work_dir) / "epoch_1.pth"))
+    assert len(model.inferencer.predictor.read(video).clip_times) == 5, "the checkpoint has it, too"
+
+
+@pytest.mark.parametrize(("key", "kind"), [("filename", "OpenVideo"), ("img_path", "LoadImage")])
+def test_h22_files_may_have_the_names_of_the_other_libraries(world: Path, key: str, kind: str):
+    folder, suffix = ("videos", "mp4") if kind == "OpenVideo" else ("images", "jpg")
+    path = str(next((world / folder).glob(f"*.{suffix}")))
+    steps = [dict(type=kind)]
+    if kind == "OpenVideo":
+        steps += [dict(type="SampleClips", num_clips=2, num_frames=1, mode="uniform"), dict(type="DecodeClips")]
+    pipeline = Compose([TRANSFORMS.build(step) for step in steps])
+    theirs, ours = pipeline({key: path}), pipeline({"path": path})
+    assert theirs["path"] == path
+    assert np.array_equal(theirs["frames"], ours["frames"])
+    if kind == "LoadImage":
+        assert np.array_equal(theirs["frames"][0, 0], cv2.imread(path)[..., ::-1])
+    with pytest.raises(
+        OptionError, match=r"needs the path of a file as 'path', 'filename' or 'img_path', got sample_idx\."
+    ):
+        pipeline({"sample_idx": 0})
