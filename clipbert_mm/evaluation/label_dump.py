@@ -8,10 +8,8 @@ import torch
 from mmengine.evaluator import DumpResults
 
 from clipbert_mm.errors import OptionError
-from clipbert_mm.registry import METRICS
 
 
-@METRICS.register_module()
 class DumpLabels(DumpResults):
     """Writes one entry per question to a pickle file: ``pred_score`` (C,), ``pred_label`` and ``gt_label``.
 
