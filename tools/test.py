@@ -10,6 +10,7 @@ import mmengine
 from mmengine.config import Config, DictAction
 from mmengine.evaluator import DumpResults
 
+from clipbert_mm.apis.answer_drawings import AnswerVideoHook, answers_questions
 from clipbert_mm.checkpoint import find_selected
 from clipbert_mm.engine.config import load_config
 from clipbert_mm.engine.launch import build_runner, use_amp_in_test
@@ -54,7 +55,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--show-dir",
         metavar="DIR",
-        help="write rankings.json, an image of queries with their best videos and, with calibration=True of the metric, "
+        help="write videos with the answers and scores drawn on them, in DIR/videos and to the visualizer's backends; of "
+        "retrieval also rankings.json, an image of queries with their best videos and, with calibration=True of the metric, "
         "a reliability diagram",
     )
     parser.add_argument("--show", action="store_true", help="show the images of --show-dir in a window")
@@ -110,7 +112,7 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
     with temporary_folder() as scratch:
         folder = Path(args.show_dir or scratch)
         if args.show or args.show_dir is not None:
-            write_rankings(config, args.config, folder / "rankings.json")
+            write_rankings(config, args, folder / "rankings.json")
         runner = build_runner(config)
         if config.load_from != args.checkpoint:
             is_selected = os.path.basename(config.load_from).startswith("best_")
@@ -119,6 +121,8 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
         if args.out is not None and args.out_item != "metrics":
             writer = DumpLabels if args.out_item == "labels" else DumpResults
             runner.test_evaluator.metrics.append(writer(out_file_path=args.out, collect_device="gpu"))
+        if args.show_dir is not None:
+            runner.register_hook(AnswerVideoHook(folder / "videos", folder / "rankings.json"))
         scores = runner.test()
         if runner.rank == 0:
             if args.out is not None and args.out_item == "metrics":
@@ -131,22 +135,28 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
     return scores
 
 
-def write_rankings(config: Config, path: str, rankings: Path) -> None:
+def write_rankings(config: Config, args: argparse.Namespace, rankings: Path) -> None:
     """Let the retrieval metric of a config write its rankings, which :func:`draw` draws.
 
     Raises:
-        OptionError: If it has none.
+        OptionError: If it has none, and there is nothing else to draw.
     """
     metrics = metrics_of(config.test_evaluator)
     retrieval = [metric for metric in metrics if is_retrieval(metric)]
-    if not retrieval:
+    if retrieval:
+        retrieval[0].rankings_file = str(rankings)
+    elif args.show or not answers_questions(config.model):
         types = ", ".join(str(metric.get("type")) for metric in metrics)
-        raise OptionError(f"--show and --show-dir draw retrieval and need a RetrievalMetric, {path} has {types}.")
-    retrieval[0].rankings_file = str(rankings)
+        raise OptionError(
+            "--show draws retrieval and needs a RetrievalMetric; --show-dir also draws questions and needs a head for them. "
+            f"{args.config} has {types}."
+        )
 
 
 def draw(runner: Any, folder: Path) -> list[Path]:
-    """Draw the rankings in a folder; returns the images."""
+    """Draw the rankings in a folder, if there are any; returns the images."""
+    if not any(map(is_retrieval, runner.test_evaluator.metrics)):
+        return []
     drawn = [folder / "retrieval.png"]
     draw_retrieval(folder / "rankings.json", drawn[0])
     calibration = read_rankings(folder / "rankings.json").get("calibration")

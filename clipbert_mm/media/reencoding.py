@@ -20,6 +20,7 @@ from av.video.stream import VideoStream
 
 from clipbert_mm.errors import BrokenMediaError, OptionError, printable
 from clipbert_mm.fileio import atomic_path
+from clipbert_mm.media.encoding import MAX_TICKS, add_h264_stream
 from clipbert_mm.media.images import describe_decode_error
 from clipbert_mm.media.readers.orientation import (
     display_matrix,
@@ -30,8 +31,6 @@ from clipbert_mm.media.readers.orientation import (
 from clipbert_mm.media.readers.pyav_reader import PyAVReader
 from clipbert_mm.media.storage import as_file
 
-MAX_TICKS = 100_000
-"""Time units per second that are written, and denominator of a frame rate, at most."""
 BLACK = (16, 128, 128)
 """Black as Y, U and V."""
 
@@ -191,15 +190,10 @@ def _plan(reader: PyAVReader, fps: float | None) -> tuple[list[int], list[int], 
 
 def _add_stream(new: OutputContainer, reader: PyAVReader, encoding: Encoding, tick: Fraction) -> VideoStream:
     """Add an H.264 stream whose times are in ticks; ``tick`` is the length of one in seconds."""
-    options = {"crf": str(encoding.crf), "preset": "veryfast", "threads": "1"}
-    if reader.frame_times is not None and encoding.fps is None:
-        options["bf"] = "0"  # the duration of an MP4 file is by decoding times, which lag behind with uneven frames
-    rate = Fraction(encoding.fps or reader.avg_fps).limit_denominator(MAX_TICKS)
-    stream = new.add_stream("libx264", rate=rate, options=options)
-    stream.pix_fmt = "yuv420p"
-    stream.gop_size = encoding.keyframes
-    context = stream.codec_context
-    context.time_base = tick
-    context.flags |= Flags.frame_duration
-    context.colorspace, context.color_range = Colorspace.ITU601, ColorRange.MPEG
+    # The duration of an MP4 file is by decoding times, which lag behind with uneven frames.
+    options = {"bf": "0"} if reader.frame_times is not None and encoding.fps is None else {}
+    rate = encoding.fps or reader.avg_fps
+    stream = add_h264_stream(new, rate, crf=encoding.crf, keyframes=encoding.keyframes, options=options)
+    stream.codec_context.time_base = tick
+    stream.codec_context.flags |= Flags.frame_duration
     return stream

@@ -183,7 +183,7 @@ def test_e_a_list_of_metrics_is_tested_and_drawn(runner_config: Config, tmp_path
     )
     assert metrics["seen"] == 7
     assert "t2v/R@1" in metrics
-    assert sorted(path.name for path in shown.iterdir()) == ["rankings.json", "rankings.npy", "retrieval.png"]
+    assert sorted(path.name for path in shown.iterdir()) == ["rankings.json", "rankings.npy", "retrieval.png", "videos"]
 
 
 @METRICS.register_module()
