@@ -55,6 +55,11 @@ class MMActionTransforms(BaseTransform):
         compat.import_mmaction_transforms()
         self.steps = [(_name(config), _build(config)) for config in transforms]
 
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Import MMAction2 in a process that is spawned as in this one, with its work-arounds."""
+        compat.import_mmaction_transforms()
+        self.__dict__.update(state)
+
     def transform(self, results: dict[str, Any]) -> dict[str, Any]:
         """Apply the transforms, and return their images as frames.
 

@@ -1,5 +1,6 @@
 """MMAction2's transforms in our pipelines, and ours in theirs."""
 
+import pickle
 import random
 import re
 from collections.abc import Callable
@@ -29,7 +30,8 @@ from clipbert_mm.datasets.transforms import (
 from clipbert_mm.datasets.transforms.mmaction_adapters import join_images
 from clipbert_mm.engine.config import load_config
 from clipbert_mm.engine.launch import build_runner
-from clipbert_mm.errors import BrokenMediaError, OptionError
+from clipbert_mm.errors import BrokenMediaError, CheckpointError, OptionError
+from clipbert_mm.trusted import check_pipeline
 
 pytest.importorskip("decord", reason="mmaction2 needs decord, which has wheels for x86-64 only")
 pytest.importorskip("mmaction")
@@ -108,6 +110,21 @@ def test_draws_depend_on_the_item_alone_and_leave_the_process_as_it_was(frames: 
         assert all(np.array_equal(one, other) for one, other in zip(before[1], after[1], strict=True))
         assert torch.equal(before[2], after[2])
     assert np.array_equal(*found)
+
+
+def test_spawned_processes_draw_alike(frames: np.ndarray, monkeypatch: pytest.MonkeyPatch):
+    from mmaction.datasets.transforms import ColorJitter
+
+    steps = MMActionTransforms(transforms=[*AUGMENTATION[:4], dict(type="ColorJitter", hue=(-0.1, -0.1))])
+    expected, sent = steps(clips(frames))["frames"], pickle.dumps(steps)
+    monkeypatch.setattr(ColorJitter, "adjust_hue", None)  # as where MMAction2 was not imported by our work-around
+    assert np.array_equal(pickle.loads(sent)(clips(frames))["frames"], expected)
+
+
+def test_a_checkpoint_may_not_name_them():
+    steps = [dict(type="MMActionTransforms", transforms=[dict(type="TorchVisionWrapper", op="Lambda")])]
+    with pytest.raises(CheckpointError, match=r"it names the type 'TorchVisionWrapper'\..* give your config \(\.py\)"):
+        check_pipeline(steps, "a.pth")
 
 
 def test_without_a_generator_draws_are_the_same_every_time(frames: np.ndarray):
