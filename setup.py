@@ -17,6 +17,8 @@ DEVELOPERS_ONLY = (
     "bench_*.py",
     "load_*.py",
     "memory_tracker.py",
+    "probe_*.py",
+    "video_backbones.py",
     "video_set.py",
     "mutation",
 )
