@@ -212,7 +212,8 @@ def test_tensorboard_by_a_config_line(stepping: Config):
     assert written.Scalars("loss")[0].value == pytest.approx(sum(notes.losses[:2]) / 2)
 
 
-def test_weights_and_biases_by_a_config_line(stepping: Config, monkeypatch: pytest.MonkeyPatch):
+def test_weights_and_biases_by_a_config_line(stepping: Config, monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    monkeypatch.chdir(tmp_path)  # MMEngine uploads the Python files below it
     # No reports of its own errors, nothing about the machine, the repository and the console.
     quiet = dict(MODE="offline", SILENT="true", ERROR_REPORTING="false", X_DISABLE_STATS="true", CONSOLE="off")
     for name, value in (quiet | dict(X_DISABLE_MACHINE_INFO="true", DISABLE_GIT="true", DISABLE_CODE="true")).items():

@@ -357,7 +357,7 @@ def test_encoding_that_is_killed_goes_on(encode: Callable, root: Path, tmp_path:
     tool = [sys.executable, root / "tools" / "dataset_converters" / "reencode_videos.py"]
     child = subprocess.Popen([*tool, folder, out, "--workers", "1"], env=os.environ | {"PYTHONPATH": str(root)})
     while child.poll() is None and len(list(out.glob("*.mp4"))) < 3:
-        time.sleep(0.001)
+        time.sleep(0.01)
     with pytest.raises(BusyFolderError, match=rf"^{out} is in use: process {child.pid} on .* writes to it"):
         encode(folder, out)
     workers = [os.pidfd_open(pid) for pid in descendants(child.pid)]
