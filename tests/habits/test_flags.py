@@ -88,8 +88,7 @@ def test_h20_pictures_are_shown_in_windows(
     monkeypatch.setattr(pyplot, "get_backend", lambda: "TkAgg")
     shown = []
     monkeypatch.setattr(Visualizer, "show", lambda self, picture, **options: shown.append((picture, options)))
-    arguments = ["--show", "--show-dir", str(tmp_path), "--wait-time", "0.5"]
-    test([written(runner_config, tmp_path, "a"), str(checkpoint), *arguments])
+    test([written(runner_config, tmp_path, "a"), str(checkpoint), "--show", "--wait-time", "0.5"])
     ((drawn, options),) = shown
     assert np.array_equal((drawn[..., :3] * 255).round(), picture)
     assert options == dict(win_name="retrieval.png", wait_time=0.5)
