@@ -5,12 +5,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from sister_libraries import import_mmaction
 
 from clipbert_mm import compat
 from clipbert_mm.engine.config import load_config
 from clipbert_mm.registry import MODELS
 
-pytest.importorskip("mmaction", reason="mmaction2 needs decord, which has no wheel for this machine")
+import_mmaction()
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 VIDEO = sorted((CONFIGS / "video_encoders").glob("clipbert_*.py"))

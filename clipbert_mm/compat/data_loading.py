@@ -1,4 +1,4 @@
-"""Parts of torch's DataLoader that a loader with its own worker processes needs, and that torch keeps private.
+"""Parts of torch's DataLoader that a loader with its own worker processes needs, and that torch keeps private; resuming.
 
 For torch 2.6 to 2.14: nothing public says in a worker which one it is, or pins the memory of a whole batch.
 """
@@ -8,7 +8,7 @@ from typing import Any
 from torch.utils.data._utils import worker
 from torch.utils.data._utils.pin_memory import pin_memory
 
-__all__ = ["pin_memory", "set_worker_info"]
+__all__ = ["pin_memory", "set_worker_info", "skip_in_loader"]
 
 
 def set_worker_info(number: int, num_workers: int, seed: int, dataset: Any) -> None:  # noqa: ANN401
@@ -21,3 +21,16 @@ def set_worker_info(number: int, num_workers: int, seed: int, dataset: Any) -> N
         dataset: The worker's dataset.
     """
     worker._worker_info = worker.WorkerInfo(id=number, num_workers=num_workers, seed=seed, dataset=dataset)
+
+
+def skip_in_loader(loader: Any) -> None:  # noqa: ANN401
+    """Let what a resumed loop skips be skipped by the loader, which numbers the draws of the items.
+
+    For onedl-mmengine 0.10.12, whose IterBasedTrainLoop skips in a sampler that has ``skip``, as its InfiniteSampler does, so
+    that the numbers of the draws would begin anew. MMEngine's loop reads and drops the batches.
+
+    Args:
+        loader: A loader with ``skip(batches)``.
+    """
+    if hasattr(loader.sampler, "skip"):
+        loader.sampler.skip = lambda items: loader.skip(items // loader.batch_size)

@@ -14,7 +14,7 @@ import torch
 from mmengine.dist import get_world_size
 from torch.utils.data import DataLoader, IterableDataset
 
-from clipbert_mm.compat.data_loading import pin_memory
+from clipbert_mm.compat.data_loading import pin_memory, skip_in_loader
 from clipbert_mm.datasets.wrappers import can_give_up, give_up, loading
 from clipbert_mm.engine.loader_workers import RemoteTraceback, Worker, WorkerConfig, WorkerPool
 from clipbert_mm.errors import WorkerError, printable
@@ -94,6 +94,7 @@ class WatchedLoader(DataLoader):
     def count_passes(self) -> None:
         """Draw the items of each pass anew, from the next one on, as in an epoch of its own."""
         self.passes = 0
+        skip_in_loader(self)
 
     def loading(self) -> dict[int, Any]:
         """Return what each process reads, by process id, if the dataset can tell."""

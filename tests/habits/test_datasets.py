@@ -11,6 +11,7 @@ import pytest
 from cut_runs import by_iterations, cut_and_resume, last, train
 from faulty_runs import assert_same_training
 from mmengine.config import Config
+from sister_libraries import import_mmaction
 
 from clipbert_mm.checkpoint.metadata import KEY
 from clipbert_mm.datasets import OpenEndedDataset, RetrievalDataset
@@ -46,7 +47,7 @@ def test_h6_wrappers_draw_each_repetition_and_resume_exactly(config: Config, kin
 
 
 def test_augmentation_by_mmaction2_resumes_exactly(config: Config):
-    pytest.importorskip("mmaction")
+    import_mmaction()
     augment = [dict(type="RandomResizedCrop", area_range=(0.5, 1.0)), dict(type="Flip"), dict(type="ColorJitter")]
     config.train_dataloader.dataset.pipeline.insert(3, dict(type="MMActionTransforms", transforms=augment))
     config.train_dataloader.num_workers = 1

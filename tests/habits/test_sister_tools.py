@@ -1,6 +1,5 @@
 """The analysis tools of MMPretrain and MMAction2 on files of ours."""
 
-import importlib.util
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +10,7 @@ import pytest
 import torch
 from hook_runs import written
 from mmengine.config import Config
+from sister_libraries import sister
 from warm_python import run_code
 
 from clipbert_mm.evaluation import DumpLabels
@@ -23,13 +23,6 @@ for number, (script, *arguments) in enumerate(commands):
     sys.argv = [script, *arguments]
     runpy.run_path(script, run_name="__main__")
 """
-
-
-def sister(path: str) -> str:
-    """Return the path of a tool of an installed library."""
-    library, _, path = path.partition("/")
-    package = Path(importlib.util.find_spec(library).submodule_search_locations[0])
-    return str(package / ".mim" / "tools" / path)
 
 
 def test_h21_the_sisters_tools_read_our_files(

@@ -1,6 +1,5 @@
 """The tools of mmpretrain and mmaction2 on configs of ours, and our tools with MMEngine's habits."""
 
-import importlib.util
 import json
 import os
 import subprocess
@@ -11,6 +10,7 @@ from types import ModuleType
 import pytest
 from hook_runs import names, written
 from mmengine.config import Config
+from sister_libraries import sister
 from warm_python import quick_python
 
 from clipbert_mm.checkpoint.archives import load_torch
@@ -33,12 +33,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory, link_world: Callable[[Path]
         yield folder
 
 
-def sister(library: str, name: str) -> str:
-    """Return the path of a tool of an installed library."""
-    package = Path(importlib.util.find_spec(library).submodule_search_locations[0])
-    return str(package / ".mim" / "tools" / f"{name}.py")
-
-
 @pytest.mark.parametrize("library", ["mmpretrain", "mmaction"])
 def test_h1_the_sisters_own_tools_train_and_test(folder: Path, library: str):
     base, metric = TASKS[library]
@@ -54,7 +48,14 @@ def test_h1_the_sisters_own_tools_train_and_test(folder: Path, library: str):
     environment = os.environ | dict(SHAPES_ROOT=str(folder / "world"), PYTHONPATH=str(ROOT))
 
     def run(name: str, *arguments: str) -> None:
-        command = [str(folder / "python"), sister(library, name), str(config), *arguments, "--work-dir", str(work_dir)]
+        command = [
+            str(folder / "python"),
+            sister(f"{library}/{name}.py"),
+            str(config),
+            *arguments,
+            "--work-dir",
+            str(work_dir),
+        ]
         done = subprocess.run(command, env=environment, cwd=folder, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr + done.stdout
 

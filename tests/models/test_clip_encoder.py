@@ -10,6 +10,7 @@ import pytest
 import torch
 from benchmarks.video_backbones import BACKBONES, encoder_config
 from mmengine.config import Config
+from sister_libraries import import_mmaction
 from torch import Tensor, nn
 
 from clipbert_mm import compat
@@ -25,7 +26,7 @@ from clipbert_mm.models.backbones import build_backbone
 from clipbert_mm.registry import MODELS
 from clipbert_mm.trusted import check_model
 
-pytest.importorskip("mmaction", reason="mmaction2 needs decord, which has no wheel for this machine")
+import_mmaction()
 
 SIZE = 32
 SPECS = {"X3D": X3D, "UniFormer": UNIFORMER}

@@ -14,6 +14,7 @@ import torch
 from mmengine.config import Config
 from mmengine.dataset import Compose
 from mmengine.registry import DATASETS, DefaultScope
+from sister_libraries import import_mmaction
 
 from clipbert_mm.compat import seeded_generators
 from clipbert_mm.datasets import RetrievalDataset
@@ -34,7 +35,7 @@ from clipbert_mm.errors import BrokenMediaError, CheckpointError, OptionError
 from clipbert_mm.trusted import check_pipeline
 
 pytest.importorskip("decord", reason="mmaction2 needs decord, which has wheels for x86-64 only")
-pytest.importorskip("mmaction")
+import_mmaction()
 
 AUGMENTATION = [
     dict(type="Resize", scale=(-1, 72)),

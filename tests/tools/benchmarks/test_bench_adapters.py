@@ -2,13 +2,13 @@
 
 from pathlib import Path
 
-import pytest
 from benchmarks import bench_adapters
+from sister_libraries import import_mmaction
 from video_files import write_file
 
 from clipbert_mm.datasets.transforms import ResizePad, SampleClips
 
-pytest.importorskip("mmaction")
+import_mmaction()
 
 
 def test_adapters_are_counted_apart_from_their_transforms(tmp_path: Path):
