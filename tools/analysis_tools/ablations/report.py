@@ -278,7 +278,7 @@ def index_markdown(reports: Sequence[Mapping[str, Any]]) -> str:
     """Return the verdicts of all tables as Markdown."""
     lines = ["# Conclusions of Section 4 of the paper", "", "| | verdict | claims |", "| --- | --- | --- |"]
     claims = [(report, claim) for report in reports for claim in report["conclusions"]]
-    for number in dict.fromkeys(claim["number"] for _, claim in claims):
+    for number in sorted({claim["number"] for _, claim in claims}):
         own = [(report, claim) for report, claim in claims if claim["number"] == number]
         told = "; ".join(
             f"{claim['statement']} ([{report['table']}]({report['table']}.md)): {claim['verdict']}"
