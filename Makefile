@@ -12,7 +12,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # a test starts, compiles it again.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: help setup demo quick test test-forks test-faults mutate lint docs format clean
+.PHONY: help setup demo quick test tests test-forks test-faults mutate lint docs format clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile
@@ -40,7 +40,10 @@ QUICK := tests/models tests/evaluation tests/retrieval
 quick: lint  ## lint, types, and the tests of the folders QUICK, without slow ones: for each edit (options: ARGS="...")
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist worksteal -m 'not slow' $(QUICK) $(ARGS)
 
-test: lint docs  ## lint, the site, then all tests and doctests (options: ARGS="...")
+test: lint  ## lint, then the site and, beside it, all tests and doctests (options: ARGS="...")
+	$(MAKE) --no-print-directory --jobs 2 docs tests
+
+tests: setup
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist worksteal $(ARGS)
 
 test-forks:  ## all tests beside the maintained forks of MMEngine, MMCV and MMPretrain, in an environment of their own

@@ -44,15 +44,23 @@ class AnswerVideoHook(Hook):
         self.folder, self.rankings_file = folder, rankings_file
 
     @master_only
+    def before_test(self, runner: Runner) -> None:
+        """Find out before the test whether its pipeline can be drawn from.
+
+        Raises:
+            OptionError: If it cannot.
+        """
+        self.tested = TestedModel(bare_model(runner.model), next(leaves(runner.test_dataloader.dataset)))
+
+    @master_only
     def after_test_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
         """Draw."""
-        tested = TestedModel(bare_model(runner.model), next(leaves(runner.test_dataloader.dataset)))
         if any(map(is_retrieval, runner.test_evaluator.metrics)):
-            drawings = drawings_of_rankings(tested, read_rankings(self.rankings_file))
+            drawings = drawings_of_rankings(self.tested, read_rankings(self.rankings_file))
         else:
-            drawings = drawings_of_questions(tested)
+            drawings = drawings_of_questions(self.tested)
         for drawing in drawings:
-            path = draw_answer(drawing, self.folder, opener_of(tested.media_steps))
+            path = draw_answer(drawing, self.folder, opener_of(self.tested.media_steps))
             add_video(runner.visualizer, f"test_{drawing.name}", path)
         runner.logger.info(f"Wrote videos with answers to {self.folder}.")
 

@@ -46,7 +46,7 @@ class ClipBertInferencer(BaseInferencer):
         task: "video-retrieval", "image-retrieval", "video-qa" or "image-qa"; None for that of the model.
         model: Checkpoint of ours, which contains its config; work folder of a training; config file; or name of a config, as
             :meth:`list_models` gives.
-        weights: With a config, its checkpoint; None for the config's ``load_from``.
+        weights: With a config, its checkpoint.
         device: Device of the model; None for a GPU if there is one.
         scope: The registry's scope in which the model is built; clipbert_mm.
         show_progress: Whether to show a progress bar.
@@ -282,4 +282,8 @@ def inference_model(
     inferencer = getattr(opened, "inferencer", None)
     if inferencer is None:
         raise OptionError("inference_model expects a model that init_model returned, or the path of a checkpoint.")
+    if not isinstance(video, (str, os.PathLike)) or os.path.isdir(video):
+        raise OptionError(
+            f"inference_model takes one video or image, got {quoted(video)}. For several, call a ClipBertInferencer with them."
+        )
     return inferencer(video, return_datasamples=True, **asked)["predictions"][0]

@@ -64,7 +64,7 @@ class Predictor:
         config_or_checkpoint: Checkpoint of ours, which contains the config of its model; the work folder of a training, for the
             checkpoint that validation selected; or a config file. The transforms are the config's ``test_pipeline``, or those
             of its ``test_dataloader``.
-        weights: With a config file, a checkpoint of any kind that ``load_from`` takes; None for the config's ``load_from``.
+        weights: With a config file, a checkpoint of any kind that ``load_from`` takes.
         device: Device of the model; None for a GPU if there is one.
 
     Raises:
@@ -268,10 +268,10 @@ def _recipe_of_config(path: str, weights: str | os.PathLike | None) -> tuple[Rec
     from clipbert_mm.engine.config import load_config
 
     config = load_config(path, needs=("model", "test_dataloader"))
-    chosen = weights or config.get("load_from")
-    if not isinstance(chosen, (str, os.PathLike)):
+    if weights is None:
         raise OptionError(
-            f"{path}: expected load_from to be one checkpoint, got {quoted(chosen)}. Set it, or give weights=CHECKPOINT."
+            f"{path} is a config, whose load_from is what its training starts from. Give weights=CHECKPOINT of that training, "
+            "or the checkpoint alone, which contains its config."
         )
     dataset = config.test_dataloader.dataset
     answers = None
@@ -281,7 +281,7 @@ def _recipe_of_config(path: str, weights: str | os.PathLike | None) -> tuple[Rec
     model = config.model.to_dict()
     pipeline = config.get("test_pipeline") or dataset.pipeline  # as in OpenMMLab's libraries
     recipe = Recipe(model, [step.to_dict() for step in pipeline], answers, model)
-    return recipe, os.fspath(chosen)
+    return recipe, os.fspath(weights)
 
 
 def _split(pipeline: Sequence[dict[str, Any]]) -> tuple[list[Any], "Tokenize"]:

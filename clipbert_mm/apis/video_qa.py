@@ -30,7 +30,7 @@ class VideoQA:
     Args:
         config_or_checkpoint: Checkpoint of ours, or a config file.
         device: Device of the model; None for a GPU if there is one.
-        weights: With a config file, its checkpoint; None for the config's ``load_from``.
+        weights: With a config file, its checkpoint.
 
     Raises:
         CheckpointError: If the checkpoint cannot be read or does not fit.

@@ -176,14 +176,24 @@ def check_start(config: Mapping[str, Any]) -> None:
 
 OF_MMCV_1 = {
     "checkpoint_config": "default_hooks.checkpoint",
+    "cudnn_benchmark": "env_cfg.cudnn_benchmark",
+    "data": "train_dataloader, val_dataloader and test_dataloader",
     "dist_params": "env_cfg.dist_cfg",
     "evaluation": "train_cfg.val_interval and val_evaluator",
+    "fp16": "optim_wrapper.type='AmpAccumulatingOptimWrapper', or --amp",
     "log_config": "default_hooks.logger and visualizer",
     "lr_config": "param_scheduler",
+    "optimizer": "optim_wrapper.optimizer",
     "optimizer_config": "optim_wrapper.clip_grad",
+    "resume_from": "resume=True and load_from, or --resume",
+    "runner": "train_cfg and runner_type",
     "total_epochs": "train_cfg.max_epochs",
+    "total_iters": "train_cfg.max_iters",
+    "workflow": "train_cfg and val_cfg",
 }
 """Settings of OpenMMLab's tools before MMEngine, and what they are called since."""
+VARIABLES = ("data", "optimizer", "runner")
+"""Those that may also be variables of a config file, where they are no dict."""
 
 
 def check_unused(config: Config) -> None:
@@ -192,7 +202,9 @@ def check_unused(config: Config) -> None:
     Raises:
         OptionError: If a setting would have no effect.
     """
-    for name in OF_MMCV_1.keys() & config.keys():
+    for name in sorted(OF_MMCV_1.keys() & config.keys()):
+        if name in VARIABLES and not isinstance(config[name], dict):
+            continue
         raise OptionError(f"{name} of the config is read by nothing since MMEngine. Set {OF_MMCV_1[name]}.")
     if config.get("strategy") is not None and "ClipBertRunner" in str(config.get("runner_type", "ClipBertRunner")):
         raise OptionError("strategy of the config is read by FlexibleRunner alone. Remove it.")

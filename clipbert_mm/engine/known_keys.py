@@ -34,7 +34,7 @@ def known_in(path: str) -> set[str]:
     True
     """
     if path.endswith("_dataloader"):
-        return _arguments(DataLoader)
+        return _arguments(DataLoader) | {"num_batch_per_epoch"}
     if path in ("val_evaluator", "test_evaluator"):
         return _arguments(Evaluator) | {"type"}
     return set().union(*map(_arguments, READERS.get(path, ()))) | EXTRA.get(path, set())

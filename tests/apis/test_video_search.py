@@ -52,7 +52,8 @@ def test_a_config_with_weights_does_the_same(
     with pytest.raises(ValueError, match=r"weights= goes with a config file, and .* is a checkpoint"):
         VideoSearch(checkpoint, weights=checkpoint)
     with pytest.raises(
-        ValueError, match=r"expected load_from to be one checkpoint, got None. Set it, or give weights=CHECKPOINT"
+        ValueError,
+        match=r"config\.py is a config, whose load_from is what its training starts from\. Give weights=CHECKPOINT",
     ):
         VideoSearch(tmp_path / "config.py")
 

@@ -182,6 +182,16 @@ def test_h11_a_preprocessor_at_the_top_is_the_model_s(runner_config: Config):
     [
         (dict(data_preprocessor=dict(mean=[0, 0, 0])), r"^data_preprocessor of the config is not used, since model\."),
         (dict(lr_config=dict(policy="step")), r"^lr_config of the config is read by nothing .* Set param_scheduler\.$"),
+        (
+            dict(resume_from="a.pth"),
+            r"^resume_from of the config is read by nothing .* Set resume=True and load_from, or --r",
+        ),
+        (
+            dict(fp16=dict(loss_scale=512.0)),
+            r"^fp16 of the config .* Set optim_wrapper\.type='AmpAccumulatingOptimWrapper'",
+        ),
+        (dict(runner=dict(type="EpochBasedRunner")), r"^runner of the config .* Set train_cfg and runner_type\.$"),
+        (dict(workflow=[("train", 1)]), r"^workflow of the config is read by nothing .* Set train_cfg and val_cfg\.$"),
         (dict(strategy=dict(type="FSDPStrategy")), r"^strategy of the config is read by FlexibleRunner alone"),
     ],
 )

@@ -61,6 +61,14 @@ def test_h6_a_wrapped_set_by_iterations_trains_as_by_epochs(config: Config):
     assert train(by_iterations(config), "-iterations").items == train(config, "-epochs").items
 
 
+def test_h12_num_batch_per_epoch_keeps_to_its_part_by_iterations(config: Config):
+    config.train_dataloader.num_batch_per_epoch = 2
+    passes = train(by_iterations(config, steps=4), "-part").items
+    first, second = ({item[0] for step in half for item in step} for half in (passes[:2], passes[2:4]))
+    assert first == second == set(range(2 * config.train_dataloader.batch_size))
+    assert passes[:2] != passes[2:4], "each pass draws anew"
+
+
 @pytest.fixture
 def questions(world: Path, tokenizer: str) -> dict[str, Any]:
     """The options of a dataset of questions."""

@@ -18,14 +18,13 @@ from clipbert_mm.registry import TRANSFORMS
 def test_h22_test_pipeline_is_what_a_model_is_used_by(
     runner_config: Config, checkpoint: Path, tmp_path: Path, world: Path
 ):
-    runner_config.load_from = str(checkpoint)
     video = str(next((world / "videos").glob("test_*.mp4")))
     clips = []
     for name in ("test_dataloader", "test_pipeline"):
         if name == "test_pipeline":
             runner_config.test_pipeline = runner_config.test_dataloader.dataset.pipeline.copy()
             runner_config.test_pipeline[1] = dict(type="SampleClips", num_clips=5, num_frames=2, mode="uniform")
-        model = init_model(written(runner_config, tmp_path, name))
+        model = init_model(written(runner_config, tmp_path, name), checkpoint)
         clips.append(len(model.inferencer.predictor.read(video).clip_times))
         ranked = inference_model(model, video, texts=["a red circle", "a blue ring"])
     assert clips == [3, 5]
@@ -36,6 +35,12 @@ def test_h22_test_pipeline_is_what_a_model_is_used_by(
     assert len(ranked.scores) == 2
     model = init_model(str(Path(runner_config.work_dir) / "epoch_1.pth"))
     assert len(model.inferencer.predictor.read(video).clip_times) == 5, "the checkpoint has it, too"
+    with pytest.raises(
+        OptionError, match=r"^inference_model takes one video or image, got \[.*call a ClipBertInferencer"
+    ):
+        inference_model(model, [video, video], texts=["a red circle"])
+    with pytest.raises(OptionError, match=r"is a config, whose load_from is what its training starts from\."):
+        init_model(written(runner_config, tmp_path, "alone"))
 
 
 @pytest.mark.parametrize(("key", "kind"), [("filename", "OpenVideo"), ("img_path", "LoadImage")])

@@ -206,6 +206,10 @@ REFUSED = {
         encoder_config("SlowFast", num_frames=6),
         r"^mmaction\.ResNet3dSlowFast does not take clips of 6 fr",
     ),
+    "pathways that are not joined": (
+        encoder_config("SlowFast", join_pathways=False),
+        r"^mmaction\.ResNet3dSlowFast returns maps of 2, 8 points in time, as pathways do\. Set join_pathways=True",
+    ),
     "other segments": (
         encoder_config("TSM", num_frames=8),
         r"^ClipEncoder has num_frames=8, but mmaction\.ResNetTSM mixes 4 frames\. Set num_segments of the backbone to",

@@ -138,6 +138,11 @@ class ClipEncoder(BaseModule):
                     "that keeps the grid, or its option for that, as return_feat_map=True of mmaction.VisionTransformer."
                 )
         if not self.join_pathways:
+            if dimensions == 5 and len({each.shape[2] for each in maps}) > 1:
+                raise OptionError(
+                    f"{self.name} returns maps of {', '.join(str(each.shape[2]) for each in maps)} points in time, as pathways "
+                    "do. Set join_pathways=True of the ClipEncoder, which takes all of them."
+                )
             return maps[-1]
         shortest = min(each.shape[2] for each in maps)
         return torch.cat([F.adaptive_avg_pool3d(each, (shortest, None, None)) for each in maps], dim=1)
