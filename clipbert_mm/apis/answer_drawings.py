@@ -109,17 +109,17 @@ def drawings_of_rankings(tested: TestedModel, rankings: Mapping[str, Any], queri
         order = np.argsort(-scores[query], kind="stable")
         relevant = rankings["relevant"][query][order]  # (videos,), by rank
         first = int(np.flatnonzero(relevant)[0])
-        for place in sorted({0, first}):
-            path, text = rankings["videos"][order[place]], rankings["texts"][query]
+        for position in sorted({0, first}):
+            path, text = rankings["videos"][order[position]], rankings["texts"][query]
             media = tested.read(path)
             ranked = TextsToRank(tested, path, [text]).answer(media, tested.encode([media.frames])).texts[0]
-            outcome = "right" if relevant[place] else f"not right, the first right one has rank {first + 1}"
-            answered = f"rank {place + 1} of {len(order)}, score {scores[query, order[place]]:.2f}: {outcome}"
+            outcome = "right" if relevant[position] else f"not right, the first right one has rank {first + 1}"
+            answered = f"rank {position + 1} of {len(order)}, score {scores[query, order[position]]:.2f}: {outcome}"
             yield Drawing(
-                f"query_{query:05d}_rank_{place + 1}",
+                f"query_{query:05d}_rank_{position + 1}",
                 path,
                 (text, answered),
-                bool(relevant[place]),
+                bool(relevant[position]),
                 _spans(ranked.moments),
             )
 
