@@ -72,7 +72,7 @@ def quick() -> Iterator[None]:
     torch.set_num_threads(1)  # the models are that small
     torch.utils.data._utils.MP_STATUS_CHECK_INTERVAL = 0.5  # how long a loader that goes away waits for its workers
     # Each runner lays its whole config out several times.
-    compat.with_layout_function().FormatCode = lambda text, **style: (text, False)
+    compat.layout_module().FormatCode = lambda text, **style: (text, False)
     mmengine.runner.runner.collect_env = functools.cache(mmengine.runner.runner.collect_env)  # it starts compilers
     # Each of MMEngine's datasets searches all that is there for garbage.
     mmengine.dataset.base_dataset.gc = SimpleNamespace(collect=int)

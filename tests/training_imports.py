@@ -13,5 +13,5 @@ compat.import_mmpretrain()
 
 # As conftest.py does for the process of the tests: a runner lays its whole config out several times, and each of MMEngine's
 # datasets searches all that is imported for garbage.
-compat.with_layout_function().FormatCode = lambda text, **style: (text, False)
+compat.layout_module().FormatCode = lambda text, **style: (text, False)
 gc.freeze()

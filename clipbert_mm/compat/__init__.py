@@ -103,12 +103,12 @@ def remember_config_layouts() -> None:
 
     For MMEngine 0.10.7 with yapf, which takes a second for it; a run does it four times, and once for each checkpoint.
     """
-    module: Any = with_layout_function()
+    module: Any = layout_module()
     if not hasattr(module.FormatCode, "cache_info"):
         module.FormatCode = _remember(module.FormatCode)
 
 
-def with_layout_function() -> ModuleType:
+def layout_module() -> ModuleType:
     """Return the module whose ``FormatCode`` lays out the text of a config: MMEngine's; with onedl-mmengine, yapf's."""
     from yapf.yapflib import yapf_api
 

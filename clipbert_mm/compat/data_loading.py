@@ -1,4 +1,4 @@
-"""Parts of torch's DataLoader that a loader with its own worker processes needs, and that torch keeps private; resuming.
+"""What a loader with its own worker processes and numbered draws needs of torch and of MMEngine's forks.
 
 For torch 2.6 to 2.14: nothing public says in a worker which one it is, or pins the memory of a whole batch.
 """

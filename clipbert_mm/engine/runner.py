@@ -123,12 +123,8 @@ class ClipBertRunner(Runner):
         check_selection(self)
         self.while_training = ExitStack()
         folders = checkpoint_folders(self.work_dir, self.cfg)
-        with (
-            lock_folders(*folders),
-            explaining_out_of_memory(self),
-            compat.refusing_code_in_weights(),
-            self.while_training,
-        ):
+        with lock_folders(*folders), explaining_out_of_memory(self), self.while_training:
+            self.while_training.enter_context(compat.refusing_code_in_weights())
             super().dump_config()
             return super().train()
 

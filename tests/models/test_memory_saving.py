@@ -14,7 +14,6 @@ from mmengine.optim import build_optim_wrapper
 from torch import nn
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from clipbert_mm.models import JointEncoder, PairEncoder
 from clipbert_mm.models.clipbert import TEXTS
 from clipbert_mm.registry import MODELS
 
@@ -27,10 +26,6 @@ HEADS = {
     "MultipleChoiceHead": {},
     "CountHead": {},
 }
-
-SMALL = dict(
-    vocab_size=50, hidden_size=16, num_layers=2, num_heads=4, intermediate_size=24, max_text_length=12, dropout=0.0
-)
 
 
 def labeled(data: dict[str, Any]) -> dict[str, Any]:
@@ -256,21 +251,6 @@ def test_packed_pairs_give_the_same(build: Callable, make_batch: Callable, head:
     config = dict(type=head, **HEADS[head])
     packed = build(head=config, pack_pairs=True, clip_sequential=clip_sequential, mlm=mlm)
     assert_same_step(step(packed, data), step(build(head=config, mlm=mlm), data), rtol=1e-7, atol=1e-9)
-
-
-def test_packed_text_states_are_those_of_the_encoder():
-    # 12 texts of 1 to 9 tokens, in several passes, by BERT's layers and by another architecture's own.
-    mask = (torch.arange(9) < torch.arange(12)[:, None] % 9 + 1).long()
-    ids, video = torch.randint(5, 30, mask.shape) * mask, torch.tensor([2, 0, 1] * 4)
-    for architecture in ("bert", "distilbert"):
-        encoder = JointEncoder(**SMALL, architecture=architecture).double().train()
-        tokens = torch.randn(3, 2, 4, encoder.bert.config.hidden_size, dtype=torch.float64)
-        found = PairEncoder(encoder, tokens_per_pass=40).text_states(ids, mask, tokens, video)
-        wanted = encoder(ids, mask, tokens[video])
-        assert found.requires_grad
-        real = mask.bool()[:, None].expand(found.shape[:3])
-        torch.testing.assert_close(found[real], wanted[real])
-        assert not found[~real].any()
 
 
 def test_packed_pairs_train_in_mixed_precision(build: Callable, make_batch: Callable):

@@ -191,3 +191,18 @@ def test_what_it_cannot_do_is_refused(build: Callable):
         PairEncoder(build().train())
     with pytest.raises(ValueError, match="texts of at most 12 tokens, got 13"):
         PairEncoder(build()).encode_texts([torch.ones(13, dtype=torch.long)])
+
+
+@pytest.mark.parametrize("architecture", ["bert", "distilbert"])
+def test_text_states_are_those_of_the_joint_encoder(build: Callable, architecture: str):
+    # 12 texts of 1 to 9 tokens, in several passes, by BERT's layers and by another architecture's own.
+    mask = (torch.arange(9) < torch.arange(12)[:, None] % 9 + 1).long()
+    ids, video = torch.randint(5, 50, mask.shape) * mask, torch.tensor([2, 0, 1] * 4)
+    encoder = build(architecture=architecture, dropout=0.0).double().train()
+    tokens = torch.randn(3, 2, 4, 16, dtype=torch.float64)
+    found = PairEncoder(encoder, tokens_per_pass=40).text_states(ids, mask, tokens, video)
+    wanted = encoder(ids, mask, tokens[video])
+    assert found.requires_grad
+    real = mask.bool()[:, None].expand(found.shape[:3])
+    torch.testing.assert_close(found[real], wanted[real])
+    assert not found[~real].any()

@@ -94,12 +94,11 @@ class EncodedTexts:
 class PairEncoder:
     """Compute ``encoder.pool(encoder(...))`` for any pairs of texts and videos at less cost; gradients in training mode only.
 
-    :meth:`text_states` computes ``encoder(...)`` so, too.
-
     Texts are embedded once, and sequences are packed without padding, so no mask is needed. The first layer's query, key and
-    value are computed once per text and once per clip instead of once per pair, and the last layer for [CLS] alone. The
-    weights are those of the encoder's own modules, copied only for another precision. An encoder whose layers are not of
-    :data:`KNOWN_LAYERS` runs its own layers, one sequence length at a time; ``shares_layers`` is False then.
+    value are computed once per text and once per clip instead of once per pair, and the last layer for [CLS] alone, or for the
+    text alone if the states of its tokens are asked for (:meth:`text_states`). The weights are those of the encoder's own
+    modules, copied only for another precision. An encoder whose layers are not of :data:`KNOWN_LAYERS` runs its own layers, one
+    sequence length at a time; ``shares_layers`` is False then.
 
     Args:
         encoder: A joint encoder, in eval mode or without dropout.
@@ -185,8 +184,8 @@ class PairEncoder:
             for indices, packed in self._packed(encoded, visual_tokens, torch.arange(texts), video_index.cpu()):
                 order.append(indices)
                 padded += [F.pad(part, (0, 0, 0, length - part.shape[1])) for part in self._text_states(packed, cells)]
-            places = torch.cat(order).argsort().to(self.device)
-            return torch.cat(padded)[places].to(self.encoder.word_embeddings.dtype).unflatten(0, (texts, clips))
+            positions = torch.cat(order).argsort().to(self.device)
+            return torch.cat(padded)[positions].to(self.encoder.word_embeddings.dtype).unflatten(0, (texts, clips))
 
     def _packed(
         self, texts: EncodedTexts, visual_tokens: Tensor, text_index: Tensor, video_index: Tensor
@@ -232,9 +231,8 @@ class PairEncoder:
     def _text_states(self, packed: PackedTokens, cells: int) -> list[Tensor]:
         """Return the last states of the text tokens, (n, N - cells, D) for each length."""
         if not self.shares_layers:
-            return [part[:, :-cells] for part in self._by_own_layers(packed)]
-        packed = self._before_last(packed)
-        return last_text(self.layers.layer[-1], packed, cells)
+            return [part[:, : part.shape[1] - cells] for part in self._by_own_layers(packed)]
+        return last_text(self.layers.layer[-1], self._before_last(packed), cells)
 
     def _by_own_layers(self, packed: PackedTokens) -> list[Tensor]:
         """Return the last states of packed sequences, (n, N, D) for each length, by the layers' own forward methods."""
