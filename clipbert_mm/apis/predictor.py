@@ -265,13 +265,13 @@ def _check_agreement(model: Any, tokenize: "Tokenize", answers: Sequence[str] | 
 
 
 def _recipe_of_config(path: str, weights: str | os.PathLike | None) -> tuple[Recipe, str]:
-    from clipbert_mm.engine.config import load_config
+    from clipbert_mm.engine.config import load_config, type_name
 
     config = load_config(path, needs=("model", "test_dataloader"))
     if weights is None:
         raise OptionError(
-            f"{path} is a config, whose load_from is what its training starts from. Give weights=CHECKPOINT of that training, "
-            "or the checkpoint alone, which contains its config."
+            f"{path} is a config, whose load_from is what its training starts from. Give weights=CHECKPOINT (--weights) of "
+            "that training, or the checkpoint alone, which contains its config."
         )
     dataset = config.test_dataloader.dataset
     answers = None
@@ -280,7 +280,7 @@ def _recipe_of_config(path: str, weights: str | os.PathLike | None) -> tuple[Rec
         answers = sorted(indices, key=indices.__getitem__)
     model = config.model.to_dict()
     pipeline = config.get("test_pipeline") or dataset.pipeline  # as in OpenMMLab's libraries
-    recipe = Recipe(model, [step.to_dict() for step in pipeline], answers, model)
+    recipe = Recipe(model, [step.to_dict() | dict(type=type_name(step)) for step in pipeline], answers, model)
     return recipe, os.fspath(weights)
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import torch
 from hook_runs import written
 from mmengine.config import Config
 from mmengine.dataset import Compose
@@ -41,6 +42,25 @@ def test_h22_test_pipeline_is_what_a_model_is_used_by(
         inference_model(model, [video, video], texts=["a red circle"])
     with pytest.raises(OptionError, match=r"is a config, whose load_from is what its training starts from\."):
         init_model(written(runner_config, tmp_path, "alone"))
+
+
+@pytest.mark.parametrize("named", ["'clipbert_mm.{}'", "{}"], ids=["scope", "class"])
+def test_transforms_may_be_named_by_scope_or_class(
+    runner_config: Config, checkpoint: Path, tmp_path: Path, world: Path, named: str
+):
+    video = str(next((world / "videos").glob("test_*.mp4")))
+    plain = written(runner_config, tmp_path, "plain")
+    names = {step.type for step in runner_config.test_dataloader.dataset.pipeline}
+    text = Path(plain).read_text()
+    for name in names:
+        text = text.replace(f"type='{name}'", f"type={named.format(name)}")
+    imported = "" if "'" in named else f"from clipbert_mm.datasets.transforms import {', '.join(sorted(names))}\n"
+    (tmp_path / "named.py").write_text(imported + text)
+    found, wanted = (
+        inference_model(init_model(path, checkpoint), video, texts=["a ring"])
+        for path in (str(tmp_path / "named.py"), plain)
+    )
+    assert torch.equal(found.scores, wanted.scores)
 
 
 @pytest.mark.parametrize(("key", "kind"), [("filename", "OpenVideo"), ("img_path", "LoadImage")])

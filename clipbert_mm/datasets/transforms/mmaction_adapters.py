@@ -175,6 +175,12 @@ class ClipBertTransforms(BaseTransform):
         Raises:
             OptionError: If a transform needs a key that the results do not have, or they lack frames.
         """
+        for key in ("filename", *["label"] * (self.question is not None)):
+            if key not in results:
+                raise OptionError(
+                    f"ClipBertTransforms needs the key '{key}', which the results do not have; they have "
+                    f"{', '.join(sorted(map(str, results)))}. Use it with a VideoDataset or a VideoTextDataset of MMAction2."
+                )
         ours: dict[str, Any] = {key: value for key, value in results.items() if key != "imgs"}
         ours["path"] = results["filename"]
         ours["rng"] = np.random.default_rng(np.random.randint(2**32, dtype=np.uint64))

@@ -372,6 +372,14 @@ def test_texts_of_mmaction2s_videos(tokenizer: str, frames: np.ndarray):
         ClipBertTransforms(transforms=steps)(dict(results))
     with pytest.raises(OptionError, match=r"The pipeline before ClipBertTransforms returned .*expected 4"):
         ClipBertTransforms(transforms=steps)(results | dict(num_clips=2, clip_len=2))
+    with pytest.raises(
+        OptionError, match=r"^ClipBertTransforms needs the key 'label', .*have clip_len, filename, imgs"
+    ):
+        ClipBertTransforms(transforms=steps, question="what is shown?")(results)
+    with pytest.raises(
+        OptionError, match=r"^ClipBertTransforms needs the key 'filename', .*Use it with a VideoDataset"
+    ):
+        ClipBertTransforms(transforms=steps)(dict(frame_dir="a"))
 
 
 # The page

@@ -132,11 +132,11 @@ def draw(report: Mapping[str, Any], picture: Path) -> None:
     results = report["results"]
     figure = Figure(figsize=(8, 0.8 + 0.45 * len(results)), layout="constrained")
     axes = figure.subplots()
-    for place, result in enumerate(reversed(results)):
-        axes.barh(place, 100 * result["share"], color="#4878a8")
+    for row, result in enumerate(reversed(results)):
+        axes.barh(row, 100 * result["share"], color="#4878a8")
         whole = 1000 * result["times"][LOADING]["median_s"] / result["count"]
         axes.text(
-            100 * result["share"], place, f"  {100 * result['share']:.2f} % of {whole:.1f} ms", va="center", fontsize=8
+            100 * result["share"], row, f"  {100 * result['share']:.2f} % of {whole:.1f} ms", va="center", fontsize=8
         )
     axes.set_yticks(
         range(len(results)), [f"{result['pipeline']}, {result['videos']}" for result in reversed(results)], fontsize=8
