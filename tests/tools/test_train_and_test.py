@@ -306,7 +306,7 @@ def test_a_test_reads_the_checkpoint_it_was_given(folder: Path, pretrained: Path
     assert np.abs(first - second).max() > 1e-3
 
 
-def test_mixed_precision_trains(folder: Path, pretrained: Path, train: Callable):
+def test_mixed_precision_trains(folder: Path, pretrained: Path, finetuned: Path, train: Callable):
     work_dir = folder / "amp"
     train([RETRIEVAL, "--work-dir", str(work_dir), "--amp", *options(train_cfg__max_epochs=1, load_from=pretrained)])
     whole = [row["loss"] for row in logged(folder / "whole") if row["epoch"] == 1]
