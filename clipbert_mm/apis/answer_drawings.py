@@ -14,6 +14,7 @@ from clipbert_mm.apis.predictor import Predictor
 from clipbert_mm.apis.results import Moment
 from clipbert_mm.apis.video_qa import CHOICE, COUNTING, TASKS, Question
 from clipbert_mm.apis.video_search import TextsToRank
+from clipbert_mm.datasets.transforms import ClipBertTransforms
 from clipbert_mm.datasets.wrappers import leaves
 from clipbert_mm.engine.bare_model import bare_model
 from clipbert_mm.engine.mmengine_habits import is_retrieval
@@ -80,9 +81,13 @@ class TestedModel(Predictor):
 
     def __init__(self, model: Any, dataset: Any) -> None:  # noqa: ANN401
         steps = list(dataset.pipeline.transforms)
-        tokenizing = next((i for i, step in enumerate(steps) if hasattr(step, "tokenizer")), None)
-        if tokenizing is None:
-            raise OptionError("Drawing what a model answers needs a test pipeline with Tokenize.")
+        own = [hasattr(step, "tokenizer") and not isinstance(step, ClipBertTransforms) for step in steps]
+        if not any(own):
+            raise OptionError(
+                "Drawing what a model answers needs a test pipeline with Tokenize, of a dataset of ours such as "
+                f"OpenEndedDataset, got a {type(dataset).__name__}. Test without --show-dir."
+            )
+        tokenizing = own.index(True)
         self.model, self.dataset = model.eval(), dataset
         self.device = next(model.parameters()).device
         self.media_steps, self.tokenize = steps[:tokenizing], steps[tokenizing]

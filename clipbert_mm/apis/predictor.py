@@ -274,10 +274,12 @@ def _recipe_of_config(path: str, weights: str | os.PathLike | None) -> tuple[Rec
             "that training, or the checkpoint alone, which contains its config."
         )
     dataset = config.test_dataloader.dataset
-    answers = None
+    adapters = [step for step in dataset.get("pipeline") or () if type_name(step) == "ClipBertTransforms"]
+    vocabulary = adapters[-1].get("answers") if adapters else None
     if dataset.get("answer_file"):
-        indices = read_answers(os.path.join(dataset.get("data_root", ""), dataset.answer_file))
-        answers = sorted(indices, key=indices.__getitem__)
+        vocabulary = os.path.join(dataset.get("data_root", ""), dataset.answer_file)
+    indices = read_answers(vocabulary) if vocabulary else {}
+    answers = sorted(indices, key=indices.__getitem__) or None
     model = config.model.to_dict()
     pipeline = config.get("test_pipeline") or dataset.pipeline  # as in OpenMMLab's libraries
     recipe = Recipe(model, [step.to_dict() | dict(type=type_name(step)) for step in pipeline], answers, model)

@@ -115,7 +115,8 @@ class VocabularyDataset(QuestionDataset):
     """Base of the datasets whose answers are words of a vocabulary.
 
     Args:
-        answer_file: JSON file from each answer to its index in the vocabulary, relative to ``data_root``.
+        answer_file: File of the answer vocabulary, as :func:`~clipbert_mm.structures.read_answers` takes it, relative to
+            ``data_root``.
         **options: Options of :class:`QuestionDataset`.
     """
 

@@ -5,7 +5,7 @@ RepeatDataset and ClassBalancedDataset.
 """
 
 import bisect
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from mmengine.dataset import ClassBalancedDataset, ConcatDataset, RepeatDataset
@@ -121,6 +121,15 @@ def give_up(dataset: Any, path: str, reason: str) -> bool:  # noqa: ANN401
 
 
 def first_value(dataset: Any, name: str) -> Any:  # noqa: ANN401
-    """Return an attribute of the first dataset within a wrapper that has it; None if none has."""
-    values = (getattr(leaf, name, None) for leaf in leaves(dataset))
+    """Return an attribute of the first dataset within a wrapper that has it, or whose pipeline has it; None if none has.
+
+    A dataset of MMAction2 has its ``tokenizer`` and ``answers`` in the ClipBertTransforms of its pipeline.
+    """
+    owners = (owner for leaf in leaves(dataset) for owner in (leaf, *steps_of(leaf)))
+    values = (getattr(owner, name, None) for owner in owners)
     return next((value for value in values if value is not None), None)
+
+
+def steps_of(dataset: Any) -> Sequence[Any]:  # noqa: ANN401
+    """Return the transforms in the pipeline of a dataset that is no wrapper."""
+    return getattr(getattr(dataset, "pipeline", None), "transforms", None) or ()

@@ -10,10 +10,11 @@ from mmengine.hooks import EarlyStoppingHook
 from mmengine.runner import BaseLoop, Runner
 
 from clipbert_mm.datasets.media_dataset import MediaDataset
-from clipbert_mm.datasets.wrappers import first_value, leaves
+from clipbert_mm.datasets.transforms import ClipBertTransforms
+from clipbert_mm.datasets.wrappers import first_value, leaves, steps_of
 from clipbert_mm.engine.bare_model import bare_model
 from clipbert_mm.engine.hooks.compatibility_hook import datasets_of
-from clipbert_mm.errors import ClipBertError, OptionError, printable
+from clipbert_mm.errors import ClipBertError, OptionError, printable, quoted
 from clipbert_mm.log import logger
 from clipbert_mm.registry import DATASETS
 
@@ -53,20 +54,61 @@ def _selects_by(hook: Any) -> str | None:  # noqa: ANN401
 
 
 def check_answers(runner: Runner) -> None:
-    """Check that the head has one output for each answer of the vocabulary.
+    """Check that the head and all datasets have the same answers, and that labels of MMAction2's datasets stand for one.
 
     Raises:
-        OptionError: If it has more or fewer: the checkpoint could not be asked, or a batch would fail.
+        OptionError: If they have others, so that a label would be taken for a wrong answer, or the checkpoint could not be
+            asked, or a batch would fail.
     """
-    model = bare_model(runner.model)
-    outputs = getattr(getattr(model, "head", None), "num_answers", None)
-    for dataset in itertools.chain.from_iterable(map(leaves, datasets_of(runner))):
-        answers = getattr(dataset, "answers", None)
-        if outputs is not None and answers is not None and len(answers) != outputs:
+    outputs = getattr(getattr(bare_model(runner.model), "head", None), "num_answers", None)
+    if outputs is None:
+        return
+    datasets = datasets_of(runner)
+    with_answers = [(leaf, first_value(leaf, "answers")) for dataset in datasets for leaf in leaves(dataset)]
+    with_answers = [(leaf, answers) for leaf, answers in with_answers if answers is not None]
+    for leaf, answers in with_answers:
+        if len(answers) != outputs:
             raise OptionError(
-                f"The head has {outputs:,} answers, and the answer_file for {dataset.ann_file} has {len(answers):,}. Set "
-                f"--cfg-options model.head.num_answers={len(answers)}, or another answer_file of the dataset."
+                f"The head has {outputs:,} answers, and the answer_file for {_title(leaf)} has {len(answers):,}. Set "
+                f"--cfg-options model.head.num_answers={len(answers)}, or another answer_file of the dataset (answers of "
+                "ClipBertTransforms)."
             )
+        _check_same(with_answers[0], (leaf, answers))
+        _check_labels(leaf)
+    if with_answers and isinstance(runner._train_loop, BaseLoop) and first_value(datasets[0], "answers") is None:
+        leaf, answers = with_answers[0]
+        raise OptionError(
+            f"The training set {_title(datasets[0])} does not name the answers that its labels stand for, and the validation "
+            f"set {_title(leaf)} has {len(answers):,}, the first of which is {quoted(next(iter(answers)))}. Set answer_file of "
+            "the training set (answers of ClipBertTransforms) to the same, and replace datasets inherited from another config."
+        )
+
+
+def _check_same(expected: tuple[Any, Mapping[str, int]], found: tuple[Any, Mapping[str, int]]) -> None:
+    """Check that two datasets number the same answers, as many, alike."""
+    if expected[1] == found[1]:
+        return
+    before, after = (sorted(answers, key=answers.__getitem__) for _, answers in (expected, found))
+    index = next(i for i, pair in enumerate(zip(before, after, strict=True)) if pair[0] != pair[1])
+    raise OptionError(
+        f"Answer {index} is {quoted(before[index])} in the vocabulary of {_title(expected[0])} and {quoted(after[index])} in "
+        f"that of {_title(found[0])}. Set one answer_file for all datasets (answers of ClipBertTransforms), and replace "
+        "datasets inherited from another config."
+    )
+
+
+def _check_labels(dataset: Any) -> None:  # noqa: ANN401
+    """Check the labels of a dataset of MMAction2; datasets of ours check theirs when they are built."""
+    for step in steps_of(dataset):
+        if isinstance(step, ClipBertTransforms) and hasattr(dataset, "get_data_info"):
+            for info in map(dataset.get_data_info, range(len(dataset))):
+                if "label" in info:
+                    step.check_label(info["label"], info.get("filename", ""))
+
+
+def _title(dataset: Any) -> str:  # noqa: ANN401
+    """Return the annotation file of a dataset, by which an error names it; its class if it has none."""
+    return printable(str(first_value(dataset, "ann_file") or type(dataset).__name__))
 
 
 def warn_of_shared_files(runner: Runner) -> None:

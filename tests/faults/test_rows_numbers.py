@@ -409,7 +409,7 @@ def test_e_a_byte_order_mark_is_no_part_of_a_file(tmp_path: Path):
         (b"[" * 100_000, "it is nested too deep"),
         ('{"yes": 0}'.encode("utf-16"), "expected UTF-8, got UTF-16"),
         (b'{"yes": 0, "\\ud83d": 1}', r"got an unpaired surrogate \(half a character\) in '\\ud83d'"),
-        (b'["yes"]', "expected a JSON object such as"),
+        (b'"yes"', "expected a JSON object such as"),
         (b'{"yes": 0', r"got '\{\"yes\": 0' \(Expecting"),
         (b"", r"got nothing \(Expecting value\)"),
     ],

@@ -12,6 +12,7 @@ from clipbert_mm import compat
 from clipbert_mm.errors import BrokenMediaError, ClipBertError, OptionError, printable, quoted
 from clipbert_mm.media.images import describe_decode_error
 from clipbert_mm.registry import TRANSFORMS
+from clipbert_mm.structures import read_answers
 
 THEIRS = ("filename", "imgs", "img_shape", "modality", "original_shape", "start_index")
 """Keys of MMAction2's results that ours do not have, since ``frames`` and ``path`` say the same."""
@@ -159,21 +160,60 @@ class ClipBertTransforms(BaseTransform):
         transforms: Configs of our transforms.
         question: Question that is asked of every video, to which the label is the answer (``answer_labels``), for an
             OpenEndedHead with as many answers as there are classes. None asks none.
+        answers: What the labels 0, 1, ... stand for, with a question: the names of the classes, or a file of them that
+            :func:`~clipbert_mm.structures.read_answers` takes, such as MMAction2's ``label_map.txt``.
 
     Raises:
-        OptionError: If a transform has no name.
+        AnnotationError: If the answers are no vocabulary.
+        OptionError: If a transform has no name, or there is a question without answers or answers without a question.
     """
 
-    def __init__(self, *, transforms: Sequence[Mapping[str, Any]], question: str | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        transforms: Sequence[Mapping[str, Any]],
+        question: str | None = None,
+        answers: str | Sequence[str] | None = None,
+    ) -> None:
+        if (question is None) != (answers is None):
+            given, missing = ("answers", "question") if question is None else ("question", "answers")
+            raise OptionError(
+                f"ClipBertTransforms expects question and answers together, got {given} without {missing}. Set answers to "
+                "the names of the classes in the order of their labels, as a list or a file such as label_map.txt, and "
+                "question to what they answer."
+            )
         with DefaultScope.overwrite_default_scope("clipbert_mm"):
             self.steps = [(_name(config), TRANSFORMS.build(dict(config))) for config in transforms]
         self.question = question
+        self.answers = None if answers is None else read_answers(answers)
+        """Index of each answer, as of a dataset of ours."""
+
+    @property
+    def tokenizer(self) -> Any:  # noqa: ANN401
+        """The tokenizer of the transforms; None if they have none."""
+        return next((step.tokenizer for _, step in self.steps if hasattr(step, "tokenizer")), None)
+
+    def check_label(self, label: Any, path: str) -> int:  # noqa: ANN401
+        """Return the label of a video as the index of its answer.
+
+        Raises:
+            OptionError: If no answer has this index.
+        """
+        answers = self.answers or {}
+        if isinstance(label, (int, np.integer)) and not isinstance(label, bool) and 0 <= label < len(answers):
+            return int(label)
+        without = ", as MMAction2 has it where a line has no label" if isinstance(label, int) and label == -1 else ""
+        raise OptionError(
+            f"ClipBertTransforms expects a label of 0 to {len(answers) - 1}, of its {len(answers)} answers, for "
+            f"{printable(path)}, got {quoted(label)}{without}. Correct the annotation file, or set answers to the names of all "
+            "classes."
+        )
 
     def transform(self, results: dict[str, Any]) -> dict[str, Any]:
         """Apply the transforms.
 
         Raises:
-            OptionError: If a transform needs a key that the results do not have, or they lack frames.
+            OptionError: If a transform needs a key that the results do not have, they lack frames, or no answer has the label.
         """
         for key in ("filename", *["label"] * (self.question is not None)):
             if key not in results:
@@ -187,7 +227,9 @@ class ClipBertTransforms(BaseTransform):
         if "text" in results:
             ours["texts"] = [results["text"]] if isinstance(results["text"], str) else list(results["text"])
         if self.question is not None:
-            ours |= dict(texts=[self.question], answer_labels=np.array([results["label"]]))
+            ours |= dict(
+                texts=[self.question], answer_labels=np.array([self.check_label(results["label"], ours["path"])])
+            )
         if "imgs" in results:
             _check_images("The pipeline before ClipBertTransforms", results)
             images = results["imgs"]

@@ -1,9 +1,8 @@
 """MMAction2's transforms in our pipelines, and ours in theirs."""
 
+import json
 import pickle
 import random
-import re
-from collections.abc import Callable
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from mmengine.config import Config
 from mmengine.dataset import Compose
 from mmengine.registry import DATASETS, DefaultScope
 from sister_libraries import import_mmaction
@@ -29,9 +27,7 @@ from clipbert_mm.datasets.transforms import (
     collate_items,
 )
 from clipbert_mm.datasets.transforms.mmaction_adapters import join_images
-from clipbert_mm.engine.config import load_config
-from clipbert_mm.engine.launch import build_runner
-from clipbert_mm.errors import BrokenMediaError, CheckpointError, OptionError
+from clipbert_mm.errors import AnnotationError, BrokenMediaError, CheckpointError, OptionError
 from clipbert_mm.trusted import check_pipeline
 
 pytest.importorskip("decord", reason="mmaction2 needs decord, which has wheels for x86-64 only")
@@ -44,6 +40,7 @@ AUGMENTATION = [
     dict(type="Flip", flip_ratio=0.5),
     dict(type="ColorJitter", hue=0),
 ]
+CLASSES = ["jumping", "running", "walking the dog"]
 READING = [dict(type="DecordInit"), dict(type="SampleFrames", clip_len=3, num_clips=2), dict(type="DecordDecode")]
 
 
@@ -324,7 +321,8 @@ def test_mmaction2s_dataset_gives_items_of_a_clipbert(videos: list[str], tmp_pat
         dict(type="Tokenize", tokenizer=tokenizer, max_length=20),
         dict(type="PackInputs"),
     ]
-    pipeline = [*READING, dict(type="clipbert_mm.ClipBertTransforms", transforms=ours, question="what is shown?")]
+    adapter = dict(type="clipbert_mm.ClipBertTransforms", transforms=ours, question="what is shown?", answers=CLASSES)
+    pipeline = [*READING, adapter]
     with mmaction_dataset(type="VideoDataset", ann_file=labels_file(tmp_path, videos), pipeline=pipeline) as dataset:
         np.random.seed(3)
         items = [dataset[0], dataset[1]]
@@ -375,43 +373,60 @@ def test_texts_of_mmaction2s_videos(tokenizer: str, frames: np.ndarray):
     with pytest.raises(
         OptionError, match=r"^ClipBertTransforms needs the key 'label', .*have clip_len, filename, imgs"
     ):
-        ClipBertTransforms(transforms=steps, question="what is shown?")(results)
+        ClipBertTransforms(transforms=steps, question="what is shown?", answers=CLASSES)(results)
     with pytest.raises(
         OptionError, match=r"^ClipBertTransforms needs the key 'filename', .*Use it with a VideoDataset"
     ):
         ClipBertTransforms(transforms=steps)(dict(frame_dir="a"))
 
 
-# The page
+@pytest.mark.parametrize("kind", ["list", "label_map.txt", "names.json", "indices.json"])
+def test_labels_stand_for_answers(tmp_path: Path, frames: np.ndarray, kind: str):
+    path = tmp_path / kind
+    if kind == "label_map.txt":
+        path.write_bytes(b"\xef\xbb\xbfjumping\r\nrunning\r\nwalking the dog\r\n\r\n")
+    else:
+        path.write_text(
+            json.dumps(CLASSES if kind == "names.json" else {name: 2 - i for i, name in enumerate(CLASSES[::-1])})
+        )
+    step = ClipBertTransforms(
+        transforms=[], question="what is shown?", answers=CLASSES if kind == "list" else str(path)
+    )
+    assert step.answers == {"jumping": 0, "running": 1, "walking the dog": 2}
+    results = dict(filename="a.mp4", imgs=list(frames[0]), num_clips=1, clip_len=3)
+    for label in (0, np.int64(2)):
+        done = step(results | dict(label=label))
+        assert (done["texts"], done["answer_labels"].tolist()) == (["what is shown?"], [label])
+    for label in (3, -1, 1.0, True, "running", torch.tensor([0.0, 1.0, 1.0])):
+        with pytest.raises(
+            OptionError, match=r"^ClipBertTransforms expects a label of 0 to 2, of its 3 .*a\.mp4, got "
+        ) as told:
+            step(results | dict(label=label))
+        assert ("a line has no label" in str(told.value)) == (label == -1 if isinstance(label, int) else False)
 
 
-@pytest.fixture
-def page(root: Path, link_world: Callable, tokenizer: str, videos: list[str], tmp_path: Path, monkeypatch: Any) -> Any:
-    """Read the configs of docs/datasets.md in a folder with the configs and data that they name."""
-    text = (root / "docs/datasets.md").read_text()
-    blocks = dict(re.findall(r"^`(configs/my/\w+\.py)`:\n\n```python\n(.*?)^```$", text, re.M | re.S))
-    link_world(tmp_path / "data/shapes")
-    (tmp_path / "data/shapes/tokenizer").symlink_to(tokenizer)
-    (tmp_path / "data/actions").mkdir()
-    (tmp_path / "data/actions/videos").symlink_to(Path(videos[0]).parent)
-    labels = "".join(f"{Path(video).name} {i % 3}\n" for i, video in enumerate(videos))
-    (tmp_path / "data/actions/train.txt").write_text(labels)
-    (tmp_path / "configs/my").mkdir(parents=True)
-    for name in ("_base_", "shapes"):
-        (tmp_path / "configs" / name).symlink_to(root / "configs" / name)
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("SHAPES_ROOT", raising=False)
-    for path, code in blocks.items():
-        (tmp_path / path).write_text(code)
-    return {Path(path).stem: load_config(path) for path in blocks}
+def test_question_and_answers_belong_together():
+    with pytest.raises(OptionError, match=r"got question without answers\. Set answers to the names of the classes"):
+        ClipBertTransforms(transforms=[], question="what is shown?")
+    with pytest.raises(OptionError, match="got answers without question"):
+        ClipBertTransforms(transforms=[], answers=CLASSES)
 
 
-@pytest.mark.parametrize("name", ["augmented", "mmaction_videos"])
-def test_the_configs_of_the_page_train(page: dict[str, Config], name: str, runner_config: Config):
-    config, runner_config.train_dataloader.dataset = page[name], page[name].train_dataloader.dataset
-    runner_config.model.head = config.model.head | dict(in_channels=runner_config.model.head.in_channels)
-    runner_config.train_cfg = dict(type="ResumableIterTrainLoop", max_iters=1)
-    runner = build_runner(runner_config)
-    before = [parameter.clone() for parameter in runner.model.parameters()]
-    runner.train()
-    assert any(not torch.equal(*pair) for pair in zip(before, runner.model.parameters(), strict=True))
+@pytest.mark.parametrize(
+    ("answers", "message"),
+    [
+        ("nowhere.txt", r"There is no answer vocabulary .*nowhere\.txt\. .* or answers of ClipBertTransforms"),
+        ([], "The answers, number 0: expected the name of an answer, got none"),
+        (["a", 3], "The answers, number 1: expected the name of an answer, got 3"),
+        (b"a\n\nb\n", r"answers\.txt, line 2: expected the name of an answer, got ''"),
+        (b"", r"answers\.txt, line 1: expected the name of an answer, got ''"),
+        (b"salto\njump\nsalto\n", r"answers\.txt, line 3: expected each answer once, got 'salto' as at 1\. Give them"),
+        (b"\xff\xfea\0", r"answers\.txt: expected UTF-8, got UTF-16"),
+    ],
+)
+def test_answers_that_are_no_vocabulary(tmp_path: Path, answers: Any, message: str):
+    if isinstance(answers, bytes):
+        (tmp_path / "answers.txt").write_bytes(answers)
+        answers = str(tmp_path / "answers.txt")
+    with pytest.raises(AnnotationError, match=message):
+        ClipBertTransforms(transforms=[], question="what is shown?", answers=answers)
