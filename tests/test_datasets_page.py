@@ -6,6 +6,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import cv2
 import pytest
 import torch
 from mmengine.config import Config
@@ -114,6 +115,11 @@ def train(page: Path) -> Callable[..., None]:
         build_runner(config).train()
 
     return run
+
+
+def test_a_dataset_of_mmaction2_is_browsed(page: Path, tool: Callable[[str], ModuleType]):
+    tool("analysis_tools/browse_dataset.py").main(["configs/my/mmaction_videos.py", "-n", "2", "--out", "shown.png"])
+    assert cv2.imread("shown.png") is not None
 
 
 def test_labels_are_checked_before_training(page: Path, train: Callable):

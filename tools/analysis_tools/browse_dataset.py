@@ -10,6 +10,8 @@ from mmengine.config import DictAction
 from mmengine.registry import DefaultScope
 
 from clipbert_mm.datasets import train_vocabularies
+from clipbert_mm.datasets.media_dataset import MediaDataset
+from clipbert_mm.datasets.wrappers import first_value, set_draw
 from clipbert_mm.engine.config import expect_clipbert, load_config
 from clipbert_mm.engine.run_tool import run_tool
 from clipbert_mm.engine.tool_flags import Refused
@@ -23,9 +25,8 @@ def describe(dataset: Any, idx: int, clip_times: dict[int, Any]) -> dict[str, An
     sample, inputs = item["data_samples"], item["inputs"]
     labels = sample.match_labels.tolist() if "match_labels" in sample else [None] * len(inputs["text_ids"])
     marks = {1: "+  ", 0: "-  ", None: ""}
-    texts = [
-        marks[label] + dataset.tokenizer.decode(ids) for label, ids in zip(labels, inputs["text_ids"], strict=True)
-    ]
+    tokenizer = first_value(dataset, "tokenizer")
+    texts = [marks[label] + tokenizer.decode(ids) for label, ids in zip(labels, inputs["text_ids"], strict=True)]
     frames = inputs["frames"]
     times = clip_times.get(idx)
     titles = [""] * len(frames) if times is None else [f"{start:.1f}-{end:.1f} s" for start, end in times]
@@ -58,12 +59,13 @@ def main(argv: list[str] | None = None) -> None:
     train_vocabularies(config)
     with DefaultScope.overwrite_default_scope("clipbert_mm"):
         dataset = DATASETS.build(config[f"{args.split}_dataloader"]["dataset"])
-    dataset.set_draw(config.get("randomness", {}).get("seed") or 0, args.epoch)
-    # Packing keeps only what the model needs; the clips' times are noted on the way.
+    set_draw(dataset, config.get("randomness", {}).get("seed") or 0, args.epoch)
+    # Packing keeps only what the model needs; the clips' times are noted on the way, in a dataset of ours.
     clip_times: dict[int, Any] = {}
-    dataset.pipeline.transforms.insert(
-        -1, lambda results: clip_times.update({results["sample_idx"]: results.get("clip_times")}) or results
-    )
+    if isinstance(dataset, MediaDataset):
+        dataset.pipeline.transforms.insert(
+            -1, lambda results: clip_times.update({results["sample_idx"]: results.get("clip_times")}) or results
+        )
     number = min(args.number, len(dataset))
     chosen = [round(i * (len(dataset) - 1) / max(number - 1, 1)) for i in range(number)]
     folder = args.output_dir or os.path.join("work_dirs", Path(args.config).stem)
