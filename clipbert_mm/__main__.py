@@ -240,9 +240,11 @@ def _serve(args: argparse.Namespace) -> int:
 def _info(args: argparse.Namespace) -> int:
     if args.model:
         from clipbert_mm.checkpoint import find_selected, read_metadata
+        from clipbert_mm.registry import type_name
 
         metadata = read_metadata(find_selected(args.model))
-        steps = {str(step["type"]): step for step in next(filter(None, metadata.pipelines.values()), [])}
+        pipeline = next(filter(None, metadata.pipelines.values()), [])
+        steps = {type_name(step): {**step, "type": type_name(step)} for step in pipeline}
         facts: dict[str, Any] = dict(
             model=args.model,
             task=metadata.task,

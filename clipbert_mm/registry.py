@@ -1,6 +1,8 @@
 """The registries of clipbert_mm, children of MMEngine's; the error of an unknown name lists the names that are registered."""
 
 import difflib
+from collections.abc import Mapping
+from typing import Any
 
 from mmengine import registry as root
 from mmengine.config.utils import MODULE2PACKAGE
@@ -38,6 +40,35 @@ class Registry(root.Registry):
             f"{', '.join(sorted(self.module_dict or inherited))}. For a class of your own, list its module in `custom_imports` "
             "of the config; for a class of another library, put its scope before the name, as in 'mmpretrain.ResNet'."
         )
+
+
+def class_name(kind: type) -> str:
+    """Return the name by which a config names a class, with its scope if it is a class of MMEngine's other libraries.
+
+    >>> class_name(Registry)
+    'Registry'
+    """
+    library = kind.__module__.partition(".")[0]
+    return f"{library}.{kind.__name__}" if library in ("mmaction", "mmengine", "mmpretrain") else kind.__name__
+
+
+def type_name(settings: Mapping[str, Any]) -> str:
+    """Return the ``type`` of a part of a config, without our scope; new-style configs name the class itself.
+
+    >>> type_name(dict(type="clipbert_mm.RetrievalTestLoop"))
+    'RetrievalTestLoop'
+    """
+    kind = settings.get("type")
+    return without_scope(class_name(kind) if isinstance(kind, type) else str(kind))
+
+
+def without_scope(name: str) -> str:
+    """Return the name of a class without our scope; with another library's, it stays as it is.
+
+    >>> without_scope("clipbert_mm.ClipBert"), without_scope("mmaction.ResNet")
+    ('ClipBert', 'mmaction.ResNet')
+    """
+    return name.removeprefix("clipbert_mm.")
 
 
 # MMEngine reads configs as clipbert_mm::NAME, in _base_ and by get_config, from the libraries that it knows.

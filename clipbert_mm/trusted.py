@@ -13,7 +13,7 @@ from typing import Any
 
 from clipbert_mm import compat
 from clipbert_mm.errors import CheckpointError, printable, quoted
-from clipbert_mm.registry import MODELS, TRANSFORMS, Registry
+from clipbert_mm.registry import MODELS, TRANSFORMS, Registry, without_scope
 
 LAYERS = (
     "torch.nn.modules.",
@@ -113,7 +113,7 @@ def check_pipeline(steps: Sequence[Mapping[str, Any]], who: str) -> list[dict[st
 
 
 def _checked(config: Any, who: str, registry: Registry) -> Any:  # noqa: ANN401
-    """Return a config without :data:`FOR_TRAINING`, after checking every value in it."""
+    """Return a config without :data:`FOR_TRAINING` and our scope, after checking every value in it."""
     if not isinstance(config, Mapping) or not isinstance(config.get("type"), str):
         raise CheckpointError(f"{who} is damaged: expected a config with a type, got {quoted(config)}.")
     count = 0
@@ -126,14 +126,17 @@ def _checked(config: Any, who: str, registry: Registry) -> Any:  # noqa: ANN401
                 f"{who} is refused: a config has at most {MAX_VALUES:,} values and {MAX_DEPTH} nested containers."
             )
         if isinstance(value, Mapping):
-            for key in value:
+            kept = {key: each for key, each in value.items() if key not in FOR_TRAINING}
+            if kept.get("_scope_") == "clipbert_mm":  # MMEngine adds it to what is inherited from clipbert_mm::NAME
+                del kept["_scope_"]
+            for key in kept:
                 if not isinstance(key, str) or key.startswith("_") or len(key) > MAX_LENGTH:
                     raise CheckpointError(f"{who} is refused: its config has a setting {quoted(key)}.")
-            return {key: copy(each, key, depth + 1) for key, each in value.items() if key not in FOR_TRAINING}
+            return {key: copy(each, key, depth + 1) for key, each in kept.items()}
         if isinstance(value, (list, tuple)):
             return type(value)(copy(each, name, depth + 1) for each in value)
         _check_value(value, name, who, registry)
-        return value
+        return without_scope(value) if name == "type" and isinstance(value, str) else value
 
     return copy(config, "", 0)
 
@@ -189,19 +192,19 @@ def is_known(name: str, registry: Registry) -> bool:
 
         if class_name in video_backbones.__all__:
             return True
-    return scope in ("", "mmpretrain", "mmengine") and any(
-        getattr(group.module_dict.get(class_name), "__module__", "").startswith(LAYERS)
-        for group in _with_layers(registry)
-    )
+    found = list(_named(class_name, scope, registry))
+    return bool(found) and all(getattr(kind, "__module__", "").startswith(LAYERS) for kind in found)
 
 
-def _with_layers(registry: Registry) -> Iterator[Any]:
-    """Yield the registries that have layers: MMEngine's, and those of mmpretrain and mmaction2 if they were imported."""
+def _named(class_name: str, scope: str, registry: Registry) -> Iterator[Any]:
+    """Yield each class that a backbone may get for a name, from its own library, if it was imported, or from MMEngine."""
     import mmcv.cnn  # noqa: F401  # registers its layers
 
     root = registry.parent
-    yield root
-    yield from (child for scope, child in root.children.items() if scope in ("mmpretrain", "mmaction"))
+    libraries = {name: root.children[name] for name in ("mmpretrain", "mmaction") if name in root.children}
+    if scope in ("", "mmengine", *libraries):
+        searched = [root, *(library for name, library in libraries.items() if scope in ("", name))]
+        yield from (each.module_dict[class_name] for each in searched if class_name in each.module_dict)
 
 
 def check_text_file(name: str, text: object, who: str) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 from clipbert_mm.checkpoint.reading import read_checkpoint
 from clipbert_mm.errors import CheckpointError, printable, quoted
 from clipbert_mm.fileio import atomic_write
+from clipbert_mm.registry import class_name, type_name, without_scope
 from clipbert_mm.trusted import TEXT_MODELS, check_model, check_pipeline, check_text_file
 
 KEY = "contents"
@@ -178,28 +179,20 @@ def read_metadata(path: str | os.PathLike) -> CheckpointMetadata:
     return metadata_of(read_checkpoint(os.fspath(path)), os.fspath(path))
 
 
-def class_name(kind: type) -> str:
-    """Return the name by which a config names a class, with its scope if it is a class of MMEngine's other libraries.
-
-    >>> class_name(CheckpointMetadata)
-    'CheckpointMetadata'
-    """
-    library = kind.__module__.partition(".")[0]
-    return f"{library}.{kind.__name__}" if library in ("mmaction", "mmengine", "mmpretrain") else kind.__name__
-
-
 def plain(value: Any) -> Any:  # noqa: ANN401
     """Return a config's value as dicts, lists and plain values, which weights-only loading accepts; other values as text.
 
-    A class, as in MMEngine's new-style configs, becomes the name by which other configs name it.
+    A class, as in MMEngine's new-style configs, becomes the name by which other configs name it. Our scope is left out, in the
+    names of classes and where MMEngine adds it to what is inherited from ``clipbert_mm::NAME``.
 
-    >>> plain({"size": (2, 2), "folder": Path("data")})
-    {'size': (2, 2), 'folder': 'data'}
+    >>> plain({"type": "clipbert_mm.ResizePad", "size": (2, 2), "folder": Path("data")})
+    {'type': 'ResizePad', 'size': (2, 2), 'folder': 'data'}
     """
     if isinstance(value, type):
         return class_name(value)
     if isinstance(value, Mapping):
-        return {str(key): plain(each) for key, each in value.items()}
+        own = {str(key): plain(each) for key, each in value.items() if (key, each) != ("_scope_", "clipbert_mm")}
+        return own | ({"type": without_scope(own["type"])} if isinstance(own.get("type"), str) else {})
     if isinstance(value, (list, tuple)):
         return type(value)(plain(each) for each in value)
     return value if value is None or isinstance(value, (bool, int, float, str)) else str(value)
@@ -249,7 +242,7 @@ def _steps(pipeline: list[dict[str, Any]] | None) -> dict[str, dict[str, Any]]:
         "backend",
     )  # the tokenizer is compared by its vocabulary
     return {
-        str(step["type"]): {key: value for key, value in step.items() if key not in hidden} for step in pipeline or ()
+        type_name(step): {key: value for key, value in step.items() if key not in hidden} for step in pipeline or ()
     }
 
 
@@ -257,6 +250,8 @@ def _compare(name: str, saved: Any, now: Any) -> list[str]:  # noqa: ANN401
     if isinstance(saved, Mapping) and isinstance(now, Mapping):
         keys = [key for key in {**saved, **now} if key not in TRAINING_ONLY]
         return [line for key in keys for line in _compare(f"{name}.{key}", saved.get(key), now.get(key))]
+    if name.endswith(".type"):  # earlier releases saved the scope
+        saved, now = (without_scope(each) if isinstance(each, str) else each for each in (saved, now))
     if isinstance(saved, (list, tuple)) and isinstance(now, (list, tuple)) and list(saved) == list(now):
         return []
     if saved == now or name == "model.encoder.architecture":

@@ -10,10 +10,10 @@ from typing import Any
 from mmengine.config import Config
 
 import clipbert_mm
-from clipbert_mm.checkpoint.metadata import class_name
 from clipbert_mm.engine.known_keys import known_in, runner_keys
 from clipbert_mm.errors import OptionError, quoted
 from clipbert_mm.log import logger
+from clipbert_mm.registry import type_name as type_name
 
 RUNNER_KEYS = runner_keys()
 """Top-level names of a config that a run reads; all others are variables of the config file."""
@@ -107,16 +107,6 @@ def drop_validation(config: Config) -> None:
 
 def _stops_early(hook: Any) -> bool:  # noqa: ANN401
     return isinstance(hook, Mapping) and type_name(hook).endswith("EarlyStoppingHook")
-
-
-def type_name(settings: Mapping[str, Any]) -> str:
-    """Return the ``type`` of a part of a config, without our scope; new-style configs name the class itself.
-
-    >>> type_name(dict(type="clipbert_mm.RetrievalTestLoop"))
-    'RetrievalTestLoop'
-    """
-    kind = settings.get("type")
-    return str(class_name(kind) if isinstance(kind, type) else kind).removeprefix("clipbert_mm.")
 
 
 def names_library(settings: Any, library: str) -> bool:  # noqa: ANN401

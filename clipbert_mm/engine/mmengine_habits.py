@@ -7,7 +7,7 @@ from mmengine.dataset import InfiniteSampler
 from mmengine.evaluator import Evaluator
 from mmengine.runner import BaseLoop, EpochBasedTrainLoop, IterBasedTrainLoop
 
-from clipbert_mm.engine.config import foreign_model
+from clipbert_mm.engine.config import foreign_model, type_name
 from clipbert_mm.errors import OptionError
 from clipbert_mm.evaluation import RetrievalMetric
 from clipbert_mm.registry import METRICS
@@ -20,7 +20,7 @@ def resumable_loop(loop: Mapping[str, Any]) -> dict[str, Any]:
         OptionError: If a training has both a number of epochs and a number of iterations.
     """
     settings = {name: value for name, value in loop.items() if value is not None}
-    if "by_epoch" in settings and settings.get("type") in (None, *RESUMABLE.values()):
+    if "by_epoch" in settings and ("type" not in settings or type_name(settings) in RESUMABLE.values()):
         settings["type"] = RESUMABLE[bool(settings.pop("by_epoch"))]
     if {"max_epochs", "max_iters"} <= set(settings):
         raise OptionError(

@@ -10,7 +10,7 @@ import torch
 from mmengine.runner import Runner
 
 from clipbert_mm.engine.bare_model import bare_model
-from clipbert_mm.engine.config import foreign_model
+from clipbert_mm.engine.config import foreign_model, type_name
 from clipbert_mm.errors import ClipBertError
 
 if TYPE_CHECKING:
@@ -98,7 +98,7 @@ def advise(runner: Runner, stage: str, batch: dict[str, Any]) -> str:
         f"{max(lengths)} tokens does not fit into memory. Tried: "
     )
     sampler = runner.cfg.train_dataloader.get("sampler") if training else None
-    if count and sampler and sampler.get("type") == "SameStepsSampler":
+    if count and sampler and type_name(sampler) == "SameStepsSampler":
         divisor = max(each for each in range(1, count + 1) if items % each == 0)
         advice += f"{count} of {items} fit. Give --micro-batch {divisor}, which takes the same steps"
     elif count:

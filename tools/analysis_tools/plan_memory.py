@@ -16,7 +16,7 @@ from benchmarks.memory_tracker import without_computing
 from benchmarks.workload import PRECISIONS, build_model, read_setting
 from mmengine.config import Config, DictAction
 
-from clipbert_mm.engine.config import expect_clipbert, load_config
+from clipbert_mm.engine.config import expect_clipbert, load_config, type_name
 from clipbert_mm.engine.out_of_memory import ADAM_STATES
 from clipbert_mm.engine.run_tool import run_tool
 
@@ -65,7 +65,7 @@ def text_length(config: Config) -> int:
     """Return the most tokens that a text of the training data has."""
     dataset = config.train_dataloader.dataset
     steps = dataset.get("datasets", [dataset])[0].pipeline
-    return next(step["max_length"] for step in steps if step["type"] == "Tokenize")
+    return next(step["max_length"] for step in steps if type_name(step) == "Tokenize")
 
 
 def main(argv: list[str] | None = None) -> None:

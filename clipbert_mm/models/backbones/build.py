@@ -4,7 +4,7 @@ from torch import nn
 
 from clipbert_mm import compat
 from clipbert_mm.models.backbones.folding import fold_frozen_norms
-from clipbert_mm.registry import MODELS
+from clipbert_mm.registry import MODELS, type_name
 
 
 def build_backbone(config: dict) -> nn.Module:
@@ -16,7 +16,7 @@ def build_backbone(config: dict) -> nn.Module:
         config: Config of a registered module that maps (N, 3, H, W) to a feature map, or to a sequence of maps of which the
             last is used; or of a ClipEncoder. ``mmpretrain.TIMMBackbone`` builds backbones of timm.
     """
-    library = str(config.get("type", "")).partition(".")[0]
+    library = type_name(config).partition(".")[0]
     if library == "mmaction":
         return _build_mmaction_backbone(config)
     if library != "mmpretrain":

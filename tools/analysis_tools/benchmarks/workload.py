@@ -17,7 +17,7 @@ from mmengine.registry import DefaultScope
 from clipbert_mm import engine  # noqa: F401  registers the optimizer's constructor
 from clipbert_mm.errors import OptionError
 from clipbert_mm.models import ClipBert
-from clipbert_mm.registry import MODELS
+from clipbert_mm.registry import MODELS, type_name
 from clipbert_mm.structures import VideoTextSample
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -78,13 +78,13 @@ def read_setting(config: Config, args: argparse.Namespace) -> Setting:
     dataset = config.train_dataloader.dataset
     dataset = dataset.get("datasets", [dataset])[0]
     pipeline = {key: value for transform in dataset.pipeline for key, value in transform.items()}
-    options = 5 if config.model["head"]["type"] == "MultipleChoiceHead" else 1
+    options = 5 if type_name(config.model["head"]) == "MultipleChoiceHead" else 1
     own = options * dataset.get("captions_per_item", dataset.get("questions_per_item", 1))
     setting = Setting(
         batch=args.batch,
         clips=args.clips or pipeline.get("num_clips", 1),  # an image is a video of one clip of one frame
         frames=args.frames or pipeline.get("num_frames", 1),
-        texts=args.texts or own * (1 + dataset.get("num_negatives", 1 if "Retrieval" in dataset.type else 0)),
+        texts=args.texts or own * (1 + dataset.get("num_negatives", 1 if "Retrieval" in type_name(dataset) else 0)),
         size=args.size or pipeline["size"],
         length=args.text_length,
     )
