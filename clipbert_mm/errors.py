@@ -1,7 +1,7 @@
 """The package's exceptions, all of them a ClipBertError, which tools print as one line; and user data in messages."""
 
 import reprlib
-from typing import Any
+from typing import Any, SupportsIndex
 
 QUOTED = 200
 """Most characters of one piece of user data that a message quotes."""
@@ -71,6 +71,15 @@ class NotFiniteError(ClipBertError, FloatingPointError):
 
 class BackendError(ClipBertError, RuntimeError):
     """A library that is not installed, or does not work."""
+
+
+def is_count(value: object, least: int = 1) -> bool:
+    """Return whether a value is a whole number of at least ``least``.
+
+    >>> is_count(3), is_count(0), is_count(2.0), is_count("2"), is_count(True)
+    (True, False, False, False, False)
+    """
+    return isinstance(value, SupportsIndex) and not isinstance(value, bool) and value.__index__() >= least
 
 
 def quoted(value: Any, limit: int = QUOTED) -> str:  # noqa: ANN401

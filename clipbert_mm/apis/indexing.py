@@ -16,7 +16,7 @@ from clipbert_mm.apis.results import IndexReport
 from clipbert_mm.apis.video_index import VideoIndex, is_index
 from clipbert_mm.apis.video_search import Paths
 from clipbert_mm.engine.watched_loader import WatchedLoader
-from clipbert_mm.errors import QUOTED, BrokenMediaError, OptionError, printable
+from clipbert_mm.errors import QUOTED, BrokenMediaError, OptionError, is_count, printable, quoted
 from clipbert_mm.media import DECODING_RULES
 from clipbert_mm.media.listing import walk_files
 from clipbert_mm.media.media_file import Media, read_media
@@ -199,9 +199,10 @@ def index(
         OptionError: If there is no video, or a number is too small.
         StorageError: If a folder cannot be listed; nothing is removed from the index then.
     """
-    if workers < 0 or batch_size < 1 or not timeout > 0:
+    if not (is_count(workers, 0) and is_count(batch_size) and isinstance(timeout, (int, float)) and timeout > 0):
+        given = ", ".join(map(quoted, (workers, batch_size)))
         raise OptionError(
-            f"index expects workers >= 0, batch_size >= 1 and timeout > 0, got {workers}, {batch_size} and {timeout}."
+            f"index expects workers >= 0, batch_size >= 1 and timeout > 0, got {given} and {quoted(timeout)}."
         )
     images = any(type(step).__name__ == "LoadImage" for step in predictor.media_steps)
     videos = find_videos(paths, images=images)

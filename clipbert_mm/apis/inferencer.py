@@ -5,6 +5,7 @@ import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import cv2
@@ -15,13 +16,13 @@ from mmengine.infer import BaseInferencer
 from mmengine.visualization import Visualizer
 from torch import nn
 
-from clipbert_mm.apis.predictor import Predictor
+from clipbert_mm.apis.predictor import ModelSource, Predictor
 from clipbert_mm.apis.results import AnswerResult, Ranking
 from clipbert_mm.apis.video_qa import TASKS as QUESTION_TASKS
 from clipbert_mm.apis.video_qa import Question
 from clipbert_mm.apis.video_search import TASKS as SEARCH_TASKS
 from clipbert_mm.apis.video_search import TextsToRank
-from clipbert_mm.errors import OptionError, quoted
+from clipbert_mm.errors import OptionError, is_count, printable, quoted
 from clipbert_mm.fileio import atomic_write, temporary_folder
 from clipbert_mm.registry import INFERENCERS
 from clipbert_mm.structures import VideoTextSample
@@ -44,8 +45,8 @@ class ClipBertInferencer(BaseInferencer):
 
     Args:
         task: "video-retrieval", "image-retrieval", "video-qa" or "image-qa"; None for that of the model.
-        model: Checkpoint of ours, which contains its config; work folder of a training; config file; or name of a config, as
-            :meth:`list_models` gives.
+        model: Checkpoint of ours, which contains its config; work folder of a training; a config, as its file or as MMEngine's
+            object; or the name of a config, as :meth:`list_models` gives.
         weights: With a config, its checkpoint.
         device: Device of the model; None for a GPU if there is one.
         scope: The registry's scope in which the model is built; clipbert_mm.
@@ -53,7 +54,7 @@ class ClipBertInferencer(BaseInferencer):
 
     Raises:
         CheckpointError: If the checkpoint cannot be read or does not fit.
-        OptionError: If there is no such task or model, or the model was trained for another task.
+        OptionError: If there is no such task, model or device, or the model was trained for another task.
 
     Example:
         >>> inferencer = ClipBertInferencer("video-retrieval", "epoch_4.pth")  # doctest: +SKIP
@@ -68,7 +69,7 @@ class ClipBertInferencer(BaseInferencer):
     def __init__(
         self,
         task: str | None = None,
-        model: str | os.PathLike | None = None,
+        model: ModelSource | dict[str, Any] | None = None,
         weights: str | os.PathLike | None = None,
         device: str | torch.device | None = None,
         scope: str = "clipbert_mm",
@@ -83,7 +84,11 @@ class ClipBertInferencer(BaseInferencer):
                     "ClipBertInferencer.list_models() gives the names."
                 )
             model, weights = weights, None
-        self.predictor = Predictor(self.find_config(os.fspath(model)), weights=weights, device=device)
+        if isinstance(model, (str, os.PathLike)):
+            model = self.find_config(os.fspath(model))
+        elif isinstance(model, dict) and not isinstance(model, Config):
+            model = Config(model)
+        self.predictor = Predictor(model, weights=weights, device=device)
         reads_images = any(type(step).__name__ == "LoadImage" for step in self.predictor.media_steps)
         known = [name for name, tasks in TASKS.items() if self.predictor.task in tasks]
         fitting = [name for name in known if name.startswith("image") == reads_images]
@@ -91,11 +96,12 @@ class ClipBertInferencer(BaseInferencer):
             task = fitting[0]
         if task not in fitting:
             raise OptionError(
-                f"ClipBertInferencer: {model} was trained for {self.predictor.task} on "
+                f"ClipBertInferencer: {self.predictor.source} was trained for {self.predictor.task} on "
                 f"{'images' if reads_images else 'videos'}: expected task {' or '.join(fitting)}, got {quoted(task)}."
             )
         self.task, self.scope, self.show_progress = task, scope, show_progress
         self.model: nn.Module = self.predictor.model
+        self.cfg = self.model.cfg = self.predictor.cfg  # as other inferencers do
         self.visualizer: Visualizer | None = None
 
     @staticmethod
@@ -119,9 +125,45 @@ class ClipBertInferencer(BaseInferencer):
         return model
 
     def _inputs_to_list(self, inputs: Any) -> list[Any]:  # noqa: ANN401
-        return [inputs] if isinstance(inputs, (Mapping, os.PathLike)) else super()._inputs_to_list(inputs)
+        """Return the inputs as a list; of a folder, its videos or images."""
+        if isinstance(inputs, (list, tuple)) and not inputs:
+            raise OptionError(f"ClipBertInferencer for {self.task} expects one or more inputs, got {inputs}.")
+        reads_folders = any(type(step).__name__ == "OpenFrames" for step in self.predictor.media_steps)
+        if isinstance(inputs, Mapping) or (isinstance(inputs, (str, os.PathLike)) and reads_folders):
+            return [inputs]
+        given = os.fspath(inputs) if isinstance(inputs, os.PathLike) else inputs
+        listed = super()._inputs_to_list(given)
+        if not isinstance(given, str) or listed == [given]:
+            return listed
+        from clipbert_mm.apis.indexing import IMAGES, VIDEOS
 
-    def _dispatch_kwargs(self, out_dir: str | os.PathLike = "", **kwargs: Any) -> tuple[dict, ...]:  # noqa: ANN401
+        kind, suffixes = ("image", IMAGES) if self.task.startswith("image") else ("video", VIDEOS)
+        found = sorted(path for path in listed if Path(path).suffix.lower() in suffixes)
+        if not found:
+            raise OptionError(
+                f"ClipBertInferencer: there is no {kind} in the folder {printable(given)}, expected files in "
+                f"{', '.join(suffixes)}. Give the folder that has them, or a list of files."
+            )
+        return found
+
+    def _dispatch_kwargs(self, out_dir: str | os.PathLike | None = None, **kwargs: Any) -> tuple[dict, ...]:  # noqa: ANN401
+        """Check and distribute the options of a call, before an input is looked at."""
+        known = self.preprocess_kwargs | self.visualize_kwargs
+        for name in kwargs.keys() - known:
+            raise OptionError(
+                f"ClipBertInferencer has no option {name}. There are: return_datasamples, batch_size, out_dir, "
+                f"{', '.join(sorted(known))}."
+            )
+        out_dir = "" if out_dir is None else out_dir
+        try:
+            if os.fspath(out_dir):
+                os.makedirs(out_dir, exist_ok=True)
+        except (OSError, TypeError) as error:
+            reason = error.strerror if isinstance(error, OSError) else "it is no path"
+            raise OptionError(
+                f"ClipBertInferencer expects out_dir to be a folder, or a path where one can be made, got {quoted(out_dir)}: "
+                f"{reason}. Give another out_dir."
+            ) from error
         parts = super()._dispatch_kwargs(**kwargs)
         for part in parts[2:]:  # pictures and predictions go there
             part["out_dir"] = out_dir
@@ -134,7 +176,12 @@ class ClipBertInferencer(BaseInferencer):
             inputs: Videos or images; or dicts with one as "video" or "image", and with what is asked of it alone.
             batch_size: Number of videos that the model encodes at a time.
             **asked: For all of them: ``texts`` to rank; or ``question``, ``options`` and ``topk``.
+
+        Raises:
+            OptionError: If there is no input, or something else is asked than the model answers.
         """
+        if not is_count(batch_size):
+            raise OptionError(f"ClipBertInferencer expects batch_size >= 1, got {quoted(batch_size)}.")
         requests = [self._request(each, asked) for each in inputs]
         yield from self._get_chunk_data(((each, self.predictor.read(each.path)) for each in requests), batch_size)
 
@@ -246,17 +293,19 @@ def _as_sample(result: Ranking | AnswerResult) -> VideoTextSample:
 
 
 def init_model(
-    config: str | os.PathLike, checkpoint: str | os.PathLike | None = None, device: str | torch.device | None = None
+    config: ModelSource | dict[str, Any],
+    checkpoint: str | os.PathLike | None = None,
+    device: str | torch.device | None = None,
 ) -> nn.Module:
     """Open a trained model for :func:`inference_model`, as MMAction2's ``init_recognizer`` does.
 
     Args:
-        config: A config file or the name of a config; or a checkpoint of ours, which contains its config.
+        config: A config, as its file, its name or MMEngine's object; or a checkpoint of ours, which contains its config.
         checkpoint: The checkpoint of a config.
         device: Device of the model; None for a GPU if there is one.
 
     Returns:
-        The model, in eval mode, with its inferencer as attribute ``inferencer``.
+        The model, in eval mode, with its config as attribute ``cfg`` and its inferencer as ``inferencer``.
     """
     inferencer = ClipBertInferencer(None, config, checkpoint, device, show_progress=False)
     inferencer.model.__dict__["inferencer"] = inferencer  # no part of its state

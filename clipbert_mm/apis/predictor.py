@@ -9,10 +9,11 @@ import zipfile
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 import numpy as np
 import torch
+from mmengine.config import Config
 from mmengine.registry import DefaultScope
 from torch import Tensor
 
@@ -40,6 +41,10 @@ if TYPE_CHECKING:
     from clipbert_mm.models import ClipBert
 
 
+ModelSource: TypeAlias = str | os.PathLike | Config
+"""A checkpoint of ours, the work folder of a training, or a config: its file, or MMEngine's object."""
+
+
 @dataclass(frozen=True)
 class Recipe:
     """The configs that a model is built and fed by.
@@ -49,12 +54,14 @@ class Recipe:
         pipeline: Configs of the test transforms.
         answers: The answer vocabulary in the order of the head's outputs; None without one.
         written: Config of the model as written in the checkpoint or config, with the weights that its training started from.
+        config: The whole config; of a checkpoint, what it says of a config.
     """
 
     model: dict[str, Any]
     pipeline: list[dict[str, Any]]
     answers: list[str] | None
     written: dict[str, Any]
+    config: Config
 
 
 class Predictor:
@@ -62,34 +69,37 @@ class Predictor:
 
     Args:
         config_or_checkpoint: Checkpoint of ours, which contains the config of its model; the work folder of a training, for the
-            checkpoint that validation selected; or a config file. The transforms are the config's ``test_pipeline``, or those
-            of its ``test_dataloader``.
-        weights: With a config file, a checkpoint of any kind that ``load_from`` takes.
+            checkpoint that validation selected; or a config, as its file or as MMEngine's object. The transforms are the
+            config's ``test_pipeline``, or those of its ``test_dataloader``.
+        weights: With a config, a checkpoint of any kind that ``load_from`` takes.
         device: Device of the model; None for a GPU if there is one.
 
     Raises:
         CheckpointError: If the checkpoint cannot be read, is incomplete, or does not fit the config.
-        OptionError: If there are no weights, or the transforms do not produce what the model takes.
+        OptionError: If there are no weights, the transforms do not produce what the model takes, or this machine has no such
+            device.
     """
 
     def __init__(
         self,
-        config_or_checkpoint: str | os.PathLike,
+        config_or_checkpoint: ModelSource,
         *,
         weights: str | os.PathLike | None = None,
         device: str | torch.device | None = None,
     ) -> None:
-        self.source = os.path.abspath(find_selected(os.fspath(config_or_checkpoint)))
-        is_config = self.source.endswith(".py")
+        self.device = find_device(device)
+        config = config_or_checkpoint if isinstance(config_or_checkpoint, Config) else None
+        self.source = _name_source(config_or_checkpoint)
+        is_config = config is not None or self.source.endswith(".py")
         if weights is not None and not is_config:
             raise OptionError(
-                f"weights= goes with a config file, and {config_or_checkpoint} is a checkpoint. Give one of the two."
+                f"weights= goes with a config file, and {self.source} is a checkpoint. Give one of the two."
             )
         resources = ExitStack()
         weakref.finalize(self, resources.close)
         text_folder = str(resources.enter_context(temporary_folder()))
         if is_config:
-            recipe, self.weights = _recipe_of_config(self.source, weights)
+            recipe, self.weights = _recipe_of_config(config or self.source, weights)
             source = read_source(self.weights)
             with DefaultScope.overwrite_default_scope("clipbert_mm"):
                 with WithoutInitialization():
@@ -105,7 +115,7 @@ class Predictor:
                 _check_agreement(model, self.tokenize, recipe.answers)
         self.model = cast("ClipBert", model)
         self.answers = recipe.answers
-        self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        self.cfg = recipe.config
         check_fit(self.model, [source], whole=True)
         load_weights(self.model, source.tensors, self.weights)
         self.model.requires_grad_(False).to(self.device).eval()
@@ -176,9 +186,11 @@ class Predictor:
         """Tokenize texts, int64 (L,) each.
 
         Raises:
-            OptionError: If a text is empty, contains an unpaired surrogate, or is longer than the texts of the training.
+            OptionError: If a text is no str, is empty, contains an unpaired surrogate, or is too long for the model.
         """
         for text in texts:
+            if not isinstance(text, str):
+                raise OptionError(f"A text for the model is a str, got {quoted(text)}. Give a list of str for several.")
             if not is_valid_unicode(text):
                 raise OptionError(f"The text {quoted(text)} contains an unpaired surrogate. Encode it as UTF-8.")
         token_ids = [np.array(ids, np.int64) for ids in self.tokenize.tokenizer(list(texts))["input_ids"]]
@@ -236,12 +248,53 @@ class Predictor:
         return self.model.pool_scores(clip_logits.flatten(0, 2)[:, None]).unflatten(0, clip_logits.shape[:3])
 
 
+def _name_source(source: ModelSource) -> str:
+    """Return the path of a model's checkpoint or config; a config that was read from no file has a name instead.
+
+    Raises:
+        OptionError: If it is something else.
+    """
+    if isinstance(source, Config):
+        return os.path.abspath(source.filename) if source.filename else "a Config without a file"
+    if not isinstance(source, (str, os.PathLike)):
+        raise OptionError(
+            "A model is opened by a checkpoint, a work folder or a config, as its path or as MMEngine's Config; got "
+            f"{quoted(source)}."
+        )
+    return os.path.abspath(find_selected(os.fspath(source)))
+
+
+def find_device(device: str | torch.device | None) -> torch.device:
+    """Return a device of this machine.
+
+    Args:
+        device: The device; None for a GPU if there is one.
+
+    Raises:
+        OptionError: If torch knows no such device, or this machine has none.
+    """
+    try:
+        found = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if device is None else device)
+        torch.empty(0, device=found)
+    # torch raises errors of its own for each kind of device that is missing
+    except Exception as error:
+        gpus = torch.cuda.device_count()
+        there = f"{gpus} GPU{'s' * (gpus > 1)} that torch can use" if gpus else "no GPU that torch can use"
+        raise OptionError(
+            f"The device of a model is cpu, cuda, cuda:1, ...; got {quoted(str(device))}, and this machine has {there} "
+            f"({str(error).partition(chr(10))[0].rstrip('.')}). Leave device (--device) out to take what there is."
+        ) from error
+    return found
+
+
 def _recipe_of_checkpoint(source: LoadedCheckpoint, text_folder: str) -> Recipe:
     contents = metadata_of(source.rest, source.path)
     with damaged_metadata(source.path):
         contents.write_text_files(text_folder)
         model, pipeline = contents.model_config(text_folder), contents.pipeline(text_folder)
-        return Recipe(model, pipeline, contents.answers, contents.model)
+        config = dict(default_scope="clipbert_mm", model=model, test_pipeline=pipeline)
+        config |= dict(test_dataloader=dict(dataset=dict(pipeline=pipeline)))
+        return Recipe(model, pipeline, contents.answers, contents.model, Config(copy.deepcopy(config)))
 
 
 def _check_agreement(model: Any, tokenize: "Tokenize", answers: Sequence[str] | None) -> None:  # noqa: ANN401
@@ -264,14 +317,14 @@ def _check_agreement(model: Any, tokenize: "Tokenize", answers: Sequence[str] | 
         raise CheckpointError(f"it has {len(answers or ())} answers, expected {expected} as the head of its model has.")
 
 
-def _recipe_of_config(path: str, weights: str | os.PathLike | None) -> tuple[Recipe, str]:
+def _recipe_of_config(source: str | Config, weights: str | os.PathLike | None) -> tuple[Recipe, str]:
     from clipbert_mm.engine.config import load_config, type_name
 
-    config = load_config(path, needs=("model", "test_dataloader"))
+    config = load_config(source, needs=("model", "test_dataloader"))
     if weights is None:
         raise OptionError(
-            f"{path} is a config, whose load_from is what its training starts from. Give weights=CHECKPOINT (--weights) of "
-            "that training, or the checkpoint alone, which contains its config."
+            f"{_name_source(source)} is a config, whose load_from is what its training starts from. Give "
+            "weights=CHECKPOINT (--weights) of that training, or the checkpoint alone, which contains its config."
         )
     dataset = config.test_dataloader.dataset
     adapters = [step for step in dataset.get("pipeline") or () if type_name(step) == "ClipBertTransforms"]
@@ -282,8 +335,8 @@ def _recipe_of_config(path: str, weights: str | os.PathLike | None) -> tuple[Rec
     answers = sorted(indices, key=indices.__getitem__) or None
     model = config.model.to_dict()
     pipeline = config.get("test_pipeline") or dataset.pipeline  # as in OpenMMLab's libraries
-    recipe = Recipe(model, [step.to_dict() | dict(type=type_name(step)) for step in pipeline], answers, model)
-    return recipe, os.fspath(weights)
+    steps = [step.to_dict() | dict(type=type_name(step)) for step in pipeline]
+    return Recipe(model, steps, answers, model, config), os.fspath(weights)
 
 
 def _split(pipeline: Sequence[dict[str, Any]]) -> tuple[list[Any], "Tokenize"]:

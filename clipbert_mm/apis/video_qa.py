@@ -2,16 +2,16 @@
 
 import os
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeGuard
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from clipbert_mm.apis.predictor import Predictor
+from clipbert_mm.apis.predictor import ModelSource, Predictor
 from clipbert_mm.apis.results import Answer, AnswerResult, best_of, moments_of
 from clipbert_mm.deprecation import renamed_arguments
-from clipbert_mm.errors import OptionError, quoted
+from clipbert_mm.errors import OptionError, is_count, quoted
 from clipbert_mm.json_text import is_blank
 
 if TYPE_CHECKING:
@@ -28,9 +28,9 @@ class VideoQA:
     """Answer questions about a video, or an image, with a model trained on questions.
 
     Args:
-        config_or_checkpoint: Checkpoint of ours, or a config file.
+        config_or_checkpoint: Checkpoint of ours; or a config, as its file or as MMEngine's object.
         device: Device of the model; None for a GPU if there is one.
-        weights: With a config file, its checkpoint.
+        weights: With a config, its checkpoint.
 
     Raises:
         CheckpointError: If the checkpoint cannot be read or does not fit.
@@ -43,7 +43,7 @@ class VideoQA:
 
     def __init__(
         self,
-        config_or_checkpoint: str | os.PathLike,
+        config_or_checkpoint: ModelSource,
         device: str | torch.device | None = None,
         *,
         weights: str | os.PathLike | None = None,
@@ -51,7 +51,7 @@ class VideoQA:
         self.predictor = Predictor(config_or_checkpoint, weights=weights, device=device)
         if self.predictor.task not in TASKS:
             raise OptionError(
-                f"VideoQA needs a model trained for questions, and {config_or_checkpoint} was trained for "
+                f"VideoQA needs a model trained for questions, and {self.predictor.source} was trained for "
                 f"{self.predictor.task}. Search and rank with VideoSearch (clipbert search)."
             )
 
@@ -160,8 +160,13 @@ class Question:
 
     def _texts(self, question: str, options: Sequence[str] | None, topk: int) -> list[str]:
         """Return the texts that the model reads: the question, or one per option."""
-        if topk < 1:
-            raise OptionError(f"ask expects topk >= 1, got {topk}.")
+        if not is_count(topk):
+            raise OptionError(f"ask expects topk >= 1, got {quoted(topk)}.")
+        if not isinstance(question, str):
+            raise OptionError(
+                f"The question is one text, got {quoted(question)}. Ask several one by one; with a ClipBertInferencer, give "
+                "[dict(video=..., question=...) for each of them]."
+            )
         if is_blank(question):
             raise OptionError("The question is empty.")
         if self.predictor.task != CHOICE:
@@ -170,7 +175,7 @@ class Question:
                     f"The model was trained for {self.predictor.task}, which has no options. Leave them out."
                 )
             return [question]
-        if options is None or isinstance(options, str) or len(set(options)) != len(options) or len(options) < 2:
+        if not _are_texts(options) or len(set(options)) != len(options) or len(options) < 2:
             given = "none" if options is None else quoted(options)
             raise OptionError(
                 f"The model was trained for multiple choice and expects two or more different options, got {given}. Give each "
@@ -199,6 +204,10 @@ class Question:
                 "contains its vocabulary, or a config whose test dataset has the answer_file of the training."
             )
         return self.predictor.answers
+
+
+def _are_texts(options: object) -> TypeGuard[Sequence[str]]:
+    return isinstance(options, (list, tuple)) and all(isinstance(each, str) for each in options)
 
 
 def _check_distinct(options: Sequence[str], token_ids: Sequence[np.ndarray]) -> None:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from clipbert_mm.apis.index_records import Entry, name_below
-from clipbert_mm.apis.predictor import Predictor
+from clipbert_mm.apis.predictor import ModelSource, Predictor
 from clipbert_mm.apis.results import (
     Hit,
     RankedText,
@@ -23,7 +23,7 @@ from clipbert_mm.apis.results import (
 )
 from clipbert_mm.apis.video_index import VideoIndex, default_folder
 from clipbert_mm.deprecation import renamed_arguments, warn_renamed
-from clipbert_mm.errors import OptionError, VideoIndexError, printable, quoted
+from clipbert_mm.errors import OptionError, VideoIndexError, is_count, printable, quoted
 
 if TYPE_CHECKING:  # imported when they are used, since a search needs none of them
     from clipbert_mm.apis.explanation import Explanation
@@ -45,10 +45,10 @@ class VideoSearch:
     """Search videos by text, and rank texts for a video, with a model trained for retrieval.
 
     Args:
-        config_or_checkpoint: Checkpoint of ours, or a config file.
+        config_or_checkpoint: Checkpoint of ours; or a config, as its file or as MMEngine's object.
         device: Device of the model; None for a GPU if there is one.
         index: Folder of the index that :meth:`index` fills and :meth:`search` reads; None for ``clipbert_index``.
-        weights: With a config file, its checkpoint.
+        weights: With a config, its checkpoint.
 
     Raises:
         CheckpointError: If the checkpoint cannot be read or does not fit.
@@ -64,7 +64,7 @@ class VideoSearch:
     @renamed_arguments(gallery="index")
     def __init__(
         self,
-        config_or_checkpoint: str | os.PathLike,
+        config_or_checkpoint: ModelSource,
         device: str | torch.device | None = None,
         *,
         index: str | os.PathLike | None = None,
@@ -126,8 +126,10 @@ class VideoSearch:
             VideoIndexError: If the index is empty, or none of its videos can be searched.
             OptionError: If the text is empty or too long, or ``topk`` is below 1.
         """
-        if topk < 1 or (shortlist is not None and shortlist != 0 and shortlist < topk):
-            raise OptionError(f"search expects topk >= 1 and shortlist 0 or >= topk, got {topk} and {shortlist}.")
+        if not is_count(topk) or not (shortlist in (None, 0) or is_count(shortlist, topk)):
+            raise OptionError(
+                f"search expects topk >= 1 and shortlist 0 or >= topk, got {quoted(topk)} and {quoted(shortlist)}."
+            )
         (token_ids,) = self.predictor.token_ids([text])
         self.video_index.refresh()
         entries = self.video_index.entries
@@ -224,7 +226,7 @@ class VideoSearch:
 
 
 def open_predictor(
-    config_or_checkpoint: str | os.PathLike,
+    config_or_checkpoint: ModelSource,
     device: str | torch.device | None = None,
     weights: str | os.PathLike | None = None,
 ) -> Predictor:
@@ -237,7 +239,7 @@ def open_predictor(
     predictor = Predictor(config_or_checkpoint, weights=weights, device=device)
     if predictor.task not in TASKS:
         raise OptionError(
-            f"VideoSearch needs a model trained for {TASKS[0]}, and {config_or_checkpoint} was trained for "
+            f"VideoSearch needs a model trained for {TASKS[0]}, and {predictor.source} was trained for "
             f"{predictor.task}. Ask questions with VideoQA (clipbert ask)."
         )
     return predictor
@@ -263,7 +265,7 @@ class TextsToRank:
     """
 
     def __init__(self, predictor: Predictor, path: str, texts: Sequence[str]) -> None:
-        if isinstance(texts, str) or not texts:
+        if not isinstance(texts, (list, tuple)) or not texts or not all(isinstance(text, str) for text in texts):
             raise OptionError(f"rank expects a list of one or more texts, got {quoted(texts)}.")
         self.predictor, self.path, self.texts = predictor, path, list(texts)
         self.token_ids = predictor.token_ids(self.texts)

@@ -1,5 +1,6 @@
 """Read a config with options from the command line, and refuse misspelt names."""
 
+import copy
 import difflib
 import glob
 import os
@@ -19,11 +20,13 @@ RUNNER_KEYS = runner_keys()
 """Top-level names of a config that a run reads; all others are variables of the config file."""
 
 
-def load_config(path: str, options: dict[str, Any] | None = None, needs: Sequence[str] = ("model",)) -> Config:
+def load_config(
+    path: str | os.PathLike | Config, options: dict[str, Any] | None = None, needs: Sequence[str] = ("model",)
+) -> Config:
     """Read a config file and apply options to it.
 
     Args:
-        path: The config file, or what :func:`find_config` finds.
+        path: The config file, or what :func:`find_config` finds; or a config, which stays as it is: a copy is returned.
         options: Values by dotted key, such as ``{"train_dataloader.batch_size": 8}``.
         needs: Top-level names that the config must have.
 
@@ -32,18 +35,21 @@ def load_config(path: str, options: dict[str, Any] | None = None, needs: Sequenc
         OptionError: If a key sets nothing in the config, the file misspells a name that a run reads, or one of ``needs`` is
             missing.
     """
-    config = Config.fromfile(find_config(path))
+    if isinstance(path, Config):
+        config, who = copy.deepcopy(path), path.filename or "The config"
+    else:
+        config, who = Config.fromfile(find_config(os.fspath(path))), os.fspath(path)
     drop_scope(config)
     for name in config:
         near = difflib.get_close_matches(name, RUNNER_KEYS, n=1, cutoff=0.85)
         if name not in RUNNER_KEYS and near and not callable(config[name]):  # a config may import what it names
-            raise OptionError(f"{path}: '{name}' is not used by anything. Did you mean {near[0]}?")
+            raise OptionError(f"{who}: '{name}' is not used by anything. Did you mean {near[0]}?")
     for key in options or {}:
         check_option(config, key, options or {})
     config.merge_from_dict(options or {})
     for name in needs:
         if config.get(name) is None:
-            raise OptionError(f"{path} needs {name} for this. It has: {', '.join(sorted(config))}.")
+            raise OptionError(f"{who} needs {name} for this. It has: {', '.join(sorted(config))}.")
     return config
 
 

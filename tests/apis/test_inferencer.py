@@ -13,7 +13,7 @@ from mmengine.visualization import Visualizer
 
 from clipbert_mm.apis import ClipBertInferencer, VideoQA, VideoSearch, inference_model, init_model
 from clipbert_mm.datasets.shapes.questions import ANSWERS
-from clipbert_mm.errors import CheckpointError, OptionError
+from clipbert_mm.errors import BrokenMediaError, CheckpointError, OptionError
 from clipbert_mm.registry import INFERENCERS
 
 TEXTS = ["a red circle", "a blue square moving sideways"]
@@ -116,6 +116,23 @@ def test_models_are_listed_and_found_by_name(root: Path):
         ({}, "a.mp4", dict(question="what"), "; got 'a.mp4' and question"),
         ({}, dict(texts=TEXTS), {}, "a path, or a dict with it as 'video'"),
         ({}, dict(video="a.mp4", texts=[]), {}, "one or more texts"),
+        ({}, "a.mp4", dict(texts=[["a red circle"]]), "list of one or more texts, got [['a red circle']]"),
+        ({}, "a.mp4", dict(texts=["a red circle", None]), "list of one or more texts, got ['a red circle', None]"),
+        ({}, "a.mp4", dict(texts=None), "list of one or more texts, got None"),
+        ({}, "a.mp4", dict(texts=TEXTS, batch_size=0), "expects batch_size >= 1, got 0"),
+        ({}, "a.mp4", dict(texts=TEXTS, batch_size=-2), "expects batch_size >= 1, got -2"),
+        ({}, "a.mp4", dict(texts=TEXTS, batch_size="2"), "expects batch_size >= 1, got '2'"),
+        (
+            {},
+            "a.mp4",
+            dict(texts=TEXTS, out_dir=__file__),
+            "expects out_dir to be a folder, or a path where one can be",
+        ),
+        ({}, "a.mp4", dict(texts=TEXTS, out_dir=f"{__file__}/a/b"), "/a/b': Not a directory. Give another out_dir"),
+        ({}, "a.mp4", dict(texts=TEXTS, out_dir=3), "got 3: it is no path"),
+        ({}, "a.mp4", dict(text=TEXTS), "has no option text. There are: return_datasamples, batch_size, out_dir, draw"),
+        ({}, [], dict(texts=TEXTS), "for video-retrieval expects one or more inputs, got []"),
+        ({}, None, dict(texts=TEXTS), "expects a path, or a dict with it as 'video' or 'image'"),
     ],
 )
 def test_what_is_asked_wrongly_is_said_before_a_video_is_read(
@@ -126,6 +143,75 @@ def test_what_is_asked_wrongly_is_said_before_a_video_is_read(
     assert said in str(error.value)
 
 
+def test_questions_and_options_that_are_none(write_checkpoint: Callable[..., Path]):
+    inferencer = ClipBertInferencer(model=write_checkpoint(OPEN, OPEN_DATASET), show_progress=False)
+    for asked, said in (
+        (
+            dict(question=["what", "why"]),
+            r"is one text, got \['what', 'why'\]\. .*\[dict\(video=\.\.\., question=\.\.\.\) for",
+        ),
+        (dict(question=None), "The question is one text, got None"),
+        (dict(question="what", topk="3"), "topk >= 1, got '3'"),
+        (dict(question="what", options=["a", "b"]), "trained for open-ended questions, which has no options"),
+    ):
+        with pytest.raises(OptionError, match=said):
+            inferencer("a.mp4", **asked)
+    head = dict(type="MultipleChoiceHead", in_channels=16, hidden_channels=None)
+    qa = VideoQA(write_checkpoint(head, dict(type="MultipleChoiceDataset", ann_file="choice")))
+    for options in ([["a", "b"], ["c", "d"]], ["a", None], dict(a=1, b=2)):
+        with pytest.raises(OptionError, match="expects two or more different options, got"):
+            qa.ask("a.mp4", "what", options)
+
+
+def test_texts_and_counts_of_a_search_and_an_index_are_told_the_same_way(checkpoint: Path, tmp_path: Path):
+    search = VideoSearch(checkpoint, index=tmp_path / "index")
+    for wrong in (None, ["a ring"], 3):
+        with pytest.raises(OptionError, match=r"A text for the model is a str, got "):
+            search.search(wrong)
+    for wrong in (dict(topk="3"), dict(topk=2.0), dict(shortlist="all")):
+        with pytest.raises(OptionError, match=r"topk >= 1 and shortlist 0 or >= topk, got "):
+            search.search("a ring", **wrong)
+    for wrong in (dict(batch_size="4"), dict(workers=1.5), dict(timeout="10")):
+        with pytest.raises(OptionError, match=r"batch_size >= 1 and timeout > 0, got "):
+            search.index("nowhere", **wrong)
+
+
+@pytest.mark.parametrize("device", ["cuda", "cuda:3", "gpu", "xpu", "", -1, 1.5, torch.device("cuda")], ids=str)
+@pytest.mark.parametrize("opened", [ClipBertInferencer, VideoSearch, VideoQA], ids=lambda each: each.__name__)
+def test_a_device_that_is_not_there_is_told_before_a_model_is_looked_for(opened: type, device: object):
+    options = dict(model="nowhere.pth") if opened is ClipBertInferencer else dict(config_or_checkpoint="nowhere.pth")
+    with pytest.raises(OptionError) as error:
+        opened(**options, device=device)
+    assert str(error.value).startswith("The device of a model is cpu, cuda, cuda:1, ...; got ")
+    assert "this machine has no GPU that torch can use (" in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_a_folder_is_its_videos(checkpoint: Path, own_world: Path, tmp_path: Path):
+    inferencer = ClipBertInferencer(model=checkpoint, show_progress=False)
+    folder = own_world / "videos"
+    for name in ("notes.txt", ".hidden.mp4", "Thumbs.db"):
+        (folder / name).write_text("no video")
+    names = sorted(str(path) for path in folder.glob("[!.]*.mp4"))
+    for given in (folder, str(folder)):
+        found = inferencer(given, texts=TEXTS, batch_size=5)["predictions"]
+        assert [each["path"] for each in found] == names
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "notes.txt").write_text("no video")
+    for given in (tmp_path / "empty", str(tmp_path / "other")):
+        with pytest.raises(OptionError, match=r"there is no video in the folder .*, expected files in \.mp4, "):
+            inferencer(given, texts=TEXTS)
+    with pytest.raises(OptionError, match="takes one video or image"):
+        inference_model(init_model(checkpoint), folder, texts=TEXTS)
+    for given in (dict(video=folder), [folder]):
+        with pytest.raises(BrokenMediaError, match=r"cannot read .*videos: "):
+            inferencer(given, texts=TEXTS)
+
+
 def test_a_model_is_needed():
     with pytest.raises(OptionError, match="needs model="):
         ClipBertInferencer("video-qa")
+    for opened in (ClipBertInferencer, VideoSearch, VideoQA):
+        with pytest.raises(OptionError, match=r"opened by a checkpoint, a work folder or a config, .*got 3\."):
+            opened(**{"model" if opened is ClipBertInferencer else "config_or_checkpoint": 3})

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from mmengine.config import Config
 from torch import nn
 
 from clipbert_mm.apis.predictor import Predictor, Recipe, _check_agreement, _digest, _split
@@ -21,6 +22,7 @@ RECIPE = Recipe(
               dict(type="PackInputs")],
     answers=None,
     written=dict(data_preprocessor=dict(std=1.0), backbone="x", projection=2, temporal_fusion={}, encoder="y", head=3),
+    config=Config(),
 )  # fmt: skip
 
 

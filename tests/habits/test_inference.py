@@ -1,5 +1,6 @@
 """What MMAction2 and MMPretrain use a trained model by: ``test_pipeline``, and the names of files in a pipeline."""
 
+import re
 from pathlib import Path
 
 import cv2
@@ -10,10 +11,10 @@ from hook_runs import written
 from mmengine.config import Config
 from mmengine.dataset import Compose
 
-from clipbert_mm.apis import inference_model, init_model
+from clipbert_mm.apis import ClipBertInferencer, Predictor, VideoSearch, inference_model, init_model
 from clipbert_mm.engine.launch import build_runner
 from clipbert_mm.errors import OptionError
-from clipbert_mm.registry import TRANSFORMS
+from clipbert_mm.registry import MODELS, TRANSFORMS
 
 
 def test_h22_test_pipeline_is_what_a_model_is_used_by(
@@ -61,6 +62,44 @@ def test_transforms_may_be_named_by_scope_or_class(
         for path in (str(tmp_path / "named.py"), plain)
     )
     assert torch.equal(found.scores, wanted.scores)
+
+
+def test_configs_are_opened_as_objects_and_models_have_theirs(
+    runner_config: Config, checkpoint: Path, tmp_path: Path, world: Path
+):
+    path = written(runner_config, tmp_path, "file")
+    video, texts = str(next((world / "videos").glob("test_*.mp4"))), ["a red circle", "a blue ring"]
+    given = Config.fromfile(path)
+    before = given.pretty_text
+    wanted = inference_model(init_model(path, checkpoint), video, texts=texts)
+    made = Config(given.to_dict())  # of no file
+    for config in (path, Path(path), given, made, made.to_dict(), made._cfg_dict):
+        model = init_model(config, checkpoint, device="cpu")
+        found = inference_model(model, video, texts=texts)
+        assert found.texts == wanted.texts
+        assert torch.equal(found.scores, wanted.scores)
+        assert isinstance(model.cfg, Config)
+        assert model.cfg.test_dataloader.dataset.pipeline == given.test_dataloader.dataset.pipeline
+        assert model.inferencer.cfg is model.cfg
+    assert given.pretty_text == before
+    for opened in (
+        VideoSearch(made, index=tmp_path / "index", weights=checkpoint),
+        ClipBertInferencer("video-retrieval", made, checkpoint, show_progress=False),
+    ):
+        assert opened.predictor.identity == Predictor(path, weights=checkpoint).identity
+    cfg = init_model(checkpoint).cfg  # of a checkpoint alone, what it says
+    assert cfg.model.type == "ClipBert"
+    assert [step.type for step in cfg.test_pipeline] == [step.type for step in given.test_dataloader.dataset.pipeline]
+    assert MODELS.build(cfg.model).__class__.__name__ == "ClipBert"
+    Compose(cfg.test_dataloader.dataset.pipeline[:4])(dict(path=video))
+    for config, said in (
+        (made, r"^a Config without a file is a config, whose load_from is what its training starts from\."),
+        (given, rf"^{re.escape(path)} is a config, whose"),
+        (Config(dict(model=made.model)), "^The config needs test_dataloader for this"),
+        (made.model, "^The config needs model for this"),
+    ):
+        with pytest.raises(OptionError, match=said):
+            init_model(config)
 
 
 @pytest.mark.parametrize(("key", "kind"), [("filename", "OpenVideo"), ("img_path", "LoadImage")])
