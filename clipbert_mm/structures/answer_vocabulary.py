@@ -54,9 +54,10 @@ def _numbered(answers: Sequence[Any], where: str, first: int = 0) -> dict[str, i
         if not isinstance(answer, str) or is_blank(answer) or not is_valid_unicode(answer):
             raise AnnotationError(f"{where} {index + first}: expected the name of an answer, got {quoted(answer)}.")
         if answer in numbered:
+            unit = where.rpartition(" ")[2]
             raise AnnotationError(
-                f"{where} {index + first}: expected each answer once, got {quoted(answer)} as at {numbered[answer] + first}. "
-                "Give them different names."
+                f"{where} {index + first}: expected each answer once, and {quoted(answer)} is also {unit} "
+                f"{numbered[answer] + first}. Give them different names."
             )
         numbered[answer] = index
     if not numbered:

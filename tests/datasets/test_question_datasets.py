@@ -104,7 +104,10 @@ def test_an_item_reaches_the_model_with_its_labels(folder: Path, tokenizer: str)
     [
         ("not json", r"vocabulary\.json: expected a JSON object such as .*, got .* \(Expecting value\)"),
         ("[1, 2]", r"vocabulary\.json, number 0: expected the name of an answer, got 1"),
-        ('["circle", "two", "circle"]', r"vocabulary\.json, number 2: expected each answer once, got 'circle' as at 0"),
+        (
+            '["circle", "two", "circle"]',
+            r"vocabulary\.json, number 2: expected each answer once, and 'circle' is also number 0",
+        ),
         ('{"circle": 1, "two": 2}', r"numbers are 0 to the number of answers - 1, each once"),
         ('{"circle": 0, "two": 0}', r"each once"),
         ('{"circle": "0", "two": 1}', r"each once"),

@@ -420,7 +420,10 @@ def test_question_and_answers_belong_together():
         (["a", 3], "The answers, number 1: expected the name of an answer, got 3"),
         (b"a\n\nb\n", r"answers\.txt, line 2: expected the name of an answer, got ''"),
         (b"", r"answers\.txt, line 1: expected the name of an answer, got ''"),
-        (b"salto\njump\nsalto\n", r"answers\.txt, line 3: expected each answer once, got 'salto' as at 1\. Give them"),
+        (
+            b"salto\njump\nsalto\n",
+            r"answers\.txt, line 3: expected each answer once, and 'salto' is also line 1\. Give them",
+        ),
         (b"\xff\xfea\0", r"answers\.txt: expected UTF-8, got UTF-16"),
     ],
 )
