@@ -1,7 +1,7 @@
 """The registries of clipbert_mm, children of MMEngine's; the error of an unknown name lists the names that are registered."""
 
 import difflib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mmengine import registry as root
@@ -31,15 +31,34 @@ class Registry(root.Registry):
             registered = None
         if registered is not None:
             return registered
+        raise UnknownNameError(self._describe_unknown(key, scope, name))
+
+    def _describe_unknown(self, key: str, scope: str, name: str) -> str:
+        """Return the error of a name that is not registered: of another library if it has its scope."""
+        libraries = {each: child for each, child in getattr(self.parent, "children", {}).items() if child is not self}
+        if scope and scope != self.scope and scope != getattr(self.parent, "scope", None):
+            if scope not in libraries:
+                return (
+                    f"'{key}' is of a library {scope}, which is not imported or has no {self.name} registry. Install it, and "
+                    "list its module in `custom_imports` of the config."
+                )
+            theirs = libraries[scope].module_dict
+            close = [f"{scope}.{each}" for each in difflib.get_close_matches(name, theirs, n=3)]
+            names = _hint(close) or f" There are: {', '.join(sorted(theirs))}."
+            return f"{scope} has no {name} in its {self.name} registry.{names}"
         inherited = self.parent.module_dict if self.parent else {}
-        close = difflib.get_close_matches(key, {*self.module_dict, *inherited}, n=3)
-        close = list(dict.fromkeys(NAMES_IN_CONFIGS.get(name, name) for name in close))
-        hint = f" Did you mean {' or '.join(close)}?" if close else ""
-        raise UnknownNameError(
-            f"'{key}' is not in the {self.name} registry.{hint} There are: "
+        close = difflib.get_close_matches(name, {*self.module_dict, *inherited}, n=3)
+        close = list(dict.fromkeys(NAMES_IN_CONFIGS.get(each, each) for each in close))
+        close += [f"{each}.{name}" for each, child in libraries.items() if name in child.module_dict]
+        return (
+            f"'{key}' is not in the {self.name} registry.{_hint(close)} There are: "
             f"{', '.join(sorted(self.module_dict or inherited))}. For a class of your own, list its module in `custom_imports` "
             "of the config; for a class of another library, put its scope before the name, as in 'mmpretrain.ResNet'."
         )
+
+
+def _hint(close: Sequence[str]) -> str:
+    return f" Did you mean {' or '.join(close)}?" if close else ""
 
 
 def class_name(kind: type) -> str:

@@ -25,6 +25,7 @@ from clipbert_mm.compat.video_backbones import building_mmaction as building_mma
 from clipbert_mm.compat.video_backbones import import_mmaction as import_mmaction
 from clipbert_mm.compat.video_backbones import import_mmaction_package as import_mmaction_package
 from clipbert_mm.compat.video_backbones import mend_mmaction_backbone as mend_mmaction_backbone
+from clipbert_mm.compat.video_backbones import without_weights as without_weights
 from clipbert_mm.compat.video_transforms import import_mmaction_transforms as import_mmaction_transforms
 from clipbert_mm.compat.video_transforms import seeded_generators as seeded_generators
 from clipbert_mm.errors import OptionError

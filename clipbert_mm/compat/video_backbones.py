@@ -2,9 +2,10 @@
 
 import functools
 import importlib.util
+import inspect
 import sys
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
@@ -118,6 +119,20 @@ def building_mmaction() -> Iterator[None]:
             yield
     finally:
         BaseModule._dump_init_info = log
+
+
+def without_weights(config: Mapping[str, Any], kind: type) -> dict[str, Any]:
+    """Return the config of a backbone of mmaction2 that is initialized without weights unless it names some.
+
+    For mmaction2 1.2.0, whose ResNet3dCSN has no default of ``pretrained``; its base classes have None.
+
+    Args:
+        config: The config.
+        kind: The class that it names.
+    """
+    weights = inspect.signature(kind).parameters.get("pretrained")
+    no_default = weights is not None and weights.default is weights.empty
+    return {"pretrained": None, **config} if no_default else dict(config)
 
 
 def mend_mmaction_backbone(backbone: Any) -> None:  # noqa: ANN401

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from clipbert_mm import compat
+from clipbert_mm.errors import ClipBertError
 from clipbert_mm.models.backbones import build_backbone
 from clipbert_mm.registry import MODELS
 
@@ -49,9 +50,40 @@ def test_an_unknown_backbone_is_answered_with_names():
         build_backbone(dict(type="TinyBakbone"))
 
 
-def test_an_unknown_backbone_of_mmpretrain_is_an_error():
-    with pytest.raises(KeyError, match="ResNeet"):
-        build_backbone(dict(type="mmpretrain.ResNeet"))
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        (
+            dict(type="mmpretrain.ResNeet"),
+            r"mmpretrain has no ResNeet in its model registry\. Did you mean mmpretrain\.ResNet or",
+        ),
+        (
+            dict(type="mmdet.ResNet"),
+            r"'mmdet\.ResNet' is of a library mmdet, which is not imported or has no model registry",
+        ),
+        (
+            dict(type="mmpretrain.ResNet", depth=17),
+            r"mmpretrain\.ResNet cannot be built with {'depth': 17}: KeyError: 'inv",
+        ),
+        (
+            dict(type="mmpretrain.ResNet", depth=18, foo=2),
+            r"TypeError: .*'foo'\. Give the settings that its class in mmpret",
+        ),
+        (dict(type="mmpretrain.TIMMBackbone", model_name="nix"), r"RuntimeError: Unknown model \(nix\)"),
+        ("mmpretrain.ResNet", "A backbone is a config with a type, such as"),
+        (None, r"A backbone is a config with a type, .*, got None\."),
+        (dict(type=3), r"A backbone is a config with a type, .*, got {'type': 3}\."),
+    ],
+    ids=str,
+)
+def test_a_backbone_that_cannot_be_built_is_one_sentence(config: Any, message: str):
+    with pytest.raises(ClipBertError, match=message):
+        build_backbone(config)
+
+
+def test_an_error_of_a_backbone_of_ones_own_stays_what_it_is():
+    with pytest.raises(TypeError, match="channel"):
+        build_backbone(dict(type="TinyBackbone", channel=3))
 
 
 def resnet_config(**options) -> dict[str, Any]:

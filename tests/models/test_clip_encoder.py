@@ -224,8 +224,55 @@ REFUSED = {
     ),
     "no backbone": (
         dict(backbone=dict(type="mmaction.ResNet3dSlowOnli")),
-        r"^'mmaction\.ResNet3dSlowOnli' is not in the model registry\.",
+        r"^mmaction has no ResNet3dSlowOnli in its model registry\. Did you mean mmaction\.ResNet3dSlowOnly or ",
     ),
+    "a backbone like no other": (
+        dict(backbone=dict(type="mmaction.Qqqqq")),
+        r"^mmaction has no Qqqqq in its model registry\. There are: .* ResNet3dCSN, ",
+    ),
+    "a backbone without its scope": (
+        dict(backbone=dict(type="ResNet3dSlowOnly")),
+        r"^'ResNet3dSlowOnly' is not in the model registry\. Did you mean mmaction\.ResNet3dSlowOnly\?",
+    ),
+    "no config": (
+        dict(backbone="mmaction.ResNet3d"),
+        r"^A backbone is a config with a type, such as dict\(type='mmpretrain.ResNet', depth=50\), got 'mmaction.ResNet3d'\.$",
+    ),
+    "no type": (dict(backbone=dict(depth=18)), r"config with a type, .*, got {'depth': 18}\.$"),
+    "a depth that it has not": (
+        dict(backbone=dict(type="mmaction.ResNet3dCSN", depth=10)),
+        r"^mmaction\.ResNet3dCSN cannot be built with {'depth': 10}: KeyError: 'invalid depth 10 for resnet'\. Give the "
+        r"settings that its class in mmaction takes\.$",
+    ),
+    "a setting that it has not": (
+        dict(backbone=dict(type="mmaction.ResNet3dCSN", depth=50, foo=1)),
+        r"^mmaction\.ResNet3dCSN cannot be built with .*TypeError: .*'foo'\. Give",
+    ),
+    "an assertion without words": (
+        dict(backbone=dict(type="mmaction.TANet", depth=50, num_segments=0)),
+        r"^mmaction\.TANet cannot be built with .*: AssertionError\. Give",
+    ),
+    "no convolution": (
+        dict(backbone=dict(type="mmaction.ResNet2Plus1d", depth=18, conv_cfg=dict(type="Conv2plus1"))),
+        r"^mmaction\.ResNet2Plus1d cannot be built with {'conv_cfg': {'type': 'Conv2plus1'}, 'depth': 18}: KeyError: ",
+    ),
+    "no backbone at all": (
+        dict(backbone=dict(type="mmaction.Recognizer3D")),
+        r"^mmaction\.Recognizer3D cannot be built with {}: TypeError: .*missing",
+    ),
+} | {
+    f"sizes {sizes}": (
+        dict(backbone=dict(type="mmaction.ResNet3d", depth=50)) | sizes,
+        r"^ClipEncoder expects num_frames and frame_size to be whole numbers of 1 or more, .*, got .* and ",
+    )
+    for sizes in (
+        dict(frame_size=32.0),
+        dict(frame_size=(32, 32)),
+        dict(frame_size="32"),
+        dict(frame_size=0),
+        dict(num_frames=-4),
+        dict(num_frames=None),
+    )
 }
 
 
@@ -234,6 +281,38 @@ def test_what_it_cannot_take_is_refused_when_it_is_built(case: str):
     options, message = REFUSED[case]
     with pytest.raises((OptionError, KeyError), match=message):
         MODELS.build(dict(type="ClipEncoder", num_frames=4, frame_size=SIZE) | options)
+
+
+@pytest.mark.parametrize("name", ["SlowOnly", "R(2+1)D", "Swin", "VideoMAE"])
+def test_a_3d_backbone_in_the_place_of_a_2d_one_is_refused(name: str):
+    (found,) = (each for each in BACKBONES if each.replace("Video ", "").startswith(name))
+    config = encoder_config(found)["backbone"]
+    with pytest.raises(OptionError, match=rf"^{config['type']} takes clips, not frames\. Put it into a ClipEncoder: "):
+        build_backbone(config)
+
+
+def test_a_class_instead_of_its_name_is_built_the_same():
+    compat.import_mmaction()
+    from mmaction.models import ResNet3dSlowOnly
+
+    config = encoder_config("SlowOnly")
+    named, given = (
+        MODELS.build(config | dict(backbone=config["backbone"] | kind)) for kind in ({}, dict(type=ResNet3dSlowOnly))
+    )
+    assert (given.name, given.map_shape) == (named.name, named.map_shape)
+
+
+def test_a_csn_needs_no_name_of_weights_and_its_checkpoint_may_name_some():
+    config = dict(type="mmaction.ResNet3dCSN", depth=50, base_channels=8, pretrained="nowhere.pth")
+    encoder = dict(type="ClipEncoder", backbone=config, num_frames=4, frame_size=SIZE)
+    rebuilt = MODELS.build(check_model(encoder, "a.pth"))
+    assert rebuilt.backbone.pretrained is None
+    assert MODELS.build(encoder).backbone.pretrained == "nowhere.pth"
+    compat.import_mmaction()
+    from mmaction.models import ResNet3dCSN
+
+    with pytest.raises(TypeError, match="pretrained"):  # otherwise the work-around can go
+        ResNet3dCSN(depth=50)
 
 
 def test_clips_of_another_length_or_size_are_refused_at_the_first_batch():

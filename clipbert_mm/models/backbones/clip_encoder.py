@@ -9,9 +9,9 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.modules.conv import _ConvNd
 
-from clipbert_mm.errors import OptionError
+from clipbert_mm.errors import OptionError, is_count, quoted
 from clipbert_mm.models.backbones.build import build_backbone
-from clipbert_mm.registry import MODELS
+from clipbert_mm.registry import MODELS, type_name
 
 LAYOUTS = {"volume": "(N, 3, T, H, W)", "frames": "(N·T, 3, H, W)"}
 """What a backbone takes, by the name of its layout."""
@@ -36,7 +36,8 @@ class ClipEncoder(BaseModule):
         init_cfg: MMEngine's initialization config.
 
     Raises:
-        OptionError: If the layout is unknown, or the backbone does not take such clips or returns no map.
+        OptionError: If the layout is unknown, a size is no whole number, or the backbone cannot be built, does not take such
+            clips, or returns no map.
     """
 
     def __init__(
@@ -52,8 +53,13 @@ class ClipEncoder(BaseModule):
         super().__init__(init_cfg)
         if layout not in LAYOUTS:
             raise OptionError(f"ClipEncoder expects layout to be one of {', '.join(LAYOUTS)}, got {layout!r}.")
-        self.backbone = build_backbone(backbone)
-        self.name = str(backbone["type"])
+        if not (is_count(num_frames) and is_count(frame_size)):
+            raise OptionError(
+                "ClipEncoder expects num_frames and frame_size to be whole numbers of 1 or more, the frames of a clip and the "
+                f"pixels of a side of its square frames, got {quoted(num_frames)} and {quoted(frame_size)}."
+            )
+        self.backbone = build_backbone(backbone, takes_clips=True)
+        self.name = type_name(backbone)
         self.num_frames = num_frames
         self.clip_shape = (num_frames, 3, frame_size, frame_size)
         self.layout, self.join_pathways = layout, join_pathways
