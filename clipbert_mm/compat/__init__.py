@@ -255,11 +255,12 @@ def count_attention(inputs: list, outputs: list) -> float:
 def decoder_reason(error: Exception) -> str:
     """Return the reason that a decoder's error gives.
 
-    For decord 0.6.0, whose messages begin with paths of its build machine and a time stamp.
+    For decord 0.6.0, whose messages begin with paths of its build machine and a time stamp, and for mmcv 2.1's reader by
+    OpenCV, which counts the frames of a file that is no video as fewer than none.
     """
     line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
     if "cannot find video stream" in line:
         return "it has no video stream"
-    if "Error reading" in line or "av_read_frame failed" in line:
+    if "Error reading" in line or "av_read_frame failed" in line or "__len__() should return" in line:
         return "not a video, or cut short"
     return re.sub(r"^(\[[\d:]+\]\s+\S+:\d+:\s*)+", "", line).rstrip(".")

@@ -30,6 +30,32 @@ def named_file(results: dict[str, Any]) -> dict[str, Any]:
     )
 
 
+ADDED_BY = {
+    "total_frames": "OpenVideo or OpenFrames",
+    "avg_fps": "OpenVideo or OpenFrames",
+    "video_reader": "OpenVideo or OpenFrames",
+    "frame_inds": "SampleClips",
+    "num_clips": "SampleClips",
+    "clip_len": "SampleClips",
+    "frames": "DecodeClips or LoadImage, or one of MMAction2's that decode, such as DecordDecode,",
+}
+"""What adds the keys that the transforms of a video need."""
+
+
+def expect_keys(transform: BaseTransform, results: dict[str, Any], *keys: str) -> None:
+    """Check that results have the keys that a transform needs.
+
+    Raises:
+        OptionError: If one is missing; it names the transforms that add it.
+    """
+    for key in keys:
+        if key not in results:
+            raise OptionError(
+                f"{type(transform).__name__} needs the key '{key}', which the results do not have; they have "
+                f"{', '.join(sorted(map(str, results)))}. Put {ADDED_BY[key]} before it in the pipeline."
+            )
+
+
 @TRANSFORMS.register_module()
 class OpenVideo(BaseTransform):
     """Open a video or animated GIF without decoding it.
@@ -180,7 +206,18 @@ class DecodeClips(BaseTransform):
     """
 
     def transform(self, results: dict[str, Any]) -> dict[str, Any]:
-        """Add the frames. Using them closes the reader, and raises a BrokenMediaError if one cannot be decoded."""
+        """Add the frames. Using them closes the reader, and raises a BrokenMediaError if one cannot be decoded.
+
+        Raises:
+            OptionError: If no transform opened the file and chose the frames, or one of another library opened it.
+        """
+        expect_keys(self, results, "video_reader", "frame_inds", "num_clips", "clip_len")
+        reader = results["video_reader"]
+        if not (hasattr(reader, "read") and hasattr(reader, "close")):
+            raise OptionError(
+                f"DecodeClips reads what OpenVideo or OpenFrames opened, got a {type(reader).__name__} of "
+                f"{type(reader).__module__.partition('.')[0]}. Decode by the transform that belongs to it (DecordDecode)."
+            )
         return UndecodedResults(results)
 
 

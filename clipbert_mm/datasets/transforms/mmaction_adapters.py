@@ -6,10 +6,11 @@ from typing import Any
 
 import numpy as np
 from mmcv.transforms import BaseTransform
+from mmengine.fileio import FileClient
 from mmengine.registry import DefaultScope
 
 from clipbert_mm import compat
-from clipbert_mm.errors import BrokenMediaError, ClipBertError, OptionError, printable, quoted
+from clipbert_mm.errors import BrokenMediaError, ClipBertError, OptionError, is_count, printable, quoted
 from clipbert_mm.media.images import describe_decode_error
 from clipbert_mm.registry import TRANSFORMS
 from clipbert_mm.structures import read_answers
@@ -19,8 +20,10 @@ THEIRS = ("filename", "imgs", "img_shape", "modality", "original_shape", "start_
 OWN_GENERATOR = ("ImgAug",)
 """Transforms of MMAction2 whose draws cannot be repeated, as their library has generators of its own."""
 
-SETTINGS = (ArithmeticError, AssertionError, TypeError)
+SETTINGS = (ArithmeticError, AssertionError, AttributeError, TypeError)
 """Errors of a transform that are not the file's fault."""
+LEAST = dict(clip_len=1, num_clips=1, frame_interval=0, num_threads=0)
+"""Settings of MMAction2's transforms that are whole numbers, and the smallest that is one; it checks none of them."""
 
 
 @TRANSFORMS.register_module()
@@ -107,14 +110,15 @@ class MMActionTransforms(BaseTransform):
                 f"{', '.join(sorted(map(str, theirs)))}. Put the transform that adds it before it."
             ) from error
         except Exception as error:  # of any library
-            if images is None and not isinstance(error, SETTINGS):
+            reads = images is None and "Sample" not in name  # which computes with the number of frames alone
+            if reads and not isinstance(error, SETTINGS):
                 raise BrokenMediaError(path, describe_decode_error(error)) from error
+            if images is None and theirs.get("total_frames", 1) < 1:
+                raise BrokenMediaError(path, "it has no frames") from error
             what = f"{len(images)} frames of {' x '.join(map(str, images[0].shape))} of " if images else ""
             reason = f"{type(error).__name__} {quoted(str(error))}"
-            raise OptionError(
-                f"MMAction2's {name} failed on {what}{printable(path)}: {reason}. Change its settings, or resize the frames "
-                "first."
-            ) from error
+            advice = "Change its settings, or resize the frames first." if images else "Change its settings."
+            raise OptionError(f"MMAction2's {name} failed on {what}{printable(path)}: {reason}. {advice}") from error
         if not isinstance(done, dict) or (images is not None and "imgs" not in done):
             got = ", ".join(sorted(map(str, done))) if isinstance(done, dict) else quoted(done)
             raise OptionError(
@@ -293,11 +297,18 @@ def _build(config: Mapping[str, Any]) -> BaseTransform:
         close = difflib.get_close_matches(name, theirs.module_dict, n=3)
         hint = f" Did you mean {' or '.join(close)}?" if close else ""
         raise OptionError(f"MMAction2 has no transform {quoted(name)}.{hint}")
+    settings = {key: value for key, value in config.items() if key != "type"}
+    for key, least in LEAST.items():
+        if key in settings and not is_count(settings[key], least):
+            raise OptionError(f"MMAction2's {name} expects {key} >= {least}, got {quoted(settings[key])}.")
+    if settings.get("io_backend", "disk") not in FileClient._backends:  # which it looks up when it reads the first file
+        raise OptionError(
+            f"MMAction2's {name} expects io_backend {', '.join(FileClient._backends)}, got {quoted(settings['io_backend'])}."
+        )
     try:
         with compat.seeded_generators(0), DefaultScope.overwrite_default_scope("mmaction"):
             return theirs.build(dict(config))
     except Exception as error:  # assertions and errors of any kind, of their constructors
-        settings = {key: value for key, value in config.items() if key != "type"}
         reason = str(error).strip().splitlines()[-1:] or [type(error).__name__]
         raise OptionError(f"MMAction2 cannot build {name} with {quoted(settings)}: {reason[0]}") from error
 

@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 from mmcv.transforms import BaseTransform
 
+from clipbert_mm.datasets.transforms.decoding import expect_keys
 from clipbert_mm.errors import OptionError
 from clipbert_mm.registry import TRANSFORMS
 
@@ -72,7 +73,12 @@ class SampleClips(BaseTransform):
         self.compat = compat
 
     def transform(self, results: dict[str, Any]) -> dict[str, Any]:
-        """Add the frame indices of the clips."""
+        """Add the frame indices of the clips.
+
+        Raises:
+            OptionError: If no transform opened the file, or a random draw has no generator.
+        """
+        expect_keys(self, results, "total_frames", "avg_fps")
         total, fps = results["total_frames"], results["avg_fps"]
         times: Any = results.get("frame_times")
         by_time = times is not None and self.compat is None

@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 from mmcv.transforms import BaseTransform
 
-from clipbert_mm.datasets.transforms.decoding import UndecodedResults
+from clipbert_mm.datasets.transforms.decoding import UndecodedResults, expect_keys
 from clipbert_mm.registry import TRANSFORMS
 
 
@@ -35,10 +35,12 @@ class ResizePad(BaseTransform):
 
         Raises:
             BrokenMediaError: If a frame cannot be decoded, when this is the first step that uses the frames.
+            OptionError: If there are no frames.
         """
         if isinstance(results, UndecodedResults) and results.undecoded:
             shape, decoded = (results["num_clips"], results["clip_len"]), results.stream()
         else:
+            expect_keys(self, results, "frames")
             frames = results["frames"]
             shape = frames.shape[:2]
             decoded = (([i], frame) for i, frame in enumerate(frames.reshape(-1, *frames.shape[2:])))

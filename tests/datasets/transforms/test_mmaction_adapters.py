@@ -249,6 +249,19 @@ def test_images_are_augmented_too(world: Path):
         (dict(type="mmaction.Resize", scale=[64, 64]), "cannot build Resize with {'scale': \\[64, 64\\]}: .*tuple"),
         (dict(type="Flip", ratio=1), "cannot build Flip .*ratio"),
         (dict(type="ImgAug", transforms="default"), "ImgAug draws from generators of its own library"),
+        (dict(type="SampleFrames", clip_len=0), r"^MMAction2's SampleFrames expects clip_len >= 1, got 0\.$"),
+        (dict(type="mmaction.SampleFrames", clip_len=2, num_clips=-1), "SampleFrames expects num_clips >= 1, got -1"),
+        (dict(type="UniformSample", clip_len="8"), "UniformSample expects clip_len >= 1, got '8'"),
+        (
+            dict(type="SampleFrames", clip_len=2, frame_interval=1.5),
+            "SampleFrames expects frame_interval >= 0, got 1.5",
+        ),
+        (dict(type="DecordInit", num_threads="a"), "DecordInit expects num_threads >= 0, got 'a'"),
+        (
+            dict(type="DecordInit", io_backend="nix"),
+            "DecordInit expects io_backend disk, memcached, lmdb, petrel, http, got",
+        ),
+        (dict(type="PyAVDecode", mode="q"), "cannot build PyAVDecode with {'mode': 'q'}: AssertionError"),
         (dict(scale=3), "Expected configs of transforms"),
         ("Flip", "Expected configs of transforms"),
     ],
@@ -285,7 +298,7 @@ def test_padded_frames_are_refused(frames: np.ndarray):
         MMActionTransforms(transforms=[dict(type="Flip")])(ResizePad(size=64)(clips(frames)))
 
 
-def test_what_reading_lacks(videos: list[str], tmp_path: Path):
+def test_what_reading_lacks(videos: list[str]):
     def run(*steps: dict) -> None:
         MMActionTransforms(transforms=steps)(dict(path=videos[0]))
 
@@ -295,9 +308,70 @@ def test_what_reading_lacks(videos: list[str], tmp_path: Path):
         run(READING[0], dict(type="SampleFrames", clip_len=2, twice_sample=True, test_mode=True))
     with pytest.raises(OptionError, match=r"returned frames without num_clips and clip_len"):
         MMActionTransforms(transforms=READING[::2])(dict(path=videos[0], frame_inds=np.array([0])))
+
+
+@pytest.mark.parametrize("library", ["Decord", "PyAV", "OpenCV"])
+def test_faults_of_a_file_are_told_from_those_of_a_setting(
+    library: str, tmp_path: Path, videos: list[str], monkeypatch: pytest.MonkeyPatch
+):
+    steps = [dict(type=f"{library}Init"), READING[1], dict(type=f"{library}Decode")]
+    read = MMActionTransforms(transforms=steps)
     (tmp_path / "a.mp4").write_bytes(b"no video")
-    with pytest.raises(BrokenMediaError, match=r"a\.mp4: "):
-        MMActionTransforms(transforms=READING)(dict(path=str(tmp_path / "a.mp4")))
+    with pytest.raises(BrokenMediaError, match=r"a\.mp4: (not a video|damaged), or cut short$"):
+        read(dict(path=str(tmp_path / "a.mp4")))
+    with pytest.raises(BrokenMediaError, match=r"none\.mp4: "):
+        read(dict(path=str(tmp_path / "none.mp4")))
+    assert read(dict(path=videos[0]))["frames"].ndim == 5
+
+    def fail(results: dict) -> dict:
+        raise ValueError(f"a setting that cannot be, with {results['total_frames']} frames")
+
+    monkeypatch.setattr(read.steps[1][1], "transform", fail)
+    with pytest.raises(
+        OptionError, match=r"SampleFrames failed on .*: ValueError 'a setting that .* Change its settings\.$"
+    ):
+        read(dict(path=videos[0]))
+    with pytest.raises(BrokenMediaError, match=r"a\.mp4: it has no frames"):
+        MMActionTransforms(transforms=[dict(type="UniformSample", clip_len=2)])(dict(path="a.mp4", total_frames=0))
+
+
+@pytest.mark.parametrize(
+    ("steps", "message"),
+    [
+        (
+            [*READING[:2]],
+            r"^ResizePad needs the key 'frames', .*have avg_fps, clip_len, .*such as DecordDecode, before it",
+        ),
+        ([], r"^ResizePad needs the key 'frames', .*have path\. Put DecodeClips or LoadImage, or one of MMAction2's"),
+        (
+            [*READING[:2], "DecodeClips"],
+            "DecodeClips reads what OpenVideo or OpenFrames opened, got a VideoReader of decord",
+        ),
+        (
+            [dict(type="OpenCVInit"), READING[1], "DecodeClips"],
+            r"got a VideoReader of mmcv\. Decode by the transform that",
+        ),
+        ([dict(type="PyAVInit"), READING[1], "DecodeClips"], r"got a InputContainer of av\. Decode"),
+        (["OpenVideo", *READING[1:]], r"DecordDecode failed on .*AttributeError .*get_batch.* Change its settings\.$"),
+        (["OpenVideo", "DecodeClips"], r"^DecodeClips needs the key 'frame_inds', .* Put SampleClips before it"),
+        ([READING[1]], "SampleFrames needs the key 'total_frames'"),
+        (
+            ["DecodeClips"],
+            r"^DecodeClips needs the key 'video_reader', .*have path\. Put OpenVideo or OpenFrames before it",
+        ),
+        (
+            ["SampleClips"],
+            r"^SampleClips needs the key 'total_frames', .* Put OpenVideo or OpenFrames before it in the pip",
+        ),
+    ],
+)
+def test_steps_that_are_missing_or_do_not_belong_together(videos: list[str], steps: list, message: str):
+    ours = dict(
+        OpenVideo=OpenVideo, DecodeClips=DecodeClips, SampleClips=lambda: SampleClips(num_clips=1, num_frames=1)
+    )
+    pipeline = [ours[step]() if isinstance(step, str) else MMActionTransforms(transforms=[step]) for step in steps]
+    with pytest.raises(OptionError, match=message):
+        Compose([*pipeline, ResizePad(size=32)])(dict(path=videos[0]))
 
 
 # Ours in theirs
