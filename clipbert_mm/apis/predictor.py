@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 
 
 ModelSource: TypeAlias = str | os.PathLike | Config
-"""A checkpoint of ours, the work folder of a training, or a config: its file, or MMEngine's object."""
+"""A checkpoint of ours, the work folder of a training, or a config as a file or as MMEngine's object."""
 
 
 @dataclass(frozen=True)
