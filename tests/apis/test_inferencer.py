@@ -97,50 +97,45 @@ def test_models_are_listed_and_found_by_name(root: Path):
 
 
 @pytest.mark.parametrize(
-    ("options", "inputs", "asked", "said"),
+    ("task", "said"),
     [
-        (
-            dict(task="video-search"),
-            None,
-            {},
-            "task is video-retrieval, image-retrieval, video-qa, image-qa, got 'video-search'",
-        ),
-        (
-            dict(task="video-qa"),
-            None,
-            {},
-            "trained for retrieval on videos: expected task video-retrieval, got 'video-qa'",
-        ),
-        (dict(task="image-retrieval"), None, {}, "expected task video-retrieval, got 'image-retrieval'"),
-        ({}, "a.mp4", {}, "together with texts; got 'a.mp4' and nothing"),
-        ({}, "a.mp4", dict(question="what"), "; got 'a.mp4' and question"),
-        ({}, dict(texts=TEXTS), {}, "a path, or a dict with it as 'video'"),
-        ({}, dict(video="a.mp4", texts=[]), {}, "one or more texts"),
-        ({}, "a.mp4", dict(texts=[["a red circle"]]), "list of one or more texts, got [['a red circle']]"),
-        ({}, "a.mp4", dict(texts=["a red circle", None]), "list of one or more texts, got ['a red circle', None]"),
-        ({}, "a.mp4", dict(texts=None), "list of one or more texts, got None"),
-        ({}, "a.mp4", dict(texts=TEXTS, batch_size=0), "expects batch_size >= 1, got 0"),
-        ({}, "a.mp4", dict(texts=TEXTS, batch_size=-2), "expects batch_size >= 1, got -2"),
-        ({}, "a.mp4", dict(texts=TEXTS, batch_size="2"), "expects batch_size >= 1, got '2'"),
-        (
-            {},
-            "a.mp4",
-            dict(texts=TEXTS, out_dir=__file__),
-            "expects out_dir to be a folder, or a path where one can be",
-        ),
-        ({}, "a.mp4", dict(texts=TEXTS, out_dir=f"{__file__}/a/b"), "/a/b': Not a directory. Give another out_dir"),
-        ({}, "a.mp4", dict(texts=TEXTS, out_dir=3), "got 3: it is no path"),
-        ({}, "a.mp4", dict(text=TEXTS), "has no option text. There are: return_datasamples, batch_size, out_dir, draw"),
-        ({}, [], dict(texts=TEXTS), "for video-retrieval expects one or more inputs, got []"),
-        ({}, None, dict(texts=TEXTS), "expects a path, or a dict with it as 'video' or 'image'"),
+        ("video-search", "task is video-retrieval, image-retrieval, video-qa, image-qa, got 'video-search'"),
+        ("video-qa", "trained for retrieval on videos: expected task video-retrieval, got 'video-qa'"),
+        ("image-retrieval", "expected task video-retrieval, got 'image-retrieval'"),
     ],
 )
-def test_what_is_asked_wrongly_is_said_before_a_video_is_read(
-    checkpoint: Path, options: dict, inputs: object, asked: dict, said: str
-):
+def test_a_task_that_is_not_the_model_s(checkpoint: Path, task: str, said: str):
     with pytest.raises(OptionError) as error:
-        ClipBertInferencer(**{"model": checkpoint, "show_progress": False} | options)(inputs, **asked)
+        ClipBertInferencer(task, checkpoint)
     assert said in str(error.value)
+
+
+ASKED_WRONGLY = [
+    ("a.mp4", {}, "together with texts; got 'a.mp4' and nothing"),
+    ("a.mp4", dict(question="what"), "; got 'a.mp4' and question"),
+    (dict(texts=TEXTS), {}, "a path, or a dict with it as 'video'"),
+    (dict(video="a.mp4", texts=[]), {}, "one or more texts"),
+    ("a.mp4", dict(texts=[["a red circle"]]), "list of one or more texts, got [['a red circle']]"),
+    ("a.mp4", dict(texts=["a red circle", None]), "list of one or more texts, got ['a red circle', None]"),
+    ("a.mp4", dict(texts=None), "list of one or more texts, got None"),
+    ("a.mp4", dict(texts=TEXTS, batch_size=0), "expects batch_size >= 1, got 0"),
+    ("a.mp4", dict(texts=TEXTS, batch_size=-2), "expects batch_size >= 1, got -2"),
+    ("a.mp4", dict(texts=TEXTS, batch_size="2"), "expects batch_size >= 1, got '2'"),
+    ("a.mp4", dict(texts=TEXTS, out_dir=__file__), "expects out_dir to be a folder, or a path where one can be"),
+    ("a.mp4", dict(texts=TEXTS, out_dir=f"{__file__}/a/b"), "/a/b': Not a directory. Give another out_dir"),
+    ("a.mp4", dict(texts=TEXTS, out_dir=3), "got 3: it is no path"),
+    ("a.mp4", dict(text=TEXTS), "has no option text. There are: return_datasamples, batch_size, out_dir, draw"),
+    ([], dict(texts=TEXTS), "for video-retrieval expects one or more inputs, got []"),
+    (None, dict(texts=TEXTS), "expects a path, or a dict with it as 'video' or 'image'"),
+]
+
+
+def test_what_is_asked_wrongly_is_said_before_a_video_is_read(checkpoint: Path):
+    inferencer = ClipBertInferencer(model=checkpoint, show_progress=False)
+    for inputs, asked, said in ASKED_WRONGLY:
+        with pytest.raises(OptionError) as error:
+            inferencer(inputs, **asked)
+        assert said in str(error.value)
 
 
 def test_questions_and_options_that_are_none(write_checkpoint: Callable[..., Path]):
