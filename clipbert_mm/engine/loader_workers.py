@@ -1,5 +1,6 @@
 """The worker processes of a loader: what they are given, what they answer, and how they ended if they hung or crashed."""
 
+import gc
 import os
 import pickle
 import queue
@@ -181,6 +182,7 @@ class WorkerPool:
 
 def serve(connection: Connection, other_end: Connection, number: int, config: WorkerConfig) -> None:
     """Do jobs until there are no more; runs in a process of its own."""
+    gc.freeze()  # what a fork inherits is not its to collect: a decoder would wait for its threads, which a fork does not have
     other_end.close()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C ends the process that reads, which ends this one
     signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)  # by which only the process that reads may end it

@@ -14,6 +14,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import av
 import pytest
 import torch
 from mmengine.config import Config
@@ -259,6 +260,31 @@ def test_slow_batches_of_quick_files_do_not_hang(tmp_path: Path):
     """The time counts for a file, not for a batch."""
     batches = WatchedLoader(torch.utils.data.DataLoader(Slow(tmp_path), batch_size=10, num_workers=1, timeout=0.5))
     assert len(list(batches)) == 2
+
+
+class Collecting(Slow):
+    """Items at which the garbage is collected."""
+
+    def __getitem__(self, idx: int) -> int:
+        with self.whereabouts.at(str(idx)):
+            gc.collect()
+        return idx
+
+
+def test_workers_do_not_collect_what_they_inherit(tmp_path: Path, world: Path):
+    """FFmpeg's decoder waits for its threads when it is freed; a fork has none of them, so it would wait for ever."""
+    gc.disable()
+    try:
+        container = av.open(str(world / "videos" / "test_00000.mp4"))
+        container.streams.video[0].thread_type = "FRAME"
+        next(container.decode(video=0))
+        circle = [container]
+        circle.append(circle)
+        del container, circle
+        batches = torch.utils.data.DataLoader(Collecting(tmp_path), batch_size=10, num_workers=1, timeout=10)
+        assert len(list(WatchedLoader(batches))) == 2
+    finally:
+        gc.enable()
 
 
 @pytest.mark.parametrize("notice", [signal.SIGTERM, signal.SIGUSR1])

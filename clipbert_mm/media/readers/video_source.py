@@ -109,7 +109,7 @@ class Source:
             self.descriptor = -1
 
     def __del__(self) -> None:
-        if hasattr(self, "number"):
+        if hasattr(self, "descriptor"):
             self.close()
 
 

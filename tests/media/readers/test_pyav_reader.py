@@ -1,5 +1,6 @@
 """The reader that decodes least: whatever the file, its frames are those of decoding all of it, bit for bit."""
 
+import os
 import random
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import pytest
 from video_files import cut_without_encoding, decode_whole, turn, write_file
 
 from clipbert_mm.media.readers.pyav_reader import PyAVReader
+from clipbert_mm.media.readers.video_source import Source
 
 UNEVEN = [500 + 40 * i + (17 * i % 31) + 400 * (i // 20) for i in range(75)]
 KINDS: dict[str, dict[str, Any]] = {
@@ -165,3 +167,13 @@ def test_a_frame_that_is_not_there_is_named(tmp_path: Path):
     reader = PyAVReader(str(write_file(tmp_path / "a.mp4")))
     with pytest.raises(IndexError, match="expected 75 frames, frame 75 cannot be decoded"):
         list(reader.read([3, 75, 99]))
+
+
+def test_a_file_is_closed_when_nobody_holds_it(tmp_path: Path):
+    write_file(tmp_path / "a.mp4")
+    source = Source(str(tmp_path / "a.mp4"))
+    descriptor = source.descriptor
+    os.fstat(descriptor)
+    del source
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.fstat(descriptor)
