@@ -12,7 +12,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # a test starts, compiles it again.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: help setup demo quick test tests test-forks test-faults mutate lint docs format clean
+.PHONY: help setup demo quick test tests test-forks test-faults mutate lint docs check-docs format clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile
@@ -40,8 +40,8 @@ QUICK := tests/models tests/evaluation tests/retrieval
 quick: lint  ## lint, types, and the tests of the folders QUICK, without slow ones: for each edit (options: ARGS="...")
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist worksteal -m 'not slow' $(QUICK) $(ARGS)
 
-test: lint  ## lint, then the site and, beside it, all tests and doctests (options: ARGS="...")
-	$(MAKE) --no-print-directory --jobs 2 docs tests
+test: lint  ## lint, then the references of docs/ and, beside them, all tests and doctests (options: ARGS="...")
+	$(MAKE) --no-print-directory --jobs 2 check-docs tests
 
 tests: setup
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist worksteal $(ARGS)
@@ -73,9 +73,15 @@ lint: setup  ## formatting, lint rules and types
 	$(BIN)/python -m ruff check .
 	$(BIN)/python -m mypy clipbert_mm
 
+SPHINX = $(BIN)/python -m sphinx --fail-on-warning --keep-going --nitpicky --quiet --jobs auto
+
 docs: setup  ## build the site of docs/ into build/docs; a warning is an error
 	rm -rf docs/api build/docs
-	$(BIN)/python -m sphinx --fail-on-warning --keep-going --nitpicky --quiet --jobs auto docs build/docs
+	$(SPHINX) docs build/docs
+
+check-docs: setup  ## read docs/ and all docstrings as the site does, without writing pages; a warning is an error
+	rm -rf docs/api
+	$(SPHINX) --builder dummy docs build/docs-check
 
 format: setup  ## format, and mend what ruff can mend
 	$(BIN)/python -m ruff format .

@@ -54,6 +54,7 @@ def options(batch_size: int, name: str, trains: bool = True) -> list[str]:
         "load_from=None",
     ]
     testing = ["test_dataloader.num_workers=0", "test_dataloader.batch_size=2", f"experiment_name={name}"]
+    testing.append("test_dataloader.dataset.pipeline.1.num_clips=2")
     return ["--cfg-options", *(training if trains else []), *testing]
 
 

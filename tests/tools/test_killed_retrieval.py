@@ -43,6 +43,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory, link_world: Callable) -> Pa
 def arguments(folder: Path, name: str) -> list[str]:
     """The command line of a test by a cascade, of 49 tiles of one pair in each of its two passes."""
     options = ["test_cfg.clips_per_tile=1", "test_dataloader.num_workers=0", "test_cfg.shortlist=0.4"]
+    options.append("test_dataloader.dataset.pipeline.1.num_clips=2")
     folders = ["--work-dir", str(folder / name), "--show-dir", str(folder / f"{name}-shown")]
     return [RETRIEVAL, str(folder / "random.pth"), *folders, "--cfg-options", *options, f"experiment_name={name}"]
 

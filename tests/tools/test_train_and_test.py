@@ -40,6 +40,11 @@ def options(**more) -> list[str]:
     return ["--cfg-options", *(f"{key.replace('__', '.')}={value}" for key, value in (shrunken | more).items())]
 
 
+def few_clips(**more) -> list[str]:
+    """Command-line options of a test of retrieval by two clips of each video."""
+    return options(test_dataloader__dataset__pipeline__1__num_clips=2, **more)
+
+
 def weights(path: Path) -> dict[str, torch.Tensor]:
     """The weights of a checkpoint."""
     return load_torch(path, mmap=False)["state_dict"]
@@ -206,7 +211,7 @@ def tested(folder: Path, finetuned: Path, test: Callable) -> dict[str, float]:
     """Metrics of a test that dumps and draws."""
     shown, dump = folder / "shown", folder / "predictions.pkl"
     arguments = ["--work-dir", str(folder / "test"), "--show-dir", str(shown), "--dump", str(dump)]
-    return test([RETRIEVAL, str(finetuned), *arguments, *options(test_dataloader__batch_size=3)])
+    return test([RETRIEVAL, str(finetuned), *arguments, *few_clips(test_dataloader__batch_size=3)])
 
 
 def test_a_work_folder_stands_for_the_checkpoint_that_validation_selected(
@@ -219,8 +224,8 @@ def test_a_work_folder_stands_for_the_checkpoint_that_validation_selected(
     monkeypatch: pytest.MonkeyPatch,
 ):
     (best,) = finetuned.parent.glob("best_t2v_R@1_epoch_*.pth")
-    found = test([RETRIEVAL, str(finetuned.parent), "--work-dir", str(tmp_path / "test"), *options()])
-    assert found == test([RETRIEVAL, str(best), "--work-dir", str(tmp_path / "test"), *options()])
+    found = test([RETRIEVAL, str(finetuned.parent), "--work-dir", str(tmp_path / "test"), *few_clips()])
+    assert found == test([RETRIEVAL, str(best), "--work-dir", str(tmp_path / "test"), *few_clips()])
     work_dir, seven = tmp_path / "unselected", options(load_from=finetuned, train_cfg__max_epochs=1)
     train([RETRIEVAL, "--work-dir", str(work_dir), "--no-validate", "--seed", "7", *seven])
     (last,) = work_dir.glob("*.pth")
@@ -256,7 +261,8 @@ def queried(folder: Path, finetuned: Path, test: Callable) -> tuple[dict[str, fl
     """Metrics, rankings and predictions of a test of short queries."""
     shown, dump = folder / "shown-queries", folder / "queries.pkl"
     arguments = ["--work-dir", str(folder / "queries"), "--show-dir", str(shown), "--dump", str(dump)]
-    shrunken = ["test_dataloader.num_workers=0", f"experiment_name=run-{time.monotonic_ns()}"]
+    shrunken = ["test_dataloader.num_workers=0", "test_dataloader.dataset.pipeline.1.num_clips=4"]
+    shrunken.append(f"experiment_name=run-{time.monotonic_ns()}")
     metrics = test([QUERIES, str(finetuned), *arguments, "--cfg-options", *shrunken])
     return metrics, read_rankings(shown / "rankings.json"), load(dump)
 
@@ -301,7 +307,7 @@ def test_a_test_draws_its_rankings(folder: Path, tested: dict[str, float]):
 def test_a_test_reads_the_checkpoint_it_was_given(folder: Path, pretrained: Path, tested: dict, test: Callable):
     # The pre-trained model fits too, since only its extra head is left over, and it gives other scores.
     arguments = ["--work-dir", str(folder / "test2"), "--show-dir", str(folder / "shown2")]
-    test([RETRIEVAL, str(pretrained), *arguments, *options(test_dataloader__num_workers=0)])
+    test([RETRIEVAL, str(pretrained), *arguments, *few_clips(test_dataloader__num_workers=0)])
     first, second = (read_rankings(folder / name / "rankings.json")["scores"] for name in ("shown", "shown2"))
     assert np.abs(first - second).max() > 1e-3
 
@@ -363,7 +369,7 @@ def test_half_precision_that_the_machine_does_not_have_is_said(
     assert said(capsys, monkeypatch, "train.py", RETRIEVAL, *from_nothing).startswith(
         "error: --launcher slurm is for processes started by srun"
     )
-    half = test([RETRIEVAL, str(finetuned), "--work-dir", str(folder / "half"), "--amp", *options()])
+    half = test([RETRIEVAL, str(finetuned), "--work-dir", str(folder / "half"), "--amp", *few_clips()])
     assert half["t2v/MnR"] == pytest.approx(tested["t2v/MnR"], abs=0.5)
     assert half["coverage"] == 100
 
