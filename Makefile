@@ -40,8 +40,8 @@ QUICK := tests/models tests/evaluation tests/retrieval
 quick: lint  ## lint, types, and the tests of the folders QUICK, without slow ones: for each edit (options: ARGS="...")
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist worksteal -m 'not slow' $(QUICK) $(ARGS)
 
-test: lint  ## lint, then the references of docs/ and, beside them, all tests and doctests (options: ARGS="...")
-	$(MAKE) --no-print-directory --jobs 2 check-docs tests
+test: setup  ## at once: lint, the references of docs/, all tests and doctests (options: ARGS="...")
+	$(MAKE) --no-print-directory --jobs 3 lint check-docs tests
 
 tests: setup
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist worksteal $(ARGS)
