@@ -6,10 +6,9 @@ import os
 
 from mmengine.config import DictAction
 
-from clipbert_mm.checkpoint import find_latest
 from clipbert_mm.engine.config import check_start, check_validation, drop_validation, load_config
-from clipbert_mm.engine.hooks.checkpoint_hook import checkpoint_folders
 from clipbert_mm.engine.launch import build_runner, use_amp
+from clipbert_mm.engine.resuming import find_resumed
 from clipbert_mm.engine.run_tool import run_tool
 from clipbert_mm.engine.tool_flags import add_loader_flags, set_loaders
 
@@ -117,26 +116,11 @@ def main(argv: list[str] | None = None) -> None:
         config.auto_scale_lr = {**(config.get("auto_scale_lr") or {}), "enable": True}
     if args.load_from is not None:
         config.load_from = args.load_from if len(args.load_from) > 1 else args.load_from[0]
-    skipped: list[str] = []
-    if args.resume == "auto":
-        # MMEngine would resume from the config's load_from, which holds the weights that the training started from.
-        latest, skipped = find_latest(*checkpoint_folders(config.work_dir, config))
-        config.resume = latest is not None
-        config.load_from = latest if config.resume else config.get("load_from")
-    elif args.resume is not None:
-        config.resume, config.load_from = True, args.resume
-    elif config.get("resume") and config.get("load_from") is not None:
-        # MMEngine would resume from load_from, also where that is what the training started from.
-        latest, skipped = find_latest(*checkpoint_folders(config.work_dir, config))
-        config.load_from = latest or config.load_from
-    if not config.get("resume"):
+    if args.resume is not None:
+        config.resume = args.resume
+    if config.get("resume") is not True and find_resumed(config.get("resume"), config)[0] is None:
         check_start(config)
-    runner = build_runner(config, micro_batch=args.micro_batch)
-    for reason in skipped:
-        runner.logger.warning(f"Skipped a checkpoint: {reason}")
-    if config.get("resume"):
-        runner.logger.info(f"Resumes from {config.load_from}.")
-    runner.train()
+    build_runner(config, micro_batch=args.micro_batch).train()
 
 
 if __name__ == "__main__":

@@ -11,13 +11,13 @@ from mmengine.config import Config
 from mmengine.runner import Runner
 
 from clipbert_mm import compat
-from clipbert_mm.checkpoint import InputSpec, find_latest, read_source
+from clipbert_mm.checkpoint import InputSpec, read_source
 from clipbert_mm.datasets import train_vocabularies
 from clipbert_mm.deprecation import NAMES_IN_CONFIGS
 from clipbert_mm.engine.config import check_unused, drop_scope, foreign_model, names_library, type_name
 from clipbert_mm.engine.global_batch import describe_batch_statistics, keep_global_batch
-from clipbert_mm.engine.hooks.checkpoint_hook import checkpoint_folders
 from clipbert_mm.engine.mmengine_habits import metrics_of
+from clipbert_mm.engine.resuming import find_resumed
 from clipbert_mm.engine.signals import end_with_launcher
 from clipbert_mm.errors import OptionError
 from clipbert_mm.registry import RUNNERS
@@ -44,6 +44,10 @@ def build_runner(config: Config, *, micro_batch: int | None = None) -> Runner:
     if micro_batch is not None:
         raise OptionError(f"--micro-batch needs a ClipBertRunner as runner_type, got {kind.__name__}.")
     prepared = prepare(config)
+    if config.get("resume"):
+        latest, prepared.warnings[:0] = find_resumed(config.resume, config)
+        config.resume = latest is not None or config.resume is True
+        config.load_from = latest or config.get("load_from")
     runner = kind.from_cfg(config)
     prepared.report(runner)
     return runner
@@ -153,9 +157,8 @@ def follow_weights(config: Config) -> list[str]:
     Raises:
         CheckpointError: If a checkpoint cannot be read or is of no known format.
     """
-    paths = config.get("load_from")
-    if paths is None and config.get("resume"):
-        paths, _ = find_latest(*checkpoint_folders(config.work_dir, config))
+    latest, _ = find_resumed(config.get("resume"), config)
+    paths = latest or config.get("load_from")
     hooks = [*(config.get("default_hooks") or {}).values(), *(config.get("custom_hooks") or [])]
     changes: list[str] = []
     if any(isinstance(hook, Mapping) and hook.get("own_input") for hook in hooks):

@@ -17,7 +17,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from clipbert_mm import compat
-from clipbert_mm.checkpoint import find_latest, load_weights, read_source, write_checkpoint
+from clipbert_mm.checkpoint import load_weights, read_source, write_checkpoint
 from clipbert_mm.checkpoint.archives import first_line
 from clipbert_mm.checkpoint.arrays import STAND_INS
 from clipbert_mm.checkpoint.formats import without_replaced_backbones
@@ -37,6 +37,7 @@ from clipbert_mm.engine.mmengine_habits import (
 from clipbert_mm.engine.optimizer import scale_learning_rate
 from clipbert_mm.engine.out_of_memory import explaining_out_of_memory
 from clipbert_mm.engine.rank_sync import broadcast_from_first, lock_folders, raise_on_all_ranks
+from clipbert_mm.engine.resuming import set_start
 from clipbert_mm.engine.run_checks import check_answers, check_selection, warn_of_shared_files
 from clipbert_mm.engine.run_state import (
     check_finite,
@@ -63,7 +64,7 @@ class ClipBertRunner(Runner):
     and ``load_state_dict``.
     """
 
-    _resume: bool
+    _resume: bool | str
     _load_from: str | None
     _has_loaded: bool
     _unresumed = False
@@ -255,7 +256,7 @@ class ClipBertRunner(Runner):
         scale_learning_rate(self, optim_wrapper, auto_scale_lr)
 
     def load_or_resume(self) -> None:
-        """Load weights, or resume a training; without ``load_from``, from the latest intact checkpoint of the work folder.
+        """Load weights, or resume a training, from the checkpoint that :func:`~clipbert_mm.engine.resuming.find_resumed` finds.
 
         Raises:
             CheckpointError: If the work folder has checkpoints but none is intact, or processes would resume from different
@@ -264,15 +265,8 @@ class ClipBertRunner(Runner):
         """
         check_answers(self)
         warn_of_shared_files(self)
-        if self._resume and self._load_from is None and not self._has_loaded:
-            self._load_from, skipped = find_latest(*checkpoint_folders(self.work_dir, self.cfg))
-            for reason in skipped:
-                self.logger.warning(f"Skipped a checkpoint: {reason}")
-            self._resume = self._load_from is not None
-            if not self._resume:
-                self.logger.warning(
-                    f"There is no checkpoint in {self.work_dir} to resume from, and no load_from: the training begins anew."
-                )
+        if self._resume and not self._has_loaded:
+            set_start(self)
         name = os.path.basename(str(self._load_from)) if self._resume else "no checkpoint"
         first = broadcast_from_first(name)
         error = CheckpointError(

@@ -91,7 +91,7 @@ def test_s6_the_names_of_a_checkpoint_delete_nothing_but_checkpoints_of_the_work
     hub["runtime_info"]["regular_checkpoints"] = 5
     torch.save(content, path)
     with_validation(config)
-    config.update(load_from=str(path), resume=True)
+    config.update(resume=str(path))
     begin(config, interval=1, save_best="t2v/MnR").train()
     assert [victim.read_text() for victim in victims] == ["keep"] * 3
     assert "best_ckpt" in load(config, "epoch_3")["message_hub"]["runtime_info"]
@@ -334,7 +334,7 @@ def test_a_seed_that_was_drawn_is_that_of_the_resumed_run_too(config: Config):
     config.randomness.seed = None
     begin(config, interval=1).train()
     whole = load(config, "epoch_3")
-    config.update(load_from=str(Path(config.work_dir) / "epoch_1.pth"), resume=True)
+    config.resume = str(Path(config.work_dir) / "epoch_1.pth")
     begin(config, interval=1).train()
     assert_same_training(load(config, "epoch_3"), whole)
 

@@ -349,4 +349,4 @@ def test_a_resume_of_nothing_is_said(runner_config: Config, caplog: pytest.LogCa
     runner.logger.addHandler(caplog.handler)
     with caplog.at_level(logging.WARNING):
         runner.train()
-    assert any("to resume from, and no load_from: the training begins anew" in message for message in caplog.messages)
+    assert any("to resume from: the training begins anew" in message for message in caplog.messages)

@@ -1,6 +1,7 @@
 """The tools of mmpretrain and mmaction2 on configs of ours, and our tools with MMEngine's habits."""
 
 import json
+import logging
 import os
 import subprocess
 from collections.abc import Callable, Iterator
@@ -15,6 +16,7 @@ from warm_python import quick_python
 
 from clipbert_mm.checkpoint.archives import load_torch
 from clipbert_mm.checkpoint.metadata import KEY
+from clipbert_mm.engine.runner import ClipBertRunner
 from clipbert_mm.errors import CheckpointError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -86,6 +88,38 @@ def test_h19_resume_in_a_config_resumes_the_work_folder(
     runner_config.optim_wrapper.constructor = "GroupedOptimWrapperConstructor"
     with pytest.raises(CheckpointError, match=r"without resume=True, which resumes load_from itself; --resume resumes"):
         train([written(runner_config, tmp_path, "c")])
+
+
+@pytest.mark.parametrize("resume", [True, "auto", "PATH"])
+def test_h19_a_runner_resumes_as_our_tool_does(
+    runner_config: Config, resume: bool | str, caplog: pytest.LogCaptureFixture
+):
+    runner_config.train_cfg.max_epochs = 3
+    runner_config.default_hooks.checkpoint.interval = 1
+    ClipBertRunner.from_cfg(runner_config).train()
+    folder = Path(runner_config.work_dir)
+    first, latest = str(folder / "epoch_1.pth"), str(folder / "epoch_3.pth")
+    runner_config.update(
+        load_from=first, resume=first if resume == "PATH" else resume, experiment_name=f"again-{resume}"
+    )
+    runner = ClipBertRunner.from_cfg(runner_config)
+    runner.logger.addHandler(caplog.handler)
+    with caplog.at_level(logging.INFO):
+        runner.train()
+    assert runner.resumed["meta"]["epoch"] == (1 if resume == "PATH" else 3)
+    said = (
+        f"{first}." if resume == "PATH" else f"{latest}, not from load_from ({first}), which resume={first!r} would do."
+    )
+    assert f"Resumes from {said}" in caplog.messages
+
+
+def test_h19_a_test_with_resume_tests_what_it_is_given(runner_config: Config, checkpoint: Path):
+    runner_config.default_hooks.checkpoint.interval = 1
+    ClipBertRunner.from_cfg(runner_config).train()
+    runner_config.update(load_from=str(checkpoint), experiment_name="plain")
+    expected = ClipBertRunner.from_cfg(runner_config).test()
+    runner_config.update(resume=True, experiment_name="resumes")
+    assert ClipBertRunner.from_cfg(runner_config).test() == expected
 
 
 def test_h15_rankings_are_drawn_with_a_list_of_metrics(
