@@ -1,29 +1,23 @@
 """Adapters between MMAction2's transforms and ours: theirs in our pipelines, and ours in theirs."""
 
-import difflib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from mmcv.transforms import BaseTransform
-from mmengine.fileio import FileClient
 from mmengine.registry import DefaultScope
 
 from clipbert_mm import compat
-from clipbert_mm.errors import BrokenMediaError, ClipBertError, OptionError, is_count, printable, quoted
+from clipbert_mm.datasets.transforms.mmaction_settings import build_transform, name_of
+from clipbert_mm.errors import BrokenMediaError, ClipBertError, OptionError, printable, quoted
 from clipbert_mm.media.images import describe_decode_error
 from clipbert_mm.registry import TRANSFORMS
 from clipbert_mm.structures import read_answers
 
 THEIRS = ("filename", "imgs", "img_shape", "modality", "original_shape", "start_index")
 """Keys of MMAction2's results that ours do not have, since ``frames`` and ``path`` say the same."""
-OWN_GENERATOR = ("ImgAug",)
-"""Transforms of MMAction2 whose draws cannot be repeated, as their library has generators of its own."""
-
 SETTINGS = (ArithmeticError, AssertionError, AttributeError, TypeError)
 """Errors of a transform that are not the file's fault."""
-LEAST = dict(clip_len=1, num_clips=1, frame_interval=0, num_threads=0)
-"""Settings of MMAction2's transforms that are whole numbers, and the smallest that is one; it checks none of them."""
 
 
 @TRANSFORMS.register_module()
@@ -57,7 +51,7 @@ class MMActionTransforms(BaseTransform):
 
     def __init__(self, *, transforms: Sequence[Mapping[str, Any]]) -> None:
         compat.import_mmaction_transforms()
-        self.steps = [(_name(config), _build(config)) for config in transforms]
+        self.steps = [(name_of(config), build_transform(config)) for config in transforms]
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Import MMAction2 in a process that is spawned as in this one, with its work-arounds."""
@@ -187,7 +181,7 @@ class ClipBertTransforms(BaseTransform):
                 "question to what they answer."
             )
         with DefaultScope.overwrite_default_scope("clipbert_mm"):
-            self.steps = [(_name(config), TRANSFORMS.build(dict(config))) for config in transforms]
+            self.steps = [(name_of(config), TRANSFORMS.build(dict(config))) for config in transforms]
         self.question = question
         self.answers = None if answers is None else read_answers(answers)
         """Index of each answer, as of a dataset of ours."""
@@ -269,48 +263,16 @@ def join_images(images: Sequence[np.ndarray]) -> np.ndarray:
     """
     base = images[0].base
     size = images[0].nbytes
-    if isinstance(base, np.ndarray) and base.flags.c_contiguous and base.nbytes == size * len(images):
+    if (
+        isinstance(base, np.ndarray)
+        and base.nbytes == size * len(images)
+        and base.dtype == images[0].dtype
+        and all(each.flags.c_contiguous for each in (base, *images))
+    ):
         start = base.__array_interface__["data"][0]
         if all(image.__array_interface__["data"][0] == start + i * size for i, image in enumerate(images)):
             return base.reshape(len(images), *images[0].shape)
     return np.stack(images)
-
-
-def _name(config: Mapping[str, Any]) -> str:
-    kind = config.get("type") if isinstance(config, Mapping) else None
-    if kind is None:
-        raise OptionError(f"Expected configs of transforms, such as dict(type='Flip'), got {quoted(config)}.")
-    return kind.rpartition(".")[2] if isinstance(kind, str) else kind.__name__
-
-
-def _build(config: Mapping[str, Any]) -> BaseTransform:
-    """Build a transform of MMAction2."""
-    from mmaction.registry import TRANSFORMS as theirs
-
-    name = _name(config)
-    if name in OWN_GENERATOR:
-        raise OptionError(
-            f"MMAction2's {name} draws from generators of its own library, so that a training could not be repeated or resumed "
-            "exactly. Use other transforms."
-        )
-    if isinstance(config["type"], str) and theirs.get(config["type"]) is None:
-        close = difflib.get_close_matches(name, theirs.module_dict, n=3)
-        hint = f" Did you mean {' or '.join(close)}?" if close else ""
-        raise OptionError(f"MMAction2 has no transform {quoted(name)}.{hint}")
-    settings = {key: value for key, value in config.items() if key != "type"}
-    for key, least in LEAST.items():
-        if key in settings and not is_count(settings[key], least):
-            raise OptionError(f"MMAction2's {name} expects {key} >= {least}, got {quoted(settings[key])}.")
-    if settings.get("io_backend", "disk") not in FileClient._backends:  # which it looks up when it reads the first file
-        raise OptionError(
-            f"MMAction2's {name} expects io_backend {', '.join(FileClient._backends)}, got {quoted(settings['io_backend'])}."
-        )
-    try:
-        with compat.seeded_generators(0), DefaultScope.overwrite_default_scope("mmaction"):
-            return theirs.build(dict(config))
-    except Exception as error:  # assertions and errors of any kind, of their constructors
-        reason = str(error).strip().splitlines()[-1:] or [type(error).__name__]
-        raise OptionError(f"MMAction2 cannot build {name} with {quoted(settings)}: {reason[0]}") from error
 
 
 def _check_images(who: str, results: Mapping[str, Any]) -> None:

@@ -167,6 +167,9 @@ def test_frames_are_passed_as_views(frames: np.ndarray, videos: list[str]):
     for others in (images[::-1], images[:-1], [image.copy() for image in images]):
         assert not np.shares_memory(join_images(others), frames)
         assert np.array_equal(join_images(others), np.stack(others))
+    square = list(frames[..., :90, :].copy().reshape(-1, 90, 90, 3))
+    for turned in ([image.transpose(1, 0, 2) for image in group] for group in (images, square)):
+        assert np.array_equal(join_images(turned), np.stack(turned))
     read = MMActionTransforms(transforms=READING)(dict(path=videos[0]))["frames"]
     assert read.base is not None  # decord's own array
     crop = MMActionTransforms(transforms=[dict(type="CenterCrop", crop_size=(120, 90))])(clips(frames))["frames"]
@@ -262,6 +265,23 @@ def test_images_are_augmented_too(world: Path):
             "DecordInit expects io_backend disk, memcached, lmdb, petrel, http, got",
         ),
         (dict(type="PyAVDecode", mode="q"), "cannot build PyAVDecode with {'mode': 'q'}: AssertionError"),
+        (
+            dict(type="SampleFrames", clip_len=2, num_clip=2),
+            r"^MMAction2's SampleFrames has no setting 'num_clip'\. Did you mean num_clips\?$",
+        ),
+        (
+            dict(type="DenseSampleFrames", clip_len=2, frame_intervall=2),
+            "'frame_intervall'. Did you mean frame_interval",
+        ),
+        (dict(type="DecordInit", num_thread=3), "DecordInit has no setting 'num_thread'. Did you mean num_threads"),
+        (dict(type="PyAVInit", threads=3), "PyAVInit has no setting 'threads'. It has io_backend."),
+        (dict(type="RawFrameDecode", decode_backend="cv2"), "'decode_backend'. Did you mean decoding_backend"),
+        (dict(type="Fuse", lazy=True), "cannot build Fuse with {'lazy': True}"),
+        (dict(type="TorchVisionWrapper", op="RandomRotation", degree=30), "cannot build TorchVisionWrapper .*'degree'"),
+        (
+            dict(type="UniformSample", clip_len=2, num_clips=2),
+            r"UniformSample draws one clip unless test_mode=True, got num_clips=2\. Use its SampleFrames, or SampleClips",
+        ),
         (dict(scale=3), "Expected configs of transforms"),
         ("Flip", "Expected configs of transforms"),
     ],
@@ -269,6 +289,21 @@ def test_images_are_augmented_too(world: Path):
 def test_transforms_that_cannot_be_built(step: Any, message: str):
     with pytest.raises(OptionError, match=message):
         MMActionTransforms(transforms=[step])
+
+
+def test_settings_that_something_reads_are_taken(videos: list[str]):
+    from mmaction.datasets.transforms import SampleFrames
+
+    class OwnSampling(SampleFrames):
+        """Reads a setting of its own."""
+
+        def __init__(self, **settings: Any) -> None:
+            super().__init__(clip_len=settings.pop("frames"), **settings)
+
+    steps = [dict(type="DecordInit", num_threads=2), dict(type=OwnSampling, frames=2), dict(type="DecordDecode")]
+    assert MMActionTransforms(transforms=steps)(dict(path=videos[0]))["frames"].shape[:2] == (1, 2)
+    MMActionTransforms(transforms=[dict(type="DecordInit", io_backend="petrel", path_mapping=dict(a="b"))])
+    MMActionTransforms(transforms=[dict(type="UniformSample", clip_len=2, num_clips=2, test_mode=True)])
 
 
 @pytest.mark.parametrize(
