@@ -16,7 +16,7 @@ from clipbert_mm.engine.bare_model import bare_model
 from clipbert_mm.engine.hooks.compatibility_hook import datasets_of
 from clipbert_mm.errors import ClipBertError, OptionError, printable, quoted
 from clipbert_mm.log import logger
-from clipbert_mm.registry import DATASETS
+from clipbert_mm.registry import DATASETS, class_name
 
 
 def check_selection(runner: Runner) -> None:
@@ -51,6 +51,37 @@ def _selects_by(hook: Any) -> str | None:  # noqa: ANN401
         return f"monitor={hook.monitor!r}"
     best = getattr(hook, "save_best", None)
     return None if best in (None, "auto", ["auto"]) else f"save_best={best!r}"
+
+
+def check_foreign_parts(runner: Runner) -> None:
+    """Check that metrics and hooks can use what a head of ours predicts; those of MMAction2 and MMPretrain read other results.
+
+    Raises:
+        OptionError: If a metric is one of theirs, or a VisualizationHook of theirs is to draw.
+    """
+    head = getattr(bare_model(runner.model), "head", None)
+    if not type(head).__module__.startswith("clipbert_mm."):
+        return
+    ours = "AnswerAccuracy" if hasattr(head, "num_answers") else "RetrievalMetric"
+    for stage in ("val", "test"):
+        loop = getattr(runner, f"_{stage}_loop")  # a config until it is used
+        for metric in loop.evaluator.metrics if isinstance(loop, BaseLoop) else ():
+            if _is_of_sister(metric):
+                raise OptionError(
+                    f"{class_name(type(metric))} reads the predictions of a classifier or of features, and "
+                    f"{type(head).__name__} gives scores of texts or answers. Set {stage}_evaluator=dict(_delete_=True, "
+                    f"type='clipbert_mm.{ours}'), or another metric of clipbert_mm."
+                )
+    for hook in runner.hooks:
+        if _is_of_sister(hook) and type(hook).__name__ == "VisualizationHook" and getattr(hook, "enable", False):
+            raise OptionError(
+                f"{class_name(type(hook))} draws labels of a classifier, and {type(head).__name__} gives scores of texts or "
+                "answers. Remove default_hooks.visualization, and draw with --show-dir DIR of clipbert_mm's tools/test.py."
+            )
+
+
+def _is_of_sister(part: Any) -> bool:  # noqa: ANN401
+    return type(part).__module__.partition(".")[0] in ("mmaction", "mmpretrain")
 
 
 def check_answers(runner: Runner) -> None:

@@ -1,0 +1,53 @@
+"""Metrics and hooks of MMPretrain and MMAction2 that cannot use what our heads predict, and MMEngine's settings of loaders."""
+
+from pathlib import Path
+
+import pytest
+from mmengine.config import Config
+from sister_libraries import import_mmaction
+
+from clipbert_mm.engine.launch import build_runner
+from clipbert_mm.errors import OptionError
+
+
+@pytest.mark.parametrize(
+    ("metric", "head"),
+    [
+        ("mmaction.AccMetric", "MatchingHead"),
+        ("mmaction.AccMetric", "OpenEndedHead"),
+        ("mmpretrain.Accuracy", "OpenEndedHead"),
+        ("mmpretrain.RetrievalRecall", "MatchingHead"),
+    ],
+)
+def test_h15_a_metric_of_the_sisters_is_refused_at_the_start(runner_config: Config, metric: str, head: str):
+    import_mmaction()
+    ours = "RetrievalMetric"
+    if head == "OpenEndedHead":
+        runner_config.model.head = dict(type=head, in_channels=16, num_answers=14, hidden_channels=None)
+        ours = "AnswerAccuracy"
+    runner_config.val_dataloader = runner_config.test_dataloader.copy()
+    runner_config.val_evaluator = dict(type=metric, **dict(topk=1) if metric.endswith("Recall") else {})
+    runner_config.val_cfg = dict(type="ValLoop")
+    message = rf"^{metric} reads .* {head} gives scores .* Set val_evaluator=.*clipbert_mm\.{ours}'"
+    with pytest.raises(OptionError, match=message):
+        build_runner(runner_config).train()
+
+
+@pytest.mark.parametrize("library", ["mmaction", "mmpretrain"])
+@pytest.mark.parametrize("enable", [True, False])
+def test_h20_a_visualization_hook_of_the_sisters_is_refused_where_it_would_draw(
+    runner_config: Config, checkpoint: Path, library: str, enable: bool
+):
+    import_mmaction()
+    runner_config.load_from = str(checkpoint)
+    runner_config.default_hooks.visualization = dict(
+        type=f"{library}.VisualizationHook", enable=enable, out_dir="shown"
+    )
+    runner = build_runner(runner_config)
+    if enable:
+        with pytest.raises(
+            OptionError, match=rf"^{library}\.VisualizationHook draws labels .* --show-dir DIR of clipbert"
+        ):
+            runner.test()
+    else:
+        assert "t2v/R@1" in runner.test()
