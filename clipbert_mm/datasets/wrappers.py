@@ -25,7 +25,7 @@ def leaves(dataset: Any) -> Iterator[Any]:  # noqa: ANN401
 
 def _inner(dataset: Any) -> list[Any]:  # noqa: ANN401
     """Return the datasets that a wrapper holds directly; none if it is no wrapper."""
-    if _is_slice(dataset):
+    if is_slice(dataset):
         return [dataset._dataset]
     if isinstance(dataset, MediaDataset):
         return []
@@ -36,7 +36,7 @@ def _inner(dataset: Any) -> list[Any]:  # noqa: ANN401
     return [one] if hasattr(one, "__getitem__") and hasattr(one, "__len__") else []
 
 
-def _is_slice(dataset: Any) -> bool:  # noqa: ANN401
+def is_slice(dataset: Any) -> bool:  # noqa: ANN401
     """Whether a dataset is the start of another, as MMEngine's Runner makes it for ``num_batch_per_epoch``."""
     return type(dataset).__name__ == "_SlicedDataset"  # importing its module takes seconds
 
@@ -57,7 +57,7 @@ def draw_item(dataset: Any, number: Any) -> Any:  # noqa: ANN401
         number: Number of the draw; for a dataset that has none, whatever it is indexed by.
     """
     known = isinstance(dataset, (MediaDataset, ConcatDataset, RepeatDataset, ClassBalancedDataset))
-    if not known and not _is_slice(dataset):
+    if not known and not is_slice(dataset):
         return dataset[number]
     passes, index = divmod(number, len(dataset))
     return _draw(dataset, index, passes, 0)
@@ -65,7 +65,7 @@ def draw_item(dataset: Any, number: Any) -> Any:  # noqa: ANN401
 
 def _draw(dataset: Any, index: int, passes: int, repeat: int) -> Any:  # noqa: ANN401
     """Return an item in some pass over the whole and, within it, some repetition of its dataset."""
-    if _is_slice(dataset):
+    if is_slice(dataset):
         return _draw(dataset._dataset, index, passes, repeat)
     if isinstance(dataset, ConcatDataset):
         which, index = dataset._get_ori_dataset_idx(index)

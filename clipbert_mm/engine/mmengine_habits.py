@@ -3,13 +3,18 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from mmengine.dataset import InfiniteSampler
+from mmengine.dataset import InfiniteSampler, default_collate, pseudo_collate
 from mmengine.evaluator import Evaluator
-from mmengine.runner import BaseLoop, EpochBasedTrainLoop, IterBasedTrainLoop
+from mmengine.runner import BaseLoop, EpochBasedTrainLoop, IterBasedTrainLoop, Runner
+from torch.utils.data import DataLoader
+from torch.utils.data import default_collate as torch_default_collate
 
+from clipbert_mm.datasets.transforms import ClipBertTransforms, PackInputs
+from clipbert_mm.datasets.wrappers import is_slice, leaves, steps_of
 from clipbert_mm.engine.config import foreign_model, type_name
 from clipbert_mm.errors import OptionError
 from clipbert_mm.evaluation import RetrievalMetric
+from clipbert_mm.log import logger
 from clipbert_mm.registry import METRICS
 
 
@@ -50,6 +55,45 @@ def check_train_loop(loop: Any) -> None:  # noqa: ANN401
         raise OptionError(
             f"{type(loop.dataloader.sampler).__name__} never ends, so that an epoch would not either. Train by iterations, "
             "train_cfg=dict(_delete_=True, by_epoch=False, max_iters=...), or set train_dataloader.sampler.type=DefaultSampler."
+        )
+
+
+def build_loader(settings: DataLoader | dict[str, Any], **options: Any) -> DataLoader:  # noqa: ANN401
+    """Build a dataloader as MMEngine's Runner does.
+
+    ``persistent_workers`` is ignored if there are no workers, where torch refuses it. ``num_batch_per_epoch`` is ignored, with
+    a warning, if there are fewer batches.
+
+    Raises:
+        OptionError: If MMEngine's functions would collate items of ours.
+    """
+    if isinstance(settings, dict) and not settings.get("num_workers"):
+        settings = {key: value for key, value in settings.items() if key != "persistent_workers"}
+    built = Runner.build_dataloader(settings, **options)
+    dataset: Any = built.dataset
+    if isinstance(settings, dict) and is_slice(dataset) and len(dataset) > len(dataset._dataset):
+        logger.warning(f"num_batch_per_epoch={settings['num_batch_per_epoch']} is more than there are: all are used.")
+        whole = {key: value for key, value in settings.items() if key != "num_batch_per_epoch"}
+        built = Runner.build_dataloader(whole, **options)
+    check_collate(built)
+    return built
+
+
+def check_collate(loader: DataLoader) -> None:
+    """Check that items that PackInputs made are not collated by MMEngine's or torch's functions.
+
+    Raises:
+        OptionError: If they are: items have different numbers of texts, which those cannot stack, or would exchange.
+    """
+    function = getattr(loader.collate_fn, "func", loader.collate_fn)
+    packed = any(
+        isinstance(step, (PackInputs, ClipBertTransforms)) for leaf in leaves(loader.dataset) for step in steps_of(leaf)
+    )
+    if packed and function in (default_collate, pseudo_collate, torch_default_collate):
+        raise OptionError(
+            f"{function.__name__} cannot make a batch of items with different numbers of texts. Set "
+            "collate_fn=dict(type='clipbert_mm.collate_items') of the dataloader; without a collate_fn MMEngine takes "
+            "pseudo_collate."
         )
 
 

@@ -27,6 +27,7 @@ from clipbert_mm.engine.config import text_without_folders
 from clipbert_mm.engine.hooks.checkpoint_hook import checkpoint_folders
 from clipbert_mm.engine.launch import prepare
 from clipbert_mm.engine.mmengine_habits import (
+    build_loader,
     check_evaluation_loop,
     check_train_loop,
     count_by_iteration,
@@ -90,13 +91,12 @@ class ClipBertRunner(Runner):
     def build_dataloader(
         dataloader: DataLoader | dict[str, Any], seed: int | None = None, diff_rank_seed: bool = False
     ) -> WatchedLoader:
-        """Build a dataloader as MMEngine's Runner does, and watch its workers.
+        """Build a dataloader by :func:`~clipbert_mm.engine.mmengine_habits.build_loader`, and watch its workers.
 
-        ``persistent_workers`` is ignored if there are no workers, where torch refuses it.
+        Raises:
+            OptionError: If MMEngine's functions would collate items of ours.
         """
-        if isinstance(dataloader, dict) and not dataloader.get("num_workers"):
-            dataloader = {key: value for key, value in dataloader.items() if key != "persistent_workers"}
-        built = Runner.build_dataloader(dataloader, seed=seed, diff_rank_seed=diff_rank_seed)
+        built = build_loader(dataloader, seed=seed, diff_rank_seed=diff_rank_seed)
         return built if isinstance(built, WatchedLoader) else WatchedLoader(built, warn=logger.warning)
 
     def build_logger(self, *arguments: Any, **options: Any) -> MMLogger:  # noqa: ANN401
