@@ -215,6 +215,36 @@ def check_unused(config: Config) -> None:
         )
 
 
+def check_stages(config: Mapping[str, Any]) -> None:
+    """Check that training, validation and test have each all of their settings, or none.
+
+    Raises:
+        OptionError: If one has some of them.
+    """
+    for stage, last in dict(train="optim_wrapper", val="val_evaluator", test="test_evaluator").items():
+        names = (f"{stage}_dataloader", f"{stage}_cfg", last)
+        missing = [name for name in names if config.get(name) is None]
+        if 0 < len(missing) < len(names):
+            given = " and ".join(name for name in names if name not in missing)
+            raise OptionError(
+                f"The config has {given}, but not {' nor '.join(missing)}. Set all of {', '.join(names)}, or all to None."
+            )
+
+
+def check_averaging(config: Mapping[str, Any]) -> None:
+    """Check that a ClipBert is in no model of another library that averages over changed images, as ``--tta`` makes it.
+
+    Raises:
+        OptionError: If it is.
+    """
+    model = config.get("model") or {}
+    if "encoder" in (model.get("module") or {}):
+        raise OptionError(
+            f"{type_name(model)} averages a classifier's scores over flips (--tta), and a ClipBert's test averages over clips. "
+            "Leave it out, and set num_clips of SampleClips in the test pipeline."
+        )
+
+
 def foreign_model(config: Mapping[str, Any]) -> str | None:
     """Return the type of a config's model if it is another library's, which our tools train too; None for a ClipBert."""
     model = config.get("model") or {}
@@ -285,8 +315,10 @@ def check_option(config: Config, key: str, options: Mapping[str, Any]) -> None:
             continue
         known = RUNNER_KEYS if depth == 0 else set(node) | known_in(path)
         if "type" in node or (path == "default_hooks" and f"{path}.{part}.type" in options):
+            _check_new_list(key, depth)
             return
         if part in known:
+            _check_new_list(key, depth)
             node = {}  # what is below is known by its path too
             if depth == len(parts) - 1 or not known_in(f"{path}.{part}".strip(".")):
                 return
@@ -294,3 +326,18 @@ def check_option(config: Config, key: str, options: Mapping[str, Any]) -> None:
         near = difflib.get_close_matches(part, sorted(map(str, known)), n=3)
         hint = f" Did you mean {' or '.join(near)}?" if near else f" There are: {', '.join(sorted(map(str, known)))}."
         raise OptionError(f"--cfg-options {key}: the config has no '{part}'{' in ' * bool(depth)}{path}.{hint}")
+
+
+def _check_new_list(key: str, depth: int) -> None:
+    """Refuse a key whose part after ``depth`` is an index, of a list that the config does not have: it would become a dict."""
+    parts = key.split(".")
+    if not parts[depth + 1 : depth + 2] or not parts[depth + 1].isdigit():
+        return
+    what = (
+        "Name a hook by default_hooks.NAME.type"
+        if parts[depth] == "custom_hooks"
+        else "Write it in a config of your own"
+    )
+    raise OptionError(
+        f"--cfg-options {key}: the config has no list {'.'.join(parts[: depth + 1])}, of which to set an entry. {what}."
+    )

@@ -14,7 +14,15 @@ from clipbert_mm import compat
 from clipbert_mm.checkpoint import InputSpec, read_source
 from clipbert_mm.datasets import train_vocabularies
 from clipbert_mm.deprecation import NAMES_IN_CONFIGS
-from clipbert_mm.engine.config import check_unused, drop_scope, foreign_model, names_library, type_name
+from clipbert_mm.engine.config import (
+    check_averaging,
+    check_stages,
+    check_unused,
+    drop_scope,
+    foreign_model,
+    names_library,
+    type_name,
+)
 from clipbert_mm.engine.global_batch import describe_batch_statistics, keep_global_batch
 from clipbert_mm.engine.mmengine_habits import metrics_of
 from clipbert_mm.engine.resuming import find_resumed
@@ -97,6 +105,8 @@ def prepare(config: Config, micro_batch: int | None = None) -> Prepared:
     compat.remember_config_layouts()
     drop_scope(config)
     check_unused(config)
+    check_stages(config)
+    check_averaging(config)
     check_backends(config.get("visualizer") or {})
     if (config.get("randomness") or {}).get("deterministic"):
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # torch requires it before the first matrix product

@@ -41,7 +41,7 @@ def format_error(error: Exception) -> str | None:
     """Return an error as one message that begins with "error:".
 
     Errors that a user can act on are a :class:`~clipbert_mm.errors.ClipBertError`, the system's errors on files and folders,
-    an argument that a class does not have, and the loss of another process of a training.
+    an argument that a class does not have or lacks, and the loss of another process of a training.
 
     Returns:
         The message; None for a defect, of which the traceback helps more.
@@ -78,11 +78,23 @@ def _original_text(error: Exception) -> str:
 
 
 def explain_arguments(text: str) -> str | None:
-    """Name the arguments that a class has if Python says that it lacks one; None if the text says something else."""
-    found = re.search(r"(\w+)\.__init__\(\) got an unexpected keyword argument '(\w+)'", text)
-    if found is None:
+    """Name the arguments of a class if Python says that it has no such one, or needs one; None if the text says neither."""
+    unknown = re.search(r"(\w+)\.__init__\(\) got an unexpected keyword argument '(\w+)'", text)
+    missing = re.search(r"(\w+)\.__init__\(\) missing \d+ required (?:keyword-only|positional) arguments?: (.+)", text)
+    found = unknown or missing
+    known = found and _arguments_of(found[1])
+    if not found or not known:
         return None
     name, argument = found.groups()
+    if missing:
+        return f"{name} needs {argument}, which the config does not set."
+    near = difflib.get_close_matches(argument, sorted(known), n=3)
+    hint = f" Did you mean {' or '.join(near)}?" if near else ""
+    return f"{name} has no option '{argument}'.{hint} There are: {', '.join(sorted(known))}."
+
+
+def _arguments_of(name: str) -> set[str]:
+    """Return the arguments of a registered class, or of one that a registered class inherits from; none if there is none."""
     groups = [group for group in vars(registry).values() if isinstance(group, registry.Registry)]
     groups += [group.parent for group in groups]
     known: set[str] = set()
@@ -92,8 +104,4 @@ def explain_arguments(text: str) -> str | None:
         if name in names:  # a subclass may pass unknown arguments on
             for ancestor in lineage[: names.index(name) + 1]:
                 known |= set(inspect.signature(ancestor).parameters) - {"options", "args", "kwargs"}
-    if not known:
-        return None
-    near = difflib.get_close_matches(argument, sorted(known), n=3)
-    hint = f" Did you mean {' or '.join(near)}?" if near else ""
-    return f"{name} has no option '{argument}'.{hint} There are: {', '.join(sorted(known))}."
+    return known

@@ -67,6 +67,26 @@ def test_a_misspelt_option_is_answered_with_the_right_one(group: str, config: di
     assert right in message.partition("There are: ")[2]
 
 
+@pytest.mark.parametrize(
+    ("group", "config", "message"),
+    [
+        (
+            "DATASETS",
+            dict(type="RetrievalDataset", ann_file="a"),
+            "MediaDataset needs 'pipeline', which the config",
+        ),
+        ("DATASETS", dict(type="RetrievalDataset"), "MediaDataset needs 'ann_file' and 'pipeline', which"),
+        (
+            "MODELS",
+            dict(type="MatchingHead"),
+            "MatchingHead needs 'in_channels' and 'hidden_channels', which the config does not set.",
+        ),
+    ],
+)
+def test_an_option_that_is_missing_is_named(group: str, config: dict, message: str):
+    assert said(getattr(registry, group).build, config).startswith(f"error: {message}")
+
+
 def test_an_option_of_an_unknown_class_keeps_python_s_word():
     assert explain_arguments("Unknown.__init__() got an unexpected keyword argument 'a'") is None
     assert explain_arguments("missing 1 required positional argument: 'a'") is None

@@ -201,6 +201,29 @@ def test_h11_what_nothing_reads_is_refused(runner_config: Config, settings: dict
         build_runner(runner_config)
 
 
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (
+            dict(val_dataloader={}, val_evaluator={}),
+            r"^The config has val_dataloader and val_evaluator, but not val_cfg\. Set",
+        ),
+        (
+            dict(test_dataloader=None, test_cfg=None),
+            r"^The config has test_evaluator, but not test_dataloader nor test_cfg\.",
+        ),
+        (
+            dict(optim_wrapper=None),
+            r"^The config has .* but not optim_wrapper\. Set all of train_dataloader, train_cfg, opt",
+        ),
+    ],
+)
+def test_h11_a_stage_with_a_part_of_its_settings_is_refused(runner_config: Config, settings: dict, message: str):
+    runner_config.update(settings)
+    with pytest.raises(OptionError, match=message):
+        build_runner(runner_config)
+
+
 CONFIG = """
 model = dict(type="ClipBert")
 randomness = dict(seed=1)
@@ -248,6 +271,11 @@ def test_h12_what_mmengine_reads_is_known(tmp_path: Path, key: str, value: objec
             r"no 'norm' in optim_wrapper\.clip_grad\. Did you mean .*(max_norm|norm_type)",
         ),
         ("complie", r"the config has no 'complie'\. Did you mean compile\?"),
+        ("custom_hooks.0.type", r"the config has no list custom_hooks, .* Name a hook by default_hooks\.NAME\.type\.$"),
+        (
+            "default_hooks.timer.skip.0",
+            r"no list default_hooks\.timer\.skip, of which to set an entry\. Write it in a c",
+        ),
     ],
 )
 def test_h12_what_it_does_not_read_is_refused(tmp_path: Path, key: str, message: str):

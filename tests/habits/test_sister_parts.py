@@ -54,6 +54,14 @@ def test_h20_a_visualization_hook_of_the_sisters_is_refused_where_it_would_draw(
         assert "t2v/R@1" in runner.test()
 
 
+def test_h20_averaging_over_flips_is_refused_at_the_start(runner_config: Config):
+    runner_config.model = dict(type="mmpretrain.AverageClsScoreTTA", module=runner_config.model)  # as their --tta does
+    with pytest.raises(
+        OptionError, match=r"^mmpretrain\.AverageClsScoreTTA averages .* \(--tta\), .* set num_clips of"
+    ):
+        build_runner(runner_config)
+
+
 @pytest.mark.parametrize("name", ["default_collate", "pseudo_collate", None])
 @pytest.mark.parametrize("wrapped", [False, True])
 def test_h23_mmengine_s_functions_do_not_collate_items_of_ours(runner_config: Config, name: str | None, wrapped: bool):
