@@ -14,7 +14,8 @@ from clipbert_mm.registry import MODELS
 import_mmaction()
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
-VIDEO = sorted((CONFIGS / "video_encoders").glob("clipbert_*.py"))
+TWIN = CONFIGS / "video_encoders" / "clipbert_tiny_1xb16-2x4-4e_shapes-retrieval.py"
+VIDEO = sorted(set((CONFIGS / "video_encoders").glob("clipbert_*.py")) - {TWIN})
 (OBJECTS,) = (CONFIGS / "video_encoders").glob("*-objects.py")
 
 
@@ -33,12 +34,12 @@ def test_a_config_s_encoder_takes_the_clips_of_its_pipelines(path: Path):
 
 
 def test_the_backbone_that_names_objects_in_images_is_that_of_the_shapes_twins(without_gradient: Callable):
-    pretraining, questions = (load_config(str(path)) for path in sorted(VIDEO, reverse=True) if "_shapes-" in path.stem)
+    pretraining, retrieval = (load_config(str(path)) for path in sorted(VIDEO, reverse=True) if "_shapes-" in path.stem)
     objects = load_config(str(OBJECTS))
     assert objects.model.backbone.backbone == pretraining.model.backbone.backbone
-    assert pretraining.model.backbone.backbone | dict(norm_eval=True) == questions.model.backbone.backbone
+    assert pretraining.model.backbone.backbone | dict(norm_eval=True) == retrieval.model.backbone.backbone
     assert pretraining.load_from == f"work_dirs/{OBJECTS.stem}/epoch_{objects.train_cfg.max_epochs}.pth"
-    assert questions.load_from == "work_dirs/clipbert_tiny-slowonly_1xb32-4e_shapes-pretrain/epoch_4.pth"
+    assert retrieval.load_from == "work_dirs/clipbert_tiny-slowonly_1xb32-4e_shapes-pretrain/epoch_4.pth"
     compat.import_mmpretrain()
     model = MODELS.build(objects.model)
     images = torch.randn(2, 3, 64, 64)
@@ -47,5 +48,18 @@ def test_the_backbone_that_names_objects_in_images_is_that_of_the_shapes_twins(w
     model.head.fc(model.neck((maps,))[0]).sum().backward()
     assert without_gradient(model) == []
     assert [name for name in model.state_dict() if name.startswith("backbone.")] == [
-        f"backbone.{name}" for name in MODELS.build(questions.model.backbone).state_dict()
+        f"backbone.{name}" for name in MODELS.build(retrieval.model.backbone).state_dict()
     ]
+
+
+def test_the_twins_on_shapes_differ_in_the_backbone_and_where_they_start():
+    two, three = (
+        load_config(str(path)).to_dict() for path in (TWIN, TWIN.with_stem(TWIN.stem.replace("tiny", "tiny-slowonly")))
+    )
+    assert "/clipbert_tiny_1xb32-4e_shapes-pretrain/" in two["load_from"]
+    for config in (two, three):
+        for name in ("load_from", "slowonly"):
+            config.pop(name, None)
+        config["model"].pop("backbone")
+        config["model"].pop("projection")
+    assert two == three
