@@ -1,5 +1,5 @@
 # The 2D twin of clipbert_tiny-slowonly_1xb16-2x4-4e_shapes-retrieval.py: the same clips, N_train = 2 of T = 4 frames, by a 2D
-# backbone over each frame and the mean of their maps, as the paper has it (Section 3); starts from pre-training in configs/shapes.
+# backbone over each frame and the mean of their maps, as in the paper (Section 3); starts from pre-training in configs/shapes.
 #   python tools/train.py configs/video_encoders/clipbert_tiny_1xb16-2x4-4e_shapes-retrieval.py
 _base_ = [
     "../_base_/models/clipbert_tiny.py",
