@@ -341,6 +341,8 @@ def _recipe_of_config(source: str | Config, weights: str | os.PathLike | None) -
 
 def _split(pipeline: Sequence[dict[str, Any]]) -> tuple[list[Any], "Tokenize"]:
     """Build the transforms that read frames, and the one that tokenizes."""
+    from clipbert_mm.datasets.transforms.other_libraries import check_transforms
+
     types = [step["type"] for step in pipeline]
     if "Tokenize" not in types or "ResizePad" not in types[: types.index("Tokenize")]:
         raise OptionError(
@@ -349,6 +351,7 @@ def _split(pipeline: Sequence[dict[str, Any]]) -> tuple[list[Any], "Tokenize"]:
         )
     last = types.index("Tokenize")
     steps = [TRANSFORMS.build(copy.deepcopy(step)) for step in pipeline[: last + 1]]
+    check_transforms("The test pipeline", steps)
     return steps[:-1], steps[-1]
 
 

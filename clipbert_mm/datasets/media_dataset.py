@@ -15,6 +15,8 @@ from mmengine.utils import is_abs
 
 from clipbert_mm.datasets.annotations import read_records
 from clipbert_mm.datasets.ledger import ledger_path, read_exclusions
+from clipbert_mm.datasets.transforms.other_libraries import check_transforms
+from clipbert_mm.datasets.transforms.packing import expect_packed
 from clipbert_mm.errors import AnnotationError, BrokenMediaError, ClipBertError, OptionError, quoted
 from clipbert_mm.log import logger
 from clipbert_mm.media.listing import missing_media
@@ -58,7 +60,7 @@ class MediaDataset(BaseDataset):
 
     Raises:
         AnnotationError: If the annotation file cannot be used, or files that it names are missing.
-        OptionError: If a setting contradicts another one, or has no effect.
+        OptionError: If a setting contradicts another one, or has no effect, or a transform is another library's.
     """
 
     KEYS: ClassVar[Mapping[str, type | tuple[type, ...]]]
@@ -118,6 +120,7 @@ class MediaDataset(BaseDataset):
             lazy_init=lazy_init,
             max_refetch=max_refetch,
         )
+        check_transforms(f"The pipeline of {type(self).__name__}", self.pipeline.transforms)
 
     def _join_prefix(self) -> None:
         super()._join_prefix()
@@ -277,6 +280,7 @@ class MediaDataset(BaseDataset):
                 replaced.append((error.path, error.reason))
                 idx = int(rng.integers(len(self)))
                 continue
+            expect_packed(item, "data_samples")
             item["data_samples"].set_metainfo(dict(replaced=replaced))
             return item
         raise ClipBertError(

@@ -10,7 +10,8 @@ from mmengine.hooks import EarlyStoppingHook
 from mmengine.runner import BaseLoop, Runner
 
 from clipbert_mm.datasets.media_dataset import MediaDataset
-from clipbert_mm.datasets.transforms import ClipBertTransforms
+from clipbert_mm.datasets.transforms import ClipBertTransforms, PackInputs, collate_items
+from clipbert_mm.datasets.transforms.other_libraries import library_of
 from clipbert_mm.datasets.wrappers import first_value, leaves, steps_of
 from clipbert_mm.engine.bare_model import bare_model
 from clipbert_mm.engine.hooks.compatibility_hook import datasets_of
@@ -82,6 +83,37 @@ def check_foreign_parts(runner: Runner) -> None:
 
 def _is_of_sister(part: Any) -> bool:  # noqa: ANN401
     return type(part).__module__.partition(".")[0] in ("mmaction", "mmpretrain")
+
+
+def check_pipelines(runner: Runner) -> None:
+    """Check that items which ``collate_items`` collates were packed; a last transform of one's own may do so too.
+
+    Raises:
+        OptionError: If a pipeline ends with another transform of ours, or with one of another library.
+    """
+    loops = (runner._train_loop, runner._val_loop, runner._test_loop)  # configs until they begin
+    for loader in (loop.dataloader for loop in loops if isinstance(loop, BaseLoop)):
+        collate = getattr(loader, "collate_fn", None)
+        if getattr(collate, "func", collate) is collate_items:  # MMEngine makes a partial
+            for leaf in leaves(loader.dataset):
+                _check_end(leaf)
+
+
+def _check_end(dataset: Any) -> None:  # noqa: ANN401
+    """Check the last transform of a dataset that is no wrapper."""
+    if not hasattr(dataset, "pipeline"):
+        return
+    steps = list(steps_of(dataset))
+    if steps and isinstance(steps[-1], ClipBertTransforms):
+        steps = [step for _, step in steps[-1].steps]
+    last = type(steps[-1]) if steps else None
+    of_own = last is not None and not library_of(last) and not last.__module__.startswith("clipbert_mm.")
+    if last is None or not (of_own or issubclass(last, PackInputs)):
+        within = "" if isinstance(dataset, MediaDataset) else ", in ClipBertTransforms"
+        got = last.__name__ if last else "none"
+        raise OptionError(
+            f"The pipeline for {_title(dataset)} expects PackInputs at its end{within}, got {got}. Add dict(type='PackInputs')."
+        )
 
 
 def check_answers(runner: Runner) -> None:

@@ -9,6 +9,7 @@ from mmengine.registry import DefaultScope
 
 from clipbert_mm import compat
 from clipbert_mm.datasets.transforms.mmaction_settings import build_transform, name_of
+from clipbert_mm.datasets.transforms.other_libraries import check_transforms
 from clipbert_mm.errors import BrokenMediaError, ClipBertError, OptionError, printable, quoted
 from clipbert_mm.media.images import describe_decode_error
 from clipbert_mm.registry import TRANSFORMS
@@ -163,7 +164,8 @@ class ClipBertTransforms(BaseTransform):
 
     Raises:
         AnnotationError: If the answers are no vocabulary.
-        OptionError: If a transform has no name, or there is a question without answers or answers without a question.
+        OptionError: If a transform has no name or is another library's, or there is a question without answers or answers
+            without a question.
     """
 
     def __init__(
@@ -182,6 +184,7 @@ class ClipBertTransforms(BaseTransform):
             )
         with DefaultScope.overwrite_default_scope("clipbert_mm"):
             self.steps = [(name_of(config), TRANSFORMS.build(dict(config))) for config in transforms]
+        check_transforms("ClipBertTransforms", [step for _, step in self.steps])
         self.question = question
         self.answers = None if answers is None else read_answers(answers)
         """Index of each answer, as of a dataset of ours."""

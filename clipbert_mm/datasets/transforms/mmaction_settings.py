@@ -10,6 +10,7 @@ from mmengine.fileio import FileClient
 from mmengine.registry import DefaultScope
 
 from clipbert_mm import compat
+from clipbert_mm.datasets.transforms.other_libraries import library_of
 from clipbert_mm.errors import OptionError, is_count, quoted
 
 OWN_GENERATOR = ("ImgAug",)
@@ -45,6 +46,11 @@ def build_transform(config: Mapping[str, Any]) -> BaseTransform:
         close = difflib.get_close_matches(name, theirs.module_dict, n=3)
         hint = f" Did you mean {' or '.join(close)}?" if close else ""
         raise OptionError(f"MMAction2 has no transform {quoted(name)}.{hint}")
+    if library_of(kind) not in (None, "MMAction2"):
+        raise OptionError(
+            f"MMActionTransforms takes transforms of MMAction2, got {library_of(kind)}'s {name}, which takes a single image. "
+            "Use what MMAction2 has of its kind, or its TorchVisionWrapper."
+        )
     settings = {key: value for key, value in config.items() if key != "type"}
     for key, least in LEAST.items():
         if key in settings and not is_count(settings[key], least):

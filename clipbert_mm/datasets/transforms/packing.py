@@ -1,12 +1,12 @@
 """PackInputs, the last transform, and collate_items, which makes a batch."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mmcv.transforms import BaseTransform
 from torch.utils.data import default_collate
 
-from clipbert_mm.errors import OptionError
+from clipbert_mm.errors import OptionError, quoted
 from clipbert_mm.registry import FUNCTIONS, TRANSFORMS
 from clipbert_mm.structures import VideoTextSample
 
@@ -54,6 +54,20 @@ class PackInputs(BaseTransform):
         return {"inputs": inputs, "data_samples": sample}
 
 
+def expect_packed(item: Any, *keys: str) -> None:  # noqa: ANN401
+    """Check that an item has keys that :class:`PackInputs` adds.
+
+    Raises:
+        OptionError: If it lacks one.
+    """
+    if not isinstance(item, Mapping) or not item.keys() >= set(keys):
+        got = f"one with {', '.join(sorted(map(str, item)))}" if isinstance(item, Mapping) else quoted(item)
+        raise OptionError(
+            f"Expected an item with {' and '.join(keys)}, got {got}. End the pipeline of the dataset with "
+            "dict(type='PackInputs')."
+        )
+
+
 @FUNCTIONS.register_module()
 def collate_items(items: list[dict[str, Any]]) -> dict[str, Any]:
     """Stack the frames of items; collect the texts in lists, since items have different numbers and lengths of texts.
@@ -64,7 +78,12 @@ def collate_items(items: list[dict[str, Any]]) -> dict[str, Any]:
     Returns:
         ``inputs`` with ``frames``, uint8 (B, K, T, H, W, 3), and lists with one entry per readable item; it is empty if no item
         is readable. ``data_samples`` has the samples of all items.
+
+    Raises:
+        OptionError: If PackInputs did not pack an item.
     """
+    for item in items:
+        expect_packed(item, "inputs", "data_samples")
     readable = [item["inputs"] for item in items if item["inputs"] is not None]
     inputs: dict[str, Any] = {key: [entry[key] for entry in readable] for key in (readable[0] if readable else ())}
     if readable:
