@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
-from mmengine.hooks import EarlyStoppingHook
+from mmengine.hooks import EarlyStoppingHook, NaiveVisualizationHook
 from mmengine.runner import BaseLoop, Runner
 
 from clipbert_mm.datasets.media_dataset import MediaDataset
@@ -58,7 +58,7 @@ def check_foreign_parts(runner: Runner) -> None:
     """Check that metrics and hooks can use what a head of ours predicts; those of MMAction2 and MMPretrain read other results.
 
     Raises:
-        OptionError: If a metric is one of theirs, or a VisualizationHook of theirs is to draw.
+        OptionError: If a metric is one of theirs, or their or MMEngine's hook is to draw.
     """
     head = getattr(bare_model(runner.model), "head", None)
     if not type(head).__module__.startswith("clipbert_mm."):
@@ -74,10 +74,11 @@ def check_foreign_parts(runner: Runner) -> None:
                     f"type='clipbert_mm.{ours}'), or another metric of clipbert_mm."
                 )
     for hook in runner.hooks:
-        if _is_of_sister(hook) and type(hook).__name__ == "VisualizationHook" and getattr(hook, "enable", False):
+        draws = _is_of_sister(hook) and type(hook).__name__ == "VisualizationHook" and getattr(hook, "enable", True)
+        if draws or type(hook) is NaiveVisualizationHook:
             raise OptionError(
-                f"{class_name(type(hook))} draws labels of a classifier, and {type(head).__name__} gives scores of texts or "
-                "answers. Remove default_hooks.visualization, and draw with --show-dir DIR of clipbert_mm's tools/test.py."
+                f"{class_name(type(hook))} draws images with labels, and {type(head).__name__} gives scores of texts or "
+                "answers. Remove it from the hooks of the config, and draw with --show-dir DIR of clipbert_mm's tools/test.py."
             )
 
 

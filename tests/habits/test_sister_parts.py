@@ -34,21 +34,25 @@ def test_h15_a_metric_of_the_sisters_is_refused_at_the_start(runner_config: Conf
         build_runner(runner_config).train()
 
 
-@pytest.mark.parametrize("library", ["mmaction", "mmpretrain"])
-@pytest.mark.parametrize("enable", [True, False])
+@pytest.mark.parametrize(
+    ("kind", "options"),
+    [
+        ("mmaction.VisualizationHook", dict(enable=True, out_dir="shown")),
+        ("mmpretrain.VisualizationHook", dict(enable=True, out_dir="shown")),
+        ("mmengine.NaiveVisualizationHook", {}),
+        ("mmaction.VisualizationHook", dict(enable=False)),
+        ("mmpretrain.VisualizationHook", dict(enable=False)),
+    ],
+)
 def test_h20_a_visualization_hook_of_the_sisters_is_refused_where_it_would_draw(
-    runner_config: Config, checkpoint: Path, library: str, enable: bool
+    runner_config: Config, checkpoint: Path, kind: str, options: dict
 ):
     import_mmaction()
     runner_config.load_from = str(checkpoint)
-    runner_config.default_hooks.visualization = dict(
-        type=f"{library}.VisualizationHook", enable=enable, out_dir="shown"
-    )
+    runner_config.default_hooks.visualization = dict(type=kind, **options)
     runner = build_runner(runner_config)
-    if enable:
-        with pytest.raises(
-            OptionError, match=rf"^{library}\.VisualizationHook draws labels .* --show-dir DIR of clipbert"
-        ):
+    if options.get("enable", True):
+        with pytest.raises(OptionError, match=rf"^{kind} draws images with labels, .* --show-dir DIR of clipbert"):
             runner.test()
     else:
         assert "t2v/R@1" in runner.test()

@@ -1,5 +1,6 @@
 """The tools of mmpretrain and mmaction2 on configs of ours, and our tools with MMEngine's habits."""
 
+import copy
 import json
 import logging
 import os
@@ -8,6 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
 
+import mmengine.runner
 import pytest
 from cut_runs import same_weights
 from hook_runs import names, written
@@ -17,6 +19,7 @@ from warm_python import quick_python
 
 from clipbert_mm.checkpoint.archives import load_torch
 from clipbert_mm.checkpoint.metadata import KEY
+from clipbert_mm.engine.launch import build_runner
 from clipbert_mm.engine.runner import ClipBertRunner
 from clipbert_mm.errors import CheckpointError
 
@@ -115,6 +118,26 @@ def test_h19_a_runner_resumes_as_our_tool_does(
         f"{first}." if resume == "PATH" else f"{latest}, not from load_from ({first}), which resume={first!r} would do."
     )
     assert f"Resumes from {said}" in caplog.messages
+
+
+def test_h19_a_runner_of_one_s_own_is_told_what_to_resume(runner_config: Config):
+    runner_config.default_hooks.checkpoint.interval = 1
+    ClipBertRunner.from_cfg(runner_config).train()
+    saved = f"{runner_config.work_dir}/epoch_1.pth"
+    runner_config.update(runner_type=mmengine.runner.Runner, load_from=saved)
+    empty = f"{runner_config.work_dir}-empty"
+    for resume, work_dir, expected in (
+        (True, runner_config.work_dir, (True, saved)),
+        ("auto", runner_config.work_dir, (True, saved)),
+        (saved, empty, (True, saved)),
+        (True, empty, (True, saved)),
+        ("auto", empty, (False, saved)),
+        (False, runner_config.work_dir, (False, saved)),
+    ):
+        config = copy.deepcopy(runner_config)
+        config.update(resume=resume, work_dir=work_dir, experiment_name=f"{Path(work_dir).name}-{resume}")
+        runner = build_runner(config)
+        assert (runner._resume, runner._load_from) == expected
 
 
 def test_h19_a_test_with_resume_tests_what_it_is_given(runner_config: Config, checkpoint: Path):
