@@ -35,6 +35,8 @@ TASKS = {
     "image-qa": QUESTION_TASKS,
 }
 """What a model is used for, with the tasks that it may have been trained for."""
+SCOPE = "clipbert_mm"
+"""The scope of the package's registries."""
 
 
 @INFERENCERS.register_module()
@@ -49,12 +51,12 @@ class ClipBertInferencer(BaseInferencer):
             object; or the name of a config, as :meth:`list_models` gives.
         weights: With a config, its checkpoint.
         device: Device of the model; None for a GPU if there is one.
-        scope: The registry's scope in which the model is built; clipbert_mm.
+        scope: Scope of the registries in which the model is built, as in MMEngine's inferencers; only clipbert_mm.
         show_progress: Whether to show a progress bar.
 
     Raises:
         CheckpointError: If the checkpoint cannot be read or does not fit.
-        OptionError: If there is no such task, model or device, or the model was trained for another task.
+        OptionError: If there is no such task, model, device or scope, or the model was trained for another task.
 
     Example:
         >>> inferencer = ClipBertInferencer("video-retrieval", "epoch_4.pth")  # doctest: +SKIP
@@ -72,11 +74,12 @@ class ClipBertInferencer(BaseInferencer):
         model: ModelSource | dict[str, Any] | None = None,
         weights: str | os.PathLike | None = None,
         device: str | torch.device | None = None,
-        scope: str = "clipbert_mm",
+        scope: str | None = SCOPE,
         show_progress: bool = True,
     ) -> None:
         if task is not None and task not in TASKS:
             raise OptionError(f"ClipBertInferencer: task is {', '.join(TASKS)}, got {quoted(task)}.")
+        _check_scope(scope)
         if model is None:
             if weights is None:
                 raise OptionError(
@@ -99,19 +102,24 @@ class ClipBertInferencer(BaseInferencer):
                 f"ClipBertInferencer: {self.predictor.source} was trained for {self.predictor.task} on "
                 f"{'images' if reads_images else 'videos'}: expected task {' or '.join(fitting)}, got {quoted(task)}."
             )
-        self.task, self.scope, self.show_progress = task, scope, show_progress
+        self.task, self.scope, self.show_progress = task, SCOPE, show_progress
         self.model: nn.Module = self.predictor.model
         self.cfg = self.model.cfg = self.predictor.cfg  # as other inferencers do
         self.visualizer: Visualizer | None = None
 
     @staticmethod
-    def list_models(scope: str = "clipbert_mm", patterns: str = ".*") -> list[str]:
-        """Return the names of the configs of the package, from its metafiles, that match a regular expression."""
-        names = (
-            model["Name"]
-            for model in BaseInferencer._get_models_from_metafile(BaseInferencer._get_repo_or_mim_dir(scope))
-        )
-        return [name for name in names if re.match(patterns, name)]
+    def list_models(scope: str | None = SCOPE, patterns: str = ".*") -> list[str]:
+        """Return the names of the configs of a ClipBert, from the package's metafiles, that match a regular expression.
+
+        Raises:
+            OptionError: If the scope is another one.
+        """
+        _check_scope(scope)
+        folder = BaseInferencer._get_repo_or_mim_dir(SCOPE)
+        names = (model["Name"] for model in BaseInferencer._get_models_from_metafile(folder))
+        return [
+            name for name in names if name.startswith("clipbert") and re.match(patterns, name)
+        ]  # named by the model
 
     @staticmethod
     def find_config(model: str) -> str:
@@ -278,6 +286,15 @@ class ClipBertInferencer(BaseInferencer):
         """Part of MMEngine's protocol; the transforms are those of the predictor."""
 
 
+def _check_scope(scope: str | None) -> None:
+    """Check that a scope, which MMEngine's inferencers take, is ours, or None."""
+    if scope not in (None, SCOPE):
+        raise OptionError(
+            f"ClipBertInferencer expects scope {SCOPE}, got {quoted(scope)}. Leave it out; in a config, a part of another "
+            "library has its scope before its name, as in 'mmpretrain.ResNet'."
+        )
+
+
 def _name(number: int, request: Request) -> str:
     """Return a file name for an input; inputs of one base name get different ones."""
     return f"{number:04d}_{os.path.splitext(os.path.basename(request.path))[0]}"
@@ -315,6 +332,7 @@ def init_model(
 def inference_model(
     model: nn.Module | str | os.PathLike,
     video: str | os.PathLike,
+    test_pipeline: None = None,
     **asked: Any,  # noqa: ANN401
 ) -> VideoTextSample:
     """Rank texts for a video, or answer a question about it, as MMAction2's ``inference_recognizer`` does.
@@ -322,11 +340,20 @@ def inference_model(
     Args:
         model: What :func:`init_model` returned, or its first argument.
         video: The video or image.
+        test_pipeline: MMAction2's third argument, only None: videos are read by the pipeline of the model's config.
         **asked: ``texts``; or ``question``, ``options`` and ``topk``.
 
     Returns:
         Path and texts, best first, as meta information, with their ``scores``; see :meth:`ClipBertInferencer.postprocess`.
+
+    Raises:
+        OptionError: If the model is not one of :func:`init_model`, ``video`` is not one file, or there is a ``test_pipeline``.
     """
+    if test_pipeline is not None:
+        raise OptionError(
+            "inference_model reads a video by the test_pipeline of the model's config, got another one. Set it in the config "
+            "that init_model gets, and give texts or a question by name."
+        )
     opened = model if isinstance(model, nn.Module) else init_model(model)
     inferencer = getattr(opened, "inferencer", None)
     if inferencer is None:

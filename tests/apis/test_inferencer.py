@@ -8,6 +8,8 @@ import cv2
 import numpy as np
 import pytest
 import torch
+import yaml
+from mmengine.config import Config
 from mmengine.infer import BaseInferencer
 from mmengine.visualization import Visualizer
 
@@ -85,6 +87,11 @@ def test_init_model_and_inference_model_as_the_sisters_have_them(checkpoint: Pat
         assert sample.scores.tolist() == pytest.approx([text.score for text in ranked], abs=1e-5)
     with pytest.raises(OptionError, match="expects a model that init_model returned"):
         inference_model(torch.nn.Linear(1, 1), videos[1], texts=TEXTS)
+    for asked in (dict(test_pipeline=[]), {}):
+        with pytest.raises(
+            OptionError, match=r"^inference_model reads a video by the test_pipeline of the model's config"
+        ):
+            inference_model(model, videos[1], *[TEXTS] * (not asked), **asked)
 
 
 def test_models_are_listed_and_found_by_name(root: Path):
@@ -94,6 +101,34 @@ def test_models_are_listed_and_found_by_name(root: Path):
         assert Path(ClipBertInferencer.find_config(name)).resolve() == root / "configs" / "retrieval" / f"{name}.py"
     with pytest.raises(CheckpointError, match=r"There is no checkpoint .*nowhere\.pth"):
         ClipBertInferencer("video-retrieval", names[0], "nowhere.pth")
+
+
+def test_the_models_that_are_listed_are_those_that_it_opens(root: Path):
+    named = [
+        model["Name"]
+        for path in yaml.safe_load((root / "model-index.yml").read_text())["Import"]
+        for model in yaml.safe_load((root / path).read_text())["Models"]
+    ]
+    listed = ClipBertInferencer.list_models()
+    assert [name for name in named if name in listed] == listed
+    for name in named:
+        path = Path(ClipBertInferencer.find_config(name))
+        if name in listed:
+            assert "ImageClassifier" not in path.read_text()
+        else:
+            assert Config.fromfile(path).model.type == "mmpretrain.ImageClassifier"
+
+
+@pytest.mark.parametrize("scope", ["nonsense", "mmaction", ""])
+def test_another_scope_is_refused(checkpoint: Path, scope: str):
+    message = (
+        rf"^ClipBertInferencer expects scope clipbert_mm, got '{scope}'\. Leave it out; .* 'mmpretrain\.ResNet'\.$"
+    )
+    with pytest.raises(OptionError, match=message):
+        ClipBertInferencer(model=checkpoint, scope=scope)
+    with pytest.raises(OptionError, match=message):
+        ClipBertInferencer.list_models(scope)
+    assert ClipBertInferencer(model=checkpoint, scope=None).scope == "clipbert_mm"
 
 
 @pytest.mark.parametrize(
