@@ -181,7 +181,10 @@ def test_ssv2_has_two_tasks_and_draws_or_reads_the_test(convert: Convert, tool: 
     assert not (out / "label_val.jsonl").read_text(), "all other videos are tested on"
     templates = [record["caption"] for record in records(out / "template_test.jsonl")]
     assert templates == ["Moving something near something", "Moving something to something"] * 3
-    assert "the test videos are drawn with seed 42: not those of the paper, see --test-list" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "the test videos are drawn with seed 42: not those of the paper, see --test-list" in said
+    assert "warning: val videos: 0 (drawn here, not published; 522 wanted)" in said
+    assert "warning: test videos: 6 (drawn here, not published; 2,088 wanted)" in said
     module = tool("dataset_converters/ssv2.py")
     lists = [
         json.dumps([{"caption": "a", "video": ["12.webm", "8.webm"]}, {"caption": "b", "video": "9.webm"}]),
@@ -191,6 +194,9 @@ def test_ssv2_has_two_tasks_and_draws_or_reads_the_test(convert: Convert, tool: 
         (tmp_path / "list").write_text(content)
         module.main([str(tmp_path / "ssv2-label"), "--test-list", str(tmp_path / "list"), str(tmp_path / "out")])
         assert [record["video"] for record in records(out / "label_test.jsonl")] == ["8.webm", "9.webm", "12.webm"]
+        said = capsys.readouterr().out
+        assert "warning: test videos: 3 (published: 2,088, so 2,085 are missing)" in said
+        assert "warning: val videos: 3 (drawn here, not published; 522 wanted)" in said
     (tmp_path / "list").write_text("1\n")
     with pytest.raises(
         AnnotationError, match=r"list, line 1: expected a video of the publisher's validation file, got '1'"

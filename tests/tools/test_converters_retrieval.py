@@ -89,6 +89,8 @@ def test_msrvtt_retrieval_has_a_record_a_caption(
         "warning: retrieval_test-1ka.jsonl: JSFusion 1K-A test pairs: 2 (published: 1,000, so 998 are missing)"
         in printed
     )
+    drawn = "local validation pairs: 3 (drawn here, not published; 1,000 wanted)"
+    assert f"warning: retrieval_val-local.jsonl: {drawn}" in printed
     assert not any("choose no checkpoint" in line for line in printed)
 
 

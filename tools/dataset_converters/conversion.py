@@ -313,6 +313,18 @@ def format_count(what: str, found: int, published: Published) -> str:
     return f"{what}: {found:,} (published: {' or '.join(f'{each:,}' for each in numbers)}, so {gap:,} {verb} {side})"
 
 
+def format_drawn(what: str, found: int, wanted: int) -> str:
+    """Return the size of a split that a converter draws, as text, with a warning where there is too little to draw from.
+
+    >>> format_drawn("val videos", 522, 522)
+    'val videos: 522 (drawn here, not published)'
+    >>> format_drawn("val videos", 3, 522)
+    'warning: val videos: 3 (drawn here, not published; 522 wanted)'
+    """
+    few = found < wanted
+    return f"{'warning: ' * few}{what}: {found:,} (drawn here, not published{f'; {wanted:,} wanted' * few})"
+
+
 def warn_of_shared(splits: Mapping[str, Iterable[str]]) -> list[str]:
     """Warn of videos that are in two splits.
 

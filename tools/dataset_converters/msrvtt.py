@@ -31,6 +31,7 @@ from conversion import (
     draw,
     expect,
     expect_once,
+    format_drawn,
     number_entries,
     read_json,
     read_json_lines,
@@ -204,11 +205,11 @@ def convert_retrieval(args: argparse.Namespace) -> None:
         [
             (f"{name}: training videos", len(videos), published),
             (f"{name}: captions", len(train), published * CAPTIONS_A_VIDEO),
-            ("retrieval_val-local.jsonl: local validation pairs", len(validation), TEST_PAIRS),
             ("retrieval_test-1ka.jsonl: JSFusion 1K-A test pairs", len(test), TEST_PAIRS),
         ],
         args.strict,
     )
+    report.append(format_drawn("retrieval_val-local.jsonl: local validation pairs", len(validation), TEST_PAIRS))
     shared = len({video for video, _ in validation} & set(videos))
     if shared:
         report.append(f"warning: {name} has {shared:,} of the local validation videos: choose no checkpoint by them")

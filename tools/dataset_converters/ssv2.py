@@ -28,6 +28,7 @@ from conversion import (
     draw,
     expect,
     expect_once,
+    format_drawn,
     read_entries,
     read_names,
     read_text,
@@ -115,15 +116,20 @@ def main(argv: list[str] | None = None) -> None:
     tested = choose_test(args, validation)
     others = {video: shown for video, shown in validation.items() if video not in tested}
     chosen = {"val": draw_each(others, VIDEOS_A_TEMPLATE["val"], args.seed), "test": tested}
-    splits = {"train": found["train"]}
+    splits, published, drawn = {"train": found["train"]}, dict(found), []
     for split, own in chosen.items():
         splits[split] = {video: shown for video, shown in validation.items() if video in own}
-        counts.append((f"{split} videos", len(own), TEMPLATES * VIDEOS_A_TEMPLATE[split]))
+        size = (f"{split} videos", len(own), TEMPLATES * VIDEOS_A_TEMPLATE[split])
+        if split == "test" and args.test_list:
+            counts.append(size)
+            published[split] = splits[split]
+        else:
+            drawn.append(format_drawn(*size))
     counts += [
         (f"templates of {split}", len({video.template for video in own.values()}), TEMPLATES)
-        for split, own in splits.items()
+        for split, own in published.items()
     ]
-    report = compare_counts(counts, args.strict)
+    report = compare_counts(counts, args.strict) + drawn
     if not args.test_list:
         report.append(f"the test videos are drawn with seed {args.seed}: not those of the paper, see --test-list")
     files = {
