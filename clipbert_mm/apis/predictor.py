@@ -32,7 +32,7 @@ from clipbert_mm.deprecation import warn_renamed
 from clipbert_mm.errors import CheckpointError, OptionError, quoted
 from clipbert_mm.fileio import temporary_folder
 from clipbert_mm.json_text import is_blank, is_valid_unicode
-from clipbert_mm.registry import MODELS, TRANSFORMS
+from clipbert_mm.registry import MODELS, TRANSFORMS, type_name
 from clipbert_mm.structures import read_answers
 
 if TYPE_CHECKING:
@@ -318,7 +318,7 @@ def _check_agreement(model: Any, tokenize: "Tokenize", answers: Sequence[str] | 
 
 
 def _recipe_of_config(source: str | Config, weights: str | os.PathLike | None) -> tuple[Recipe, str]:
-    from clipbert_mm.engine.config import load_config, type_name
+    from clipbert_mm.engine.config import load_config
 
     config = load_config(source, needs=("model", "test_dataloader"))
     if weights is None:

@@ -14,19 +14,19 @@ import clipbert_mm
 from clipbert_mm.engine.known_keys import known_in, runner_keys
 from clipbert_mm.errors import OptionError, quoted
 from clipbert_mm.log import logger
-from clipbert_mm.registry import type_name as type_name
+from clipbert_mm.registry import type_name
 
 RUNNER_KEYS = runner_keys()
 """Top-level names of a config that a run reads; all others are variables of the config file."""
 
 
 def load_config(
-    path: str | os.PathLike | Config, options: dict[str, Any] | None = None, needs: Sequence[str] = ("model",)
+    source: str | os.PathLike | Config, options: dict[str, Any] | None = None, needs: Sequence[str] = ("model",)
 ) -> Config:
     """Read a config file and apply options to it.
 
     Args:
-        path: The config file, or what :func:`find_config` finds; or a config, which stays as it is: a copy is returned.
+        source: The config file, or what :func:`find_config` finds; or a config, which stays as it is: a copy is returned.
         options: Values by dotted key, such as ``{"train_dataloader.batch_size": 8}``.
         needs: Top-level names that the config must have.
 
@@ -35,10 +35,10 @@ def load_config(
         OptionError: If a key sets nothing in the config, the file misspells a name that a run reads, or one of ``needs`` is
             missing.
     """
-    if isinstance(path, Config):
-        config, who = copy.deepcopy(path), path.filename or "The config"
+    if isinstance(source, Config):
+        config, who = copy.deepcopy(source), source.filename or "The config"
     else:
-        config, who = Config.fromfile(find_config(os.fspath(path))), os.fspath(path)
+        config, who = Config.fromfile(find_config(os.fspath(source))), os.fspath(source)
     drop_scope(config)
     for name in config:
         near = difflib.get_close_matches(name, RUNNER_KEYS, n=1, cutoff=0.85)
@@ -181,7 +181,7 @@ OF_MMCV_1 = {
     "lr_config": "param_scheduler",
     "optimizer": "optim_wrapper.optimizer",
     "optimizer_config": "optim_wrapper.clip_grad",
-    "resume_from": "resume=True and load_from, or --resume",
+    "resume_from": "resume='PATH', or --resume PATH",
     "runner": "train_cfg and runner_type",
     "total_epochs": "train_cfg.max_epochs",
     "total_iters": "train_cfg.max_iters",

@@ -9,9 +9,8 @@ from mmengine.runner import Runner
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from clipbert_mm.engine.bare_model import bare_model
-from clipbert_mm.engine.config import type_name
 from clipbert_mm.errors import OptionError
-from clipbert_mm.registry import DATA_SAMPLERS
+from clipbert_mm.registry import DATA_SAMPLERS, type_name
 
 
 @DATA_SAMPLERS.register_module()

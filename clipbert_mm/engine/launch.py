@@ -21,14 +21,13 @@ from clipbert_mm.engine.config import (
     drop_scope,
     foreign_model,
     names_library,
-    type_name,
 )
 from clipbert_mm.engine.global_batch import describe_batch_statistics, keep_global_batch
 from clipbert_mm.engine.mmengine_habits import metrics_of
 from clipbert_mm.engine.resuming import find_resumed
 from clipbert_mm.engine.signals import end_with_launcher
 from clipbert_mm.errors import OptionError
-from clipbert_mm.registry import RUNNERS
+from clipbert_mm.registry import RUNNERS, type_name
 
 
 def build_runner(config: Config, *, micro_batch: int | None = None) -> Runner:

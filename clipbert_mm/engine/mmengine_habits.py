@@ -11,11 +11,11 @@ from torch.utils.data import default_collate as torch_default_collate
 
 from clipbert_mm.datasets.transforms import ClipBertTransforms, PackInputs
 from clipbert_mm.datasets.wrappers import is_slice, leaves, steps_of
-from clipbert_mm.engine.config import foreign_model, type_name
+from clipbert_mm.engine.config import foreign_model
 from clipbert_mm.errors import OptionError
 from clipbert_mm.evaluation import RetrievalMetric
 from clipbert_mm.log import logger
-from clipbert_mm.registry import METRICS
+from clipbert_mm.registry import METRICS, type_name
 
 
 def resumable_loop(loop: Mapping[str, Any]) -> dict[str, Any]:

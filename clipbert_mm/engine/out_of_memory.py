@@ -10,8 +10,9 @@ import torch
 from mmengine.runner import Runner
 
 from clipbert_mm.engine.bare_model import bare_model
-from clipbert_mm.engine.config import foreign_model, type_name
+from clipbert_mm.engine.config import foreign_model
 from clipbert_mm.errors import ClipBertError
+from clipbert_mm.registry import type_name
 
 if TYPE_CHECKING:
     from clipbert_mm.models import ClipBert

@@ -54,6 +54,18 @@ def _selects_by(hook: Any) -> str | None:  # noqa: ANN401
     return None if best in (None, "auto", ["auto"]) else f"save_best={best!r}"
 
 
+def check_parts(runner: Runner) -> None:
+    """Check that the model, the datasets, metrics and hooks of a run fit together; warn of files in training and validation.
+
+    Raises:
+        OptionError: If they do not.
+    """
+    check_foreign_parts(runner)
+    check_answers(runner)
+    check_pipelines(runner)
+    warn_of_shared_files(runner)
+
+
 def check_foreign_parts(runner: Runner) -> None:
     """Check that metrics and hooks can use what a head of ours predicts; those of MMAction2 and MMPretrain read other results.
 

@@ -39,13 +39,7 @@ from clipbert_mm.engine.optimizer import scale_learning_rate
 from clipbert_mm.engine.out_of_memory import explaining_out_of_memory
 from clipbert_mm.engine.rank_sync import broadcast_from_first, lock_folders, raise_on_all_ranks
 from clipbert_mm.engine.resuming import set_start
-from clipbert_mm.engine.run_checks import (
-    check_answers,
-    check_foreign_parts,
-    check_pipelines,
-    check_selection,
-    warn_of_shared_files,
-)
+from clipbert_mm.engine.run_checks import check_parts, check_selection
 from clipbert_mm.engine.run_state import (
     check_finite,
     checkpoint_content,
@@ -267,14 +261,9 @@ class ClipBertRunner(Runner):
         Raises:
             CheckpointError: If the work folder has checkpoints but none is intact, or processes would resume from different
                 ones.
-            OptionError: See :func:`~clipbert_mm.engine.run_checks.check_foreign_parts`,
-                :func:`~clipbert_mm.engine.run_checks.check_answers` and
-                :func:`~clipbert_mm.engine.run_checks.check_pipelines`.
+            OptionError: If parts of the run do not fit together.
         """
-        check_foreign_parts(self)
-        check_answers(self)
-        check_pipelines(self)
-        warn_of_shared_files(self)
+        check_parts(self)
         if self._resume and not self._has_loaded:
             set_start(self)
         name = os.path.basename(str(self._load_from)) if self._resume else "no checkpoint"

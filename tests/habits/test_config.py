@@ -184,7 +184,7 @@ def test_h11_a_preprocessor_at_the_top_is_the_model_s(runner_config: Config):
         (dict(lr_config=dict(policy="step")), r"^lr_config of the config is read by nothing .* Set param_scheduler\.$"),
         (
             dict(resume_from="a.pth"),
-            r"^resume_from of the config is read by nothing .* Set resume=True and load_from, or --r",
+            r"^resume_from of the config is read by nothing .* Set resume='PATH', or --resume PATH",
         ),
         (
             dict(fp16=dict(loss_scale=512.0)),

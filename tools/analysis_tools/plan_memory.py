@@ -16,9 +16,10 @@ from benchmarks.memory_tracker import without_computing
 from benchmarks.workload import PRECISIONS, build_model, read_setting
 from mmengine.config import Config, DictAction
 
-from clipbert_mm.engine.config import expect_clipbert, load_config, type_name
+from clipbert_mm.engine.config import expect_clipbert, load_config
 from clipbert_mm.engine.out_of_memory import ADAM_STATES
 from clipbert_mm.engine.run_tool import run_tool
+from clipbert_mm.registry import type_name
 
 MEMORY = ("16GB", "24GB", "40GB", "80GB")
 SHARE, CUDA = 0.8, 10**9
