@@ -251,7 +251,7 @@ def _info(args: argparse.Namespace) -> int:
             version=metadata.version,
             answers=None if metadata.answers is None else len(metadata.answers),
             clips=steps.get("SampleClips"),
-            size=steps.get("ResizePad", {}).get("size"),
+            size=steps.get("ResizePad", {}).get("size") or steps.get("ResizeTo"),
             text_length=steps.get("Tokenize", {}).get("max_length"),
         )
     else:

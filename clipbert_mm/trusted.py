@@ -40,7 +40,9 @@ WORD = re.compile(r"[\w+ -]*")
 MAX_LENGTH, MAX_DEPTH, MAX_VALUES, MAX_NUMBER = 1000, 20, 20_000, 2**20
 """Most characters of a string, nested containers, and values of a config; and its largest number."""
 MAX_FRAME_BYTES = 2**32
-"""Most bytes of the frames of one video, (K, T, size, size, 3)."""
+"""Most bytes of the frames of one video, (K, T, H, W, 3)."""
+SIDES = ("size", "shorter", "longest", "crop")
+"""Settings of transforms that are sides of a frame, or both sides, in pixels."""
 MAX_THREADS = 64
 """Most threads that decode one video."""
 TEXT_MODELS = (
@@ -102,7 +104,12 @@ def check_pipeline(steps: Sequence[Mapping[str, Any]], who: str) -> list[dict[st
         others = {key: value for key, value in step.items() if key not in paths}
         checked.append(_checked(others, who, TRANSFORMS) | paths)
     numbers = {key: value for step in checked for key, value in step.items() if type(value) in (int, float)}
-    frame_bytes = math.prod(max(numbers.get(key, 1), 1) for key in ("num_clips", "num_frames", "size", "size")) * 3
+    given = [step[key] for step in checked for key in SIDES if key in step]
+    sides = [side for value in given for side in (value if isinstance(value, (list, tuple)) else [value])]
+    largest = max((side for side in sides if type(side) in (int, float)), default=1)
+    frame_bytes = (
+        math.prod(max(numbers.get(key, 1), 1) for key in ("num_clips", "num_frames")) * max(largest, 1) ** 2 * 3
+    )
     threads = numbers.get("num_threads", 1)
     if frame_bytes > MAX_FRAME_BYTES or threads > MAX_THREADS:
         raise CheckpointError(

@@ -124,9 +124,9 @@ def _heat(predictor: Predictor, tokens: Tensor, token_ids: np.ndarray, output: i
 
 def _on_frame(heat: Tensor, media: Media) -> np.ndarray:
     """Resize the heat of a square grid, (S,), to the frame and crop the padding: 0 to 1, (H, W)."""
-    side, size = math.isqrt(len(heat)), media.frames.shape[2]
+    side, shape = math.isqrt(len(heat)), media.frames.shape[2:4]
     grid = heat.view(1, 1, side, side)
-    large = torch.nn.functional.interpolate(grid, (size, size), mode="bilinear", align_corners=False)[0, 0]
+    large = torch.nn.functional.interpolate(grid, shape, mode="bilinear", align_corners=False)[0, 0]
     height, width = media.content_shape
     cropped = large[:height, :width]
     return (cropped / cropped.max().clamp(min=1e-12)).cpu().numpy()

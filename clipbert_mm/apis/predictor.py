@@ -127,14 +127,15 @@ class Predictor:
 
     def _try_out(self) -> None:
         """Check that the parts that a checkpoint describes fit together: run one black clip and two tokens through them."""
+        from clipbert_mm.datasets.transforms import ResizeFrames
         from clipbert_mm.models import JointEncoder
         from clipbert_mm.models.backbones import ClipEncoder
 
         if isinstance(self.model.encoder, JointEncoder):
             self.model.encoder.check_architecture()  # it was built without its weights
-        size = next(step.size for step in reversed(self.media_steps) if hasattr(step, "size"))
+        height, width = next(step.frame_shape for step in reversed(self.media_steps) if isinstance(step, ResizeFrames))
         num_frames = self.model.backbone.num_frames if isinstance(self.model.backbone, ClipEncoder) else 1
-        tokens = self.encode([np.zeros((1, num_frames, size, size, 3), np.uint8)])
+        tokens = self.encode([np.zeros((1, num_frames, height, width, 3), np.uint8)])
         self.clip_scores(self.clip_logits(tokens, [np.zeros(2, np.int64)]))
 
     @property
@@ -341,15 +342,17 @@ def _recipe_of_config(source: str | Config, weights: str | os.PathLike | None) -
 
 def _split(pipeline: Sequence[dict[str, Any]]) -> tuple[list[Any], "Tokenize"]:
     """Build the transforms that read frames, and the one that tokenizes."""
+    from clipbert_mm.datasets.transforms import ResizeFrames
     from clipbert_mm.datasets.transforms.other_libraries import check_transforms
 
     types = [step["type"] for step in pipeline]
-    if "Tokenize" not in types or "ResizePad" not in types[: types.index("Tokenize")]:
+    last = types.index("Tokenize") if "Tokenize" in types else 0
+    kinds = [TRANSFORMS.get(name) for name in types[:last]]
+    if not any(isinstance(kind, type) and issubclass(kind, ResizeFrames) for kind in kinds):
         raise OptionError(
             f"Expected a test pipeline of ..., ResizePad, Tokenize, PackInputs, got {', '.join(types)}. Use a config with a "
             "test_dataloader of these."
         )
-    last = types.index("Tokenize")
     steps = [TRANSFORMS.build(copy.deepcopy(step)) for step in pipeline[: last + 1]]
     check_transforms("The test pipeline", steps)
     return steps[:-1], steps[-1]

@@ -54,11 +54,13 @@ def test_what_is_drawn(explanation: Explanation, monkeypatch: pytest.MonkeyPatch
     assert drawn == [("a dog", "a.mp4", *rest, "a.png"), ("a dog  brown", "a.mp4", *rest, "b.png")]
 
 
-@pytest.mark.parametrize("content", [(32, 32), (24, 32), (32, 10)])
-def test_heat_is_laid_on_the_frame_without_its_padding(content: tuple[int, int]):
+@pytest.mark.parametrize(
+    ("shape", "content"), [((32, 32), (32, 32)), ((32, 32), (24, 32)), ((32, 32), (32, 10)), ((16, 32), (16, 32))]
+)
+def test_heat_is_laid_on_the_frame_without_its_padding(shape: tuple[int, int], content: tuple[int, int]):
     heat = torch.rand(16)
-    media = Media(np.zeros((3, 2, 32, 32, 3), np.uint8), None, content, None)
-    large = cv2.resize(heat.view(4, 4).numpy(), (32, 32), interpolation=cv2.INTER_LINEAR)
+    media = Media(np.zeros((3, 2, *shape, 3), np.uint8), None, content, None)
+    large = cv2.resize(heat.view(4, 4).numpy(), shape[::-1], interpolation=cv2.INTER_LINEAR)
     cropped = large[: content[0], : content[1]]
     assert _on_frame(heat, media) == pytest.approx(cropped / cropped.max(), abs=1e-5)
     assert not _on_frame(torch.zeros(16), media).any()

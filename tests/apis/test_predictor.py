@@ -7,14 +7,17 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 from mmengine.config import Config
 from torch import nn
 
 from clipbert_mm.apis.predictor import Predictor, Recipe, _check_agreement, _digest, _split
 from clipbert_mm.checkpoint import CheckpointError
+from clipbert_mm.checkpoint.archives import load_torch
 from clipbert_mm.errors import OptionError
 from clipbert_mm.media import media_file
 from clipbert_mm.registry import MODELS
+from clipbert_mm.trusted import check_pipeline
 
 RECIPE = Recipe(
     model={},
@@ -105,3 +108,26 @@ def test_a_model_in_use_is_frozen_and_reads_here_or_in_a_process_of_its_own(
     assert not any(parameter.requires_grad for parameter in predictor.model.parameters())
     monkeypatch.setattr(media_file, "read_media_isolated", lambda *asked: asked)
     assert predictor.read(path, timeout=60) == (predictor.media_steps, path, 60)
+
+
+@pytest.mark.parametrize(("options", "shape"), [(dict(size=(32, 32)), (32, 32)), (dict(shorter=40, crop=32), (32, 32))])
+def test_any_transform_that_resizes_says_how_large_frames_are(
+    checkpoint: Path, world: Path, tmp_path: Path, options: dict, shape: tuple[int, int]
+):
+    saved = load_torch(checkpoint, mmap=False)
+    steps = saved["contents"]["pipelines"]["test"]
+    saved["contents"]["pipelines"]["test"] = [
+        dict(type="ResizeTo", **options) if step["type"] == "ResizePad" else step for step in steps
+    ]
+    torch.save(saved, tmp_path / "other.pth")
+    predictor = Predictor(tmp_path / "other.pth")  # which runs a black clip
+    media = predictor.read(str(world / "videos" / "test_00000.mp4"))
+    assert (media.frames.shape[2:4], media.content_shape) == (shape, shape)
+
+
+@pytest.mark.parametrize(
+    "options", [dict(size=(1, 60_000)), dict(shorter=60_000, crop=1), dict(shorter=1, longest=60_000)]
+)
+def test_a_file_that_asks_for_huge_frames_is_refused(options: dict):
+    with pytest.raises(CheckpointError, match=r"a\.pth is refused: it asks for 10,800,000,000 bytes of frames"):
+        check_pipeline([dict(type="ResizeTo", **options)], "a.pth")

@@ -3,8 +3,9 @@
 from clipbert_mm.datasets.transforms.decoding import DecodeClips, LoadImage, OpenFrames, OpenVideo
 from clipbert_mm.datasets.transforms.mmaction_adapters import ClipBertTransforms, MMActionTransforms
 from clipbert_mm.datasets.transforms.packing import PackInputs, collate_items
+from clipbert_mm.datasets.transforms.resize_to import ResizeTo
 from clipbert_mm.datasets.transforms.sampling import SampleClips
-from clipbert_mm.datasets.transforms.spatial import ResizePad
+from clipbert_mm.datasets.transforms.spatial import ResizeFrames, ResizePad
 from clipbert_mm.datasets.transforms.text import MaskTokens, Tokenize
 from clipbert_mm.errors import BackendError, BrokenMediaError
 
@@ -19,7 +20,9 @@ __all__ = [
     "OpenFrames",
     "OpenVideo",
     "PackInputs",
+    "ResizeFrames",
     "ResizePad",
+    "ResizeTo",
     "SampleClips",
     "Tokenize",
     "collate_items",

@@ -1,7 +1,7 @@
 """Transforms that open and decode videos, animated GIFs, folders of frames and images."""
 
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from typing import Any
 
 import numpy as np
@@ -106,9 +106,9 @@ class UndecodedResults(dict):
     """Results of a pipeline whose ``frames`` are decoded when a step first uses them.
 
     To other code it is a dict with an ordinary array under ``frames``. Only
-    :class:`~clipbert_mm.datasets.transforms.ResizePad` takes the frames one by one instead, so that a 4K video is never in
-    memory at full size. The error of a frame that cannot be decoded is raised by the code that first uses the frames, or the
-    dict as a whole.
+    :class:`~clipbert_mm.datasets.transforms.ResizeFrames` (ResizePad, ResizeTo) takes the frames one by one instead, so that a
+    4K video is never in memory at full size. The error of a frame that cannot be decoded is raised by the code that first uses
+    the frames, or the dict as a whole.
     """
 
     def __init__(self, results: dict[str, Any]) -> None:
@@ -120,7 +120,7 @@ class UndecodedResults(dict):
         """Whether the frames have neither been decoded nor replaced."""
         return self._reader is not None and not dict.__contains__(self, "frames")
 
-    def stream(self) -> Iterator[tuple[list[int], np.ndarray]]:
+    def stream(self) -> Generator[tuple[list[int], np.ndarray], None, None]:
         """Decode the frames, each once, and close the reader.
 
         Yields:
@@ -195,8 +195,8 @@ class DecodeClips(BaseTransform):
     """Decode the frames of all clips of a video in one pass, each frame once.
 
     The frames are decoded when the next step uses them; see :class:`UndecodedResults`. If that is
-    :class:`~clipbert_mm.datasets.transforms.ResizePad`, it resizes each frame as it is decoded: memory holds its result,
-    K·T·size²·3 bytes, and one frame at full size.
+    :class:`~clipbert_mm.datasets.transforms.ResizePad` or :class:`~clipbert_mm.datasets.transforms.ResizeTo`, it resizes each
+    frame as it is decoded: memory holds its result, K·T·H·W·3 bytes, and one frame at full size.
 
     Required Keys:
         path, video_reader, frame_inds, num_clips, clip_len
