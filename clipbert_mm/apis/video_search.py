@@ -24,6 +24,7 @@ from clipbert_mm.apis.results import (
 from clipbert_mm.apis.video_index import VideoIndex, default_folder
 from clipbert_mm.deprecation import renamed_arguments, warn_renamed
 from clipbert_mm.errors import OptionError, VideoIndexError, is_count, printable, quoted
+from clipbert_mm.structures import LOG_ODDS
 
 if TYPE_CHECKING:  # imported when they are used, since a search needs none of them
     from clipbert_mm.apis.explanation import Explanation
@@ -207,7 +208,7 @@ class VideoSearch:
         """Read visual tokens in blocks, (v, K, S, D), each with the paths of its videos."""
         block: list[str] = []
         block_tokens: list[Tensor] = []
-        width = self.predictor.model.encoder.word_embeddings.shape[1]
+        width = self.predictor.model.encoder.visual_size
         for path in paths:
             try:
                 tokens = self.video_index.tokens(path, which)
@@ -294,7 +295,7 @@ class TextsToRank:
 def _is_good_match(predictor: Predictor, best: float, texts: Sequence[str], unknown: Sequence[str]) -> bool | None:
     """Whether the best pair is a good match; None if the head's scores are no log-odds."""
     head = predictor.model.head
-    return is_good_match(best, texts, unknown) if getattr(head, "gives_log_odds", False) else None
+    return is_good_match(best, texts, unknown) if getattr(head, "score_kind", None) == LOG_ODDS else None
 
 
 def _hit(entry: Entry, score: float, clips: np.ndarray) -> Hit:

@@ -282,8 +282,8 @@ def _is_frozen(module: nn.Module) -> bool:
 
 def _attention_heads(model: Any) -> int | None:  # noqa: ANN401
     """Return the number of attention heads of a ClipBert."""
-    bert = getattr(getattr(model, "encoder", None), "bert", None)
-    return None if bert is None else bert.config.num_attention_heads
+    config = getattr(getattr(model, "encoder", None), "text_config", None)
+    return None if config is None else config.num_attention_heads
 
 
 def _sizes(tensors: Mapping[str, Tensor], attention_heads: int | None = None) -> dict[str, object]:
@@ -294,7 +294,7 @@ def _sizes(tensors: Mapping[str, Tensor], attention_heads: int | None = None) ->
     for name in tensors:
         if block := BLOCK.match(name):
             blocks[int(block[1])] = max(blocks.get(int(block[1]), 0), int(block[2]) + 1)
-        if layer := re.match(r"encoder\.bert\.encoder\.layer\.(\d+)\.", name):
+        if layer := re.match(r"encoder\.(?:bert|text)\.encoder\.layer\.(\d+)\.", name):
             layers.add(layer[1])
     if blocks:
         sizes[DEPTHS[0]] = tuple(blocks[stage] for stage in sorted(blocks))
@@ -304,9 +304,9 @@ def _sizes(tensors: Mapping[str, Tensor], attention_heads: int | None = None) ->
         sizes[DEPTHS[2]] = attention_heads
     for title, pattern, axis in (
         ("channels of the backbone's stem", r"backbone\.conv1\.weight", 0),
-        ("vocabulary", r"encoder\.bert\.embeddings\.word_embeddings\.weight", 0),
-        ("hidden size of the encoder", r"encoder\.bert\.embeddings\.word_embeddings\.weight", 1),
-        ("position embeddings", r"encoder\.bert\.embeddings\.position_embeddings\.weight", 0),
+        ("vocabulary", r"encoder\.(bert|text)\.embeddings\.word_embeddings\.weight", 0),
+        ("hidden size of the encoder", r"encoder\.(bert|text)\.embeddings\.word_embeddings\.weight", 1),
+        ("position embeddings", r"encoder\.(bert|text)\.embeddings\.position_embeddings\.weight", 0),
         ("rows of the grid", r"encoder\.visual_embedding\.row_embeddings\.weight", 0),
         ("answers of the head", r"head\.classifier\.(2\.)?weight", 0),
     ):

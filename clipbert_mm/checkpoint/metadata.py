@@ -111,7 +111,9 @@ class CheckpointMetadata:
             raise CheckpointError(
                 f"The model of the checkpoint is damaged: expected a config with an encoder, got {quoted(self.model)}."
             )
-        architecture = text_folder if "config.json" in self.text_files else encoder.get("architecture", "bert")
+        architecture = text_folder if "config.json" in self.text_files else encoder.get("architecture")
+        if architecture is None:
+            return check_model(self.model, "The model of the checkpoint")
         if architecture not in (text_folder, *TEXT_MODELS):
             raise CheckpointError(
                 f"The model of the checkpoint is refused: the architecture of its encoder is {quoted(architecture)}, without a "

@@ -183,7 +183,7 @@ class TrialStep:
         # The models take seconds to import, and the engine does not need them earlier.
         from clipbert_mm.models.memory_saving import checkpoint_activations
 
-        layers = "encoder.bert.encoder.layer"
+        layers = f"encoder.{self.model.encoder.layers}"
         options = {
             "model.clip_sequential=True": lambda: setattr(self.model, "clip_sequential", True),
             f"model.checkpointed=['{layers}']": lambda: checkpoint_activations(self.model, [layers]),

@@ -1,10 +1,10 @@
 """The model and its parts."""
 
 from clipbert_mm.models.aggregators import LogSumExpAggregator, MaxAggregator, MeanAggregator
-from clipbert_mm.models.backbones import ClipEncoder
+from clipbert_mm.models.backbones import BlipVision, ClipEncoder
 from clipbert_mm.models.clipbert import ClipBert
 from clipbert_mm.models.data_preprocessors import VideoTextPreprocessor
-from clipbert_mm.models.encoders import JointEncoder, PairEncoder
+from clipbert_mm.models.encoders import CrossEncoder, JointEncoder, PairEncoder
 from clipbert_mm.models.heads import (
     CountHead,
     MarginRankingHead,
@@ -12,16 +12,28 @@ from clipbert_mm.models.heads import (
     MatchingHead,
     MultipleChoiceHead,
     OpenEndedHead,
+    SimilarityMatchingHead,
     SoftAnswerHead,
 )
-from clipbert_mm.models.necks import Conv2Plus1DFusion, Conv3DFusion, GridProjection, MeanFusion
+from clipbert_mm.models.necks import (
+    ConcatClips,
+    ConcatFusion,
+    Conv2Plus1DFusion,
+    Conv3DFusion,
+    GridProjection,
+    MeanFusion,
+)
 
 __all__ = [
+    "BlipVision",
     "ClipBert",
     "ClipEncoder",
+    "ConcatClips",
+    "ConcatFusion",
     "Conv2Plus1DFusion",
     "Conv3DFusion",
     "CountHead",
+    "CrossEncoder",
     "GridProjection",
     "JointEncoder",
     "LogSumExpAggregator",
@@ -34,6 +46,7 @@ __all__ = [
     "MultipleChoiceHead",
     "OpenEndedHead",
     "PairEncoder",
+    "SimilarityMatchingHead",
     "SoftAnswerHead",
     "VideoTextPreprocessor",
 ]

@@ -13,9 +13,10 @@ from torch import Tensor
 
 from clipbert_mm.errors import OptionError
 from clipbert_mm.models.backbones import build_backbone, encode_clips, store_channels_last
-from clipbert_mm.models.encoders import EncodedTexts, PairEncoder, without_padding
+from clipbert_mm.models.encoders import BasePairEncoder, EncodedTexts, without_padding
 from clipbert_mm.models.freezing import freeze
-from clipbert_mm.models.memory_saving import check_packing, checkpoint_activations, clipwise_forward, compile_modules
+from clipbert_mm.models.memory_saving import clipwise_forward, save_memory
+from clipbert_mm.models.necks import build_neck
 from clipbert_mm.registry import MODELS
 from clipbert_mm.structures import VideoTextSample
 
@@ -30,15 +31,15 @@ class ClipBert(BaseModel):
 
     Args:
         backbone: Config of a 2D backbone, which sees each frame on its own, or of a ClipEncoder.
-        projection: Config of the neck from backbone maps to grid features of width D.
+        projection: Config of the neck from backbone maps to grid features of width D; None if the backbone gives these.
         temporal_fusion: Config of the neck from frames to clips.
         encoder: Config of the joint encoder.
         head: Config of the task head, from pooled [CLS] states to clip logits.
         aggregator: Config of the pooling over clips.
         mlm_head: Config of the masked-language head; in pre-training only.
+        clip_fusion: Config of the neck that joins the clips of a video before it is scored; None scores each on its own.
         data_preprocessor: Config of the data preprocessor.
-        frozen: Parts that keep their initial weights (Table 6), any of "visual_encoder", "text_encoder" (word embeddings) and
-            "fusion_encoder" (the transformer): they stay in eval mode and have neither gradients nor optimizer state.
+        frozen: Parts of :data:`~clipbert_mm.models.freezing.PARTS` that keep their initial weights, in eval mode (Table 6).
         clip_sequential: Whether training computes one clip at a time, so that memory hardly grows with K.
         checkpointed: Modules, or lists of them, that recompute activations instead of keeping them: "backbone.layer3".
         compiled: Modules that torch compiles, such as "backbone" and "encoder.bert.encoder".
@@ -54,13 +55,14 @@ class ClipBert(BaseModel):
         self,
         *,
         backbone: dict,
-        projection: dict,
+        projection: dict | None = None,
         temporal_fusion: dict,
         encoder: dict,
         head: dict,
         aggregator: dict,
         data_preprocessor: dict,
         mlm_head: dict | None = None,
+        clip_fusion: dict | None = None,
         frozen: Sequence[str] = (),
         clip_sequential: bool = False,
         checkpointed: Sequence[str] = (),
@@ -71,8 +73,9 @@ class ClipBert(BaseModel):
     ) -> None:
         super().__init__(data_preprocessor=data_preprocessor, init_cfg=init_cfg)
         self.backbone = build_backbone(backbone)
-        self.projection = MODELS.build(projection)
+        self.projection = build_neck(projection)
         self.temporal_fusion = MODELS.build(temporal_fusion)
+        self.clip_fusion = build_neck(clip_fusion)
         self.encoder = MODELS.build(encoder)
         self.head = MODELS.build(head)
         self.mlm_head = None if mlm_head is None else MODELS.build(mlm_head)
@@ -81,9 +84,7 @@ class ClipBert(BaseModel):
         freeze(self, frozen)
         if channels_last:
             store_channels_last(self.backbone, self.projection)
-        checkpoint_activations(self, checkpointed)
-        compile_modules(self, compiled)
-        check_packing(self, (*checkpointed, *compiled))
+        save_memory(self, checkpointed, compiled)
 
     def train(self, mode: bool = True) -> "ClipBert":
         """Set training mode, except for frozen modules."""
@@ -128,22 +129,21 @@ class ClipBert(BaseModel):
 
     def score(self, visual_tokens: Tensor, text_ids: Tensor, text_mask: Tensor, video_index: Tensor) -> Tensor:
         """Predict each text with each clip of its video: clip logits (M, K, C); arguments as for :meth:`fuse`."""
+        visual_tokens = self.clip_fusion(visual_tokens)
         if not (self.pack_pairs if self.training else not torch.is_grad_enabled()):
             return self.head(self.encoder.pool(self.fuse(visual_tokens, text_ids, text_mask, video_index)))
         pairs = self.pair_encoder()
         texts = pairs.encode_texts(without_padding(text_ids, text_mask))
         return self.head(pairs(texts, visual_tokens, torch.arange(len(text_ids)), video_index.cpu()))
 
-    def pair_encoder(self, *, precision: str = "fp32", tokens_per_pass: int | None = None) -> PairEncoder:
-        """Return the joint encoder for many pairs at once, for :meth:`score_pairs`; without dropout only."""
-        return PairEncoder(self.encoder, precision=precision, tokens_per_pass=tokens_per_pass)
+    def pair_encoder(self, *, precision: str = "fp32", tokens_per_pass: int | None = None) -> BasePairEncoder:
+        """Return the encoder for many pairs at once, for :meth:`score_pairs`; without dropout only."""
+        return self.encoder.pair_encoder(precision=precision, tokens_per_pass=tokens_per_pass)
 
     @torch.no_grad()
-    def score_pairs(
-        self, pairs: PairEncoder, texts: EncodedTexts, tokens: Tensor, text_index: Tensor, video_index: Tensor
-    ) -> Tensor:
-        """Predict any pairs of texts and videos: clip logits (P, K, C); arguments as for a call of the pair encoder."""
-        return self.head(pairs(texts, tokens, text_index, video_index))
+    def score_pairs(self, pairs: BasePairEncoder, texts: EncodedTexts, tokens: Tensor, *indices: Tensor) -> Tensor:
+        """Predict any pairs of texts and videos clip by clip: (P, K, C); arguments as for a call of the pair encoder."""
+        return self.head(pairs(texts, tokens, *indices))
 
     def pool_scores(self, clip_logits: Tensor) -> Tensor:
         """Pool clip logits (M, K, C) over the clips and return the head's scores: (M,), or (M, C) for answers."""

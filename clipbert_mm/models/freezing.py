@@ -8,10 +8,19 @@ from clipbert_mm.errors import OptionError
 
 PARTS = {
     "visual_encoder": ("backbone", "projection", "temporal_fusion"),  # F_v of Eq. 3
-    "text_encoder": ("encoder.bert.embeddings", "encoder.bert.embeddings_project"),  # F_l of Eq. 3: word embeddings
-    "fusion_encoder": ("encoder.bert.encoder", "encoder.bert.pooler", "encoder.visual_embedding"),  # H without the head
+    "text_encoder": (
+        "encoder.bert.embeddings",
+        "encoder.bert.embeddings_project",
+        "encoder.text.embeddings",
+    ),  # F_l of Eq. 3: word embeddings
+    "fusion_encoder": (  # H without the head
+        "encoder.bert.encoder",
+        "encoder.bert.pooler",
+        "encoder.visual_embedding",
+        "encoder.text.encoder",
+    ),
 }
-"""The modules of each part, by the name that ``frozen`` of a ClipBert may hold."""
+"""The modules of each part, by the name that ``frozen`` of a ClipBert may hold, which then has no gradients."""
 
 
 def freeze(model: nn.Module, parts: Sequence[str]) -> list[nn.Module]:

@@ -41,6 +41,17 @@ def clipwise_forward(
     return tuple(torch.cat(each, dim=1) for each in zip(*parts, strict=True))
 
 
+def save_memory(model: nn.Module, checkpointed: Sequence[str], compiled: Sequence[str]) -> None:
+    """Let modules recompute activations, and compile modules, of a model with all its options set.
+
+    Raises:
+        OptionError: If a name is no module of the model, or the model cannot train on packed pairs and is to.
+    """
+    checkpoint_activations(model, checkpointed)
+    compile_modules(model, compiled)
+    check_packing(model, (*checkpointed, *compiled))
+
+
 def checkpoint_activations(model: nn.Module, names: Sequence[str]) -> None:
     """Let modules keep only their inputs for the backward pass, which recomputes their activations.
 

@@ -176,9 +176,9 @@ class RetrievalEvaluator:
             return np.empty((0, 0), np.float32), None
         order = sorted(range(len(texts)), key=lambda i: len(texts[i]))
         by_length = [texts[i] for i in order]
-        _, clips, cells, _ = self.store.read(names[:1]).shape
+        _, *clip_shape = self.store.read(names[:1]).shape
         self.store.budget = memory_left(
-            self.memory_limit, self._needs(by_length, len(token_ids) * len(names), clips, cells)
+            self.memory_limit, self._needs(by_length, len(token_ids) * len(names), *clip_shape)
         )
         chosen = None
         if keep is None:
@@ -204,15 +204,13 @@ class RetrievalEvaluator:
         scores = self.model.pool_scores(clip_logits.flatten(0, 1)[:, None])  # (m·K,)
         return scores.unflatten(0, clip_logits.shape[:2]).float().cpu().numpy()
 
-    def _needs(self, texts: Sequence[np.ndarray], pairs: int, clips: int, cells: int) -> int:
+    def _needs(self, texts: Sequence[np.ndarray], pairs: int, clips: int, cells: int, width: int) -> int:
         """Estimate the bytes of memory to come: a tile, a forward pass, and the metric's copies of the matrix."""
-        config = self.model.encoder.bert.config
         height, _ = self._tile_shape(len(texts), clips)
         # Of the videos and the texts of a tile.
         tokens = max(clips, self.clips_per_tile // height) * cells + height * len(texts[-1])
-        on_device = 4 * config.hidden_size * tokens
-        on_device += self.pairs.tokens_per_pass * (2 * config.intermediate_size + 8 * config.hidden_size)
-        numbers = config.hidden_size * tokens + on_device * (self.pairs.device.type == "cpu") + 8 * pairs
+        on_device = 4 * width * tokens + self.pairs.numbers_per_pass(cells)
+        numbers = width * tokens + on_device * (self.pairs.device.type == "cpu") + 8 * pairs
         return 4 * numbers
 
     def _tile_shape(self, texts: int, clips: int) -> tuple[int, int]:

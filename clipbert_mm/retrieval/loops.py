@@ -19,6 +19,7 @@ from clipbert_mm.fileio import LOCK
 from clipbert_mm.registry import LOOPS
 from clipbert_mm.retrieval.evaluator import RetrievalEvaluator
 from clipbert_mm.retrieval.fingerprint import digest, digest_files, digest_weights, reserve
+from clipbert_mm.structures import LOG_ODDS
 
 if TYPE_CHECKING:
     from clipbert_mm.models import ClipBert, PairEncoder
@@ -146,7 +147,7 @@ class RetrievalLoop:
         """Check that scores are probabilities if their calibration is to be tested."""
         if not any(metric.calibration for metric in self._metrics):
             return
-        if not getattr(model.head, "gives_log_odds", False):
+        if getattr(model.head, "score_kind", None) != LOG_ODDS:
             raise OptionError(
                 "RetrievalMetric with calibration=True expects scores that are log-odds, as of a MatchingHead, got those of "
                 f"{type(model.head).__name__}. Set calibration=False."
@@ -182,7 +183,7 @@ class RetrievalLoop:
         dataset = self.dataloader.dataset
         if not pairs.shares_layers:
             self.runner.logger.warning(
-                f"The fast scoring of pairs does not support layers of '{pairs.encoder.bert.config.model_type}'. All of them "
+                f"The fast scoring of pairs does not support layers of '{pairs.encoder.text_config.model_type}'. All of them "
                 "run for each pair, with the same scores."
             )
         items = [dataset.prepare_test(i) for i in range(len(dataset))]

@@ -4,6 +4,8 @@ from mmengine.structures import BaseDataElement
 
 IGNORED = -100
 """Label of a token that is not to be predicted, and of an answer outside the vocabulary."""
+LOG_ODDS = "log-odds"
+"""The kind of scores that stand for probabilities of a match."""
 
 
 class VideoTextSample(BaseDataElement):

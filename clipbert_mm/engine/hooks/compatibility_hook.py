@@ -81,7 +81,7 @@ def _text_files(runner: Runner) -> dict[str, str]:
         tokenizer.save_pretrained(folder)
         files = {path.name: path.read_text(encoding="utf-8") for path in sorted(folder.iterdir())}
     if runner.cfg.model.encoder.get("architecture", "bert") not in CONFIG_MAPPING:
-        files["config.json"] = bare_model(runner.model).encoder.bert.config.to_json_string(use_diff=False)
+        files["config.json"] = bare_model(runner.model).encoder.text_config.to_json_string(use_diff=False)
     return files
 
 
@@ -140,7 +140,7 @@ class CheckpointCompatibilityHook(Hook):
         checkpoint[KEY] = self._contents
         checkpoint["vocabulary"] = vocabulary_digest(runner)
         checkpoint["convention"] = InputSpec.of_model(bare_model(runner.model)).to_dict()
-        checkpoint["attention_heads"] = bare_model(runner.model).encoder.bert.config.num_attention_heads
+        checkpoint["attention_heads"] = bare_model(runner.model).encoder.text_config.num_attention_heads
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Compare, log the report, and remove the weights of modules in ``reinit``.

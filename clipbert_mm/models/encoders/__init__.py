@@ -1,6 +1,17 @@
-"""The transformer that reads a text and a clip together."""
+"""The transformers that read a text and a clip together."""
 
+from clipbert_mm.models.encoders.attention import without_padding
+from clipbert_mm.models.encoders.base_pair_encoder import PRECISIONS, BasePairEncoder, EncodedTexts
+from clipbert_mm.models.encoders.cross_encoder import CrossEncoder
 from clipbert_mm.models.encoders.joint_encoder import JointEncoder
-from clipbert_mm.models.encoders.pair_encoder import PRECISIONS, EncodedTexts, PairEncoder, without_padding
+from clipbert_mm.models.encoders.pair_encoder import PairEncoder
 
-__all__ = ["PRECISIONS", "EncodedTexts", "JointEncoder", "PairEncoder", "without_padding"]
+__all__ = [
+    "PRECISIONS",
+    "BasePairEncoder",
+    "CrossEncoder",
+    "EncodedTexts",
+    "JointEncoder",
+    "PairEncoder",
+    "without_padding",
+]

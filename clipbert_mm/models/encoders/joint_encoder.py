@@ -11,6 +11,7 @@ from transformers.models.bert.modeling_bert import BertPooler
 
 from clipbert_mm.checkpoint.building import Bounded
 from clipbert_mm.errors import CheckpointError, OptionError, printable, quoted
+from clipbert_mm.models.encoders.pair_encoder import PairEncoder
 from clipbert_mm.registry import MODELS
 from clipbert_mm.trusted import check_text_model
 
@@ -255,6 +256,19 @@ class JointEncoder(BaseModule):
         if reason is not None:
             raise OptionError(f"JointEncoder cannot use '{self.bert.config.model_type}' in place of BERT: {reason}.")
 
+    layers = "bert.encoder.layer"
+    """Name of the list of layers, for activation checkpointing."""
+
+    @property
+    def visual_size(self) -> int:
+        """Width of the visual tokens."""
+        return self.bert.config.hidden_size
+
+    @property
+    def text_config(self) -> Any:  # noqa: ANN401
+        """Sizes of the transformer, as transformers names them."""
+        return self.bert.config
+
     @property
     def word_embeddings(self) -> Tensor:
         """The word embedding matrix, (vocab_size, D); the masked-language head decodes with it."""
@@ -318,3 +332,7 @@ class JointEncoder(BaseModule):
     def pool(self, text_states: Tensor) -> Tensor:
         """Return BERT's pooled [CLS] states, (M, K, D), of text states (M, K, L, D)."""
         return self.bert.pooler(text_states.flatten(0, 1)).unflatten(0, text_states.shape[:2])
+
+    def pair_encoder(self, *, precision: str = "fp32", tokens_per_pass: int | None = None) -> PairEncoder:
+        """Return this encoder for many pairs at once; arguments as for :class:`PairEncoder`."""
+        return PairEncoder(self, precision=precision, tokens_per_pass=tokens_per_pass)

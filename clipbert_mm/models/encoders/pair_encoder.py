@@ -1,24 +1,30 @@
 """The joint encoder over many pairs of a text and a video, without padding and without what nobody reads."""
 
-import copy
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
-from clipbert_mm.errors import OptionError
-from clipbert_mm.models.encoders.joint_encoder import JointEncoder
+from clipbert_mm.models.encoders.attention import (
+    PackedTokens,
+    attend,
+    feed_forward,
+    last_cls,
+    last_text,
+    project,
+    without_padding,
+)
+from clipbert_mm.models.encoders.base_pair_encoder import BasePairEncoder, EncodedTexts
 
-PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-"""Data types that the layers may compute in, by name."""
+if TYPE_CHECKING:
+    from clipbert_mm.models.encoders.joint_encoder import JointEncoder
+
 KNOWN_LAYERS = ("bert", "electra", "roberta")
 """Architectures with BERT's layers, where pairs share projections of the first layer and the last layer computes only [CLS]."""
-TOKENS_PER_PASS = {"cpu": 1024, "cuda": 65536}
-"""Tokens of a forward pass by device type, on a CPU as many as its caches hold, on a GPU enough to keep it busy."""
 
 
 @dataclass(frozen=True)
@@ -49,49 +55,7 @@ class TokenBatch:
         return tuple(torch.cat([a[index], b[other_index]], dim=1) for a, b in zip(left, right, strict=True))
 
 
-@dataclass(frozen=True)
-class PackedTokens:
-    """Sequences of several lengths, one after the other without padding, so that token-wise layers run once for all of them.
-
-    Args:
-        states: States of all tokens, (tokens, D).
-        sizes: Number and length of the sequences of each length, in their order.
-        projections: Query, key and value of the first layer, (tokens, D) each; may be empty.
-    """
-
-    states: Tensor
-    sizes: tuple[tuple[int, int], ...]
-    projections: tuple[Tensor, ...]
-
-    @classmethod
-    def from_parts(cls, parts: Sequence[tuple[Tensor, ...]]) -> "PackedTokens":
-        """Pack the results of :meth:`TokenBatch.concat_pairs`, one for each length."""
-        sizes = tuple((part[0].shape[0], part[0].shape[1]) for part in parts)
-        states, *projections = (torch.cat([each.flatten(0, 1) for each in kind]) for kind in zip(*parts, strict=True))
-        return cls(states, sizes, tuple(projections))
-
-    def unpack(self, tokens: Tensor) -> list[Tensor]:
-        """Split (tokens, ...) into (n, N, ...) for each length."""
-        parts = tokens.split([count * length for count, length in self.sizes])
-        return [part.unflatten(0, size) for part, size in zip(parts, self.sizes, strict=True)]
-
-
-@dataclass(frozen=True)
-class EncodedTexts:
-    """Texts that are embedded once, in groups of equal length.
-
-    Args:
-        groups: The texts of each length.
-        lengths: Length of each text, (M,).
-        positions: Position of each text in its group, (M,).
-    """
-
-    groups: dict[int, TokenBatch]
-    lengths: Tensor
-    positions: Tensor
-
-
-class PairEncoder:
+class PairEncoder(BasePairEncoder):
     """Compute ``encoder.pool(encoder(...))`` for any pairs of texts and videos at less cost; gradients in training mode only.
 
     Texts are embedded once, and sequences are packed without padding, so no mask is needed. The first layer's query, key and
@@ -103,45 +67,29 @@ class PairEncoder:
     Args:
         encoder: A joint encoder, in eval mode or without dropout.
         precision: What the layers compute in: "fp32" (the weights as they are), "bf16" or "fp16".
-        tokens_per_pass: Most tokens in one forward pass, which bounds memory; None for :data:`TOKENS_PER_PASS`.
+        tokens_per_pass: Most tokens in one forward pass, which bounds memory; None for a default by device.
 
     Raises:
         OptionError: If the precision is unknown, or the encoder is in training mode and has dropout.
     """
 
-    def __init__(self, encoder: JointEncoder, *, precision: str = "fp32", tokens_per_pass: int | None = None) -> None:
-        if precision not in PRECISIONS:
-            raise OptionError(f"PairEncoder expects a precision of {', '.join(PRECISIONS)}, got {precision!r}.")
-        if any(isinstance(part, nn.Dropout) and part.training and part.p for part in encoder.modules()):
-            raise OptionError(
-                "PairEncoder applies no dropout, so it needs an encoder in eval mode or one without dropout. Call model.eval()."
-            )
-        self.encoder = encoder
-        self.precision = precision
-        self.dtype = encoder.word_embeddings.dtype if precision == "fp32" else PRECISIONS[precision]
-        self.tokens_per_pass = tokens_per_pass or TOKENS_PER_PASS.get(self.device.type, TOKENS_PER_PASS["cuda"])
-        layers: Any = encoder.bert.encoder
-        self.layers = layers if precision == "fp32" else copy.deepcopy(layers).to(self.dtype)
+    encoder: "JointEncoder"
+
+    def __init__(self, encoder: "JointEncoder", *, precision: str = "fp32", tokens_per_pass: int | None = None) -> None:
+        super().__init__(encoder, encoder.bert.encoder, precision, tokens_per_pass)
         config = encoder.bert.config
         position_type = getattr(config, "position_embedding_type", None) or "absolute"
         self.shares_layers = config.model_type in KNOWN_LAYERS and position_type == "absolute"
 
-    @property
-    def device(self) -> torch.device:
-        """The device of the encoder's weights."""
-        return self.encoder.word_embeddings.device
-
     def encode_texts(self, texts: Sequence[Tensor | np.ndarray]) -> EncodedTexts:
         """Embed texts, int64 token ids (L,) each, [CLS] first."""
-        lengths = [len(text) for text in texts]
-        groups, positions = {}, torch.empty(len(texts), dtype=torch.long)
-        for length in sorted(set(lengths)):
-            members = [i for i, other in enumerate(lengths) if other == length]
-            ids = torch.stack([torch.as_tensor(texts[i], device=self.device) for i in members])  # (n, L)
+        lengths, positions = torch.tensor([len(text) for text in texts]), torch.empty(len(texts), dtype=torch.long)
+        groups = {}
+        for indices, ids in self._by_length(texts):
             with self._gradients():
-                groups[length] = self._batch(self.encoder.embed_texts(ids))
-            positions[members] = torch.arange(len(members))
-        return EncodedTexts(groups, torch.tensor(lengths), positions)
+                groups[ids.shape[1]] = self._batch(self.encoder.embed_texts(ids))
+            positions[indices] = torch.arange(len(indices))
+        return EncodedTexts(groups, lengths, positions)
 
     def __call__(self, texts: EncodedTexts, visual_tokens: Tensor, text_index: Tensor, video_index: Tensor) -> Tensor:
         """Encode each pair of a text and a video, one clip at a time.
@@ -205,9 +153,6 @@ class PairEncoder:
             ]
             yield indices, PackedTokens.from_parts(parts)
 
-    def _gradients(self) -> torch.set_grad_enabled:
-        return torch.set_grad_enabled(torch.is_grad_enabled() and self.encoder.training)
-
     def _passes(self, lengths: Tensor) -> list[Tensor]:
         """Divide sequences of these lengths, (n,), into forward passes: the indices of each, the shortest sequences first."""
         order = lengths.argsort(stable=True)
@@ -249,85 +194,3 @@ class PairEncoder:
             states, projections = packed.states, packed.projections or project(attention, packed.states)
             packed = PackedTokens(feed_forward(layer, attend(attention, packed, projections), states), packed.sizes, ())
         return packed
-
-
-def without_padding(text_ids: Tensor, text_mask: Tensor) -> list[Tensor]:
-    """Return the token ids of each text, (L,) each, of padded ones and their mask, (M, L) each."""
-    return [ids[:length] for ids, length in zip(text_ids, text_mask.sum(dim=1).tolist(), strict=True)]
-
-
-def project(attention: Any, states: Tensor) -> tuple[Tensor, ...]:  # noqa: ANN401
-    """Return query, key and value of states, for a BERT layer's self-attention."""
-    return attention.query(states), attention.key(states), attention.value(states)
-
-
-def attend(attention: Any, packed: PackedTokens, projections: Sequence[Tensor], cells: int = 0) -> Tensor:  # noqa: ANN401
-    """Run self-attention within each sequence.
-
-    Args:
-        attention: Self-attention of a BERT layer.
-        packed: The layout of the sequences.
-        projections: Query, key and value, (tokens, D) each.
-        cells: Tokens at the end of each sequence whose output is not computed.
-
-    Returns:
-        Attention output of the other tokens, (tokens, D).
-    """
-    heads = (attention.num_attention_heads, attention.attention_head_size)
-    contexts = []
-    for parts in zip(*(packed.unpack(each) for each in projections), strict=True):  # of one length
-        query, key, value = (part.unflatten(2, heads).transpose(1, 2) for part in parts)  # (n, H, N, D/H)
-        query = query[:, :, : query.shape[2] - cells]
-        contexts.append(F.scaled_dot_product_attention(query, key, value).transpose(1, 2).flatten(2).flatten(0, 1))
-    return torch.cat(contexts)
-
-
-def feed_forward(layer: Any, context: Tensor, states: Tensor) -> Tensor:  # noqa: ANN401
-    """Run the rest of a BERT layer after its attention, on states and attention output of one shape."""
-    states = layer.attention.output(context, states)
-    return layer.output(layer.intermediate(states), states)
-
-
-def last_text(layer: Any, packed: PackedTokens, cells: int) -> list[Tensor]:  # noqa: ANN401
-    """Run a BERT layer without the outputs of the last ``cells`` tokens of each sequence.
-
-    Returns:
-        States of the other tokens after this layer, (n, N - cells, D) for each length.
-    """
-    attention = layer.attention.self
-    texts = [part[:, : part.shape[1] - cells] for part in packed.unpack(packed.states)]
-    context = attend(attention, packed, packed.projections or project(attention, packed.states), cells)
-    states = feed_forward(layer, context, torch.cat([text.flatten(0, 1) for text in texts]))
-    return PackedTokens(states, tuple((text.shape[0], text.shape[1]) for text in texts), ()).unpack(states)
-
-
-def last_cls(layer: Any, packed: PackedTokens, states: Tensor) -> Tensor:  # noqa: ANN401
-    """Run a BERT layer for the first token of each sequence alone, without computing keys and values of the other tokens.
-
-    A score q·(W x + b) is (Wᵀ q)·x plus a term that all tokens share, which the softmax drops; and a mean of values is the
-    value of the mean. So the matrices multiply one vector per head instead of one per token.
-
-    Args:
-        layer: The last BERT layer.
-        packed: The layout of the sequences.
-        states: States of all tokens, (tokens, D).
-
-    Returns:
-        States of the first tokens after this layer, (P, D).
-    """
-    attention = layer.attention.self
-    heads = (attention.num_attention_heads, attention.attention_head_size)
-    sequences = packed.unpack(states)  # (n, N, D) of each length
-    first = torch.cat([part[:, 0] for part in sequences])  # (P, D)
-    query = attention.query(first).unflatten(1, heads)  # (P, H, D/H)
-    query = torch.einsum("phc,hcd->phd", query, attention.key.weight.unflatten(0, heads))  # Wᵀ q, (P, H, D)
-    mixed = []
-    for part, part_query in zip(sequences, query.split([len(part) for part in sequences]), strict=True):
-        weights = (part_query @ part.transpose(1, 2) * heads[1] ** -0.5).softmax(dim=2)  # (n, H, N)
-        mixed.append(weights @ part)  # (n, H, D)
-    context = torch.einsum("phd,hcd->phc", torch.cat(mixed), attention.value.weight.unflatten(0, heads))  # (P, H, D/H)
-    context = context.flatten(1) + attention.value.bias
-    if torch.is_grad_enabled():
-        # The bias of the keys has no effect, but distributed training expects a gradient of each parameter.
-        context = context + 0.0 * attention.key.bias
-    return feed_forward(layer, context, first)

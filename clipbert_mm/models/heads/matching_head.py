@@ -10,7 +10,7 @@ from torch import Tensor
 from clipbert_mm.errors import OptionError
 from clipbert_mm.models.heads.task_head import TaskHead
 from clipbert_mm.registry import MODELS
-from clipbert_mm.structures import VideoTextSample
+from clipbert_mm.structures import LOG_ODDS, VideoTextSample
 
 MATCHED = 1
 """The class for text and video that belong together."""
@@ -32,7 +32,7 @@ class MatchingHead(TaskHead):
     """
 
     task = "retrieval"
-    gives_log_odds = True
+    score_kind = LOG_ODDS
 
     def __init__(
         self,
@@ -74,7 +74,50 @@ class MatchingHead(TaskHead):
 
     def scores(self, logits: Tensor) -> Tensor:
         """Return the log-odds of a match, (M,), of logits (M, 2): they keep the order where probabilities round to 1."""
+        return self.log_odds(logits)
+
+    def log_odds(self, logits: Tensor) -> Tensor:
+        """Return the log-odds of a match, (M,), of logits (M, 2 or more)."""
         return logits[:, MATCHED] - logits[:, 1 - MATCHED] + self.shift
+
+
+@MODELS.register_module()
+class SimilarityMatchingHead(MatchingHead):
+    """BLIP's matching: two classes, and the cosine similarity of text and clip that the encoder gives as one more channel.
+
+    The scores are those by which BLIP ranks videos (Li et al., ICML 2022, Section 5.5): the logit of a match plus the
+    similarity. They are no log-odds, which :meth:`log_odds` gives.
+
+    Args:
+        in_channels: Width D of the encoder, without the channel of the similarity.
+        hidden_channels: Width of the hidden layer; None for one linear layer, as in BLIP.
+        dropout: Dropout probability before the classifier.
+        init_cfg: MMEngine's initialization config.
+    """
+
+    score_kind = "logit + similarity"
+
+    def __init__(
+        self,
+        *,
+        in_channels: int,
+        hidden_channels: int | None = None,
+        dropout: float = 0.0,
+        init_cfg: dict | list | None = None,
+    ) -> None:
+        super().__init__(in_channels=in_channels, hidden_channels=hidden_channels, dropout=dropout, init_cfg=init_cfg)
+
+    def forward(self, cls_states: Tensor) -> Tensor:
+        """Return clip logits and similarities, (M, K, 3), of pooled states with a similarity each, (M, K, D + 1)."""
+        return torch.cat([super().forward(cls_states[..., :-1]), cls_states[..., -1:]], dim=2)
+
+    def loss(self, logits: Tensor, data_samples: list[VideoTextSample]) -> dict[str, Tensor]:
+        """Compute the cross entropy as :class:`MatchingHead` does; the similarity takes no part in it."""
+        return super().loss(logits[:, :2], data_samples)
+
+    def scores(self, logits: Tensor) -> Tensor:
+        """Return the logit of a match plus the similarity, (M,), of logits (M, 3)."""
+        return logits[:, MATCHED] + logits[:, 2]
 
 
 @MODELS.register_module()

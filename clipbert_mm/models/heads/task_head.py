@@ -25,8 +25,8 @@ class TaskHead(BaseModule):
 
     task: str
     """The task in words, which checkpoints store."""
-    gives_log_odds = False
-    """Whether the scores are log-odds, which stand for probabilities."""
+    score_kind = "rank"
+    """What the scores are: "log-odds", which stand for probabilities, "cosine", or a "rank" that only orders."""
 
     def __init__(
         self,
@@ -58,6 +58,10 @@ class TaskHead(BaseModule):
     @abstractmethod
     def scores(self, logits: Tensor) -> Tensor:
         """Turn logits pooled over clips, (M, C), into scores."""
+
+    def log_odds(self, logits: Tensor) -> Tensor | None:
+        """Return the log-odds of a match, (M,), of logits pooled over clips, (M, C); None if the model has none."""
+        return None
 
     def labels_of(self, data_samples: list[VideoTextSample], field: str, logits: Tensor) -> Tensor:
         """Concatenate a field of the samples, one entry per row of the logits, on the device of the logits.

@@ -1,6 +1,16 @@
 """From feature maps of the backbone to the features of a clip."""
 
+from clipbert_mm.models.necks.build import build_neck
+from clipbert_mm.models.necks.clip_fusion import ConcatClips
 from clipbert_mm.models.necks.grid_projection import GridProjection
-from clipbert_mm.models.necks.temporal_fusion import Conv2Plus1DFusion, Conv3DFusion, MeanFusion
+from clipbert_mm.models.necks.temporal_fusion import ConcatFusion, Conv2Plus1DFusion, Conv3DFusion, MeanFusion
 
-__all__ = ["Conv2Plus1DFusion", "Conv3DFusion", "GridProjection", "MeanFusion"]
+__all__ = [
+    "ConcatClips",
+    "ConcatFusion",
+    "Conv2Plus1DFusion",
+    "Conv3DFusion",
+    "GridProjection",
+    "MeanFusion",
+    "build_neck",
+]

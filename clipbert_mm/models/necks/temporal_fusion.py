@@ -22,6 +22,22 @@ class MeanFusion(BaseModule):
         return frame_features.mean(dim=2)
 
 
+@MODELS.register_module()
+class ConcatFusion(BaseModule):
+    """The tokens of all frames of a clip, one frame after the other, for encoders that read any number of visual tokens."""
+
+    def forward(self, frame_features: Tensor) -> Tensor:
+        """Fuse the frames of each clip.
+
+        Args:
+            frame_features: Grid features of frames, (B, K, T, D, h, w).
+
+        Returns:
+            Grid features of clips, (B, K, D, T·h, w).
+        """
+        return frame_features.transpose(2, 3).flatten(3, 4)
+
+
 class ConvolutionalFusion(BaseModule):
     """A convolution over time and space, then the mean over the frames; subclasses set ``conv``."""
 

@@ -1,0 +1,59 @@
+"""Vision transformers of public image-text models; their token sequences are maps of one row."""
+
+from typing import Any
+
+from mmengine.model import BaseModule
+from torch import Tensor
+from transformers import BlipVisionConfig, BlipVisionModel
+
+from clipbert_mm.registry import MODELS
+
+
+@MODELS.register_module()
+class BlipVision(BaseModule):
+    """The vision transformer of BLIP (Li et al., ICML 2022), with its class token first; no projection follows it.
+
+    Args:
+        image_size: Side of the frames in pixels.
+        patch_size: Side of a patch in pixels.
+        hidden_size: Width D.
+        num_layers: Transformer layers.
+        num_heads: Attention heads.
+        intermediate_size: Width of the feed-forward layers.
+        layer_norm_eps: Epsilon of the LayerNorms.
+        hidden_act: Activation of the feed-forward layers.
+        initializer_range: Standard deviation of the initial weights.
+    """
+
+    def __init__(
+        self,
+        *,
+        image_size: int = 384,
+        patch_size: int = 16,
+        hidden_size: int = 768,
+        num_layers: int = 12,
+        num_heads: int = 12,
+        intermediate_size: int = 3072,
+        layer_norm_eps: float = 1e-5,
+        hidden_act: str = "gelu",
+        initializer_range: float = 0.02,
+    ) -> None:
+        super().__init__()
+        self.vit: Any = BlipVisionModel(
+            BlipVisionConfig(
+                image_size=image_size,
+                patch_size=patch_size,
+                hidden_size=hidden_size,
+                num_hidden_layers=num_layers,
+                num_attention_heads=num_heads,
+                intermediate_size=intermediate_size,
+                layer_norm_eps=layer_norm_eps,
+                hidden_act=hidden_act,
+                initializer_range=initializer_range,
+                attn_implementation="eager",  # it has no other
+            )
+        )
+
+    def forward(self, frames: Tensor) -> Tensor:
+        """Encode frames, (N, 3, H, W), as tokens, (N, D, 1, S) with S = 1 + H·W / patch_size²."""
+        return self.vit(frames).last_hidden_state.transpose(1, 2)[:, :, None]
