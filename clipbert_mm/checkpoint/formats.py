@@ -88,13 +88,15 @@ class LoadedCheckpoint:
         return self.input_spec
 
 
-def read_source(path: str, map_location: str | torch.device = "cpu", *, mmap: bool = True) -> LoadedCheckpoint:
+def read_source(
+    path: str, map_location: str | torch.device = "cpu", *, mmap: bool = True, revision: str | None = None
+) -> LoadedCheckpoint:
     """Read a checkpoint of any known format; arguments as of :func:`~clipbert_mm.checkpoint.reading.read_checkpoint`.
 
     Raises:
         CheckpointError: If it cannot be read, or its format is not known.
     """
-    rest = read_checkpoint(path, map_location, mmap=mmap)
+    rest = read_checkpoint(path, map_location, mmap=mmap, revision=revision)
     tensors = rest.pop("state_dict")
     checkpoint_format = detect_format(tensors)
     if checkpoint_format is None:

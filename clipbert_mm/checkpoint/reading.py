@@ -17,6 +17,7 @@ from torch import Tensor
 
 from clipbert_mm.checkpoint.archives import TORCH_MAGIC, ZIP_MAGIC, first_line, load_torch
 from clipbert_mm.checkpoint.arrays import STAND_INS
+from clipbert_mm.checkpoint.hub import NAME, find_file
 from clipbert_mm.checkpoint.pickles import BoundedUnpickler, Reader
 from clipbert_mm.errors import CheckpointError, printable, quoted
 
@@ -42,7 +43,7 @@ MAX_SETTINGS_BYTES = 2**20
 
 
 def read_checkpoint(
-    path_or_name: str, map_location: str | torch.device = "cpu", *, mmap: bool = True
+    path_or_name: str, map_location: str | torch.device = "cpu", *, mmap: bool = True, revision: str | None = None
 ) -> dict[str, Any]:
     """Read a checkpoint: a file of torch.save (old or new), safetensors, a pickle of arrays, or a Hugging Face folder or name.
 
@@ -54,6 +55,7 @@ def read_checkpoint(
         map_location: Device for the tensors of torch's files.
         mmap: Whether the tensors of a file stay on disk until they are read, which halves the memory that loading takes. They
             must not be kept then, since the file may be overwritten later.
+        revision: Branch, tag or commit of a name on the hub; None for its main branch.
 
     Returns:
         The entries of the file, with its tensors by name under ``state_dict``.
@@ -67,7 +69,7 @@ def read_checkpoint(
         except CheckpointError as error:
             raise CheckpointError(f"{path_or_name}: {error}") from error
     merged: dict[str, Any] = {}
-    files = _find_files(path_or_name)
+    files = _find_files(path_or_name, revision)
     for path in files:
         try:
             loaded = _read_file(path, map_location, mmap)
@@ -125,7 +127,7 @@ def _download(address: str) -> str:
     return path
 
 
-def _find_files(path_or_name: str) -> list[str]:
+def _find_files(path_or_name: str, revision: str | None) -> list[str]:
     """Return the files of a checkpoint: one, except for large models of Hugging Face, which have several."""
     if os.path.isfile(path_or_name):
         return [path_or_name]
@@ -142,18 +144,12 @@ def _find_files(path_or_name: str) -> list[str]:
             f"The folder {path_or_name} has no checkpoint: expected {' or '.join(HUGGING_FACE_FILES)}."
         )
     missing = f"There is no checkpoint {os.path.abspath(path_or_name)}"
-    if not re.fullmatch(r"[\w-][\w.-]*(/[\w.-]+)?", path_or_name) or re.search(
-        r"\.(pth?|pkl|bin|safetensors)$", path_or_name
-    ):
+    if not NAME.fullmatch(path_or_name) or re.search(r"\.(pth?|pkl|bin|safetensors)$", path_or_name):
         raise CheckpointError(f"{missing}. Check the path, or run the training that writes it first.")
-    from transformers.utils import cached_file
-
-    for name in HUGGING_FACE_FILES:
-        try:
-            return [cached_file(path_or_name, name)]
-        except OSError as error:
-            reason = str(error).strip().splitlines()[0]
-    raise CheckpointError(f"{missing}, and none named '{path_or_name}' on Hugging Face: {reason}")
+    try:
+        return [find_file(path_or_name, *HUGGING_FACE_FILES, revision=revision)]
+    except CheckpointError as error:
+        raise CheckpointError(f"{missing}, and none named '{path_or_name}' on Hugging Face: {error}") from error
 
 
 def _read_file(path: str, map_location: str | torch.device, mmap: bool) -> object:

@@ -1,0 +1,140 @@
+"""Files of a folder or a name on the hub: what is found in the cache, and a sentence for each reason why not."""
+
+from pathlib import Path
+
+import huggingface_hub
+import pytest
+from huggingface_hub import constants
+from huggingface_hub.errors import (
+    EntryNotFoundError,
+    GatedRepoError,
+    LocalEntryNotFoundError,
+    OfflineModeIsEnabled,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
+
+from clipbert_mm.checkpoint import CheckpointError, read_checkpoint
+from clipbert_mm.checkpoint.hub import commit_of, find_file, locate_file
+
+NAME, COMMIT = "owner/model", "0123456789abcdef0123456789abcdef01234567"
+
+
+@pytest.fixture
+def cached(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A cache of huggingface_hub that has one file of a model, and knows of one that the model has not."""
+    repository = tmp_path / "models--owner--model"
+    for folder in ("refs", f"snapshots/{COMMIT}", f".no_exist/{COMMIT}"):
+        (repository / folder).mkdir(parents=True)
+    (repository / "refs/main").write_text(COMMIT)
+    (repository / f"snapshots/{COMMIT}/config.json").write_text("{}")
+    (repository / f".no_exist/{COMMIT}/merges.txt").touch()
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    return repository
+
+
+def raising(error: Exception, monkeypatch: pytest.MonkeyPatch) -> list[tuple]:
+    """Let the hub answer with an error; returns what it is asked for."""
+    asked: list[tuple] = []
+
+    def answer(*args, **kwargs):
+        asked.append((*args, kwargs))
+        raise error
+
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", answer)
+    return asked
+
+
+def of(kind: type[Exception], text: str = "why", cause: Exception | None = None) -> Exception:
+    """Return an error of the hub, whose constructors differ between its releases."""
+    error = kind.__new__(kind, text)
+    error.args, error.__cause__ = (text,), cause
+    return error
+
+
+def test_the_first_file_that_a_folder_has(tmp_path: Path):
+    (tmp_path / "b.json").touch()
+    (tmp_path / "c.json").mkdir()
+    assert find_file(str(tmp_path), "a.json", "b.json") == str(tmp_path / "b.json")
+    assert locate_file(str(tmp_path), "a.json") is locate_file(str(tmp_path), "c.json") is None
+    assert commit_of(str(tmp_path / "b.json")) is None
+    with pytest.raises(
+        CheckpointError, match=rf"^The folder {tmp_path} has no a\.json or c\.json\. Take a complete copy"
+    ):
+        find_file(str(tmp_path), "a.json", "c.json")
+    with pytest.raises(CheckpointError, match=rf"{tmp_path} is a folder; got the revision 'v1'\. Leave it out"):
+        find_file(str(tmp_path), "b.json", revision="v1")
+
+
+@pytest.mark.parametrize("revision", [None, "main", COMMIT])
+def test_offline_the_cache_is_read(cached: Path, revision: str | None):
+    # HF_HUB_OFFLINE is set, as in all tests.
+    path = find_file(NAME, "config.json", revision=revision)
+    assert path == str(cached / f"snapshots/{COMMIT}/config.json")
+    assert commit_of(path) == COMMIT
+    with pytest.raises(
+        CheckpointError, match=r"^vocab\.json of owner/model .*not in the cache.*offline mode forbids.*HF_HUB"
+    ):
+        find_file(NAME, "vocab.json", revision=revision)
+    with pytest.raises(CheckpointError, match="owner/other is not in the cache of Hugging Face, and offline mode"):
+        find_file("owner/other", "config.json")
+    assert find_file(NAME, "vocab.json", "config.json", revision=revision) == path
+
+
+def test_of_a_commit_the_hub_is_asked_only_for_what_is_new(cached: Path, monkeypatch: pytest.MonkeyPatch):
+    asked = raising(of(EntryNotFoundError), monkeypatch)
+    assert locate_file(NAME, "config.json", revision=COMMIT) is not None
+    assert locate_file(NAME, "merges.txt", revision=COMMIT) is None
+    assert asked == []
+    assert locate_file(NAME, "vocab.json", revision=COMMIT) is None
+    assert locate_file(NAME, "config.json", revision="main") is None
+    assert asked == [(NAME, "vocab.json", dict(revision=COMMIT)), (NAME, "config.json", dict(revision="main"))]
+
+
+@pytest.mark.parametrize(
+    ("error", "sentence"),
+    [
+        (of(RepositoryNotFoundError), r"no folder owner/model, and no such name on Hugging Face.*`hf auth login`"),
+        (of(GatedRepoError), r"owner/model is gated: accept its terms on https://huggingface.co/owner/model"),
+        (of(RevisionNotFoundError), r"owner/model has no revision 'v2'\. Give a branch, a tag or a whole commit"),
+        (
+            of(LocalEntryNotFoundError, cause=ConnectionError("[Errno -2] Name or service not known")),
+            r"a\.json of owner/model at the revision v2 is not in the cache.*cannot be reached: '\[Errno -2\] Name or service",
+        ),
+        (of(LocalEntryNotFoundError, cause=of(OfflineModeIsEnabled)), "offline mode forbids to download it"),
+        (
+            OSError(28, "No space left on device"),
+            r"cannot be downloaded from Hugging Face: '\[Errno 28\] No space left",
+        ),
+        (TimeoutError(), "cannot be downloaded from Hugging Face: 'TimeoutError'"),
+    ],
+)
+def test_each_failure_is_one_sentence(error: Exception, sentence: str, monkeypatch: pytest.MonkeyPatch):
+    raising(error, monkeypatch)
+    with pytest.raises(CheckpointError, match=sentence) as caught:
+        find_file(NAME, "a.json", "b.json", revision="v2")
+    assert caught.value.__cause__ is error
+    assert "\n" not in str(caught.value)
+
+
+def test_a_model_without_the_files_and_names_like_no_name(monkeypatch: pytest.MonkeyPatch):
+    raising(of(EntryNotFoundError), monkeypatch)
+    with pytest.raises(
+        CheckpointError, match=r"The Hugging Face model owner/model at the revision v2 has no a\.json or b"
+    ):
+        find_file(NAME, "a.json", "b.json", revision="v2")
+    for name in ("a/b/c", "../b", "a b", ""):
+        with pytest.raises(
+            CheckpointError, match=r"There is no folder .*, and no name on the Hugging Face hub is like it"
+        ):
+            find_file(name, "a.json")
+
+
+def test_weights_of_a_revision_safetensors_first(monkeypatch: pytest.MonkeyPatch):
+    asked = raising(of(EntryNotFoundError), monkeypatch)
+    with pytest.raises(
+        CheckpointError, match=r"none named 'owner/model' on Hugging Face: .*revision v2 has no model\.safet"
+    ):
+        read_checkpoint(NAME, revision="v2")
+    assert [each[1] for each in asked] == ["model.safetensors", "pytorch_model.bin"]
+    assert all(each[2] == dict(revision="v2") for each in asked)
