@@ -32,7 +32,7 @@ WITHOUT_EFFECT = (
         "crop_size",
     ),
 )
-"""Settings without effect on RGB frames, or without one where this module does not read them (padding is to a batch's largest)."""
+"""Settings without effect on RGB frames, or without one where this module does not read them."""
 LONGEST = 1333 / 800
 """Largest longer side of ViLT's, in shorter sides."""
 
