@@ -264,3 +264,11 @@ def decoder_reason(error: Exception) -> str:
     if "Error reading" in line or "av_read_frame failed" in line or "__len__() should return" in line:
         return "not a video, or cut short"
     return re.sub(r"^(\[[\d:]+\]\s+\S+:\d+:\s*)+", "", line).rstrip(".")
+
+
+def bare_tower(model: Any) -> Any:  # noqa: ANN401
+    """Return the tower of a SiglipTextModel or SiglipVisionModel, with the names of its weights in a SiglipModel.
+
+    For transformers 4.57, where these models are a wrapper around a tower; in transformers 5 they are the tower.
+    """
+    return getattr(model, "text_model", None) or getattr(model, "vision_model", None) or model

@@ -1,10 +1,10 @@
 """The model and its parts."""
 
-from clipbert_mm.models.aggregators import LogSumExpAggregator, MaxAggregator, MeanAggregator
-from clipbert_mm.models.backbones import BlipVision, ClipEncoder
+from clipbert_mm.models.aggregators import LogSumExpAggregator, MaxAggregator, MeanAggregator, QueryWeightedAggregator
+from clipbert_mm.models.backbones import BlipVision, ClipEncoder, CLIPVision, SiglipVision
 from clipbert_mm.models.clipbert import ClipBert
 from clipbert_mm.models.data_preprocessors import VideoTextPreprocessor
-from clipbert_mm.models.encoders import CrossEncoder, JointEncoder, PairEncoder
+from clipbert_mm.models.encoders import CLIPText, CrossEncoder, JointEncoder, PairEncoder, SiglipText
 from clipbert_mm.models.heads import (
     CountHead,
     MarginRankingHead,
@@ -12,6 +12,8 @@ from clipbert_mm.models.heads import (
     MatchingHead,
     MultipleChoiceHead,
     OpenEndedHead,
+    SigmoidSimilarityHead,
+    SimilarityHead,
     SimilarityMatchingHead,
     SoftAnswerHead,
 )
@@ -21,11 +23,14 @@ from clipbert_mm.models.necks import (
     Conv2Plus1DFusion,
     Conv3DFusion,
     GridProjection,
+    MeanClips,
     MeanFusion,
 )
 
 __all__ = [
     "BlipVision",
+    "CLIPText",
+    "CLIPVision",
     "ClipBert",
     "ClipEncoder",
     "ConcatClips",
@@ -42,10 +47,16 @@ __all__ = [
     "MatchingHead",
     "MaxAggregator",
     "MeanAggregator",
+    "MeanClips",
     "MeanFusion",
     "MultipleChoiceHead",
     "OpenEndedHead",
     "PairEncoder",
+    "QueryWeightedAggregator",
+    "SiglipText",
+    "SiglipVision",
+    "SigmoidSimilarityHead",
+    "SimilarityHead",
     "SimilarityMatchingHead",
     "SoftAnswerHead",
     "VideoTextPreprocessor",

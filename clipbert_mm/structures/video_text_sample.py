@@ -6,6 +6,8 @@ IGNORED = -100
 """Label of a token that is not to be predicted, and of an answer outside the vocabulary."""
 LOG_ODDS = "log-odds"
 """The kind of scores that stand for probabilities of a match."""
+COSINE = "cosine"
+"""The kind of scores that are cosine similarities."""
 
 
 class VideoTextSample(BaseDataElement):

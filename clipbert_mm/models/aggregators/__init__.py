@@ -5,6 +5,7 @@ from clipbert_mm.models.aggregators.clip_aggregator import (
     LogSumExpAggregator,
     MaxAggregator,
     MeanAggregator,
+    QueryWeightedAggregator,
 )
 
-__all__ = ["ClipAggregator", "LogSumExpAggregator", "MaxAggregator", "MeanAggregator"]
+__all__ = ["ClipAggregator", "LogSumExpAggregator", "MaxAggregator", "MeanAggregator", "QueryWeightedAggregator"]

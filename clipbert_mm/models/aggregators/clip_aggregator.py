@@ -77,3 +77,34 @@ class LogSumExpAggregator(ClipAggregator):
     def pool(self, clip_logits: Tensor) -> Tensor:
         """Pool (M, K, C) into (M, C)."""
         return torch.logsumexp(clip_logits, dim=1) - math.log(clip_logits.shape[1])
+
+
+@MODELS.register_module()
+class QueryWeightedAggregator(ClipAggregator):
+    """The mean of the logits over the clips, weighted by a softmax of these logits over the clips.
+
+    Of cosine similarities this is query scoring (Bain et al., "A CLIP-Hitchhiker's Guide to Long Video Retrieval", 2022): the
+    similarity of the text and the mean of the clips' vectors, weighted by how similar each is to the text.
+
+    Args:
+        temperature: Divides the logits in the softmax: a small one approaches the maximum, a large one the mean.
+
+    Raises:
+        OptionError: If the temperature is not above 0.
+
+    >>> round(
+    ...     float(QueryWeightedAggregator(temperature=1.0)(torch.tensor([[[0.0], [math.log(3)]]]))), 4
+    ... )  # 0.75 · log 3
+    0.824
+    """
+
+    def __init__(self, *, temperature: float) -> None:
+        super().__init__()
+        if temperature <= 0:
+            raise OptionError(f"QueryWeightedAggregator expects a temperature above 0, got {temperature}.")
+        self.temperature = temperature
+
+    def pool(self, clip_logits: Tensor) -> Tensor:
+        """Pool (M, K, C) into (M, C)."""
+        weights = (clip_logits / self.temperature).softmax(dim=1)
+        return (weights * clip_logits).sum(dim=1)

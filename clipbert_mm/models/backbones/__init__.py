@@ -2,6 +2,15 @@
 
 from clipbert_mm.models.backbones.build import build_backbone
 from clipbert_mm.models.backbones.clip_encoder import ClipEncoder, encode_clips, store_channels_last
+from clipbert_mm.models.backbones.vision_towers import CLIPVision, SiglipVision
 from clipbert_mm.models.backbones.vision_transformer import BlipVision
 
-__all__ = ["BlipVision", "ClipEncoder", "build_backbone", "encode_clips", "store_channels_last"]
+__all__ = [
+    "BlipVision",
+    "CLIPVision",
+    "ClipEncoder",
+    "SiglipVision",
+    "build_backbone",
+    "encode_clips",
+    "store_channels_last",
+]

@@ -3,15 +3,21 @@
 from clipbert_mm.models.encoders.attention import without_padding
 from clipbert_mm.models.encoders.base_pair_encoder import PRECISIONS, BasePairEncoder, EncodedTexts
 from clipbert_mm.models.encoders.cross_encoder import CrossEncoder
+from clipbert_mm.models.encoders.dual_encoder import CLIPText, DualEncoder, SiglipText
+from clipbert_mm.models.encoders.dual_pair_encoder import DualPairEncoder
 from clipbert_mm.models.encoders.joint_encoder import JointEncoder
 from clipbert_mm.models.encoders.pair_encoder import PairEncoder
 
 __all__ = [
     "PRECISIONS",
     "BasePairEncoder",
+    "CLIPText",
     "CrossEncoder",
+    "DualEncoder",
+    "DualPairEncoder",
     "EncodedTexts",
     "JointEncoder",
     "PairEncoder",
+    "SiglipText",
     "without_padding",
 ]

@@ -3,15 +3,19 @@
 from clipbert_mm.models.heads.masked_language_head import MaskedLanguageHead
 from clipbert_mm.models.heads.matching_head import MarginRankingHead, MatchingHead, SimilarityMatchingHead
 from clipbert_mm.models.heads.question_heads import CountHead, MultipleChoiceHead, OpenEndedHead, SoftAnswerHead
-from clipbert_mm.models.heads.task_head import TaskHead
+from clipbert_mm.models.heads.similarity_head import SigmoidSimilarityHead, SimilarityHead
+from clipbert_mm.models.heads.task_head import BaseHead, TaskHead
 
 __all__ = [
+    "BaseHead",
     "CountHead",
     "MarginRankingHead",
     "MaskedLanguageHead",
     "MatchingHead",
     "MultipleChoiceHead",
     "OpenEndedHead",
+    "SigmoidSimilarityHead",
+    "SimilarityHead",
     "SimilarityMatchingHead",
     "SoftAnswerHead",
     "TaskHead",

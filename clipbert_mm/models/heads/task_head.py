@@ -1,4 +1,4 @@
-"""The base class of task heads: the classifier on the pooled [CLS] state, and access to the labels."""
+"""The base classes of task heads: what each head defines, access to the labels, and the classifier on a pooled state."""
 
 from abc import abstractmethod
 
@@ -11,45 +11,17 @@ from clipbert_mm.errors import OptionError
 from clipbert_mm.structures import VideoTextSample
 
 
-class TaskHead(BaseModule):
-    """A classifier on pooled [CLS] states; subclasses define what its outputs mean.
-
-    Args:
-        in_channels: Width D of the encoder.
-        out_channels: Outputs C.
-        hidden_channels: Width of the hidden layer of a two-layer MLP, 2·D in the paper's release; None for one linear layer,
-            as in its pre-training.
-        dropout: Dropout probability before the classifier.
-        init_cfg: MMEngine's initialization config.
-    """
+class BaseHead(BaseModule):
+    """What each head defines: clip logits of pooled states, losses, and what its scores mean."""
 
     task: str
     """The task in words, which checkpoints store."""
     score_kind = "rank"
     """What the scores are: "log-odds", which stand for probabilities, "cosine", or a "rank" that only orders."""
 
-    def __init__(
-        self,
-        *,
-        in_channels: int,
-        out_channels: int,
-        hidden_channels: int | None,
-        dropout: float,
-        init_cfg: dict | list | None,
-    ) -> None:
-        super().__init__(init_cfg or dict(type="Normal", layer="Linear", std=0.02))
-        self.dropout = nn.Dropout(dropout)
-        self.classifier: nn.Module
-        if hidden_channels is None:
-            self.classifier = nn.Linear(in_channels, out_channels)
-        else:
-            self.classifier = nn.Sequential(
-                nn.Linear(in_channels, hidden_channels), nn.ReLU(), nn.Linear(hidden_channels, out_channels)
-            )
-
-    def forward(self, cls_states: Tensor) -> Tensor:
-        """Return clip logits (M, K, C) of pooled [CLS] states (M, K, D)."""
-        return self.classifier(self.dropout(cls_states))
+    @abstractmethod
+    def forward(self, pooled_states: Tensor) -> Tensor:
+        """Return clip logits (M, K, C) of the encoder's pooled states (M, K, D)."""
 
     @abstractmethod
     def loss(self, logits: Tensor, data_samples: list[VideoTextSample]) -> dict[str, Tensor]:
@@ -86,3 +58,39 @@ class TaskHead(BaseModule):
             if field not in sample:
                 raise OptionError(f"{type(self).__name__} needs {field} to train on, got none for {sample.path}.")
         return torch.from_numpy(np.concatenate([sample.get(field) for sample in data_samples])).to(device)
+
+
+class TaskHead(BaseHead):
+    """A classifier on pooled [CLS] states; subclasses define what its outputs mean.
+
+    Args:
+        in_channels: Width D of the encoder.
+        out_channels: Outputs C.
+        hidden_channels: Width of the hidden layer of a two-layer MLP, 2·D in the paper's release; None for one linear layer,
+            as in its pre-training.
+        dropout: Dropout probability before the classifier.
+        init_cfg: MMEngine's initialization config.
+    """
+
+    def __init__(
+        self,
+        *,
+        in_channels: int,
+        out_channels: int,
+        hidden_channels: int | None,
+        dropout: float,
+        init_cfg: dict | list | None,
+    ) -> None:
+        super().__init__(init_cfg or dict(type="Normal", layer="Linear", std=0.02))
+        self.dropout = nn.Dropout(dropout)
+        self.classifier: nn.Module
+        if hidden_channels is None:
+            self.classifier = nn.Linear(in_channels, out_channels)
+        else:
+            self.classifier = nn.Sequential(
+                nn.Linear(in_channels, hidden_channels), nn.ReLU(), nn.Linear(hidden_channels, out_channels)
+            )
+
+    def forward(self, cls_states: Tensor) -> Tensor:
+        """Return clip logits (M, K, C) of pooled [CLS] states (M, K, D)."""
+        return self.classifier(self.dropout(cls_states))

@@ -1,7 +1,7 @@
 """From feature maps of the backbone to the features of a clip."""
 
 from clipbert_mm.models.necks.build import build_neck
-from clipbert_mm.models.necks.clip_fusion import ConcatClips
+from clipbert_mm.models.necks.clip_fusion import ConcatClips, MeanClips
 from clipbert_mm.models.necks.grid_projection import GridProjection
 from clipbert_mm.models.necks.temporal_fusion import ConcatFusion, Conv2Plus1DFusion, Conv3DFusion, MeanFusion
 
@@ -11,6 +11,7 @@ __all__ = [
     "Conv2Plus1DFusion",
     "Conv3DFusion",
     "GridProjection",
+    "MeanClips",
     "MeanFusion",
     "build_neck",
 ]

@@ -20,3 +20,22 @@ class ConcatClips(BaseModule):
             Visual tokens of one clip per video, (B, 1, K·S, D).
         """
         return visual_tokens.flatten(1, 2)[:, None]
+
+
+@MODELS.register_module()
+class MeanClips(BaseModule):
+    """The mean of the tokens of all clips; of vectors, the mean pooling that is published for CLIP (Luo et al., 2021).
+
+    The encoder gives the mean vector unit length.
+    """
+
+    def forward(self, visual_tokens: Tensor) -> Tensor:
+        """Average the clips of each video.
+
+        Args:
+            visual_tokens: Visual tokens of the clips, (B, K, S, D).
+
+        Returns:
+            Visual tokens of one clip per video, float32 (B, 1, S, D).
+        """
+        return visual_tokens.float().mean(dim=1, keepdim=True)
