@@ -294,7 +294,7 @@ def _sizes(tensors: Mapping[str, Tensor], attention_heads: int | None = None) ->
     for name in tensors:
         if block := BLOCK.match(name):
             blocks[int(block[1])] = max(blocks.get(int(block[1]), 0), int(block[2]) + 1)
-        if layer := re.match(r"encoder\.(?:bert|text)\.encoder\.layer\.(\d+)\.", name):
+        if layer := re.match(r"encoder\.(?:bert|text)\.encoder\.layers?\.(\d+)\.", name):
             layers.add(layer[1])
     if blocks:
         sizes[DEPTHS[0]] = tuple(blocks[stage] for stage in sorted(blocks))
@@ -304,9 +304,13 @@ def _sizes(tensors: Mapping[str, Tensor], attention_heads: int | None = None) ->
         sizes[DEPTHS[2]] = attention_heads
     for title, pattern, axis in (
         ("channels of the backbone's stem", r"backbone\.conv1\.weight", 0),
-        ("vocabulary", r"encoder\.(bert|text)\.embeddings\.word_embeddings\.weight", 0),
-        ("hidden size of the encoder", r"encoder\.(bert|text)\.embeddings\.word_embeddings\.weight", 1),
-        ("position embeddings", r"encoder\.(bert|text)\.embeddings\.position_embeddings\.weight", 0),
+        ("vocabulary", r"encoder\.(bert|text)\.embeddings\.(word_embeddings|token_embedding)\.weight", 0),
+        (
+            "hidden size of the encoder",
+            r"encoder\.(bert|text)\.embeddings\.(word_embeddings|token_embedding)\.weight",
+            1,
+        ),
+        ("position embeddings", r"encoder\.(bert|text)\.embeddings\.position_embeddings?\.weight", 0),
         ("rows of the grid", r"encoder\.visual_embedding\.row_embeddings\.weight", 0),
         ("answers of the head", r"head\.classifier\.(2\.)?weight", 0),
     ):

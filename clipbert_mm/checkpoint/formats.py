@@ -223,13 +223,30 @@ def _from_transformers(tensors: Tensors) -> dict[str, Tensor]:
     return _rename(tensors, rules, dropped=r"embeddings\.position_ids$|^(cls\.predictions|lm_head)\.decoder\.")
 
 
+def _from_towers(tensors: Tensors) -> dict[str, Tensor]:
+    """Rename CLIP's and SigLIP's, whose towers have the same names; old files have the position ids, which are no weights."""
+    rules = [(f"^{re.escape(theirs)}", ours) for theirs, ours in TOWER_PREFIXES.items()]
+    return _rename(tensors, rules, dropped=r"embeddings\.position_ids$")
+
+
 DETECTORS = r"^(rpn_head|roi_head|bbox_head|mask_head|decode_head|auxiliary_head)\.|^backbone\.body\."
 """Names of detection and segmentation models, whose input specification their names do not tell."""
 VISUAL = ("backbone",)
 TEXT = ("encoder.bert.embeddings", "encoder.bert.encoder")  # not every model has a pooler
-ALL_PARTS = (*VISUAL, "projection", *TEXT, "encoder.visual_embedding")
+TOWER_PREFIXES = {
+    "vision_model.": "backbone.vit.",
+    "visual_projection.": "backbone.visual_projection.",
+    "text_model.": "encoder.text.",
+    "text_projection.": "encoder.text_projection.",
+    "logit_": "head.logit_",
+}
+"""How names begin in CLIPModel and SiglipModel of transformers, and how in a ClipBert."""
+TOWERS = (*VISUAL, "encoder.text", "encoder.text_projection")
+ALL_PARTS = (*VISUAL, "projection", *TEXT, "encoder.visual_embedding", *TOWERS[1:])
 FORMATS = (
-    CheckpointFormat("clipbert_mm's", r"^(encoder\.(bert|visual_embedding)|projection)\.", ALL_PARTS, _from_ours, None),
+    CheckpointFormat(
+        "clipbert_mm's", r"^(encoder\.(bert|text|visual_embedding)|projection)\.", ALL_PARTS, _from_ours, None
+    ),
     CheckpointFormat(
         "the paper's release's", r"^(cnn\.feature|transformer\.bert)\.", ALL_PARTS, convert_official_state_dict, CAFFE
     ),
@@ -254,6 +271,16 @@ FORMATS = (
     ),
     CheckpointFormat("mmpretrain's", r"^backbone\.", VISUAL, _from_ours, PYTORCH, DETECTORS),
     CheckpointFormat("torchvision's ResNet", r"^layer1\.0\.conv1\.", VISUAL, _from_torchvision, PYTORCH),
+    # The frames of both are as their preprocessor_config.json says. Other models have word embeddings by another name.
+    CheckpointFormat("transformers' SigLIP", r"^text_model\.head\.weight$", TOWERS, _from_towers, None),
+    CheckpointFormat(
+        "transformers' CLIP",
+        r"^text_model\.embeddings\.token_embedding\.weight$",
+        TOWERS,
+        _from_towers,
+        None,
+        r"^(mit|prompts_generator)\.",  # X-CLIP
+    ),
     CheckpointFormat(
         "transformers' (BERT)",
         r"(^|\.)embeddings\.word_embeddings\.weight$",

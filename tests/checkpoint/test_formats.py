@@ -1,5 +1,6 @@
 """Files of each library are recognized by their names, and compute in our modules what they do in their own."""
 
+import contextlib
 import importlib.util
 import pickle
 from collections.abc import Callable, Iterable
@@ -17,11 +18,15 @@ from transformers import (
     BertConfig,
     BertForPreTraining,
     BertModel,
+    CLIPConfig,
+    CLIPModel,
     ElectraConfig,
     ElectraModel,
     PreTrainedModel,
     RobertaConfig,
     RobertaForMaskedLM,
+    SiglipConfig,
+    SiglipModel,
 )
 
 from clipbert_mm import compat
@@ -284,6 +289,75 @@ def test_transformers(tmp_path: Path, name: str, save: Callable):
     if with_words:
         logits = wanted.logits if name.startswith("Roberta") else wanted.prediction_logits
         torch.testing.assert_close(head(states, encoder.word_embeddings), logits)
+
+
+TOWER = dict(hidden_size=16, num_hidden_layers=1, num_attention_heads=4, intermediate_size=20)
+TOWER_SIZES = dict(hidden_size=16, num_layers=1, num_heads=4, intermediate_size=20)
+TOWERS: dict[str, tuple[Callable, dict[str, Any], str]] = {
+    "CLIP": (
+        lambda text, frames: CLIPModel(CLIPConfig(text_config=text, vision_config=frames, projection_dim=8)),
+        dict(vector_size=8),
+        "SimilarityHead",
+    ),
+    "SigLIP": (
+        lambda text, frames: SiglipModel(SiglipConfig(text_config=text, vision_config=frames)),
+        {},
+        "SigmoidSimilarityHead",
+    ),
+}
+
+
+@pytest.mark.parametrize("save", ["save_pretrained", "as of old"])
+@pytest.mark.parametrize("name", TOWERS)
+def test_models_of_two_towers(tmp_path: Path, name: str, save: str):
+    build, vectors, head = TOWERS[name]
+    theirs = build(TOWER | dict(vocab_size=60, max_position_embeddings=12), TOWER | dict(image_size=16, patch_size=8))
+    if save == "save_pretrained":
+        theirs.save_pretrained(tmp_path)
+    else:
+        buffers = {f"{part}_model.embeddings.position_ids": torch.arange(5)[None] for part in ("text", "vision")}
+        torch.save(theirs.state_dict() | buffers, tmp_path / "pytorch_model.bin")
+        theirs.config.save_pretrained(tmp_path)
+    source = read_source(str(tmp_path))
+    parts = ("backbone", "encoder.text", *["encoder.text_projection"] * (name == "CLIP"))
+    assert_kind(source, f"transformers' {name}", parts, None)  # its preprocessor file says how frames are normalized
+    prefix = "CLIP" if name == "CLIP" else "Siglip"
+    with DefaultScope.overwrite_default_scope("clipbert_mm"):
+        ours = MODELS.build(
+            dict(
+                type="ClipBert",
+                data_preprocessor=dict(type="VideoTextPreprocessor", mean=[0.0] * 3, std=[1.0] * 3, vocab_size=60),
+                backbone=dict(type=f"{prefix}Vision", image_size=16, patch_size=8, **TOWER_SIZES, **vectors),
+                temporal_fusion=dict(type="MeanFusion"),
+                encoder=dict(
+                    type=f"{prefix}Text",
+                    vocab_size=60,
+                    max_text_length=12,
+                    **TOWER_SIZES,
+                    **(vectors or dict(vector_size=16)),
+                ),
+                head=dict(type=head),
+                aggregator=dict(type="MeanAggregator"),
+            )
+        )
+    ours.load_state_dict(source.tensors)  # which test_dual_encoder compares
+    assert len(source.tensors) == len(theirs.state_dict())
+    # Ours is known by its own names, whichever its parts.
+    torch.save(dict(state_dict=ours.state_dict()), tmp_path / "epoch_1.pth")
+    assert_kind(read_source(str(tmp_path / "epoch_1.pth")), "clipbert_mm's", parts, None)
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ["text_model.embeddings.token_embedding.weight", "mit.position_embedding"],  # X-CLIP
+        ["text_model.embeddings.word_embeddings.weight", "visual_projection.weight"],  # BlipModel
+    ],
+)
+def test_other_models_are_not_taken_for_clip(tmp_path: Path, names: list[str]):
+    torch.save(numbered(names), tmp_path / "other.pth")
+    with contextlib.suppress(CheckpointError):
+        assert "CLIP" not in read_source(str(tmp_path / "other.pth")).title
 
 
 ALL_PARTS = (
