@@ -1,10 +1,10 @@
 """The model and its parts."""
 
 from clipbert_mm.models.aggregators import LogSumExpAggregator, MaxAggregator, MeanAggregator, QueryWeightedAggregator
-from clipbert_mm.models.backbones import BlipVision, ClipEncoder, CLIPVision, SiglipVision
+from clipbert_mm.models.backbones import BlipVision, ClipEncoder, CLIPVision, SiglipVision, ViltPatches
 from clipbert_mm.models.clipbert import ClipBert
 from clipbert_mm.models.data_preprocessors import VideoTextPreprocessor
-from clipbert_mm.models.encoders import CLIPText, CrossEncoder, JointEncoder, PairEncoder, SiglipText
+from clipbert_mm.models.encoders import CLIPText, CrossEncoder, JointEncoder, PairEncoder, SiglipText, ViltEncoder
 from clipbert_mm.models.heads import (
     CountHead,
     MarginRankingHead,
@@ -60,4 +60,6 @@ __all__ = [
     "SimilarityMatchingHead",
     "SoftAnswerHead",
     "VideoTextPreprocessor",
+    "ViltEncoder",
+    "ViltPatches",
 ]

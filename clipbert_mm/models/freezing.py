@@ -12,12 +12,17 @@ PARTS = {
         "encoder.bert.embeddings",
         "encoder.bert.embeddings_project",
         "encoder.text.embeddings",
+        "encoder.text_embedding",
     ),  # F_l of Eq. 3: word embeddings
     "fusion_encoder": (  # H without the head
         "encoder.bert.encoder",
         "encoder.bert.pooler",
         "encoder.visual_embedding",
         "encoder.text.encoder",
+        "encoder.type_embedding",
+        "encoder.transformer",
+        "encoder.norm",
+        "encoder.pooler",
     ),
 }
 """The modules of each part, by the name that ``frozen`` of a ClipBert may hold, which then has no gradients."""

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
@@ -99,12 +100,17 @@ class FeatureStore:
             which: "clips" for the tokens of all clips, "coarse" for the coarse tokens.
 
         Returns:
-            Visual tokens, (V, K, S, D).
+            Visual tokens, (V, K, S, D); where videos have different numbers of them, the shorter ones end with tokens of zeros,
+            which encoders leave out.
 
         Raises:
             VideoIndexError: If a file is missing or damaged.
         """
-        return torch.stack([self._tokens(name, which) for name in names])
+        tokens = [self._tokens(name, which) for name in names]
+        most = max((each.shape[1] for each in tokens), default=0)
+        return torch.stack(
+            [F.pad(each, (0, 0, 0, most - each.shape[1])) if each.shape[1] < most else each for each in tokens]
+        )
 
     def _tokens(self, name: str, which: str) -> Tensor:
         try:

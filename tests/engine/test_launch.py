@@ -14,7 +14,7 @@ from clipbert_mm.checkpoint.preprocessing import CAFFE, PYTORCH
 from clipbert_mm.compat.optim import AmpAccumulatingOptimWrapper
 from clipbert_mm.engine.launch import adapt_to_weights, build_runner, distribute, use_amp, use_amp_in_test
 from clipbert_mm.errors import OptionError
-from clipbert_mm.models.encoders import pair_encoder
+from clipbert_mm.models.encoders.layer_kinds import PostNormLayer
 
 
 @pytest.mark.parametrize(
@@ -79,9 +79,9 @@ def test_testing_in_mixed_precision(runner_config: Config, monkeypatch: pytest.M
     runner = build_runner(runner_config)
     runner.model.load_state_dict(weights)
     seen = set()
-    plain = pair_encoder.feed_forward
+    plain = PostNormLayer.finish
     monkeypatch.setattr(
-        pair_encoder, "feed_forward", lambda layer, *states: seen.add(states[1].dtype) or plain(layer, *states)
+        PostNormLayer, "finish", lambda layer, *states: seen.add(states[1].dtype) or plain(layer, *states)
     )
     found = runner.test()
     assert seen == {torch.bfloat16}

@@ -35,6 +35,16 @@ def test_what_is_added_is_read_by_another_process_gallery(filled: tuple):
     assert FeatureStore(folder).names() == ["b", "c"]
 
 
+def test_videos_with_fewer_tokens_end_with_zeros(filled: tuple):
+    gallery, tokens = FeatureStore(filled[0]), filled[1]
+    wide = torch.randn(4, 7, 16)
+    gallery.add("d", {"clips": wide}, {})
+    found = gallery.read(["a", "d"])
+    assert torch.equal(found[1], wide)
+    assert torch.equal(found[0, :, :5], tokens["a"])
+    assert not found[0, :, 5:].any()
+
+
 def test_a_video_that_could_not_be_read_is_a_record_alone(filled: tuple):
     gallery = FeatureStore(filled[0])
     gallery.add("d", {}, {"broken": "the file is empty"})

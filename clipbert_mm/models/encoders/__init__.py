@@ -7,6 +7,7 @@ from clipbert_mm.models.encoders.dual_encoder import CLIPText, DualEncoder, Sigl
 from clipbert_mm.models.encoders.dual_pair_encoder import DualPairEncoder
 from clipbert_mm.models.encoders.joint_encoder import JointEncoder
 from clipbert_mm.models.encoders.pair_encoder import PairEncoder
+from clipbert_mm.models.encoders.vilt_encoder import ViltEncoder
 
 __all__ = [
     "PRECISIONS",
@@ -19,5 +20,6 @@ __all__ = [
     "JointEncoder",
     "PairEncoder",
     "SiglipText",
+    "ViltEncoder",
     "without_padding",
 ]

@@ -1,4 +1,4 @@
-"""Attention of BERT-like layers over sequences without padding, and without outputs, keys and values that nobody needs."""
+"""Attention over sequences without padding, and without outputs, keys and values that nobody needs."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,14 +8,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from clipbert_mm.models.encoders.layer_kinds import LayerKind
+
 
 @dataclass(frozen=True)
 class PackedTokens:
-    """Sequences of several lengths, one after the other without padding, so that token-wise layers run once for all of them.
+    """Sequences of several shapes, one after the other without padding, so that token-wise layers run once for all of them.
 
     Args:
         states: States of all tokens, (tokens, D).
-        sizes: Number and length of the sequences of each length, in their order.
+        sizes: Number and length of the sequences of each shape, in their order.
         projections: Query, key and value of the first layer, (tokens, D) each; may be empty.
     """
 
@@ -25,13 +27,13 @@ class PackedTokens:
 
     @classmethod
     def from_parts(cls, parts: Sequence[tuple[Tensor, ...]]) -> "PackedTokens":
-        """Pack the results of :meth:`TokenBatch.concat_pairs`, one for each length."""
+        """Pack the results of :meth:`TokenBatch.concat_pairs`, one for each shape."""
         sizes = tuple((part[0].shape[0], part[0].shape[1]) for part in parts)
         states, *projections = (torch.cat([each.flatten(0, 1) for each in kind]) for kind in zip(*parts, strict=True))
         return cls(states, sizes, tuple(projections))
 
     def unpack(self, tokens: Tensor) -> list[Tensor]:
-        """Split (tokens, ...) into (n, N, ...) for each length."""
+        """Split (tokens, ...) into (n, N, ...) for each shape."""
         parts = tokens.split([count * length for count, length in self.sizes])
         return [part.unflatten(0, size) for part, size in zip(parts, self.sizes, strict=True)]
 
@@ -41,69 +43,107 @@ def without_padding(text_ids: Tensor, text_mask: Tensor) -> list[Tensor]:
     return [ids[:length] for ids, length in zip(text_ids, text_mask.sum(dim=1).tolist(), strict=True)]
 
 
+def real_tokens(visual_tokens: Tensor) -> Tensor:
+    """Return which visual tokens, (..., S, D), are no padding, bool (..., S).
+
+    Clips with fewer tokens than others of a batch are padded by tokens of zeros. An encoder adds position or type embeddings to
+    each token, so a real token is never all zeros.
+    """
+    return visual_tokens.any(dim=-1)
+
+
+def joint_mask(text_mask: Tensor, visual_tokens: Tensor) -> Tensor:
+    """Return which tokens of each text with each clip of its video are no padding.
+
+    Args:
+        text_mask: 1 for tokens, 0 for padding, (M, L).
+        visual_tokens: Tokens of the clips of the video of each text, (M, K, S, D).
+
+    Returns:
+        1 for tokens, 0 for padding, (M·K, L+S).
+    """
+    texts = text_mask[:, None].expand(-1, visual_tokens.shape[1], -1)  # (M, K, L)
+    return torch.cat([texts, real_tokens(visual_tokens).to(text_mask.dtype)], dim=2).flatten(0, 1)
+
+
+def additive(mask: Tensor, dtype: torch.dtype) -> Tensor:
+    """Return what to add to the scores of an attention, (n, 1, 1, N), for a mask of 1 for tokens and 0 for padding, (n, N)."""
+    return ((1.0 - mask.to(dtype)) * torch.finfo(dtype).min)[:, None, None]
+
+
 def project(attention: Any, states: Tensor) -> tuple[Tensor, ...]:  # noqa: ANN401
-    """Return query, key and value of states, for a BERT layer's self-attention."""
+    """Return query, key and value of what a self-attention reads, (..., D) each."""
     return attention.query(states), attention.key(states), attention.value(states)
 
 
-def attend(attention: Any, packed: PackedTokens, projections: Sequence[Tensor], cells: int = 0) -> Tensor:  # noqa: ANN401
+def attend(
+    attention: Any,  # noqa: ANN401
+    packed: PackedTokens,
+    projections: Sequence[Tensor],
+    hidden: Sequence[int] | None = None,
+) -> Tensor:
     """Run self-attention within each sequence.
 
     Args:
-        attention: Self-attention of a BERT layer.
+        attention: The module with the projections of a self-attention.
         packed: The layout of the sequences.
         projections: Query, key and value, (tokens, D) each.
-        cells: Tokens at the end of each sequence whose output is not computed.
+        hidden: Tokens at the end of the sequences of each shape whose output is not computed; None for none.
 
     Returns:
         Attention output of the other tokens, (tokens, D).
     """
     heads = (attention.num_attention_heads, attention.attention_head_size)
     contexts = []
-    for parts in zip(*(packed.unpack(each) for each in projections), strict=True):  # of one length
+    unpacked = zip(*(packed.unpack(each) for each in projections), strict=True)
+    for parts, count in zip(unpacked, hidden or [0] * len(packed.sizes), strict=True):  # of one shape
         query, key, value = (part.unflatten(2, heads).transpose(1, 2) for part in parts)  # (n, H, N, D/H)
-        query = query[:, :, : query.shape[2] - cells]
+        query = query[:, :, : query.shape[2] - count]
         contexts.append(F.scaled_dot_product_attention(query, key, value).transpose(1, 2).flatten(2).flatten(0, 1))
     return torch.cat(contexts)
 
 
-def feed_forward(layer: Any, context: Tensor, states: Tensor) -> Tensor:  # noqa: ANN401
-    """Run the rest of a BERT layer after its attention, on states and attention output of one shape."""
-    states = layer.attention.output(context, states)
-    return layer.output(layer.intermediate(states), states)
+def run_layer(layer: LayerKind, packed: PackedTokens) -> PackedTokens:
+    """Run a layer for all tokens."""
+    projections = packed.projections or project(layer.attention, layer.read(packed.states))
+    context = attend(layer.attention, packed, projections)
+    return PackedTokens(layer.finish(context, packed.states), packed.sizes, ())
 
 
-def last_text(layer: Any, packed: PackedTokens, cells: int) -> list[Tensor]:  # noqa: ANN401
-    """Run a BERT layer without the outputs of the last ``cells`` tokens of each sequence.
+def last_text(layer: LayerKind, packed: PackedTokens, cells: Sequence[int]) -> list[Tensor]:
+    """Run a layer without the outputs of the last tokens of each sequence.
+
+    Args:
+        layer: The last layer.
+        packed: The sequences.
+        cells: Number of these tokens in the sequences of each shape.
 
     Returns:
-        States of the other tokens after this layer, (n, N - cells, D) for each length.
+        States of the other tokens after this layer, (n, N - cells, D) for each shape.
     """
-    attention = layer.attention.self
-    texts = [part[:, : part.shape[1] - cells] for part in packed.unpack(packed.states)]
-    context = attend(attention, packed, packed.projections or project(attention, packed.states), cells)
-    states = feed_forward(layer, context, torch.cat([text.flatten(0, 1) for text in texts]))
+    texts = [part[:, : part.shape[1] - count] for part, count in zip(packed.unpack(packed.states), cells, strict=True)]
+    projections = packed.projections or project(layer.attention, layer.read(packed.states))
+    context = attend(layer.attention, packed, projections, cells)
+    states = layer.finish(context, torch.cat([text.flatten(0, 1) for text in texts]))
     return PackedTokens(states, tuple((text.shape[0], text.shape[1]) for text in texts), ()).unpack(states)
 
 
-def last_cls(layer: Any, packed: PackedTokens, states: Tensor) -> Tensor:  # noqa: ANN401
-    """Run a BERT layer for the first token of each sequence alone, without computing keys and values of the other tokens.
-
-    Args:
-        layer: The last BERT layer.
-        packed: The layout of the sequences.
-        states: States of all tokens, (tokens, D).
+def last_cls(layer: LayerKind, packed: PackedTokens) -> Tensor:
+    """Run a layer for the first token of each sequence alone, without computing keys and values of the other tokens.
 
     Returns:
         States of the first tokens after this layer, (P, D).
     """
-    attention = layer.attention.self
+    attention = layer.attention
     heads = (attention.num_attention_heads, attention.attention_head_size)
-    sequences = packed.unpack(states)  # (n, N, D) of each length
-    first = torch.cat([part[:, 0] for part in sequences])  # (P, D)
-    queries = attention.query(first).unflatten(1, heads).split([len(part) for part in sequences])
-    context = [absorbed(attention, query[:, None], part) for query, part in zip(queries, sequences, strict=True)]
-    return feed_forward(layer, torch.cat(context)[:, 0], first)
+    sequences = packed.unpack(layer.read(packed.states))  # (n, N, D) of each shape
+    queries = attention.query(torch.cat([part[:, 0] for part in sequences])).unflatten(1, heads)  # (P, H, D/H)
+    context = [
+        absorbed(attention, query[:, None], part)
+        for query, part in zip(queries.split([len(part) for part in sequences]), sequences, strict=True)
+    ]
+    first = torch.cat([part[:, 0] for part in packed.unpack(packed.states)])  # (P, D)
+    return layer.finish(torch.cat(context)[:, 0], first)
 
 
 def absorbed(attention: Any, query: Tensor, tokens: Tensor) -> Tensor:  # noqa: ANN401
@@ -125,7 +165,10 @@ def absorbed(attention: Any, query: Tensor, tokens: Tensor) -> Tensor:  # noqa: 
     weights = (query.flatten(1, 2) @ tokens.transpose(1, 2)).softmax(dim=2)  # (c, N·H, S)
     mixed = (weights @ tokens).unflatten(1, query.shape[1:3])  # (c, N, H, D')
     context = torch.einsum("cnhd,hed->cnhe", mixed, attention.value.weight.unflatten(0, heads))
-    context = context.flatten(2) + attention.value.bias
+    context = context.flatten(2)
+    if attention.value.bias is None:  # of a model without these biases
+        return context
+    context = context + attention.value.bias
     if torch.is_grad_enabled():
         # The bias of the keys has no effect, but distributed training expects a gradient of each parameter.
         context = context + 0.0 * attention.key.bias

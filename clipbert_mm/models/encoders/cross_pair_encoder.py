@@ -137,7 +137,7 @@ def self_attention(layer: Any, states: Tensor, *, first: bool = False) -> Tensor
     attention, (count, length) = layer.attention.self, states.shape[:2]
     packed = PackedTokens(states.flatten(0, 1), ((count, length),), ())
     hidden = length - 1 if first else 0  # tokens at the end whose output is not computed
-    context = attend(attention, packed, project(attention, packed.states), hidden)
+    context = attend(attention, packed, project(attention, packed.states), [hidden])
     return layer.attention.output(context.unflatten(0, (count, -1)), states[:, : length - hidden])
 
 

@@ -11,6 +11,7 @@ from transformers.models.bert.modeling_bert import BertPooler
 
 from clipbert_mm.checkpoint.building import Bounded
 from clipbert_mm.errors import CheckpointError, OptionError, printable, quoted
+from clipbert_mm.models.encoders.attention import additive, joint_mask
 from clipbert_mm.models.encoders.pair_encoder import PairEncoder
 from clipbert_mm.registry import MODELS
 from clipbert_mm.trusted import check_text_model
@@ -150,7 +151,7 @@ def _from_config(config: Any) -> Any:  # noqa: ANN401
 
 @MODELS.register_module()
 class JointEncoder(BaseModule):
-    """BERT, or a model like it, over text tokens followed by visual tokens; only text padding is masked.
+    """BERT, or a model like it, over text tokens followed by visual tokens; padding of both is masked.
 
     The weights are random; ``load_from`` of the config loads those of a Hugging Face folder or name. Sizes that are None are
     the architecture's own: those of BERT-base for "bert".
@@ -240,7 +241,7 @@ class JointEncoder(BaseModule):
             return
         ids = torch.tensor([[2, 3, 4]], device=weight.device)
         mask = torch.tensor([[1, 1, 0]], device=weight.device)
-        cells = weight.new_zeros(1, 1, 1, self.bert.config.hidden_size)
+        cells = weight.new_ones(1, 1, 1, self.bert.config.hidden_size)
         was_training = self.training
         self.eval()
         try:
@@ -258,6 +259,11 @@ class JointEncoder(BaseModule):
 
     layers = "bert.encoder.layer"
     """Name of the list of layers, for activation checkpointing."""
+
+    @property
+    def transformer(self) -> Any:  # noqa: ANN401
+        """The layers, as one module."""
+        return self.bert.encoder
 
     @property
     def visual_size(self) -> int:
@@ -316,18 +322,21 @@ class JointEncoder(BaseModule):
         Raises:
             OptionError: If a text is longer than ``max_text_length``.
         """
-        texts, clips, cells, _ = visual_tokens.shape
+        texts, clips = visual_tokens.shape[:2]
         length = text_ids.shape[1]
         text = self.embed_texts(text_ids)  # (M, L, D)
         text = text[:, None].expand(-1, clips, -1, -1)  # (M, K, L, D)
         states = torch.cat([text, visual_tokens.to(text.dtype)], dim=2).flatten(0, 1)  # (M·K, L+S, D)
-        mask = torch.cat([text_mask, text_mask.new_ones(texts, cells)], dim=1)  # (M, L+S)
-        mask = mask.repeat_interleave(clips, dim=0)  # (M·K, L+S)
+        mask = joint_mask(text_mask, visual_tokens)  # (M·K, L+S)
         if not self.bert.config._attn_implementation.startswith("flash"):  # flash attention removes masked tokens
             # BertEncoder needs an additive mask; with a boolean one some kinds of attention are silently wrong.
-            mask = ((1.0 - mask.to(states.dtype)) * torch.finfo(states.dtype).min)[:, None, None]  # (M·K, 1, 1, L+S)
+            mask = additive(mask, states.dtype)
         states = self.bert.encoder(states, attention_mask=mask).last_hidden_state
         return states.unflatten(0, (texts, clips))[:, :, :length]  # (M, K, L, D)
+
+    def normalize(self, states: Tensor) -> Tensor:
+        """Return states after the last layer, which ends with a norm, as they are."""
+        return states
 
     def pool(self, text_states: Tensor) -> Tensor:
         """Return BERT's pooled [CLS] states, (M, K, D), of text states (M, K, L, D)."""
