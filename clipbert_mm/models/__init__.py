@@ -16,6 +16,7 @@ from clipbert_mm.models.heads import (
     SimilarityHead,
     SimilarityMatchingHead,
     SoftAnswerHead,
+    SoftmaxRankingHead,
 )
 from clipbert_mm.models.necks import (
     ConcatClips,
@@ -59,6 +60,7 @@ __all__ = [
     "SimilarityHead",
     "SimilarityMatchingHead",
     "SoftAnswerHead",
+    "SoftmaxRankingHead",
     "VideoTextPreprocessor",
     "ViltEncoder",
     "ViltPatches",

@@ -14,6 +14,7 @@ from clipbert_mm.models import (
     MultipleChoiceHead,
     OpenEndedHead,
     SoftAnswerHead,
+    SoftmaxRankingHead,
 )
 from clipbert_mm.models.heads.task_head import TaskHead
 from clipbert_mm.structures import IGNORED, VideoTextSample
@@ -112,7 +113,8 @@ def test_heads_start_as_bert_s_do():
 
 
 @pytest.mark.parametrize(
-    "kind", [MatchingHead, MarginRankingHead, OpenEndedHead, SoftAnswerHead, MultipleChoiceHead, CountHead]
+    "kind",
+    [MatchingHead, MarginRankingHead, SoftmaxRankingHead, OpenEndedHead, SoftAnswerHead, MultipleChoiceHead, CountHead],
 )
 def test_unless_told_heads_drop_as_bert_does_and_start_as_told(kind: type):
     answers = dict(num_answers=3) if kind in (OpenEndedHead, SoftAnswerHead) else {}
@@ -215,6 +217,47 @@ def test_margin_ranking_is_content_where_all_margins_are_kept(ranking: MarginRan
 def test_margin_ranking_scores_keep_their_order_where_probabilities_round_to_one(ranking: MarginRankingHead):
     logits = torch.tensor([[30.0], [-1.0], [31.0]])
     assert ranking.scores(logits).argsort().tolist() == [1, 0, 2]
+
+
+def test_softmax_ranking_loss_by_hand():
+    logits = 2 * np.random.default_rng(1).normal(size=10)
+    labels = [[1, 0, 0], [0, 1, 1, 0, 0], [1, 0]]
+    losses, first_ranks, first = [], [], 0
+    for own in labels:  # a matching text is compared with the other texts of its video that do not match
+        scores = np.exp(logits[first : first + len(own)])
+        others = [score for score, match in zip(scores, own, strict=True) if not match]
+        for score in (score for score, match in zip(scores, own, strict=True) if match):
+            losses.append(-np.log(score / (score + sum(others))))
+            first_ranks.append(score > max(others))
+        first += len(own)
+    head = SoftmaxRankingHead(in_channels=6, hidden_channels=None)
+    found = head.loss(torch.from_numpy(logits)[:, None], samples_of(*labels))
+    assert 0 < sum(first_ranks) < len(first_ranks)
+    assert found["loss_rank"].item() == pytest.approx(np.mean(losses))
+    assert found["rank_accuracy"].item() == pytest.approx(np.mean(first_ranks))
+    assert head.scores(torch.tensor([[30.0], [-1.0]])).tolist() == [30.0, -1.0]
+    with pytest.raises(ValueError, match="SoftmaxRankingHead compares texts that match a video with texts that do not"):
+        head.loss(torch.zeros(2, 1), samples_of([1, 1]))
+
+
+def test_a_hidden_layer_with_a_norm_is_vilt_s():
+    head = SoftAnswerHead(in_channels=6, num_answers=5, hidden_channels=8, hidden_norm=True, dropout=0.0)
+    states, (first, norm, _, last) = torch.randn(3, 2, 6), head.classifier
+    hidden = first(states)
+    hidden = (hidden - hidden.mean(dim=2, keepdim=True)) / (
+        hidden.var(dim=2, unbiased=False, keepdim=True) + 1e-5
+    ).sqrt()
+    gelu = hidden * 0.5 * (1 + torch.erf(hidden / 2**0.5))
+    assert isinstance(norm, torch.nn.LayerNorm)
+    torch.testing.assert_close(head(states), last(gelu))
+    with pytest.raises(ValueError, match=r"SoftAnswerHead has no hidden layer for hidden_norm=True"):
+        SoftAnswerHead(in_channels=6, num_answers=5, hidden_channels=None, hidden_norm=True)
+
+
+def test_a_decoder_of_its_own_is_not_the_word_embeddings():
+    head = MaskedLanguageHead(in_channels=6, vocab_size=9, tied=False)
+    states, words = torch.randn(4, 6), torch.randn(9, 6)
+    torch.testing.assert_close(head(states, words), head.transform(states) @ head.decoder.T + head.bias)
 
 
 @pytest.mark.parametrize("labels", [[1, 1], [0, 0]])
@@ -370,13 +413,26 @@ def test_gradients_reach_every_parameter_of_a_head(
 
 
 @pytest.mark.parametrize("hidden_channels", [10, None])
-def test_multiple_choice_gradients_reach_all_but_the_last_bias(hidden_channels: int | None, without_gradient: Callable):
-    head = MultipleChoiceHead(in_channels=6, hidden_channels=hidden_channels, dropout=0.0).double()
+@pytest.mark.parametrize(
+    ("kind", "field", "labels"),
+    [(MultipleChoiceHead, "answer_labels", [2]), (SoftmaxRankingHead, "match_labels", [0, 1, 0])],
+)
+def test_gradients_of_a_softmax_over_texts_reach_all_but_the_last_bias(
+    kind: type[TaskHead], field: str, labels: list, hidden_channels: int | None, without_gradient: Callable
+):
+    head = kind(in_channels=6, hidden_channels=hidden_channels, dropout=0.0).double()
     logits = head(torch.randn(3, 1, 6, dtype=torch.float64))[:, 0]
-    head.loss(logits, samples_of([2], field="answer_labels", texts=(3,)))["loss_answer"].backward()
+    next(iter(head.loss(logits, samples_of(labels, field=field, texts=(3,))).values())).backward()
     *_, bias = head.parameters()
-    assert bias.grad.item() == pytest.approx(0, abs=1e-12), "it shifts all options alike"
+    assert bias.grad.item() == pytest.approx(0, abs=1e-12), "it shifts all texts alike"
     bias.requires_grad_(False)
+    assert without_gradient(head) == []
+
+
+def test_gradients_reach_the_norm_of_a_hidden_layer(without_gradient: Callable):
+    head = SoftAnswerHead(in_channels=6, num_answers=2, hidden_channels=8, hidden_norm=True, dropout=0.0)
+    labels = [[1.0, 0.3], [0.0, 1.0], [0.6, 0.0]]
+    head.loss(head(torch.randn(3, 6)), samples_of(labels, field="answer_scores", texts=(3,)))["loss_answer"].backward()
     assert without_gradient(head) == []
 
 

@@ -1,5 +1,6 @@
 """Masked language modeling, the second objective of pre-training (Section 3 of the paper)."""
 
+import torch
 import torch.nn.functional as F
 from mmengine.model import BaseModule
 from torch import Tensor, nn
@@ -16,17 +17,25 @@ class MaskedLanguageHead(BaseModule):
     Args:
         in_channels: Width D of the encoder.
         vocab_size: Number of tokens in the vocabulary.
+        tied: Whether the decoder is the word embedding matrix; ViLT's authors trained one of its own.
         layer_norm_eps: Epsilon of the LayerNorm.
         init_cfg: MMEngine's initialization config.
     """
 
     def __init__(
-        self, *, in_channels: int, vocab_size: int, layer_norm_eps: float = 1e-12, init_cfg: dict | list | None = None
+        self,
+        *,
+        in_channels: int,
+        vocab_size: int,
+        tied: bool = True,
+        layer_norm_eps: float = 1e-12,
+        init_cfg: dict | list | None = None,
     ) -> None:
         super().__init__(init_cfg or dict(type="Normal", layer="Linear", std=0.02))
         self.transform = nn.Sequential(
             nn.Linear(in_channels, in_channels), nn.GELU(), nn.LayerNorm(in_channels, eps=layer_norm_eps)
         )
+        self.decoder = None if tied else nn.Parameter(nn.init.normal_(torch.empty(vocab_size, in_channels), std=0.02))
         self.bias = nn.Parameter(Tensor(vocab_size).zero_())
 
     def forward(self, states: Tensor, word_embeddings: Tensor) -> Tensor:
@@ -40,7 +49,7 @@ class MaskedLanguageHead(BaseModule):
                 f"MaskedLanguageHead decodes with the word embeddings of the encoder and expects its width {states.shape[-1]}, "
                 f"got {word_embeddings.shape[1]}. Use an encoder without a projection after its embeddings."
             )
-        return F.linear(self.transform(states), word_embeddings, self.bias)
+        return F.linear(self.transform(states), word_embeddings if self.decoder is None else self.decoder, self.bias)
 
     def loss(self, text_states: Tensor, word_embeddings: Tensor, mlm_labels: Tensor) -> dict[str, Tensor]:
         """Compute the cross entropy over the masked tokens and, for the log, the accuracy.

@@ -2,7 +2,6 @@
 
 import math
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -118,68 +117,3 @@ class SimilarityMatchingHead(MatchingHead):
     def scores(self, logits: Tensor) -> Tensor:
         """Return the logit of a match plus the similarity, (M,), of logits (M, 3)."""
         return logits[:, MATCHED] + logits[:, 2]
-
-
-@MODELS.register_module()
-class MarginRankingHead(TaskHead):
-    """One logit per text, and a margin between the sigmoids of texts that match a video and of texts that do not.
-
-    This is the variant of matching in the paper's release. Its loss for a matching text p and another text n of one video is
-    max(0, margin + sigmoid(n) - sigmoid(p)), averaged over all such pairs in the batch.
-
-    Args:
-        in_channels: Width D of the encoder.
-        hidden_channels: Width of the hidden layer; None for one linear layer.
-        margin: The margin between two probabilities; 0.2 in the paper's release.
-        dropout: Dropout probability before the classifier.
-        init_cfg: MMEngine's initialization config.
-    """
-
-    task = "retrieval"
-
-    def __init__(
-        self,
-        *,
-        in_channels: int,
-        hidden_channels: int | None,
-        margin: float = 0.2,
-        dropout: float = 0.1,
-        init_cfg: dict | list | None = None,
-    ) -> None:
-        super().__init__(
-            in_channels=in_channels,
-            out_channels=1,
-            hidden_channels=hidden_channels,
-            dropout=dropout,
-            init_cfg=init_cfg,
-        )
-        self.margin = margin
-
-    def loss(self, logits: Tensor, data_samples: list[VideoTextSample]) -> dict[str, Tensor]:
-        """Compute the ranking loss of pooled logits and, for the log, the share of pairs in the correct order.
-
-        Args:
-            logits: Logits of every text and its video, pooled over clips, (M, 1).
-            data_samples: The items with their ``match_labels``, M in all.
-
-        Raises:
-            OptionError: If a label is missing, or a video lacks texts that match or texts that do not.
-        """
-        matches = self.labels_of(data_samples, "match_labels", logits) == MATCHED  # (M,)
-        counts = [len(sample.match_labels) for sample in data_samples]
-        gaps = []
-        for sample, probabilities, match in zip(
-            data_samples, logits[:, 0].sigmoid().split(counts), matches.split(counts), strict=True
-        ):
-            if len(np.unique(sample.match_labels == MATCHED)) < 2:
-                raise OptionError(
-                    f"MarginRankingHead compares texts that match a video with texts that do not, got match_labels "
-                    f"{sample.match_labels.tolist()} for {sample.path}. Set num_negatives of the dataset to 1 or more."
-                )
-            gaps.append((probabilities[match][:, None] - probabilities[~match]).flatten())  # (positives · negatives,)
-        gap = torch.cat(gaps)
-        return {"loss_rank": F.relu(self.margin - gap).mean(), "rank_accuracy": (gap.detach() > 0).float().mean()}
-
-    def scores(self, logits: Tensor) -> Tensor:
-        """Return the logits, (M,), of logits (M, 1): they keep the order where their sigmoid rounds to 1."""
-        return logits[:, 0]

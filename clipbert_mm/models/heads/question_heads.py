@@ -2,7 +2,7 @@
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from clipbert_mm.errors import OptionError
 from clipbert_mm.models.heads.task_head import TaskHead
@@ -77,10 +77,49 @@ class OpenEndedHead(AnswerHead):
 class SoftAnswerHead(AnswerHead):
     """Questions with several answers of graded truth, as the 3,129 of VQA 2.0: one sigmoid per answer.
 
-    Arguments as for :class:`AnswerHead`.
+    Args:
+        in_channels: Width D of the encoder.
+        num_answers: Answers C of the vocabulary.
+        hidden_channels: Width of the hidden layer, 2·D in the paper's release; None for one linear layer.
+        hidden_norm: Whether the hidden layer has a LayerNorm and GELU, as ViLT's, instead of ReLU.
+        dropout: Dropout probability before the classifier.
+        init_cfg: MMEngine's initialization config.
+
+    Raises:
+        OptionError: If a norm is asked for without a hidden layer.
     """
 
     task = "questions with several answers"
+
+    def __init__(
+        self,
+        *,
+        in_channels: int,
+        num_answers: int,
+        hidden_channels: int | None,
+        hidden_norm: bool = False,
+        dropout: float = 0.1,
+        init_cfg: dict | list | None = None,
+    ) -> None:
+        super().__init__(
+            in_channels=in_channels,
+            num_answers=num_answers,
+            hidden_channels=hidden_channels,
+            dropout=dropout,
+            init_cfg=init_cfg,
+        )
+        if not hidden_norm:
+            return
+        if hidden_channels is None:
+            raise OptionError(
+                "SoftAnswerHead has no hidden layer for hidden_norm=True, got hidden_channels=None. Set its width, 2·D in ViLT."
+            )
+        self.classifier = nn.Sequential(
+            nn.Linear(in_channels, hidden_channels),
+            nn.LayerNorm(hidden_channels),
+            nn.GELU(),
+            nn.Linear(hidden_channels, num_answers),
+        )
 
     def loss(self, logits: Tensor, data_samples: list[VideoTextSample]) -> dict[str, Tensor]:
         """Compute the binary cross entropy, summed over answers and averaged over questions, and the soft accuracy.
