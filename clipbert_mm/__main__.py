@@ -17,6 +17,7 @@ if TYPE_CHECKING:  # these imports take seconds, which `clipbert --help` does wi
     from clipbert_mm.apis.results import Record
     from clipbert_mm.apis.video_search import VideoSearch
 
+MODEL_HELP = "checkpoint, work folder, config, or Hugging Face folder or name[@revision]"
 FAILED, LEFT_OUT = 1, 3
 """Exit codes of an error, of a run that left unreadable videos out, and of Ctrl-C; 2 is a wrong command line."""
 
@@ -57,9 +58,9 @@ def _add_arguments(command: argparse.ArgumentParser, name: str) -> None:
     if name == "serve":
         _add_serve_options(command)
     if name == "ask":
-        command.add_argument("--model", required=True, help="checkpoint, work folder, or config")
+        command.add_argument("--model", required=True, help=MODEL_HELP)
     else:
-        command.add_argument("--model", help="checkpoint, work folder, or config (default: that of the index)")
+        command.add_argument("--model", help=f"{MODEL_HELP} (default: that of the index)")
         command.add_argument("--index", help="folder of the index (default: clipbert_index)")
         command.add_argument("--gallery", dest="index", action=OldOption, help=argparse.SUPPRESS)
     command.add_argument("--weights", help="checkpoint, if --model is a config")
@@ -300,6 +301,7 @@ def _open(args: argparse.Namespace) -> "VideoSearch":
 def _model(args: argparse.Namespace) -> str:
     """Return the model of the command line, or the one that made the index."""
     from clipbert_mm.apis.video_index import VideoIndex
+    from clipbert_mm.checkpoint.public import is_public
 
     if args.model is not None:
         return args.model
@@ -315,7 +317,7 @@ def _model(args: argparse.Namespace) -> str:
             f"The index {folder} was made with the config {quoted(model)}. A config is Python code and runs only on "
             "request: --model CONFIG --weights CHECKPOINT."
         )
-    if not os.path.isfile(model):
+    if not os.path.isfile(model) and not is_public(model):
         raise VideoIndexError(
             f"The index {folder} was made with the checkpoint {quoted(model)}, which does not exist. Give its path: "
             "--model CHECKPOINT."

@@ -1,67 +1,29 @@
 """A trained model with everything needed to use it: from one checkpoint of ours, or from a config and weights."""
 
-import copy
-import hashlib
-import json
 import os
 import weakref
-import zipfile
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeAlias, cast
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 import torch
-from mmengine.config import Config
-from mmengine.registry import DefaultScope
 from torch import Tensor
 
-from clipbert_mm.checkpoint import (
-    LoadedCheckpoint,
-    WithoutInitialization,
-    build_model,
-    check_fit,
-    damaged_metadata,
-    find_selected,
-    load_weights,
-    read_source,
-)
-from clipbert_mm.checkpoint.metadata import metadata_of
+from clipbert_mm.apis.equality import check_equality
+from clipbert_mm.apis.opening import ModelSource, find_device, open_model
+from clipbert_mm.checkpoint import damaged_metadata
 from clipbert_mm.deprecation import warn_renamed
-from clipbert_mm.errors import CheckpointError, OptionError, quoted
+from clipbert_mm.errors import OptionError, quoted
 from clipbert_mm.fileio import temporary_folder
 from clipbert_mm.json_text import is_blank, is_valid_unicode
-from clipbert_mm.registry import MODELS, TRANSFORMS, type_name
-from clipbert_mm.structures import read_answers
 
 if TYPE_CHECKING:
-    from clipbert_mm.datasets.transforms import Tokenize
     from clipbert_mm.media.media_file import Media
     from clipbert_mm.models import ClipBert
 
-
-ModelSource: TypeAlias = str | os.PathLike | Config
-"""A checkpoint of ours, the work folder of a training, or a config as a file or as MMEngine's object."""
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """The configs that a model is built and fed by.
-
-    Args:
-        model: Config of the model, to build it from.
-        pipeline: Configs of the test transforms.
-        answers: The answer vocabulary in the order of the head's outputs; None without one.
-        written: Config of the model as written in the checkpoint or config, with the weights that its training started from.
-        config: The whole config; of a checkpoint, what it says of a config.
-    """
-
-    model: dict[str, Any]
-    pipeline: list[dict[str, Any]]
-    answers: list[str] | None
-    written: dict[str, Any]
-    config: Config
+COMPARED_TEXTS = ("a dog runs", "two people talk")
+"""Texts by which a public model is compared with the library's own."""
 
 
 class Predictor:
@@ -69,10 +31,12 @@ class Predictor:
 
     Args:
         config_or_checkpoint: Checkpoint of ours, which contains the config of its model; the work folder of a training, for the
-            checkpoint that validation selected; or a config, as its file or as MMEngine's object. The transforms are the
-            config's ``test_pipeline``, or those of its ``test_dataloader``.
+            checkpoint that validation selected; a config, as its file or as MMEngine's object; or a public model, as a Hugging
+            Face folder or name ("Salesforce/blip-itm-base-coco", or with "@revision"). The transforms are the config's
+            ``test_pipeline``, or those of its ``test_dataloader``.
         weights: With a config, a checkpoint of any kind that ``load_from`` takes.
         device: Device of the model; None for a GPU if there is one.
+        revision: With a name on the Hugging Face hub, its branch, tag or commit; None for the main branch.
 
     Raises:
         CheckpointError: If the checkpoint cannot be read, is incomplete, or does not fit the config.
@@ -86,56 +50,43 @@ class Predictor:
         *,
         weights: str | os.PathLike | None = None,
         device: str | torch.device | None = None,
+        revision: str | None = None,
     ) -> None:
         self.device = find_device(device)
-        config = config_or_checkpoint if isinstance(config_or_checkpoint, Config) else None
-        self.source = _name_source(config_or_checkpoint)
-        is_config = config is not None or self.source.endswith(".py")
-        if weights is not None and not is_config:
-            raise OptionError(
-                f"weights= goes with a config file, and {self.source} is a checkpoint. Give one of the two."
-            )
         resources = ExitStack()
         weakref.finalize(self, resources.close)
         text_folder = str(resources.enter_context(temporary_folder()))
-        if is_config:
-            recipe, self.weights = _recipe_of_config(config or self.source, weights)
-            source = read_source(self.weights)
-            with DefaultScope.overwrite_default_scope("clipbert_mm"):
-                with WithoutInitialization():
-                    model = MODELS.build(recipe.model)
-                self.media_steps, self.tokenize = _split(recipe.pipeline)
-        else:
-            self.weights = self.source
-            source = read_source(self.weights)
-            recipe = _recipe_of_checkpoint(source, text_folder)
-            model = build_model(recipe.model, source.tensors, self.source)
-            with damaged_metadata(self.source), DefaultScope.overwrite_default_scope("clipbert_mm"):
-                self.media_steps, self.tokenize = _split(recipe.pipeline)
-                _check_agreement(model, self.tokenize, recipe.answers)
-        self.model = cast("ClipBert", model)
-        self.answers = recipe.answers
-        self.cfg = recipe.config
-        check_fit(self.model, [source], whole=True)
-        load_weights(self.model, source.tensors, self.weights)
-        self.model.requires_grad_(False).to(self.device).eval()
+        opened = open_model(config_or_checkpoint, weights, revision, text_folder)
+        self.source, self.weights = opened.source, opened.weights
+        self.model = cast("ClipBert", opened.model)
+        self.media_steps, self.tokenize = opened.media_steps, opened.tokenize
+        self.answers, self.cfg = opened.recipe.answers, opened.recipe.config
+        self.identity = opened.identity
+        self.model.requires_grad_(False).eval()
+        if opened.public is not None:
+            check_equality(self.model, opened.public, self.token_ids(COMPARED_TEXTS), self.frame_shape, self.identity)
+        self.model.to(self.device)
         self.pairs = self.model.pair_encoder()
-        self.identity = _digest(recipe, self.weights)
-        if not is_config:
+        if not opened.is_config:
             with damaged_metadata(self.source):
                 self._try_out()
 
+    @property
+    def frame_shape(self) -> tuple[int, int]:
+        """Height and width of the frames that the model takes."""
+        from clipbert_mm.datasets.transforms import ResizeFrames
+
+        return next(step.frame_shape for step in reversed(self.media_steps) if isinstance(step, ResizeFrames))
+
     def _try_out(self) -> None:
         """Check that the parts that a checkpoint describes fit together: run one black clip and two tokens through them."""
-        from clipbert_mm.datasets.transforms import ResizeFrames
         from clipbert_mm.models import JointEncoder
         from clipbert_mm.models.backbones import ClipEncoder
 
         if isinstance(self.model.encoder, JointEncoder):
             self.model.encoder.check_architecture()  # it was built without its weights
-        height, width = next(step.frame_shape for step in reversed(self.media_steps) if isinstance(step, ResizeFrames))
         num_frames = self.model.backbone.num_frames if isinstance(self.model.backbone, ClipEncoder) else 1
-        tokens = self.encode([np.zeros((1, num_frames, height, width, 3), np.uint8)])
+        tokens = self.encode([np.zeros((1, num_frames, *self.frame_shape, 3), np.uint8)])
         self.clip_scores(self.clip_logits(tokens, [np.zeros(2, np.int64)]))
 
     @property
@@ -247,131 +198,3 @@ class Predictor:
     def clip_scores(self, clip_logits: Tensor) -> Tensor:
         """Return the head's scores of each clip alone, as of a video of one clip: (M, V, K), or (M, V, K, C) for answers."""
         return self.model.pool_scores(clip_logits.flatten(0, 2)[:, None]).unflatten(0, clip_logits.shape[:3])
-
-
-def _name_source(source: ModelSource) -> str:
-    """Return the path of a model's checkpoint or config; a config that was read from no file has a name instead.
-
-    Raises:
-        OptionError: If it is something else.
-    """
-    if isinstance(source, Config):
-        return os.path.abspath(source.filename) if source.filename else "a Config without a file"
-    if not isinstance(source, (str, os.PathLike)):
-        raise OptionError(
-            "A model is opened by a checkpoint, a work folder or a config, as its path or as MMEngine's Config; got "
-            f"{quoted(source)}."
-        )
-    return os.path.abspath(find_selected(os.fspath(source)))
-
-
-def find_device(device: str | torch.device | None) -> torch.device:
-    """Return a device of this machine.
-
-    Args:
-        device: The device; None for a GPU if there is one.
-
-    Raises:
-        OptionError: If torch knows no such device, or this machine has none.
-    """
-    try:
-        found = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if device is None else device)
-        torch.empty(0, device=found)
-    # torch raises errors of its own for each kind of device that is missing
-    except Exception as error:
-        gpus = torch.cuda.device_count()
-        there = f"{gpus} GPU{'s' * (gpus > 1)} that torch can use" if gpus else "no GPU that torch can use"
-        raise OptionError(
-            f"The device of a model is cpu, cuda, cuda:1, ...; got {quoted(str(device))}, and this machine has {there} "
-            f"({str(error).partition(chr(10))[0].rstrip('.')}). Leave device (--device) out to take what there is."
-        ) from error
-    return found
-
-
-def _recipe_of_checkpoint(source: LoadedCheckpoint, text_folder: str) -> Recipe:
-    contents = metadata_of(source.rest, source.path)
-    with damaged_metadata(source.path):
-        contents.write_text_files(text_folder)
-        model, pipeline = contents.model_config(text_folder), contents.pipeline(text_folder)
-        config = dict(default_scope="clipbert_mm", model=model, test_pipeline=pipeline)
-        config |= dict(test_dataloader=dict(dataset=dict(pipeline=pipeline)))
-        return Recipe(model, pipeline, contents.answers, contents.model, Config(copy.deepcopy(config)))
-
-
-def _check_agreement(model: Any, tokenize: "Tokenize", answers: Sequence[str] | None) -> None:  # noqa: ANN401
-    """Check that the tokenizer and the answers of a checkpoint fit its model.
-
-    Raises:
-        CheckpointError: If they do not.
-    """
-    parts = ("data_preprocessor", "backbone", "projection", "temporal_fusion", "encoder", "head", "aggregator")
-    missing = [name for name in parts if not hasattr(model, name)]
-    if missing:
-        raise CheckpointError(f"its model, {type(model).__name__}, is no ClipBert: it lacks {', '.join(missing)}.")
-    longest, limit = tokenize.max_length, model.encoder.max_text_length
-    if type(longest) is not int or not 3 <= longest <= limit:
-        raise CheckpointError(
-            f"max_length of its Tokenize is {quoted(longest)}, expected 3 to {limit} as its model takes."
-        )
-    expected = getattr(model.head, "num_answers", None)
-    if expected is not None and len(answers or ()) != expected:
-        raise CheckpointError(f"it has {len(answers or ())} answers, expected {expected} as the head of its model has.")
-
-
-def _recipe_of_config(source: str | Config, weights: str | os.PathLike | None) -> tuple[Recipe, str]:
-    from clipbert_mm.engine.config import load_config
-
-    config = load_config(source, needs=("model", "test_dataloader"))
-    if weights is None:
-        raise OptionError(
-            f"{_name_source(source)} is a config, whose load_from is what its training starts from. Give "
-            "weights=CHECKPOINT (--weights) of that training, or the checkpoint alone, which contains its config."
-        )
-    dataset = config.test_dataloader.dataset
-    adapters = [step for step in dataset.get("pipeline") or () if type_name(step) == "ClipBertTransforms"]
-    vocabulary = adapters[-1].get("answers") if adapters else None
-    if dataset.get("answer_file"):
-        vocabulary = os.path.join(dataset.get("data_root", ""), dataset.answer_file)
-    indices = read_answers(vocabulary) if vocabulary else {}
-    answers = sorted(indices, key=indices.__getitem__) or None
-    model = config.model.to_dict()
-    pipeline = config.get("test_pipeline") or dataset.pipeline  # as in OpenMMLab's libraries
-    steps = [step.to_dict() | dict(type=type_name(step)) for step in pipeline]
-    return Recipe(model, steps, answers, model, config), os.fspath(weights)
-
-
-def _split(pipeline: Sequence[dict[str, Any]]) -> tuple[list[Any], "Tokenize"]:
-    """Build the transforms that read frames, and the one that tokenizes."""
-    from clipbert_mm.datasets.transforms import ResizeFrames
-    from clipbert_mm.datasets.transforms.other_libraries import check_transforms
-
-    types = [step["type"] for step in pipeline]
-    last = types.index("Tokenize") if "Tokenize" in types else 0
-    kinds = [TRANSFORMS.get(name) for name in types[:last]]
-    if not any(isinstance(kind, type) and issubclass(kind, ResizeFrames) for kind in kinds):
-        raise OptionError(
-            f"Expected a test pipeline of ..., ResizePad, Tokenize, PackInputs, got {', '.join(types)}. Use a config with a "
-            "test_dataloader of these."
-        )
-    steps = [TRANSFORMS.build(copy.deepcopy(step)) for step in pipeline[: last + 1]]
-    check_transforms("The test pipeline", steps)
-    return steps[:-1], steps[-1]
-
-
-def _digest(recipe: Recipe, weights: str) -> str:
-    """Return a digest that is equal for predictors with the same visual tokens: of weights, visual parts and transforms."""
-    steps = [step for step in recipe.pipeline if step["type"] not in ("Tokenize", "PackInputs")]
-    model = {name: recipe.written[name] for name in ("data_preprocessor", "backbone", "projection", "temporal_fusion")}
-    digest = hashlib.sha256(json.dumps([steps, model], sort_keys=True, default=str).encode())
-    if zipfile.is_zipfile(weights):  # its directory contains a checksum of each tensor
-        with zipfile.ZipFile(weights) as archive:
-            for record in archive.infolist():
-                if "/data/" in record.filename:
-                    digest.update(f"{record.filename.partition('/')[2]} {record.CRC} {record.file_size}\n".encode())
-    elif os.path.isfile(weights):
-        with open(weights, "rb") as file:
-            while block := file.read(1 << 20):
-                digest.update(block)
-    else:
-        digest.update(weights.encode())
-    return digest.hexdigest()[:16]

@@ -28,9 +28,11 @@ class VideoQA:
     """Answer questions about a video, or an image, with a model trained on questions.
 
     Args:
-        config_or_checkpoint: Checkpoint of ours; or a config, as its file or as MMEngine's object.
+        config_or_checkpoint: Checkpoint of ours; a config, as its file or as MMEngine's object; or a public model, as a Hugging
+            Face folder or name.
         device: Device of the model; None for a GPU if there is one.
         weights: With a config, its checkpoint.
+        revision: With a name on the Hugging Face hub, its branch, tag or commit; None for the main branch.
 
     Raises:
         CheckpointError: If the checkpoint cannot be read or does not fit.
@@ -47,8 +49,9 @@ class VideoQA:
         device: str | torch.device | None = None,
         *,
         weights: str | os.PathLike | None = None,
+        revision: str | None = None,
     ) -> None:
-        self.predictor = Predictor(config_or_checkpoint, weights=weights, device=device)
+        self.predictor = Predictor(config_or_checkpoint, weights=weights, device=device, revision=revision)
         if self.predictor.task not in TASKS:
             raise OptionError(
                 f"VideoQA needs a model trained for questions, and {self.predictor.source} was trained for "

@@ -46,10 +46,12 @@ class VideoSearch:
     """Search videos by text, and rank texts for a video, with a model trained for retrieval.
 
     Args:
-        config_or_checkpoint: Checkpoint of ours; or a config, as its file or as MMEngine's object.
+        config_or_checkpoint: Checkpoint of ours; a config, as its file or as MMEngine's object; or a public model, as a Hugging
+            Face folder or name.
         device: Device of the model; None for a GPU if there is one.
         index: Folder of the index that :meth:`index` fills and :meth:`search` reads; None for ``clipbert_index``.
         weights: With a config, its checkpoint.
+        revision: With a name on the Hugging Face hub, its branch, tag or commit; None for the main branch.
 
     Raises:
         CheckpointError: If the checkpoint cannot be read or does not fit.
@@ -70,8 +72,9 @@ class VideoSearch:
         *,
         index: str | os.PathLike | None = None,
         weights: str | os.PathLike | None = None,
+        revision: str | None = None,
     ) -> None:
-        self.predictor = open_predictor(config_or_checkpoint, device, weights)
+        self.predictor = open_predictor(config_or_checkpoint, device, weights, revision)
         self.video_index = VideoIndex(default_folder() if index is None else index)
         if self.video_index.exists:
             self.video_index.check_identity(self.predictor.identity, self.predictor.source)
@@ -230,6 +233,7 @@ def open_predictor(
     config_or_checkpoint: ModelSource,
     device: str | torch.device | None = None,
     weights: str | os.PathLike | None = None,
+    revision: str | None = None,
 ) -> Predictor:
     """Open a model for search; arguments are those of :class:`VideoSearch`.
 
@@ -237,7 +241,7 @@ def open_predictor(
         CheckpointError: If the checkpoint cannot be read or does not fit.
         OptionError: If the model was trained for another task.
     """
-    predictor = Predictor(config_or_checkpoint, weights=weights, device=device)
+    predictor = Predictor(config_or_checkpoint, weights=weights, device=device, revision=revision)
     if predictor.task not in TASKS:
         raise OptionError(
             f"VideoSearch needs a model trained for {TASKS[0]}, and {predictor.source} was trained for "

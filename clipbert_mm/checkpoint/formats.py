@@ -3,13 +3,17 @@
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from clipbert_mm.checkpoint.families.blip import PREFIXES as BLIP_PREFIXES
+from clipbert_mm.checkpoint.families.dual_towers import PREFIXES as TOWER_PREFIXES
+from clipbert_mm.checkpoint.families.family import replace_prefixes
 from clipbert_mm.checkpoint.official import convert_official_state_dict
-from clipbert_mm.checkpoint.preprocessing import CAFFE, PYTORCH, UNIFORMER, X3D, InputSpec
+from clipbert_mm.checkpoint.preprocessing import CAFFE, OPENAI, PYTORCH, UNIFORMER, X3D, InputSpec
 from clipbert_mm.checkpoint.reading import read_checkpoint
 from clipbert_mm.deprecation import warn_renamed
 from clipbert_mm.errors import CheckpointError, printable, quoted
@@ -223,32 +227,31 @@ def _from_transformers(tensors: Tensors) -> dict[str, Tensor]:
     return _rename(tensors, rules, dropped=r"embeddings\.position_ids$|^(cls\.predictions|lm_head)\.decoder\.")
 
 
-def _from_towers(tensors: Tensors) -> dict[str, Tensor]:
-    """Rename CLIP's and SigLIP's, whose towers have the same names; old files have the position ids, which are no weights."""
-    rules = [(f"^{re.escape(theirs)}", ours) for theirs, ours in TOWER_PREFIXES.items()]
-    return _rename(tensors, rules, dropped=r"embeddings\.position_ids$")
+def _from_public(prefixes: Mapping[str, str], tensors: Tensors) -> dict[str, Tensor]:
+    """Rename a public image-text model's; old files have the position ids, which are no weights."""
+    return replace_prefixes(_rename(tensors, (), dropped=r"embeddings\.position_ids$"), prefixes)
 
 
 DETECTORS = r"^(rpn_head|roi_head|bbox_head|mask_head|decode_head|auxiliary_head)\.|^backbone\.body\."
 """Names of detection and segmentation models, whose input specification their names do not tell."""
 VISUAL = ("backbone",)
 TEXT = ("encoder.bert.embeddings", "encoder.bert.encoder")  # not every model has a pooler
-TOWER_PREFIXES = {
-    "vision_model.": "backbone.vit.",
-    "visual_projection.": "backbone.visual_projection.",
-    "text_model.": "encoder.text.",
-    "text_projection.": "encoder.text_projection.",
-    "logit_": "head.logit_",
-}
-"""How names begin in CLIPModel and SiglipModel of transformers, and how in a ClipBert."""
 TOWERS = (*VISUAL, "encoder.text", "encoder.text_projection")
 ALL_PARTS = (*VISUAL, "projection", *TEXT, "encoder.visual_embedding", *TOWERS[1:])
+BLIP = (*VISUAL, "encoder.text")
 FORMATS = (
     CheckpointFormat(
         "clipbert_mm's", r"^(encoder\.(bert|text|visual_embedding)|projection)\.", ALL_PARTS, _from_ours, None
     ),
     CheckpointFormat(
         "the paper's release's", r"^(cnn\.feature|transformer\.bert)\.", ALL_PARTS, convert_official_state_dict, CAFFE
+    ),
+    CheckpointFormat(
+        "transformers' BLIP",
+        r"^text_encoder\.encoder\.layer\.\d+\.crossattention\.",
+        BLIP,
+        partial(_from_public, BLIP_PREFIXES),
+        OPENAI,
     ),
     CheckpointFormat("mmaction2's (X3D)", r"^backbone\.conv1_s\.", VISUAL, _from_mmaction, X3D, names_stay=True),
     CheckpointFormat(
@@ -272,12 +275,14 @@ FORMATS = (
     CheckpointFormat("mmpretrain's", r"^backbone\.", VISUAL, _from_ours, PYTORCH, DETECTORS),
     CheckpointFormat("torchvision's ResNet", r"^layer1\.0\.conv1\.", VISUAL, _from_torchvision, PYTORCH),
     # The frames of both are as their preprocessor_config.json says. Other models have word embeddings by another name.
-    CheckpointFormat("transformers' SigLIP", r"^text_model\.head\.weight$", TOWERS, _from_towers, None),
+    CheckpointFormat(
+        "transformers' SigLIP", r"^text_model\.head\.weight$", TOWERS, partial(_from_public, TOWER_PREFIXES), None
+    ),
     CheckpointFormat(
         "transformers' CLIP",
         r"^text_model\.embeddings\.token_embedding\.weight$",
         TOWERS,
-        _from_towers,
+        partial(_from_public, TOWER_PREFIXES),
         None,
         r"^(mit|prompts_generator)\.",  # X-CLIP
     ),

@@ -78,3 +78,7 @@ X3D = InputSpec(mean=(114.75,) * 3, std=(57.38,) * 3, to_bgr=False, style=None)
 """For mmaction2's X3D."""
 UNIFORMER = InputSpec(mean=(114.75,) * 3, std=(57.375,) * 3, to_bgr=False, style=None)
 """For mmaction2's UniFormer."""
+OPENAI = InputSpec(
+    mean=(122.7709383, 116.7460125, 104.09373615), std=(68.5005327, 66.6321579, 70.32316305), to_bgr=False, style=None
+)
+"""For CLIP and BLIP, as OpenAI's CLIP defined it."""

@@ -69,7 +69,7 @@ def read_checkpoint(
         except CheckpointError as error:
             raise CheckpointError(f"{path_or_name}: {error}") from error
     merged: dict[str, Any] = {}
-    files = _find_files(path_or_name, revision)
+    files = find_files(path_or_name, revision)
     for path in files:
         try:
             loaded = _read_file(path, map_location, mmap)
@@ -127,7 +127,7 @@ def _download(address: str) -> str:
     return path
 
 
-def _find_files(path_or_name: str, revision: str | None) -> list[str]:
+def find_files(path_or_name: str, revision: str | None) -> list[str]:
     """Return the files of a checkpoint: one, except for large models of Hugging Face, which have several."""
     if os.path.isfile(path_or_name):
         return [path_or_name]

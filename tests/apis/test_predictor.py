@@ -11,7 +11,8 @@ import torch
 from mmengine.config import Config
 from torch import nn
 
-from clipbert_mm.apis.predictor import Predictor, Recipe, _check_agreement, _digest, _split
+from clipbert_mm.apis.opening import Recipe, _check_agreement, _digest, _split
+from clipbert_mm.apis.predictor import Predictor
 from clipbert_mm.checkpoint import CheckpointError
 from clipbert_mm.checkpoint.archives import load_torch
 from clipbert_mm.errors import OptionError
@@ -32,13 +33,13 @@ RECIPE = Recipe(
 def test_identities_are_those_of_indexes_that_were_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     # By sha256sum of the JSON of the transforms of frames and of the visual parts, and of the weights.
     monkeypatch.chdir(tmp_path)
-    assert _digest(RECIPE, "user/name") == "831c9fe77d62262f", "a name of Hugging Face"
+    assert _digest(RECIPE, ["user/name"]) == "831c9fe77d62262f", "a name of Hugging Face"
     Path("a.safetensors").write_bytes(b"weights")
-    assert _digest(RECIPE, "a.safetensors") == "ed1f3932a62a4228"
+    assert _digest(RECIPE, ["a.safetensors"]) == "ed1f3932a62a4228"
     with zipfile.ZipFile("a.pth", "w") as archive:  # name, CRC-32 and size of each tensor, and nothing else
         for name, content in (("a/data.pkl", "0"), ("a/data/0", "abc"), ("a/version", "3")):
             archive.writestr(name, content)
-    assert _digest(RECIPE, "a.pth") == "32eeafa4534f5cc6"
+    assert _digest(RECIPE, ["a.pth"]) == "32eeafa4534f5cc6"
 
 
 @pytest.mark.parametrize(
@@ -52,7 +53,7 @@ def test_identities_are_those_of_indexes_that_were_written(tmp_path: Path, monke
     ],
 )
 def test_an_identity_is_of_what_visual_tokens_depend_on(change: dict[str, Any], same: bool):
-    assert (_digest(replace(RECIPE, **change), "a") == _digest(RECIPE, "a")) == same
+    assert (_digest(replace(RECIPE, **change), ["a"]) == _digest(RECIPE, ["a"])) == same
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from clipbert_mm.datasets.transforms.decoding import expect_keys
 from clipbert_mm.errors import OptionError
 from clipbert_mm.registry import TRANSFORMS
 
-MODES = ("random", "uniform", "middle")
+MODES = ("random", "uniform", "middle", "segments")
 
 
 @TRANSFORMS.register_module()
@@ -19,7 +19,8 @@ class SampleClips(BaseTransform):
     A clip starts in [0, room], with room = video length - clip length: at independent random times (sparse random sampling,
     for training), at uniform steps from the first possible start to the last (dense uniform sampling: Table 4 in training,
     and testing), or in the middle (one clip; testing in Tables 1, 2, 5 and 6). A single uniform clip is the middle one. In a
-    video shorter than a clip, each clip is the whole video.
+    video shorter than a clip, each clip is the whole video. Segments are K equal parts of the video instead, and their frames
+    are at the starts of T equal parts of each, as the uniform frames of BLIP's evaluation on videos are.
 
     Clips are measured in seconds: the frame at time t is the one shown at t, also where the frame rate varies. If
     ``frame_times`` is missing or None, the rate is constant, and frame i is shown from i / avg_fps on.
@@ -37,8 +38,8 @@ class SampleClips(BaseTransform):
     Args:
         num_clips: Clips K of a video: N_train or N_test of the paper.
         num_frames: Frames T of a clip.
-        clip_seconds: Length of a clip in seconds; 1 in the paper, 2 for ActivityNet Captions.
-        mode: "random", "uniform" or "middle".
+        clip_seconds: Length of a clip in seconds; 1 in the paper, 2 for ActivityNet Captions. Not for segments.
+        mode: "random", "uniform", "middle" or "segments".
         compat: None, or "official" for the frames of the paper's release: uniform clip i of K starts at room · i / K, so the
             end of the video is never seen; the middle clip starts at room / 3; and the frames of a clip run from its first
             to its last, truncated, where ours are the middles of T equal parts of the clip. It counts frames and assumes a
@@ -64,6 +65,8 @@ class SampleClips(BaseTransform):
             )
         if mode == "middle" and num_clips != 1:
             raise OptionError(f"SampleClips expects num_clips=1 in mode 'middle', got num_clips={num_clips}.")
+        if mode == "segments" and compat is not None:
+            raise OptionError(f"SampleClips has no compat in mode 'segments', got compat={compat!r}.")
         if compat not in (None, "official"):
             raise OptionError(f"SampleClips expects compat None or 'official', got {compat!r}.")
         self.num_clips = num_clips
@@ -85,7 +88,11 @@ class SampleClips(BaseTransform):
         # From here on, the unit is seconds, or frames if the rate is constant.
         rate, end = (1.0, results["duration"]) if by_time else (fps, total)
         length = self.clip_seconds * rate
-        if self.compat is None:
+        if self.mode == "segments":
+            length = end / self.num_clips
+            # Segments of whole frames start where a frame does, and rounding must not lead to the frame before.
+            offsets = np.arange(self.num_frames) * length / self.num_frames + 1e-6  # (T,)
+        elif self.compat is None:
             length = min(length, end)
             # The middles of T equal parts of the clip; so T = 1 takes the middle frame.
             offsets = (np.arange(self.num_frames) + 0.5) * length / self.num_frames  # (T,)

@@ -71,6 +71,8 @@ class CrossEncoder(BaseModule):
             layer_norm_eps=layer_norm_eps,
             hidden_act=hidden_act,
             initializer_range=initializer_range,
+            bos_token_id=None,  # not used here, and not in every vocabulary
+            sep_token_id=None,
             is_decoder=True,  # which only means that it has cross-attention
             use_cache=False,
             attn_implementation="eager",

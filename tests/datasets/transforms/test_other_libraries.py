@@ -8,7 +8,7 @@ from mmcv.transforms import BaseTransform
 from mmengine.config import Config
 from sister_libraries import import_mmaction
 
-from clipbert_mm.apis.predictor import _split
+from clipbert_mm.apis.opening import _split
 from clipbert_mm.datasets import RetrievalDataset
 from clipbert_mm.datasets.transforms import ClipBertTransforms, MMActionTransforms, collate_items
 from clipbert_mm.engine.launch import build_runner

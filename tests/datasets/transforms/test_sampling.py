@@ -50,6 +50,26 @@ def test_uniform_clips_agree_with_exact_arithmetic(fps: Fraction, clips: int, fr
     assert compared > 0
 
 
+@pytest.mark.parametrize("with_times", [True, False])
+@pytest.mark.parametrize(("total", "fps"), [(80, 30.0), (451, 29.97), (33, 25.0), (8, 24.0), (5, 10.0)])
+def test_segments_are_equal_parts_of_the_video_and_their_first_frames(total: int, fps: float, with_times: bool):
+    """As in BLIP's reader, but for its rounding of the step to whole frames, which leaves out the end of most videos."""
+    results = dict(total_frames=total, avg_fps=fps)
+    if with_times:
+        results |= dict(frame_times=np.arange(total) / fps, duration=total / fps)
+    found = SampleClips(num_clips=8, num_frames=1, mode="segments").transform(results)
+    assert found["frame_inds"].tolist() == [i * total // 8 for i in range(8)]
+    edges = np.arange(9) * total / fps / 8
+    np.testing.assert_allclose(found["clip_times"], np.stack([edges[:-1], edges[1:]], axis=1))
+    in_one = SampleClips(num_clips=1, num_frames=8, mode="segments").transform(results)
+    assert in_one["frame_inds"].tolist() == found["frame_inds"].tolist()
+
+
+def test_segments_have_no_released_rule():
+    with pytest.raises(ValueError, match="no compat in mode 'segments'"):
+        SampleClips(num_clips=1, num_frames=1, mode="segments", compat="official")
+
+
 def test_by_hand():
     # 10 s at 10 fps; clips of 1 s start at 0, 4.5 and 9 s, their two frames lie 0.25 and 0.75 s in.
     assert sample(100, 10, 3, 2)["frame_inds"].tolist() == [[2, 7], [47, 52], [92, 97]]

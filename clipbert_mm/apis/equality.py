@@ -1,0 +1,100 @@
+"""The check of a public model's first opening: our scores against the library's own model with the same weights."""
+
+import hashlib
+import json
+import os
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+import transformers
+from torch import Tensor
+
+from clipbert_mm.checkpoint.families import Family
+from clipbert_mm.errors import CheckpointError, printable
+from clipbert_mm.fileio import atomic_write
+from clipbert_mm.version import __version__
+
+if TYPE_CHECKING:
+    from clipbert_mm.checkpoint.public import PublicModel
+    from clipbert_mm.models import ClipBert
+
+TOLERANCE = 1e-3
+"""Largest difference of a logit or a similarity."""
+VIDEOS = 2
+"""Frames that are compared, each with each text."""
+
+
+def check_equality(
+    model: "ClipBert", public: "PublicModel", token_ids: Sequence[np.ndarray], shape: tuple[int, int], identity: str
+) -> None:
+    """Compare clip logits of a model with those of the library's own; a model that agreed once is not compared again.
+
+    Args:
+        model: The model on a CPU, with the weights of ``public``.
+        public: What it was built from.
+        token_ids: Texts to compare, int64 (L,) each.
+        shape: Height and width of frames, in pixels.
+        identity: Digest of weights and settings.
+
+    Raises:
+        CheckpointError: If they differ by more than :data:`TOLERANCE`.
+    """
+    versions = f"{identity} {public.family.library_class} transformers {transformers.__version__} {__version__}"
+    note = cache_folder() / "equal" / f"{hashlib.sha256(versions.encode()).hexdigest()[:32]}.json"
+    if note.is_file():
+        return
+    difference = largest_difference(model, public.family, public.settings, token_ids, shape)
+    if not difference <= TOLERANCE:  # which NaN is not
+        raise CheckpointError(
+            f"{printable(public.source)} is refused: its scores differ from those of {public.family.library_class} of "
+            f"transformers {transformers.__version__} by {difference:.2g}, and at most {TOLERANCE:g} is rounding. Use another "
+            "release of transformers, and report it with both versions."
+        )
+    with suppress(OSError), atomic_write(note) as file:  # a cache that cannot be written is none
+        json.dump(dict(source=public.source, difference=difference, versions=versions), file)
+
+
+@torch.no_grad()
+def largest_difference(
+    model: "ClipBert",
+    family: Family,
+    settings: dict[str, Any],
+    token_ids: Sequence[np.ndarray],
+    shape: tuple[int, int],
+) -> float:
+    """Return the largest difference between clip logits of a model and the library's on random frames of ``shape``."""
+    frames = torch.randn(VIDEOS, 3, *shape, generator=torch.Generator().manual_seed(0))
+    library = library_model(family, settings, model.state_dict())
+    tokens = model.encode_video(frames[:, None, None])  # (V, 1, S, D)
+    pairs = model.pair_encoder()
+    videos = torch.arange(VIDEOS)
+    differences = []
+    for ids in token_ids:
+        text = torch.zeros(VIDEOS, dtype=torch.long)
+        ours = model.score_pairs(pairs, pairs.encode_texts([ids]), tokens, text, videos)[:, 0]  # (V, C)
+        theirs = family.library_logits(library, torch.as_tensor(ids)[None], frames)[0]
+        differences.append((ours - theirs).abs().max())
+    return float(torch.stack(differences).max())
+
+
+def library_model(family: Family, settings: dict[str, Any], tensors: dict[str, Tensor]) -> Any:  # noqa: ANN401
+    """Build the library's own model around the tensors of a ClipBert, without a copy of them."""
+    kind = getattr(transformers, family.library_class)
+    with torch.device("meta"):
+        library = kind(kind.config_class.from_dict({**settings, "attn_implementation": "eager"}))
+    library.load_state_dict(family.library_names(tensors), strict=False, assign=True)
+    library.tie_weights()
+    for module in library.modules():  # position ids are all that weights do not have
+        for name, buffer in module.named_buffers(recurse=False):
+            if buffer.is_meta:
+                module.register_buffer(name, torch.arange(buffer.shape[-1]).expand(buffer.shape), persistent=False)
+    return library.eval()
+
+
+def cache_folder() -> Path:
+    """Return the folder of what is kept between runs: ``$XDG_CACHE_HOME/clipbert_mm``, or ``~/.cache/clipbert_mm``."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "clipbert_mm"

@@ -1,0 +1,123 @@
+"""BLIP (Li et al., ICML 2022): from the config of a Hugging Face checkpoint to the config of a ClipBert."""
+
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from clipbert_mm.checkpoint.families.family import Family
+from clipbert_mm.checkpoint.families.settings import Settings
+
+TEXT_DEFAULTS = dict(
+    vocab_size=30524,
+    hidden_size=768,
+    intermediate_size=3072,
+    num_hidden_layers=12,
+    num_attention_heads=8,
+    max_position_embeddings=512,
+    hidden_act="gelu",
+    layer_norm_eps=1e-12,
+    bos_token_id=30522,
+    sep_token_id=102,
+)
+VISION_DEFAULTS = dict(
+    image_size=384,
+    patch_size=16,
+    hidden_size=768,
+    intermediate_size=3072,
+    num_hidden_layers=12,
+    num_attention_heads=12,
+    hidden_act="gelu",
+    layer_norm_eps=1e-5,
+)
+MATCHING, QUESTIONS = "BlipForImageTextRetrieval", "BlipForQuestionAnswering"
+MAX_TEXT = 35
+"""Tokens that a text is cut to in BLIP's training and evaluation."""
+FRAMES = 8
+"""Frames of a video in BLIP's evaluation."""
+PREFIXES = {
+    "vision_model.": "backbone.vit.",
+    "text_encoder.": "encoder.text.",
+    "vision_proj.": "encoder.visual_projection.",
+    "text_proj.": "encoder.text_projection.",
+    "itm_head.": "head.classifier.",
+}
+
+
+def blip_family(settings: Settings) -> Family:
+    """Return the parts of a BLIP by its settings.
+
+    Raises:
+        CheckpointError: If a setting is missing or wrong.
+    """
+    text = settings.part_of("text_config", TEXT_DEFAULTS)
+    vision = settings.part_of("vision_config", VISION_DEFAULTS)
+    vocab_size, width = text.size("vocab_size"), text.size("hidden_size")
+    image_size, patch_size = vision.size("image_size"), vision.size("patch_size")
+    encoder: dict[str, Any] = dict(
+        type="CrossEncoder",
+        vocab_size=vocab_size,
+        hidden_size=width,
+        num_layers=text.size("num_hidden_layers"),
+        num_heads=text.size("num_attention_heads"),
+        intermediate_size=text.size("intermediate_size"),
+        max_text_length=text.size("max_position_embeddings"),
+        visual_size=vision.size("hidden_size"),
+        frame_tokens=(image_size // patch_size) ** 2 + 1,
+        # [ENC], which BLIP's training appended after [DEC]; the config names [DEC] alone.
+        joint_token=text.size("bos_token_id") + 1,
+        layer_norm_eps=text.number("layer_norm_eps"),
+        hidden_act=text.activation("hidden_act"),
+    )
+    head: dict[str, Any]
+    if settings.architecture() == QUESTIONS:
+        encoder |= dict(
+            type="AnswerEncoder",
+            vector_size=None,
+            start_token=text.size("bos_token_id"),
+            end_token=text.size("sep_token_id"),
+        )
+        head = dict(type="LikelihoodHead")
+    else:
+        encoder |= dict(vector_size=settings.size("image_text_hidden_size"))
+        head = dict(type="SimilarityMatchingHead", in_channels=width)
+    model = dict(
+        backbone=dict(
+            type="BlipVision",
+            image_size=image_size,
+            patch_size=patch_size,
+            hidden_size=vision.size("hidden_size"),
+            num_layers=vision.size("num_hidden_layers"),
+            num_heads=vision.size("num_attention_heads"),
+            intermediate_size=vision.size("intermediate_size"),
+            layer_norm_eps=vision.number("layer_norm_eps"),
+            hidden_act=vision.activation("hidden_act"),
+        ),
+        temporal_fusion=dict(type="ConcatFusion"),
+        clip_fusion=dict(type="ConcatClips"),
+        encoder=encoder,
+        head=head,
+        aggregator=dict(type="LogSumExpAggregator"),
+    )
+    return Family(
+        name="BLIP",
+        library_class=settings.architecture(),
+        prefixes=PREFIXES,
+        model=model,
+        vocab_size=vocab_size,
+        clips=dict(num_clips=FRAMES, num_frames=1, mode="segments"),
+        max_text_length=min(MAX_TEXT, text.size("max_position_embeddings")),
+        library_logits=partial(matching_logits, encoder["joint_token"]),
+    )
+
+
+def matching_logits(joint_token: int, library: Any, text_ids: Tensor, frames: Tensor) -> Tensor:  # noqa: ANN401
+    """Return logits and similarities, (M, V, 3), by the library's model; texts begin with [ENC] for the logits alone."""
+    joint_ids = torch.cat([torch.full_like(text_ids[:, :1], joint_token), text_ids[:, 1:]], dim=1)
+    rows = []
+    for ids, joint in zip(text_ids[:, None], joint_ids[:, None], strict=True):
+        match = library(input_ids=joint.expand(len(frames), -1), pixel_values=frames).itm_score  # (V, 2)
+        similarity = library(input_ids=ids, pixel_values=frames, use_itm_head=False).itm_score  # (V, 1)
+        rows.append(torch.cat([match, similarity], dim=1))
+    return torch.stack(rows)

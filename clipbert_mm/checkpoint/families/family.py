@@ -1,0 +1,53 @@
+"""What a family of public checkpoints says of a model."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Family:
+    """A public model as a ClipBert, with its published protocol on videos.
+
+    Args:
+        name: Name of the family.
+        library_class: Class of transformers that its weights belong to.
+        prefixes: How the names of tensors begin in the library, and how in a ClipBert.
+        model: Config of the ClipBert, without ``type`` and ``data_preprocessor``.
+        vocab_size: Number of tokens in the vocabulary.
+        clips: Settings of SampleClips.
+        max_text_length: Tokens that a text is cut to.
+        library_logits: Computes clip logits, (M, V, C), by the library's own model, of texts of one length, (M, L), and videos
+            of one frame, (V, 3, H, W).
+        answers: The answers in the order of the head's outputs; None without an answer vocabulary.
+    """
+
+    name: str
+    library_class: str
+    prefixes: Mapping[str, str]
+    model: dict[str, Any]
+    vocab_size: int
+    clips: dict[str, Any]
+    max_text_length: int
+    library_logits: Callable[[Any, Tensor, Tensor], Tensor]
+    answers: list[str] | None = None
+
+    def library_names(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Rename the tensors of a ClipBert to the library's names."""
+        return replace_prefixes(tensors, {ours: theirs for theirs, ours in self.prefixes.items()})
+
+
+def replace_prefixes(tensors: Mapping[str, Tensor], prefixes: Mapping[str, str]) -> dict[str, Tensor]:
+    """Replace how the names of tensors begin; a longer prefix goes before a shorter one, and other names stay.
+
+    >>> list(replace_prefixes({"a.b.c": 1, "a.c": 2, "d": 3}, {"a.": "x.", "a.b.": "y."}))
+    ['y.c', 'x.c', 'd']
+    """
+    ordered = sorted(prefixes.items(), key=lambda pair: -len(pair[0]))
+    renamed = {}
+    for name, tensor in tensors.items():
+        old, new = next((pair for pair in ordered if name.startswith(pair[0])), ("", ""))
+        renamed[new + name.removeprefix(old)] = tensor
+    return renamed

@@ -1,0 +1,67 @@
+"""Values of a Hugging Face ``config.json``, checked one by one: a file from elsewhere decides sizes, and nothing else."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from clipbert_mm.errors import CheckpointError, printable, quoted
+
+MAX_SIZE = 2**20
+"""Largest size that a config may name."""
+ACTIVATIONS = ("gelu", "gelu_new", "gelu_pytorch_tanh", "quick_gelu", "relu")
+"""Activations that a config may name."""
+
+
+class Settings:
+    """The settings of a ``config.json``, or of a part of it.
+
+    Args:
+        values: The settings.
+        defaults: What transformers takes for settings that are left out, which it does not write to a file.
+        who: The file, for errors.
+        part: Name of the part, such as "text_config"; empty for the whole file.
+    """
+
+    def __init__(self, values: Mapping[str, Any], defaults: Mapping[str, Any], who: str, part: str = "") -> None:
+        self.values, self.defaults, self.who, self.part = values, defaults, who, part
+
+    def part_of(self, name: str, defaults: Mapping[str, Any]) -> "Settings":
+        """Return a part, such as ``text_config``, which may be left out."""
+        values = self.values.get(name)
+        if values is not None and not isinstance(values, Mapping):
+            raise self._refused(name, values, "a JSON object")
+        return Settings(values or {}, defaults, self.who, name)
+
+    def size(self, name: str) -> int:
+        """Return a whole number from 1."""
+        value = self._value(name)
+        if type(value) is not int or not 0 < value <= MAX_SIZE:
+            raise self._refused(name, value, f"a whole number from 1 to {MAX_SIZE:,}")
+        return value
+
+    def number(self, name: str) -> float:
+        """Return a number from 0 to 1, such as an epsilon or a probability."""
+        value = self._value(name)
+        if type(value) not in (int, float) or not 0 <= value <= 1:
+            raise self._refused(name, value, "a number from 0 to 1")
+        return float(value)
+
+    def activation(self, name: str) -> str:
+        """Return the name of an activation."""
+        value = self._value(name)
+        if value not in ACTIVATIONS:
+            raise self._refused(name, value, f"one of {', '.join(ACTIVATIONS)}")
+        return value
+
+    def architecture(self) -> str:
+        """Return the class that the weights belong to; empty if the file does not say it."""
+        names = self.values.get("architectures")
+        return names[0] if isinstance(names, list) and names and isinstance(names[0], str) else ""
+
+    def _value(self, name: str) -> Any:  # noqa: ANN401
+        return self.values.get(name, self.defaults.get(name))
+
+    def _refused(self, name: str, value: object, expected: str) -> CheckpointError:
+        where = f"{self.part}.{name}" if self.part else name
+        return CheckpointError(
+            f"{printable(self.who)} is refused: expected {expected} as its {where}, got {quoted(value)}. Take another copy."
+        )

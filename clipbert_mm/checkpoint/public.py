@@ -1,0 +1,120 @@
+"""Public image-text models of Hugging Face, by folder or by name on the hub, as configs of ours."""
+
+import os
+import re
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+from clipbert_mm.checkpoint.families import Family, read_family
+from clipbert_mm.checkpoint.formats import LoadedCheckpoint, read_source
+from clipbert_mm.checkpoint.hub import NAME, commit_of, find_file, locate_file
+from clipbert_mm.checkpoint.image_processor import read_image_transforms
+from clipbert_mm.checkpoint.reading import find_files, read_settings
+from clipbert_mm.errors import CheckpointError, printable
+
+SETTINGS = "config.json"
+VOCABULARIES = ("tokenizer.json", "vocab.txt", "vocab.json", "spiece.model")
+"""Files of which a tokenizer has at least one."""
+TOKENIZER_FILES = (
+    *VOCABULARIES,
+    "merges.txt",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+)
+SUFFIX = re.compile(r"\.(pth?|ckpt|pkl|bin|py|safetensors)$")
+
+
+@dataclass(frozen=True)
+class PublicModel:
+    """A public model, ready to be built.
+
+    Args:
+        source: Its folder, or its name with the commit that was used: "Salesforce/blip-itm-base-coco@1ef8d4b...".
+        settings: Contents of its ``config.json``.
+        family: Its family.
+        model: Config of the ClipBert.
+        pipeline: Configs of the test transforms.
+        weights: Its weights, with our names.
+        files: The files of the weights.
+    """
+
+    source: str
+    settings: dict[str, Any]
+    family: Family
+    model: dict[str, Any]
+    pipeline: list[dict[str, Any]]
+    weights: LoadedCheckpoint
+    files: list[str]
+
+
+def is_public(source: str) -> bool:
+    """Whether a source of a model is a Hugging Face folder, or may be a name on the hub with or without ``@revision``.
+
+    >>> is_public("Salesforce/blip-itm-base-coco"), is_public("work_dirs/mine/epoch_4.pth"), is_public("epoch_4.pth")
+    (True, False, False)
+    """
+    if os.path.exists(source):
+        return os.path.isfile(os.path.join(source, SETTINGS))
+    name = source.partition("@")[0]
+    return "/" in name and NAME.fullmatch(name) is not None and SUFFIX.search(name) is None
+
+
+def read_public(source: str, revision: str | None = None) -> PublicModel:
+    """Read a public model; no code that comes with it is run.
+
+    Args:
+        source: A folder that ``save_pretrained`` wrote, or a name on the hub, with or without ``@revision``.
+        revision: Branch, tag or commit on the hub; None for that of ``source``, or the main branch.
+
+    Raises:
+        CheckpointError: If it cannot be found, read or used; or both revisions are given.
+    """
+    name, at, own = (source, "", "") if os.path.isdir(source) else source.partition("@")
+    if at and revision is not None:
+        raise CheckpointError(
+            f"{printable(source)} names a revision, and so does revision={revision!r}. Give one of them."
+        )
+    path = find_file(name, SETTINGS, revision=own or revision)
+    commit = commit_of(path)
+    # From here on, all files are of one commit.
+    revision = commit or own or revision
+    settings = read_settings(path)
+    family = read_family(settings, path)
+    resize, spec = read_image_transforms(name, revision=revision, model_type=settings.get("model_type"))
+    tokenizer = _find_tokenizer(name, revision)
+    mean, std = list(spec.mean), list(spec.std)
+    frames = dict(type="VideoTextPreprocessor", mean=mean, std=std, vocab_size=family.vocab_size)
+    return PublicModel(
+        source=name if commit is None else f"{name}@{commit}",
+        settings=settings,
+        family=family,
+        model=dict(type="ClipBert", data_preprocessor=frames, **family.model),
+        pipeline=[
+            dict(type="OpenVideo"),
+            dict(type="SampleClips", **family.clips),
+            dict(type="DecodeClips"),
+            *resize,
+            dict(type="Tokenize", tokenizer=tokenizer, max_length=family.max_text_length),
+            dict(type="PackInputs"),
+        ],
+        weights=read_source(name, revision=revision),
+        files=find_files(name, revision),
+    )
+
+
+def _find_tokenizer(name: str, revision: str | None) -> str:
+    """Return the folder of a model's tokenizer, with all of its files.
+
+    Raises:
+        CheckpointError: If it has none.
+    """
+    vocabulary = find_file(name, *VOCABULARIES, revision=revision)
+    if not os.path.isdir(name):
+        for file in TOKENIZER_FILES:
+            with suppress(CheckpointError):  # out of reach, and not every tokenizer has it
+                locate_file(
+                    name, file, revision=revision
+                )  # into the cache, where all files of a commit are in one folder
+    return os.path.dirname(vocabulary)
