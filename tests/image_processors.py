@@ -33,9 +33,9 @@ def processors_of(family: str) -> dict[str, type]:
 def pixels_of(processor: Any, frame: np.ndarray) -> np.ndarray:
     """Return the grey levels that a processor makes of a frame before it normalizes them, (H', W', 3)."""
     made = processor(
-        frame, do_rescale=False, do_normalize=False, input_data_format="channels_last", return_tensors="np"
+        frame, do_rescale=False, do_normalize=False, input_data_format="channels_last", return_tensors="pt"
     )
-    return np.asarray(made["pixel_values"])[0].transpose(1, 2, 0).astype(np.int64)
+    return made["pixel_values"][0].permute(1, 2, 0).numpy().astype(np.int64)
 
 
 def real_frames() -> Iterator[np.ndarray]:

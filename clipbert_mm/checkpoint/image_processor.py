@@ -20,17 +20,20 @@ DEFAULTS = dict(do_resize=True, resample=3, do_rescale=True, rescale_factor=1 / 
 INTERPOLATIONS = {2: "bilinear", 3: "bicubic"}
 """Pillow's numbers of the filters."""
 WITHOUT_EFFECT = (
-    *("image_processor_type", "feature_extractor_type", "processor_class", "_valid_processor_keys", "do_convert_rgb"),
-    *(
-        "data_format",
-        "input_data_format",
-        "return_tensors",
-        "device",
-        "disable_grouping",
-        "do_pad",
-        "size_divisor",
-        "crop_size",
-    ),
+    "image_processor_type",
+    "feature_extractor_type",
+    "processor_class",
+    "_valid_processor_keys",
+    "do_convert_rgb",
+    "data_format",
+    "input_data_format",
+    "return_tensors",
+    "device",
+    "disable_grouping",
+    "default_to_square",
+    "do_pad",
+    "size_divisor",
+    "crop_size",
 )
 """Settings without effect on RGB frames, or without one where this module does not read them."""
 LONGEST = 1333 / 800
@@ -122,6 +125,8 @@ def image_transforms(
     for key, value in given.items():
         if key not in processor.defaults and key not in WITHOUT_EFFECT and value is not False:
             _refuse(path, key, value, "no such setting, which may change pixels")
+    if is_count(values["size"]) and given.get("default_to_square", processor.is_square) is not processor.is_square:
+        _refuse(path, "default_to_square", given["default_to_square"], str(processor.is_square).lower())
     for key in ("do_resize", "do_rescale"):
         if values[key] is not True:
             _refuse(path, key, values[key], "true")

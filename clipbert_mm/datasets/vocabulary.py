@@ -78,7 +78,8 @@ def train_vocabulary(texts: Iterable[str], folder: str | os.PathLike, vocab_size
     trained = BertWordPieceTokenizer(lowercase=True)
     # The trainer meets words in an order of chance. Letters within words are given to it in order, with BERT's own tokens, so
     # that the same texts always make the same vocabulary.
-    words = {word for text in texts for word, _ in trained.pre_tokenizer.pre_tokenize_str(trained.normalize(text))}
+    normalize = trained.normalizer.normalize_str
+    words = {word for text in texts for word, _ in trained.pre_tokenizer.pre_tokenize_str(normalize(text))}
     first_tokens = [*SPECIAL_TOKENS, *sorted({f"##{letter}" for word in words for letter in word[1:]})]
     trained.train_from_iterator(
         texts, vocab_size=vocab_size, min_frequency=1, show_progress=False, special_tokens=first_tokens

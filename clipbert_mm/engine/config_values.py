@@ -43,10 +43,10 @@ def text_model(bert: str, weights: str, **sizes: Any) -> dict[str, Any]:  # noqa
         CheckpointError: If the text model is none that the joint encoder takes, or the checkpoint is damaged.
     """
     if bert != NONE:
-        from transformers import AutoConfig, PreTrainedConfig
+        from transformers import AutoConfig, PretrainedConfig
 
         try:
-            settings, _ = PreTrainedConfig.get_config_dict(bert)
+            settings, _ = PretrainedConfig.get_config_dict(bert)
             check_text_model(settings, f"The text model {printable(bert)}")
             config = AutoConfig.from_pretrained(bert, trust_remote_code=False)
         except (OSError, ValueError) as error:

@@ -189,6 +189,7 @@ def test_a_folder_without_the_file_is_refused(tmp_path: Path):
         ("blip", dict(size=dict(height=9, width=0)), "'size' is .*; expected a number of pixels"),
         ("blip", dict(size=dict(height=9, width=9, longest_edge=9)), "'size' is .*; expected a number of pixels"),
         ("blip", dict(size=dict(shortest_edge=9)), "'size' is .*; expected a height and a width, or a center crop"),
+        ("blip", dict(size=96, default_to_square=False), "'default_to_square' is False; expected true"),
         ("blip", dict(size=90_000), "it asks for 24,300,000,000 bytes of frames"),
         ("blip", dict(auto_map={}), r"it names code of its own \(auto_map\), which is never run"),
         ("siglip", dict(size=224), "'size' is 224; expected a height and a width, or a center crop"),
@@ -220,5 +221,12 @@ def test_what_would_change_pixels_otherwise_is_refused(name: str, change: dict[s
 
 
 def test_settings_without_effect_are_let_be():
-    kept = dict(do_pad=False, do_center_crop=False, crop_size=None, patch_size=None, _valid_processor_keys=["images"])
+    kept = dict(
+        default_to_square=False,
+        do_pad=False,
+        do_center_crop=False,
+        crop_size=None,
+        patch_size=None,
+        _valid_processor_keys=["images"],
+    )
     assert image_transforms(PUBLISHED["blip"] | kept, "a.json") == image_transforms(PUBLISHED["blip"], "a.json")

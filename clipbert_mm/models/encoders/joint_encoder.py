@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from mmengine.model import BaseModule
 from torch import Tensor, nn
-from transformers import CONFIG_MAPPING, AutoConfig, AutoModel, PreTrainedConfig
+from transformers import CONFIG_MAPPING, AutoConfig, AutoModel, PretrainedConfig
 from transformers.models.bert.modeling_bert import BertPooler
 
 from clipbert_mm.checkpoint.building import Bounded
@@ -95,7 +95,7 @@ def build_text_model(architecture: str, sizes: dict[str, Any]) -> Any:  # noqa: 
             raise OptionError(f"JointEncoder cannot use '{architecture}' with the sizes {sizes}: {error}") from error
     else:
         try:
-            settings, _ = PreTrainedConfig.get_config_dict(architecture)
+            settings, _ = PretrainedConfig.get_config_dict(architecture)
             if not settings.keys() - {"_commit_hash"}:
                 raise FileNotFoundError(architecture)
             check_text_model(settings, f"The architecture {printable(architecture)}")
