@@ -64,8 +64,22 @@ TEXT_MODELS = (
     "xlm-roberta-xl",
 )
 """Model types of transformers that consist of embeddings and an encoder, like BERT."""
-TOKENIZERS = ("Bert", "Camembert", "DistilBert", "Electra", "Roberta", "XLMRoberta")
-"""Their tokenizers, by the first part of the class names."""
+IMAGE_TEXT_MODELS = ("blip", "clip", "siglip", "siglip2", "vilt")
+"""Model types of transformers that consist of a tower for images and one for texts, or one for both."""
+TOKENIZERS = (
+    "Bert",
+    "Camembert",
+    "CLIP",
+    "DistilBert",
+    "Electra",
+    "Gemma",
+    "Roberta",
+    "Siglip",
+    "Siglip2",
+    "T5",
+    "XLMRoberta",
+)
+"""Tokenizers of these models, by the first part of the class names."""
 ANY_TOKENIZER = ("PreTrainedTokenizerFast", "TokenizersBackend")
 """Classes for any tokenizer.json."""
 MAX_TEXT_FILE_BYTES = 2**26
@@ -261,7 +275,7 @@ def check_tokenizer(folder_or_name: str, settings: Mapping[str, Any], model_sett
     base = class_name.removesuffix("Fast").removesuffix("Tokenizer") if isinstance(class_name, str) else class_name
     if "auto_map" in settings or "auto_map" in model_settings:
         raise CheckpointError(f"{who} is refused: it names code of its own (auto_map), which is never run.")
-    if class_name is None and model_settings:
+    if class_name is None and model_settings and model_settings.get("model_type") not in IMAGE_TEXT_MODELS:
         check_text_model(model_settings, who)
     elif class_name is not None and base not in TOKENIZERS and class_name not in ANY_TOKENIZER:
         raise CheckpointError(

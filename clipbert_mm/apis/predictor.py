@@ -145,9 +145,9 @@ class Predictor:
                 raise OptionError(f"A text for the model is a str, got {quoted(text)}. Give a list of str for several.")
             if not is_valid_unicode(text):
                 raise OptionError(f"The text {quoted(text)} contains an unpaired surrogate. Encode it as UTF-8.")
-        token_ids = [np.array(ids, np.int64) for ids in self.tokenize.tokenizer(list(texts))["input_ids"]]
+        token_ids = [np.array(ids, np.int64) for ids in self.tokenize.encode(texts)]
         for text, ids in zip(texts, token_ids, strict=True):
-            if is_blank(text) or len(ids) <= 2:  # [CLS] and [SEP] alone
+            if is_blank(text) or len(ids) <= self.tokenize.num_special_tokens:
                 raise OptionError("The text is empty. Describe what the video shows.")
             if len(ids) > self.tokenize.max_length:
                 raise OptionError(

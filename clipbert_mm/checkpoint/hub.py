@@ -10,8 +10,26 @@ from collections.abc import Iterator
 from clipbert_mm.errors import CheckpointError, printable, quoted
 
 NAME = re.compile(r"[\w-][\w.-]*(/[\w.-]+)?")
-"""Names on the hub: MODEL, or OWNER/MODEL."""
+"""Names on the hub, MODEL or OWNER/MODEL."""
 COMMIT = re.compile(r"[0-9a-f]{40}")
+VOCABULARIES = (
+    "tokenizer.json",
+    "vocab.txt",
+    "vocab.json",
+    "spiece.model",
+    "sentencepiece.bpe.model",
+    "tokenizer.model",
+)
+"""Files of which each tokenizer has one at least."""
+TOKENIZER_FILES = (
+    *VOCABULARIES,
+    "merges.txt",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "config.json",
+)
+"""All files that a tokenizer may read; the model's config.json names it where its own does not."""
 
 
 class _OutOfReachError(CheckpointError):
@@ -84,6 +102,23 @@ def locate_file(path_or_name: str, file: str, *, revision: str | None = None) ->
         if isinstance(error, EntryNotFoundError) and not isinstance(error, LocalEntryNotFoundError):
             return None
         raise _explained(error, path_or_name, file, revision) from error
+
+
+def tokenizer_folder(path_or_name: str, *, revision: str | None = None) -> str:
+    """Return the folder of a model's tokenizer, which is downloaded if it is on the hub; arguments as of :func:`find_file`.
+
+    Raises:
+        CheckpointError: If there is no vocabulary, or see :func:`locate_file`.
+    """
+    vocabulary = find_file(path_or_name, *VOCABULARIES, revision=revision)
+    commit = commit_of(vocabulary)
+    if commit is not None:
+        try:
+            for file in TOKENIZER_FILES:
+                locate_file(path_or_name, file, revision=commit)
+        except _OutOfReachError:  # what the cache does not have, the model need not have
+            pass
+    return os.path.dirname(vocabulary)
 
 
 def commit_of(path: str) -> str | None:

@@ -13,7 +13,7 @@ from clipbert_mm.errors import CheckpointError, is_count, printable, quoted
 from clipbert_mm.trusted import check_pipeline
 
 FILES = ("processor_config.json", "preprocessor_config.json")
-"""Files of the settings: of transformers 5, which nests them, and of all releases."""
+"""Files of the settings; the first is of transformers 5, and may hold those of a tokenizer beside them."""
 CLIP_SPEC = dict(image_mean=[0.48145466, 0.4578275, 0.40821073], image_std=[0.26862954, 0.26130258, 0.27577711])
 HALF_SPEC = dict(image_mean=[0.5, 0.5, 0.5], image_std=[0.5, 0.5, 0.5])
 DEFAULTS = dict(do_resize=True, resample=3, do_rescale=True, rescale_factor=1 / 255, do_normalize=True)

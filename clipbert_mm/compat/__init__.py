@@ -4,6 +4,7 @@ A work-around can be removed when requirements/runtime.txt no longer allows its 
 file of their own, since their base classes take seconds to import.
 """
 
+import importlib.util
 import os
 import re
 import sys
@@ -28,7 +29,7 @@ from clipbert_mm.compat.video_backbones import mend_mmaction_backbone as mend_mm
 from clipbert_mm.compat.video_backbones import without_weights as without_weights
 from clipbert_mm.compat.video_transforms import import_mmaction_transforms as import_mmaction_transforms
 from clipbert_mm.compat.video_transforms import seeded_generators as seeded_generators
-from clipbert_mm.errors import OptionError
+from clipbert_mm.errors import BackendError, OptionError
 
 
 def _history_statistic(owner: type, name: str) -> object:
@@ -241,6 +242,37 @@ def bert_tokenizer(vocab_file: str) -> Any:  # noqa: ANN401
     from transformers import BertTokenizerFast
 
     return BertTokenizerFast(vocab_file)
+
+
+def siglip_tokenizer(folder: str) -> Any:  # noqa: ANN401
+    """Make SigLIP's tokenizer, by the library tokenizers.
+
+    For transformers 4.57 to 5.24, whose SiglipTokenizer needs sentencepiece, and is saved as a file that is no text. Its
+    vocabulary is one of T5, which tokenizers reads; what it does to texts before, Tokenize does.
+
+    Raises:
+        BackendError: If the folder has only sentencepiece's file, and a package that reads it is missing.
+    """
+    from transformers import PreTrainedTokenizerFast, T5TokenizerFast
+
+    if os.path.isfile(os.path.join(folder, "tokenizer.json")):
+        return PreTrainedTokenizerFast.from_pretrained(folder)
+    missing = [name for name in ("sentencepiece", "google.protobuf") if not _is_installed(name)]
+    if missing:
+        raise BackendError(
+            f"SigLIP's tokenizer {folder} has a spiece.model and no tokenizer.json. Its first reading needs sentencepiece and "
+            f"protobuf: pip install sentencepiece protobuf"
+        )
+    read = T5TokenizerFast.from_pretrained(folder, extra_ids=0)
+    special = {f"{name}_token": str(getattr(read, f"{name}_token")) for name in ("eos", "pad", "unk")}
+    return PreTrainedTokenizerFast(tokenizer_object=read.backend_tokenizer, **special)  # saved without the spiece.model
+
+
+def _is_installed(module: str) -> bool:
+    try:
+        return importlib.util.find_spec(module) is not None
+    except ModuleNotFoundError:  # of the package that it would be in
+        return False
 
 
 def count_attention(inputs: list, outputs: list) -> float:

@@ -26,7 +26,7 @@ class WordTokens:
         words = sorted(set(itertools.chain.from_iterable(text.split() for text in texts)))
         self._tokens = dict(zip(words, tokenize.tokens_of(words), strict=True))
         self.unknown = set(tokenize.unknown_words(words))
-        self._max_tokens = tokenize.max_length - 2  # without [CLS] and [SEP]
+        self._max_tokens = tokenize.max_length - tokenize.num_special_tokens
 
     def tokens_of(self, text: str) -> tuple[int, ...]:
         """Return the token ids of a text that the model gets."""
@@ -34,7 +34,8 @@ class WordTokens:
 
     def is_cut(self, text: str) -> bool:
         """Whether a text has more tokens than the model gets."""
-        return len(text) > self._max_tokens and sum(len(self._tokens[word]) for word in text.split()) > self._max_tokens
+        longest = 4 * len(text)  # of bytes
+        return longest > self._max_tokens and sum(len(self._tokens[word]) for word in text.split()) > self._max_tokens
 
     def has_unknown(self, text: str) -> bool:
         """Whether a text has words that the tokenizer does not know."""

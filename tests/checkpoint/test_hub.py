@@ -15,7 +15,7 @@ from huggingface_hub.errors import (
 )
 
 from clipbert_mm.checkpoint import CheckpointError, read_checkpoint
-from clipbert_mm.checkpoint.hub import commit_of, find_file, locate_file
+from clipbert_mm.checkpoint.hub import commit_of, find_file, locate_file, tokenizer_folder
 
 NAME, COMMIT = "owner/model", "0123456789abcdef0123456789abcdef01234567"
 
@@ -138,3 +138,24 @@ def test_weights_of_a_revision_safetensors_first(monkeypatch: pytest.MonkeyPatch
         read_checkpoint(NAME, revision="v2")
     assert [each[1] for each in asked] == ["model.safetensors", "pytorch_model.bin"]
     assert all(each[2] == dict(revision="v2") for each in asked)
+
+
+def test_the_folder_of_a_tokenizer(cached: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    own = tmp_path / "own"
+    own.mkdir()
+    with pytest.raises(CheckpointError, match=rf"The folder {own} has no tokenizer\.json or vocab\.txt or vocab\.json"):
+        tokenizer_folder(str(own))
+    (own / "vocab.txt").touch()
+    assert tokenizer_folder(str(own)) == str(own)
+    snapshot = cached / f"snapshots/{COMMIT}"
+    with pytest.raises(CheckpointError, match=r"tokenizer\.json of owner/model is not in the cache"):
+        tokenizer_folder(NAME)
+    (snapshot / "vocab.txt").touch()
+    assert tokenizer_folder(NAME) == tokenizer_folder(NAME, revision=COMMIT) == str(snapshot)
+    asked = raising(of(EntryNotFoundError), monkeypatch)
+    monkeypatch.setattr(
+        huggingface_hub, "hf_hub_download", lambda *args, **kwargs: asked.append(args) or str(snapshot / args[1])
+    )
+    assert tokenizer_folder(NAME, revision="main") == str(snapshot)
+    assert asked[:3] == [(NAME, "tokenizer.json"), (NAME, "tokenizer.json"), (NAME, "vocab.json")]
+    assert (NAME, "vocab.txt") not in asked, "of a commit, the cache is asked"

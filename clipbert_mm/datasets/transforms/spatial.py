@@ -20,7 +20,7 @@ class ResizeFrames(BaseTransform):
         frames (uint8, (K, T, H, W, 3))
 
     Modified Keys:
-        frames (uint8, (K, T, *frame_shape, 3))
+        frames (uint8, (K, T, H', W', 3)), of ``frame_shape``
 
     Added Keys:
         content_shape (height and width of a resized frame without padding, in pixels)
@@ -47,7 +47,7 @@ class ResizeFrames(BaseTransform):
         Args:
             frame: uint8 frame, (H, W, 3).
             shape: What :meth:`fit` returns for it.
-            out: Where to write it, zeros of (*frame_shape, 3); the frame is in its upper left.
+            out: Where to write it, in the upper left: zeros, (H', W', 3).
 
         Returns:
             Height and width of what was written.
