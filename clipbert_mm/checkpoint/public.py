@@ -2,27 +2,17 @@
 
 import os
 import re
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 from clipbert_mm.checkpoint.families import Family, read_family
 from clipbert_mm.checkpoint.formats import LoadedCheckpoint, read_source
-from clipbert_mm.checkpoint.hub import NAME, commit_of, find_file, locate_file
+from clipbert_mm.checkpoint.hub import NAME, commit_of, find_file, tokenizer_folder
 from clipbert_mm.checkpoint.image_processor import read_image_transforms
 from clipbert_mm.checkpoint.reading import find_files, read_settings
 from clipbert_mm.errors import CheckpointError, printable
 
 SETTINGS = "config.json"
-VOCABULARIES = ("tokenizer.json", "vocab.txt", "vocab.json", "spiece.model")
-"""Files of which a tokenizer has at least one."""
-TOKENIZER_FILES = (
-    *VOCABULARIES,
-    "merges.txt",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "added_tokens.json",
-)
 SUFFIX = re.compile(r"\.(pth?|ckpt|pkl|bin|py|safetensors)$")
 
 
@@ -83,7 +73,7 @@ def read_public(source: str, revision: str | None = None) -> PublicModel:
     settings = read_settings(path)
     family = read_family(settings, path)
     resize, spec = read_image_transforms(name, revision=revision, model_type=settings.get("model_type"))
-    tokenizer = _find_tokenizer(name, revision)
+    tokenizer = tokenizer_folder(name, revision=revision)
     mean, std = list(spec.mean), list(spec.std)
     frames = dict(type="VideoTextPreprocessor", mean=mean, std=std, vocab_size=family.vocab_size)
     return PublicModel(
@@ -102,19 +92,3 @@ def read_public(source: str, revision: str | None = None) -> PublicModel:
         weights=read_source(name, revision=revision),
         files=find_files(name, revision),
     )
-
-
-def _find_tokenizer(name: str, revision: str | None) -> str:
-    """Return the folder of a model's tokenizer, with all of its files.
-
-    Raises:
-        CheckpointError: If it has none.
-    """
-    vocabulary = find_file(name, *VOCABULARIES, revision=revision)
-    if not os.path.isdir(name):
-        for file in TOKENIZER_FILES:
-            with suppress(CheckpointError):  # out of reach, and not every tokenizer has it
-                locate_file(
-                    name, file, revision=revision
-                )  # into the cache, where all files of a commit are in one folder
-    return os.path.dirname(vocabulary)
