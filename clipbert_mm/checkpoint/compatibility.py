@@ -268,6 +268,8 @@ MAX_LIST_LENGTH = 400
 """Most characters of a list of modules."""
 MIN_USED = 0.5
 """Smallest share of a file's tensors that a model has to have."""
+TEXTS = r"encoder\.(?:(?:bert|text)\.embeddings|text_embedding)"
+"""How the names of the embeddings of texts begin."""
 DEPTHS = ("blocks of the backbone's stages", "layers of the encoder", "attention heads of the encoder")
 """Sizes that have to agree even where every tensor fits."""
 BLOCK = re.compile(r"backbone\.(?:timm_model\.|backbone\.)?(?:layers?|stages)[._]?(\d+)\.(?:blocks\.)?(\d+)\.")
@@ -294,7 +296,7 @@ def _sizes(tensors: Mapping[str, Tensor], attention_heads: int | None = None) ->
     for name in tensors:
         if block := BLOCK.match(name):
             blocks[int(block[1])] = max(blocks.get(int(block[1]), 0), int(block[2]) + 1)
-        if layer := re.match(r"encoder\.(?:bert|text)\.encoder\.layers?\.(\d+)\.", name):
+        if layer := re.match(r"encoder\.(?:(?:bert|text)\.encoder|transformer)\.layers?\.(\d+)\.", name):
             layers.add(layer[1])
     if blocks:
         sizes[DEPTHS[0]] = tuple(blocks[stage] for stage in sorted(blocks))
@@ -304,15 +306,11 @@ def _sizes(tensors: Mapping[str, Tensor], attention_heads: int | None = None) ->
         sizes[DEPTHS[2]] = attention_heads
     for title, pattern, axis in (
         ("channels of the backbone's stem", r"backbone\.conv1\.weight", 0),
-        ("vocabulary", r"encoder\.(bert|text)\.embeddings\.(word_embeddings|token_embedding)\.weight", 0),
-        (
-            "hidden size of the encoder",
-            r"encoder\.(bert|text)\.embeddings\.(word_embeddings|token_embedding)\.weight",
-            1,
-        ),
-        ("position embeddings", r"encoder\.(bert|text)\.embeddings\.position_embeddings?\.weight", 0),
+        ("vocabulary", rf"{TEXTS}\.(word_embeddings|token_embedding)\.weight", 0),
+        ("hidden size of the encoder", rf"{TEXTS}\.(word_embeddings|token_embedding)\.weight", 1),
+        ("position embeddings", rf"{TEXTS}\.position_embeddings?\.weight", 0),
         ("rows of the grid", r"encoder\.visual_embedding\.row_embeddings\.weight", 0),
-        ("answers of the head", r"head\.classifier\.(2\.)?weight", 0),
+        ("answers of the head", r"head\.classifier\.([23]\.)?weight", 0),
     ):
         matching = [tensor for name, tensor in tensors.items() if re.fullmatch(pattern, name)]
         if matching and matching[0].ndim > axis:

@@ -12,8 +12,9 @@ from torch import Tensor
 from clipbert_mm.checkpoint.families.blip import PREFIXES as BLIP_PREFIXES
 from clipbert_mm.checkpoint.families.dual_towers import PREFIXES as TOWER_PREFIXES
 from clipbert_mm.checkpoint.families.family import replace_prefixes
+from clipbert_mm.checkpoint.families.vilt import rename_vilt
 from clipbert_mm.checkpoint.official import convert_official_state_dict
-from clipbert_mm.checkpoint.preprocessing import CAFFE, OPENAI, PYTORCH, UNIFORMER, X3D, InputSpec
+from clipbert_mm.checkpoint.preprocessing import CAFFE, HALF, OPENAI, PYTORCH, UNIFORMER, X3D, InputSpec
 from clipbert_mm.checkpoint.reading import read_checkpoint
 from clipbert_mm.deprecation import warn_renamed
 from clipbert_mm.errors import CheckpointError, printable, quoted
@@ -237,8 +238,9 @@ DETECTORS = r"^(rpn_head|roi_head|bbox_head|mask_head|decode_head|auxiliary_head
 VISUAL = ("backbone",)
 TEXT = ("encoder.bert.embeddings", "encoder.bert.encoder")  # not every model has a pooler
 TOWERS = (*VISUAL, "encoder.text", "encoder.text_projection")
-ALL_PARTS = (*VISUAL, "projection", *TEXT, "encoder.visual_embedding", *TOWERS[1:])
+ALL_PARTS = (*VISUAL, "projection", *TEXT, "encoder.visual_embedding", *TOWERS[1:], "encoder.transformer")
 BLIP = (*VISUAL, "encoder.text")
+VILT = (*VISUAL, "encoder.text_embedding", "encoder.visual_embedding", "encoder.transformer")
 FORMATS = (
     CheckpointFormat(
         "clipbert_mm's", r"^(encoder\.(bert|text|visual_embedding)|projection)\.", ALL_PARTS, _from_ours, None
@@ -252,6 +254,13 @@ FORMATS = (
         BLIP,
         partial(_from_public, BLIP_PREFIXES),
         OPENAI,
+    ),
+    CheckpointFormat(
+        "transformers' ViLT",
+        r"^vilt\.embeddings\.patch_embeddings\.",
+        VILT,
+        rename_vilt,
+        HALF,
     ),
     CheckpointFormat("mmaction2's (X3D)", r"^backbone\.conv1_s\.", VISUAL, _from_mmaction, X3D, names_stay=True),
     CheckpointFormat(

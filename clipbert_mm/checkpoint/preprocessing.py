@@ -82,3 +82,5 @@ OPENAI = InputSpec(
     mean=(122.7709383, 116.7460125, 104.09373615), std=(68.5005327, 66.6321579, 70.32316305), to_bgr=False, style=None
 )
 """For CLIP and BLIP, as OpenAI's CLIP defined it."""
+HALF = InputSpec(mean=(127.5,) * 3, std=(127.5,) * 3, to_bgr=False, style=None)
+"""For ViLT."""

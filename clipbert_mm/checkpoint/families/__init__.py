@@ -6,9 +6,17 @@ from typing import Any
 from clipbert_mm.checkpoint.families.blip import MATCHING, QUESTIONS, blip_family
 from clipbert_mm.checkpoint.families.family import Family
 from clipbert_mm.checkpoint.families.settings import Settings
+from clipbert_mm.checkpoint.families.vilt import MASKED_WORDS, RETRIEVAL, vilt_family
+from clipbert_mm.checkpoint.families.vilt import QUESTIONS as VILT_QUESTIONS
 from clipbert_mm.errors import CheckpointError, printable, quoted
 
-FAMILIES: dict[str, Callable[[Settings], Family]] = {MATCHING: blip_family, QUESTIONS: blip_family}
+FAMILIES: dict[str, Callable[[Settings], Family]] = {
+    MATCHING: blip_family,
+    QUESTIONS: blip_family,
+    RETRIEVAL: vilt_family,
+    VILT_QUESTIONS: vilt_family,
+    MASKED_WORDS: vilt_family,
+}
 """How the settings of each class are read."""
 DEFAULTS = dict(image_text_hidden_size=256)
 

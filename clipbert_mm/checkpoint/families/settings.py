@@ -33,31 +33,59 @@ class Settings:
 
     def size(self, name: str) -> int:
         """Return a whole number from 1."""
-        value = self._value(name)
+        value = self.value(name)
         if type(value) is not int or not 0 < value <= MAX_SIZE:
             raise self._refused(name, value, f"a whole number from 1 to {MAX_SIZE:,}")
         return value
 
     def number(self, name: str) -> float:
         """Return a number from 0 to 1, such as an epsilon or a probability."""
-        value = self._value(name)
+        value = self.value(name)
         if type(value) not in (int, float) or not 0 <= value <= 1:
             raise self._refused(name, value, "a number from 0 to 1")
         return float(value)
 
     def activation(self, name: str) -> str:
         """Return the name of an activation."""
-        value = self._value(name)
+        value = self.value(name)
         if value not in ACTIVATIONS:
             raise self._refused(name, value, f"one of {', '.join(ACTIVATIONS)}")
         return value
+
+    def flag(self, name: str) -> bool:
+        """Return true or false."""
+        value = self.value(name)
+        if not isinstance(value, bool):
+            raise self._refused(name, value, "true or false")
+        return value
+
+    def labels(self, name: str) -> list[str]:
+        """Return names by number, such as ``id2label``, in the order of their numbers."""
+        values = self.value(name)
+        if not isinstance(values, Mapping) or not values:
+            raise self._refused(name, values, "a JSON object of names by number")
+        ordered = [values.get(str(number)) for number in range(len(values))]
+        for number, label in enumerate(ordered):
+            if not isinstance(label, str):
+                raise self._refused(f"{name}.{number}", label, "a name")
+        return [label for label in ordered if isinstance(label, str)]
+
+    def expect(self, name: str, fits: bool, expected: str) -> None:
+        """Refuse a value that does not fit.
+
+        Raises:
+            CheckpointError: If it does not.
+        """
+        if not fits:
+            raise self._refused(name, self.value(name), expected)
 
     def architecture(self) -> str:
         """Return the class that the weights belong to; empty if the file does not say it."""
         names = self.values.get("architectures")
         return names[0] if isinstance(names, list) and names and isinstance(names[0], str) else ""
 
-    def _value(self, name: str) -> Any:  # noqa: ANN401
+    def value(self, name: str) -> Any:  # noqa: ANN401
+        """Return a value as it is in the file, or its default."""
         return self.values.get(name, self.defaults.get(name))
 
     def _refused(self, name: str, value: object, expected: str) -> CheckpointError:
