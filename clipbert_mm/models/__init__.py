@@ -5,6 +5,7 @@ from clipbert_mm.models.backbones import BlipVision, ClipEncoder, CLIPVision, Si
 from clipbert_mm.models.clipbert import ClipBert
 from clipbert_mm.models.data_preprocessors import VideoTextPreprocessor
 from clipbert_mm.models.encoders import CLIPText, CrossEncoder, JointEncoder, PairEncoder, SiglipText, ViltEncoder
+from clipbert_mm.models.hard_negatives import HardNegatives
 from clipbert_mm.models.heads import (
     CountHead,
     MarginRankingHead,
@@ -41,6 +42,7 @@ __all__ = [
     "CountHead",
     "CrossEncoder",
     "GridProjection",
+    "HardNegatives",
     "JointEncoder",
     "LogSumExpAggregator",
     "MarginRankingHead",

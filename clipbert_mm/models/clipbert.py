@@ -8,13 +8,13 @@ from functools import partial
 from operator import itemgetter
 
 import torch
-from mmengine.model import BaseModel
 from torch import Tensor
 
 from clipbert_mm.errors import OptionError
 from clipbert_mm.models.backbones import build_backbone, encode_clips, store_channels_last
 from clipbert_mm.models.encoders import BasePairEncoder, EncodedTexts, without_padding
-from clipbert_mm.models.freezing import freeze
+from clipbert_mm.models.freezing import FreezableModel, freeze
+from clipbert_mm.models.hard_negatives import build_hard_negatives
 from clipbert_mm.models.memory_saving import clipwise_forward, save_memory
 from clipbert_mm.models.necks import build_neck
 from clipbert_mm.registry import MODELS
@@ -24,7 +24,7 @@ TEXTS = itemgetter("text_ids", "text_mask", "video_index")
 
 
 @MODELS.register_module()
-class ClipBert(BaseModel):
+class ClipBert(FreezableModel):
     """Sparse clips and text, end to end: each clip is predicted on its own, the predictions are pooled (Eq. 3 and 4).
 
     The model is split where results can be reused: :meth:`encode_video` runs once per video, :meth:`score` once per pair.
@@ -38,6 +38,7 @@ class ClipBert(BaseModel):
         aggregator: Config of the pooling over clips.
         mlm_head: Config of the masked-language head; in pre-training only.
         clip_fusion: Config of the neck that joins the clips of a video before it is scored; None scores each on its own.
+        hard_negatives: Config of the HardNegatives, for training on negatives in the batch; None for the dataset's.
         data_preprocessor: Config of the data preprocessor.
         frozen: Parts of :data:`~clipbert_mm.models.freezing.PARTS` that keep their initial weights, in eval mode (Table 6).
         clip_sequential: Whether training computes one clip at a time, so that memory hardly grows with K.
@@ -63,6 +64,7 @@ class ClipBert(BaseModel):
         data_preprocessor: dict,
         mlm_head: dict | None = None,
         clip_fusion: dict | None = None,
+        hard_negatives: dict | None = None,
         frozen: Sequence[str] = (),
         clip_sequential: bool = False,
         checkpointed: Sequence[str] = (),
@@ -81,17 +83,11 @@ class ClipBert(BaseModel):
         self.mlm_head = None if mlm_head is None else MODELS.build(mlm_head)
         self.aggregator = MODELS.build(aggregator)
         self.frozen, self.clip_sequential, self.pack_pairs = frozen, clip_sequential, pack_pairs
+        self.hard_negatives = build_hard_negatives(hard_negatives, self)
         freeze(self, frozen)
         if channels_last:
             store_channels_last(self.backbone, self.projection)
         save_memory(self, checkpointed, compiled)
-
-    def train(self, mode: bool = True) -> "ClipBert":
-        """Set training mode, except for frozen modules."""
-        super().train(mode)
-        for module in freeze(self, self.frozen):
-            module.eval()
-        return self
 
     def encode_video(self, frames: Tensor) -> Tensor:
         """Encode the clips of videos, normalized frames (B, K, T, 3, H, W), as visual tokens (B, K, S, D); once per video."""
@@ -112,16 +108,13 @@ class ClipBert(BaseModel):
         return dict(clips=self.fuse_frames(grid), coarse=self.fuse_frames(grid.flatten(1, 2)[:, None]))
 
     def fuse(self, visual_tokens: Tensor, text_ids: Tensor, text_mask: Tensor, video_index: Tensor) -> Tensor:
-        """Run the joint encoder over each text and each clip of its video.
+        """Run the joint encoder over each text and each clip of its video: last states of the text tokens, (M, K, L, D).
 
         Args:
             visual_tokens: Visual tokens, (B, K, S, D).
             text_ids: Token ids, (M, L).
             text_mask: 1 for tokens, 0 for padding, (M, L).
             video_index: Index of the video of each text among the B videos, (M,).
-
-        Returns:
-            Last states of the text tokens, (M, K, L, D).
         """
         if self.pack_pairs and self.training:
             return self.pair_encoder().text_states(text_ids, text_mask, visual_tokens, video_index)
@@ -177,6 +170,11 @@ class ClipBert(BaseModel):
 
     def loss(self, inputs: dict[str, Tensor], data_samples: list[VideoTextSample]) -> dict[str, Tensor]:
         """Compute the losses of a batch (Eq. 4): clips are pooled before the loss is taken."""
+        if self.hard_negatives is not None:
+            tokens, texts = self.encode_video(inputs["frames"]), TEXTS(inputs)
+            vectors = self.encoder.text_vectors(*texts[:2]), self.encoder.clip_vectors(self.clip_fusion(tokens))
+            losses, pairs, data_samples = self.hard_negatives(*vectors, *texts, data_samples)
+            return losses | self.head.loss(self.aggregator(self.score(tokens, *pairs)), data_samples)
         predict = partial(clipwise_forward, self, self.predict_clips) if self.clip_sequential else self.predict_clips
         *states, clip_logits = predict(inputs["frames"], *TEXTS(inputs))  # (M, K, L, D) and (M, K, C)
         losses = self.head.loss(self.aggregator(clip_logits), data_samples)
@@ -194,6 +192,6 @@ class ClipBert(BaseModel):
             rows = inputs["video_index"] == i  # the texts of this item
             sample.clip_logits, sample.scores = clip_logits[rows], scores[rows]
             if self.mlm_head is not None and "mlm_labels" in inputs:
-                found, labels = states[0][rows], inputs["mlm_labels"][rows]
-                sample.mlm_correct = self.mlm_head.is_correct(found, self.encoder.word_embeddings, labels)
+                masked = states[0][rows], self.encoder.word_embeddings, inputs["mlm_labels"][rows]
+                sample.mlm_correct = self.mlm_head.is_correct(*masked)
         return data_samples

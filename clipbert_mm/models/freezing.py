@@ -1,7 +1,8 @@
-"""The parts of a ClipBert that may be frozen (Table 6 of the paper)."""
+"""The parts of a ClipBert that may be frozen (Table 6 of the paper), and the mode that they stay in."""
 
 from collections.abc import Sequence
 
+from mmengine.model import BaseModel
 from torch import nn
 
 from clipbert_mm.errors import OptionError
@@ -48,3 +49,16 @@ def freeze(model: nn.Module, parts: Sequence[str]) -> list[nn.Module]:
     for module in modules:
         module.requires_grad_(False)
     return modules
+
+
+class FreezableModel(BaseModel):
+    """A model whose frozen parts stay in eval mode."""
+
+    frozen: Sequence[str] = ()
+
+    def train(self, mode: bool = True) -> "FreezableModel":
+        """Set training mode, except for frozen modules."""
+        super().train(mode)
+        for module in freeze(self, self.frozen):
+            module.eval()
+        return self
