@@ -80,13 +80,20 @@ def collate_items(items: list[dict[str, Any]]) -> dict[str, Any]:
         is readable. ``data_samples`` has the samples of all items.
 
     Raises:
-        OptionError: If PackInputs did not pack an item.
+        OptionError: If PackInputs did not pack an item, or the frames of the items have different shapes.
     """
     for item in items:
         expect_packed(item, "inputs", "data_samples")
     readable = [item["inputs"] for item in items if item["inputs"] is not None]
     inputs: dict[str, Any] = {key: [entry[key] for entry in readable] for key in (readable[0] if readable else ())}
     if readable:
+        shapes = {tuple(frames.shape[2:4]) for frames in inputs["frames"]}
+        if len(shapes) > 1:
+            raise OptionError(
+                "collate_items expects frames of one shape in a batch, got "
+                f"{', '.join(f'{height} x {width}' for height, width in sorted(shapes))} pixels. Set batch_size=1, or resize "
+                "all videos to one shape, as by ResizePad or by ResizeTo with size."
+            )
         # In a worker torch stacks into shared memory, so that the batch is passed on without a copy.
         inputs["frames"] = default_collate(inputs["frames"])
     return {"inputs": inputs, "data_samples": [item["data_samples"] for item in items]}

@@ -21,8 +21,8 @@ class ResizeTo(ResizeFrames):
 
     ``size`` squashes a frame to it, whatever its aspect ratio (BLIP, SigLIP). ``shorter`` with ``crop`` resizes to a shorter
     side and cuts out the center (CLIP). ``shorter`` with ``longest`` resizes to a shorter side, or less if the longer one
-    would exceed ``longest``; cuts both to multiples of ``multiple``; and pads with zeros on the right and below to a square,
-    so that all videos of a batch have one shape (ViLT, whose padding mask follows from ``content_shape``).
+    would exceed ``longest``, and cuts both to multiples of ``multiple`` (ViLT): videos have different shapes then, and each
+    is encoded in a batch of its own.
 
     The pixels are those of the processors that compute by torchvision. Those that compute by Pillow, as the models' authors
     did, round otherwise: by two grey levels at most, and less than one of a hundred pixels at all.
@@ -31,10 +31,10 @@ class ResizeTo(ResizeFrames):
         frames (uint8, (K, T, H, W, 3))
 
     Modified Keys:
-        frames (uint8, (K, T, H', W', 3)), of ``size``, a square of ``crop``, or one of ``longest`` cut to a multiple
+        frames (uint8, (K, T, H', W', 3)), of ``size``, a square of ``crop``, or at most ``longest``
 
     Added Keys:
-        content_shape (height and width of a resized frame without padding, in pixels)
+        content_shape (H' and W')
 
     Args:
         size: Height and width.
@@ -92,6 +92,10 @@ class ResizeTo(ResizeFrames):
             ValueError: If a side would have no pixel, or the frame more than :data:`MAX_PIXELS`.
         """
         return self._fit(height, width) if self._fit else self.frame_shape
+
+    def padded(self, shape: tuple[int, int]) -> tuple[int, int]:
+        """Return the height and width of what the model gets; no frame is padded."""
+        return shape if self.crop is None else self.frame_shape
 
     def resize(self, frame: np.ndarray, shape: tuple[int, int], out: np.ndarray) -> tuple[int, int]:
         """Resize a frame by torch on uint8, as torchvision does, and crop it."""

@@ -20,13 +20,14 @@ class ResizeFrames(BaseTransform):
         frames (uint8, (K, T, H, W, 3))
 
     Modified Keys:
-        frames (uint8, (K, T, H', W', 3)), of ``frame_shape``
+        frames (uint8, (K, T, H', W', 3))
 
     Added Keys:
         content_shape (height and width of a resized frame without padding, in pixels)
 
     Args:
-        frame_shape: Height and width of the frames that the model gets, in pixels; the same for all videos.
+        frame_shape: Height and width of the frames that the model gets, in pixels; where they differ between videos, the
+            largest.
     """
 
     def __init__(self, *, frame_shape: tuple[int, int]) -> None:
@@ -39,6 +40,10 @@ class ResizeFrames(BaseTransform):
         Raises:
             ValueError: If a frame of this shape cannot be resized; it says why.
         """
+
+    def padded(self, shape: tuple[int, int]) -> tuple[int, int]:
+        """Return the height and width of what the model gets of a frame that is resized to a shape."""
+        return self.frame_shape
 
     @abstractmethod
     def resize(self, frame: np.ndarray, shape: tuple[int, int], out: np.ndarray) -> tuple[int, int]:
@@ -68,17 +73,19 @@ class ResizeFrames(BaseTransform):
             path, frames = results.get("path", "frames without a file"), results["frames"]
             shape = frames.shape[:2]
             decoded = (([i], frame) for i, frame in enumerate(frames.reshape(-1, *frames.shape[2:])))
-        resized = np.zeros((shape[0] * shape[1], *self.frame_shape, 3), np.uint8)
-        target: tuple[int, int] | None = None
+        count = shape[0] * shape[1]
+        target, resized = (0, 0), np.zeros(0, np.uint8)
         with closing(decoded):
             for positions, frame in decoded:
-                try:
-                    target = target or self.fit(*frame.shape[:2])
-                except ValueError as error:
-                    raise BrokenMediaError(path, str(error)) from error
+                if not resized.size:
+                    try:
+                        target = self.fit(*frame.shape[:2])
+                    except ValueError as error:
+                        raise BrokenMediaError(path, str(error)) from error
+                    resized = np.zeros((count, *self.padded(target), 3), np.uint8)
                 results["content_shape"] = self.resize(frame, target, resized[positions[0]])
                 resized[positions[1:]] = resized[positions[0]]
-        results["frames"] = resized.reshape(*shape, *resized.shape[1:])  # (K, T, *frame_shape, 3)
+        results["frames"] = resized.reshape(*shape, *resized.shape[1:])  # (K, T, H', W', 3)
         return results
 
 

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from clipbert_mm.datasets.transforms import PackInputs, collate_items
+from clipbert_mm.errors import OptionError
 from clipbert_mm.registry import FUNCTIONS
 from clipbert_mm.structures import VideoTextSample
 
@@ -66,7 +67,9 @@ def test_items_that_could_not_be_read_keep_their_record_and_leave_the_inputs():
 
 def test_frames_of_different_sizes_are_refused():
     small = pack(0, 1, frames=np.zeros((2, 1, 4, 5, 3), np.uint8))
-    with pytest.raises(RuntimeError, match="equal size"):
+    with pytest.raises(
+        OptionError, match=r"frames of one shape in a batch, got 4 x 4, 4 x 5 pixels\. Set batch_size=1"
+    ):
         collate_items([pack(1, 1), small])
 
 
