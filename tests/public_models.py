@@ -34,19 +34,21 @@ VOCABULARY = list(dict.fromkeys([*WORDS, *LETTERS, *(f"##{letter}" for letter in
 OPENAI_MEAN, OPENAI_STD = [0.48145466, 0.4578275, 0.40821073], [0.26862954, 0.26130258, 0.27577711]
 
 
-def write_blip(folder: Path, kind: Any = BlipForImageTextRetrieval, *, safetensors: bool = True) -> Any:
+def write_blip(
+    folder: Path, kind: Any = BlipForImageTextRetrieval, *, visual_size: int = 48, safetensors: bool = True
+) -> Any:
     """Write a BLIP for frames of 32 x 32 pixels; returns the library's model."""
     torch.manual_seed(0)
     words = len(VOCABULARY)
     sizes = dict(num_attention_heads=4, intermediate_size=64, initializer_range=0.2)
-    vision = dict(hidden_size=48, num_hidden_layers=2, image_size=32, patch_size=8)
+    vision = dict(hidden_size=visual_size, num_hidden_layers=2, image_size=32, patch_size=8)
     text = dict(
         vocab_size=words + 2,  # [DEC] and [ENC] come after the tokenizer's
         bos_token_id=words,
         sep_token_id=VOCABULARY.index("[SEP]"),
         eos_token_id=VOCABULARY.index("[SEP]"),
         hidden_size=32,
-        encoder_hidden_size=48,
+        encoder_hidden_size=visual_size,
         num_hidden_layers=3,
         max_position_embeddings=40,
     )

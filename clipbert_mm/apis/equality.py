@@ -68,12 +68,16 @@ def largest_difference(
 ) -> float:
     """Return the largest difference between clip logits of a model and the library's on random frames of ``shape``."""
     frames = torch.randn(VIDEOS, 3, *shape, generator=torch.Generator().manual_seed(0))
+    from clipbert_mm.models import AnswerEncoder
+
     library = library_model(family, settings, model.state_dict())
     tokens = model.encode_video(frames[:, None, None])  # (V, 1, S, D)
     pairs = model.pair_encoder()
     videos = torch.arange(VIDEOS)
     differences = []
     for ids in token_ids:
+        if isinstance(model.encoder, AnswerEncoder):
+            model.encoder.set_answers([ids])
         text = torch.zeros(VIDEOS, dtype=torch.long)
         ours = model.score_pairs(pairs, pairs.encode_texts([ids]), tokens, text, videos)[:, 0]  # (V, C)
         theirs = family.library_logits(library, torch.as_tensor(ids)[None], frames)[0]

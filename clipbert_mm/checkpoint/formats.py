@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from clipbert_mm.checkpoint.families.blip import PREFIXES as BLIP_PREFIXES
+from clipbert_mm.checkpoint.families.blip import QUESTION_PREFIXES
 from clipbert_mm.checkpoint.families.dual_towers import PREFIXES as TOWER_PREFIXES
 from clipbert_mm.checkpoint.families.family import replace_prefixes
 from clipbert_mm.checkpoint.families.vilt import rename_vilt
@@ -229,8 +230,10 @@ def _from_transformers(tensors: Tensors) -> dict[str, Tensor]:
 
 
 def _from_public(prefixes: Mapping[str, str], tensors: Tensors) -> dict[str, Tensor]:
-    """Rename a public image-text model's; old files have the position ids, which are no weights."""
-    return replace_prefixes(_rename(tensors, (), dropped=r"embeddings\.position_ids$"), prefixes)
+    """Rename a public image-text model's, without position ids, and decoders whose weights are the word embeddings."""
+    return replace_prefixes(
+        _rename(tensors, (), dropped=r"embeddings\.position_ids$|\.cls\.predictions\.decoder\."), prefixes
+    )
 
 
 DETECTORS = r"^(rpn_head|roi_head|bbox_head|mask_head|decode_head|auxiliary_head)\.|^backbone\.body\."
@@ -243,10 +246,17 @@ BLIP = (*VISUAL, "encoder.text")
 VILT = (*VISUAL, "encoder.text_embedding", "encoder.visual_embedding", "encoder.transformer")
 FORMATS = (
     CheckpointFormat(
-        "clipbert_mm's", r"^(encoder\.(bert|text|visual_embedding)|projection)\.", ALL_PARTS, _from_ours, None
+        "clipbert_mm's", r"^(encoder\.(bert|text|questions|visual_embedding)|projection)\.", ALL_PARTS, _from_ours, None
     ),
     CheckpointFormat(
         "the paper's release's", r"^(cnn\.feature|transformer\.bert)\.", ALL_PARTS, convert_official_state_dict, CAFFE
+    ),
+    CheckpointFormat(
+        "transformers' BLIP for questions",
+        r"^text_decoder\.bert\.",
+        (*VISUAL, "encoder.questions", "encoder.decoder"),
+        partial(_from_public, QUESTION_PREFIXES),
+        OPENAI,
     ),
     CheckpointFormat(
         "transformers' BLIP",

@@ -4,10 +4,19 @@ from clipbert_mm.models.aggregators import LogSumExpAggregator, MaxAggregator, M
 from clipbert_mm.models.backbones import BlipVision, ClipEncoder, CLIPVision, SiglipVision, ViltPatches
 from clipbert_mm.models.clipbert import ClipBert
 from clipbert_mm.models.data_preprocessors import VideoTextPreprocessor
-from clipbert_mm.models.encoders import CLIPText, CrossEncoder, JointEncoder, PairEncoder, SiglipText, ViltEncoder
+from clipbert_mm.models.encoders import (
+    AnswerEncoder,
+    CLIPText,
+    CrossEncoder,
+    JointEncoder,
+    PairEncoder,
+    SiglipText,
+    ViltEncoder,
+)
 from clipbert_mm.models.hard_negatives import HardNegatives
 from clipbert_mm.models.heads import (
     CountHead,
+    LikelihoodHead,
     MarginRankingHead,
     MaskedLanguageHead,
     MatchingHead,
@@ -30,6 +39,7 @@ from clipbert_mm.models.necks import (
 )
 
 __all__ = [
+    "AnswerEncoder",
     "BlipVision",
     "CLIPText",
     "CLIPVision",
@@ -44,6 +54,7 @@ __all__ = [
     "GridProjection",
     "HardNegatives",
     "JointEncoder",
+    "LikelihoodHead",
     "LogSumExpAggregator",
     "MarginRankingHead",
     "MaskedLanguageHead",

@@ -32,6 +32,14 @@ VISION_DEFAULTS = dict(
     layer_norm_eps=1e-5,
 )
 MATCHING, QUESTIONS = "BlipForImageTextRetrieval", "BlipForQuestionAnswering"
+QUESTION_PREFIXES = {
+    "vision_model.": "backbone.vit.",
+    "text_encoder.": "encoder.questions.text.",
+    "text_decoder.bert.": "encoder.decoder.",
+    "text_decoder.cls.predictions.transform.dense.": "encoder.words.transform.0.",
+    "text_decoder.cls.predictions.transform.LayerNorm.": "encoder.words.transform.2.",
+    "text_decoder.cls.predictions.bias": "encoder.words.bias",
+}
 MAX_TEXT = 35
 """Tokens that a text is cut to in BLIP's training and evaluation."""
 FRAMES = 8
@@ -70,18 +78,20 @@ def blip_family(settings: Settings) -> Family:
         layer_norm_eps=text.number("layer_norm_eps"),
         hidden_act=text.activation("hidden_act"),
     )
+    start_token, joint_token = text.size("bos_token_id"), encoder["joint_token"]
+    if joint_token >= vocab_size:
+        raise text.refused("bos_token_id", start_token, f"an id from 1 to {vocab_size - 2}, before that of [ENC]")
     head: dict[str, Any]
     if settings.architecture() == QUESTIONS:
-        encoder |= dict(
-            type="AnswerEncoder",
-            vector_size=None,
-            start_token=text.size("bos_token_id"),
-            end_token=text.size("sep_token_id"),
-        )
-        head = dict(type="LikelihoodHead")
+        encoder = dict(type="AnswerEncoder", questions=encoder | dict(vector_size=None), start_token=start_token)
+        head, prefixes, library_logits = dict(type="LikelihoodHead"), QUESTION_PREFIXES, answer_logits
     else:
         encoder |= dict(vector_size=settings.size("image_text_hidden_size"))
-        head = dict(type="SimilarityMatchingHead", in_channels=width)
+        head, prefixes, library_logits = (
+            dict(type="SimilarityMatchingHead", in_channels=width),
+            PREFIXES,
+            matching_logits,
+        )
     model = dict(
         backbone=dict(
             type="BlipVision",
@@ -103,12 +113,12 @@ def blip_family(settings: Settings) -> Family:
     return Family(
         name="BLIP",
         library_class=settings.architecture(),
-        prefixes=PREFIXES,
+        prefixes=prefixes,
         model=model,
         vocab_size=vocab_size,
         clips=dict(num_clips=FRAMES, num_frames=1, mode="segments"),
         max_text_length=min(MAX_TEXT, text.size("max_position_embeddings")),
-        library_logits=partial(matching_logits, encoder["joint_token"]),
+        library_logits=partial(library_logits, joint_token),
     )
 
 
@@ -121,3 +131,22 @@ def matching_logits(joint_token: int, library: Any, text_ids: Tensor, frames: Te
         similarity = library(input_ids=ids, pixel_values=frames, use_itm_head=False).itm_score  # (V, 1)
         rows.append(torch.cat([match, similarity], dim=1))
     return torch.stack(rows)
+
+
+def answer_logits(joint_token: int, library: Any, text_ids: Tensor, frames: Tensor) -> Tensor:  # noqa: ANN401
+    """Return log-likelihoods, (M, V, M), of the texts themselves as answers to each other, by the library's model."""
+    start_token, length = library.decoder_start_token_id, text_ids.shape[1]
+    joint_ids = torch.cat([torch.full_like(text_ids[:, :1], joint_token), text_ids[:, 1:]], dim=1)
+    answers = torch.cat(
+        [torch.full_like(text_ids[:, :1], start_token), text_ids[:, 1:-1]], dim=1
+    )  # read by the decoder
+    images = library.vision_model(pixel_values=frames).last_hidden_state  # (V, S, D)
+    rows = []
+    for joint in joint_ids:
+        for image in images:
+            states = library.text_encoder(input_ids=joint[None], encoder_hidden_states=image[None]).last_hidden_state
+            words = library.text_decoder(
+                input_ids=answers, encoder_hidden_states=states.expand(len(answers), length, -1), use_cache=False
+            ).logits.log_softmax(dim=2)
+            rows.append(words.gather(2, text_ids[:, 1:, None])[..., 0].sum(dim=1))  # (M,)
+    return torch.stack(rows).unflatten(0, (len(text_ids), len(frames)))

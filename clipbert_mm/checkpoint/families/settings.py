@@ -28,28 +28,28 @@ class Settings:
         """Return a part, such as ``text_config``, which may be left out."""
         values = self.values.get(name)
         if values is not None and not isinstance(values, Mapping):
-            raise self._refused(name, values, "a JSON object")
+            raise self.refused(name, values, "a JSON object")
         return Settings(values or {}, defaults, self.who, name)
 
     def size(self, name: str) -> int:
         """Return a whole number from 1."""
         value = self.value(name)
         if type(value) is not int or not 0 < value <= MAX_SIZE:
-            raise self._refused(name, value, f"a whole number from 1 to {MAX_SIZE:,}")
+            raise self.refused(name, value, f"a whole number from 1 to {MAX_SIZE:,}")
         return value
 
     def number(self, name: str) -> float:
         """Return a number from 0 to 1, such as an epsilon or a probability."""
         value = self.value(name)
         if type(value) not in (int, float) or not 0 <= value <= 1:
-            raise self._refused(name, value, "a number from 0 to 1")
+            raise self.refused(name, value, "a number from 0 to 1")
         return float(value)
 
     def activation(self, name: str) -> str:
         """Return the name of an activation."""
         value = self.value(name)
         if value not in ACTIVATIONS:
-            raise self._refused(name, value, f"one of {', '.join(ACTIVATIONS)}")
+            raise self.refused(name, value, f"one of {', '.join(ACTIVATIONS)}")
         return value
 
     def flag(self, name: str) -> bool:
@@ -88,7 +88,8 @@ class Settings:
         """Return a value as it is in the file, or its default."""
         return self.values.get(name, self.defaults.get(name))
 
-    def _refused(self, name: str, value: object, expected: str) -> CheckpointError:
+    def refused(self, name: str, value: object, expected: str) -> CheckpointError:
+        """Return the error of a setting."""
         where = f"{self.part}.{name}" if self.part else name
         return CheckpointError(
             f"{printable(self.who)} is refused: expected {expected} as its {where}, got {quoted(value)}. Take another copy."

@@ -1,5 +1,6 @@
 """The transformers that read a text and a clip together."""
 
+from clipbert_mm.models.encoders.answer_encoder import AnswerEncoder
 from clipbert_mm.models.encoders.attention import without_padding
 from clipbert_mm.models.encoders.base_pair_encoder import PRECISIONS, BasePairEncoder, EncodedTexts
 from clipbert_mm.models.encoders.cross_encoder import CrossEncoder
@@ -11,6 +12,7 @@ from clipbert_mm.models.encoders.vilt_encoder import ViltEncoder
 
 __all__ = [
     "PRECISIONS",
+    "AnswerEncoder",
     "BasePairEncoder",
     "CLIPText",
     "CrossEncoder",

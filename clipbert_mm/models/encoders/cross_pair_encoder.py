@@ -50,6 +50,8 @@ class CrossPairEncoder(BasePairEncoder):
     """
 
     encoder: "CrossEncoder"
+    first_alone = True
+    """Whether :meth:`outputs` takes the state of the first token alone, so that the last layer computes no other."""
 
     def __init__(self, encoder: "CrossEncoder", *, precision: str = "fp32", tokens_per_pass: int | None = None) -> None:
         super().__init__(encoder, encoder.text.encoder.layer, precision, tokens_per_pass)
@@ -90,11 +92,11 @@ class CrossPairEncoder(BasePairEncoder):
         tokens = visual_tokens.flatten(0, 1)  # (V·K, S, D')
         text_of = text_index.repeat_interleave(clips)  # (P·K,)
         clip_of = (video_index[:, None] * clips + torch.arange(clips)).flatten()  # (P·K,)
-        states = torch.empty(len(text_of), self.encoder.text_config.hidden_size, dtype=dtype, device=self.device)
+        states = torch.empty(len(text_of), self.width, dtype=dtype, device=self.device)
         with self._gradients():
             for block in self._blocks(texts, text_of, clip_of):
-                first = self._first_states(texts, tokens[block.clips].to(self.device, self.dtype), block)  # (c, t, D)
-                states[block.targets.to(self.device)] = first.to(dtype)
+                last = self._last_states(texts, tokens[block.clips].to(self.device, self.dtype), block)
+                states[block.targets.to(self.device)] = self.outputs(last).to(dtype)  # (c, t, D)
             if texts.vectors is not None:
                 vectors = self.encoder.clip_vectors(tokens.to(self.device))[clip_of.to(self.device)]  # (P·K, P)
                 similarity = (vectors * texts.vectors[text_of.to(self.device)]).sum(dim=1, keepdim=True)
@@ -116,12 +118,21 @@ class CrossPairEncoder(BasePairEncoder):
                     for pairs, of in zip(columns.split(rows), clips[counts == count].split(rows), strict=True):
                         yield Block(length, text_of[pairs], of, pairs)
 
-    def _first_states(self, texts: EncodedTexts, tokens: Tensor, block: Block) -> Tensor:
-        """Return the last states of the first token, (c, t, D), of each text of a block with its clip, (c, S, D')."""
+    @property
+    def width(self) -> int:
+        """Width of what :meth:`outputs` returns."""
+        return self.encoder.text_config.hidden_size
+
+    def outputs(self, states: Tensor) -> Tensor:
+        """Return the states of the first token, (c, t, D), of the last states of texts, (c, t, 1 or L, D)."""
+        return states[:, :, 0]
+
+    def _last_states(self, texts: EncodedTexts, tokens: Tensor, block: Block) -> Tensor:
+        """Return the last states of each text of a block with its clip, (c, S, D'): (c, t, 1, D), or (c, t, L, D) of all."""
         indices = texts.positions[block.texts].to(self.device)  # (c, t)
         states = texts.groups[block.length][indices]  # (c, t, L, D)
         for number, layer in enumerate(self.layers):
-            is_last = number == len(self.layers) - 1
+            is_last = self.first_alone and number == len(self.layers) - 1
             if number > 0:
                 states = self_attention(layer, states.flatten(0, 1), first=is_last).unflatten(0, indices.shape)
             elif is_last:
@@ -129,7 +140,7 @@ class CrossPairEncoder(BasePairEncoder):
             context = cross_attention(layer.crossattention.self, states.flatten(1, 2), tokens)  # (c, t·L, D)
             states = layer.crossattention.output(context.view_as(states), states)
             states = layer.output(layer.intermediate(states), states)
-        return states[:, :, 0]
+        return states
 
 
 def self_attention(layer: Any, states: Tensor, *, first: bool = False) -> Tensor:  # noqa: ANN401
