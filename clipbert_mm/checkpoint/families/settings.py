@@ -56,18 +56,18 @@ class Settings:
         """Return true or false."""
         value = self.value(name)
         if not isinstance(value, bool):
-            raise self._refused(name, value, "true or false")
+            raise self.refused(name, value, "true or false")
         return value
 
     def labels(self, name: str) -> list[str]:
         """Return names by number, such as ``id2label``, in the order of their numbers."""
         values = self.value(name)
         if not isinstance(values, Mapping) or not values:
-            raise self._refused(name, values, "a JSON object of names by number")
+            raise self.refused(name, values, "a JSON object of names by number")
         ordered = [values.get(str(number)) for number in range(len(values))]
         for number, label in enumerate(ordered):
             if not isinstance(label, str):
-                raise self._refused(f"{name}.{number}", label, "a name")
+                raise self.refused(f"{name}.{number}", label, "a name")
         return [label for label in ordered if isinstance(label, str)]
 
     def expect(self, name: str, fits: bool, expected: str) -> None:
@@ -77,7 +77,7 @@ class Settings:
             CheckpointError: If it does not.
         """
         if not fits:
-            raise self._refused(name, self.value(name), expected)
+            raise self.refused(name, self.value(name), expected)
 
     def architecture(self) -> str:
         """Return the class that the weights belong to; empty if the file does not say it."""
