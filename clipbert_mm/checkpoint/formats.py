@@ -1,5 +1,6 @@
 """Detect which library wrote a checkpoint by the names of its tensors, and rename them to ours (Table 5 of the paper)."""
 
+import os
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -14,6 +15,9 @@ from clipbert_mm.checkpoint.families.blip import QUESTION_PREFIXES
 from clipbert_mm.checkpoint.families.dual_towers import PREFIXES as TOWER_PREFIXES
 from clipbert_mm.checkpoint.families.family import replace_prefixes
 from clipbert_mm.checkpoint.families.vilt import rename_vilt
+from clipbert_mm.checkpoint.hub import NAME, find_file
+from clipbert_mm.checkpoint.image_processor import FILES as PROCESSOR_FILES
+from clipbert_mm.checkpoint.image_processor import read_image_transforms
 from clipbert_mm.checkpoint.official import convert_official_state_dict
 from clipbert_mm.checkpoint.preprocessing import CAFFE, HALF, OPENAI, PYTORCH, UNIFORMER, X3D, InputSpec
 from clipbert_mm.checkpoint.reading import read_checkpoint
@@ -37,6 +41,8 @@ class CheckpointFormat:
         input_spec: How its visual weights expect frames; None if it has none, or if the file says it itself.
         excluded: Regular expression of names that this format never has; None if there are none.
         names_stay: Whether a model may also have a backbone of that library, under the library's own names.
+        has_processor: Whether a folder of it has a file that says how the frames are normalized, which goes before
+            ``input_spec``.
     """
 
     title: str
@@ -46,6 +52,7 @@ class CheckpointFormat:
     input_spec: InputSpec | None
     excluded: str | None = None
     names_stay: bool = False
+    has_processor: bool = False
 
 
 @dataclass(frozen=True)
@@ -99,10 +106,16 @@ def read_source(
 ) -> LoadedCheckpoint:
     """Read a checkpoint of any known format; arguments as of :func:`~clipbert_mm.checkpoint.reading.read_checkpoint`.
 
+    A name on the Hugging Face hub may end with ``@revision``.
+
     Raises:
         CheckpointError: If it cannot be read, or its format is not known.
     """
-    rest = read_checkpoint(path, map_location, mmap=mmap, revision=revision)
+    name = path
+    if revision is None and not os.path.exists(path) and NAME.fullmatch(path.partition("@")[0]):
+        name, _, given = path.partition("@")
+        revision = given or None
+    rest = read_checkpoint(name, map_location, mmap=mmap, revision=revision)
     tensors = rest.pop("state_dict")
     checkpoint_format = detect_format(tensors)
     if checkpoint_format is None:
@@ -118,11 +131,22 @@ def read_source(
         raise CheckpointError(
             f"{printable(path)} is damaged: its number of attention heads is {quoted(heads)}. Take another copy."
         )
+    if checkpoint_format.has_processor and saved_spec is None and not os.path.isfile(name):
+        input_spec = _processor_spec(name, revision) or input_spec
     if rest.get("__author__") == "torchvision":  # detectron2's tool converts only the names
         input_spec = PYTORCH
     parts = tuple(part for part in checkpoint_format.parts if any(name.startswith(f"{part}.") for name in converted))
     as_written = dict(tensors) if checkpoint_format.names_stay else {}
     return LoadedCheckpoint(path, checkpoint_format.title, parts, input_spec, converted, rest, as_written)
+
+
+def _processor_spec(name: str, revision: str | None) -> InputSpec | None:
+    """Return how the image processor of a Hugging Face model normalizes frames; None if the model comes without one."""
+    try:
+        find_file(name, *PROCESSOR_FILES, revision=revision)
+    except CheckpointError:  # such as a folder of weights alone
+        return None
+    return read_image_transforms(name, revision=revision)[1]
 
 
 def without_replaced_backbones(sources: Sequence[LoadedCheckpoint], names: Collection[str]) -> list[LoadedCheckpoint]:
@@ -264,6 +288,7 @@ FORMATS = (
         BLIP,
         partial(_from_public, BLIP_PREFIXES),
         OPENAI,
+        has_processor=True,
     ),
     CheckpointFormat(
         "transformers' ViLT",
@@ -271,6 +296,7 @@ FORMATS = (
         VILT,
         rename_vilt,
         HALF,
+        has_processor=True,
     ),
     CheckpointFormat("mmaction2's (X3D)", r"^backbone\.conv1_s\.", VISUAL, _from_mmaction, X3D, names_stay=True),
     CheckpointFormat(
@@ -295,7 +321,12 @@ FORMATS = (
     CheckpointFormat("torchvision's ResNet", r"^layer1\.0\.conv1\.", VISUAL, _from_torchvision, PYTORCH),
     # The frames of both are as their preprocessor_config.json says. Other models have word embeddings by another name.
     CheckpointFormat(
-        "transformers' SigLIP", r"^text_model\.head\.weight$", TOWERS, partial(_from_public, TOWER_PREFIXES), None
+        "transformers' SigLIP",
+        r"^text_model\.head\.weight$",
+        TOWERS,
+        partial(_from_public, TOWER_PREFIXES),
+        None,
+        has_processor=True,
     ),
     CheckpointFormat(
         "transformers' CLIP",
@@ -304,6 +335,7 @@ FORMATS = (
         partial(_from_public, TOWER_PREFIXES),
         None,
         r"^(mit|prompts_generator)\.",  # X-CLIP
+        has_processor=True,
     ),
     CheckpointFormat(
         "transformers' (BERT)",

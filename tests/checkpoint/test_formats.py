@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 import torchvision
 from mmengine.registry import DefaultScope
+from public_models import without, write_blip, write_image_processor
 from torch import Tensor, nn
 from transformers import (
     BertConfig,
@@ -30,9 +31,9 @@ from transformers import (
 )
 
 from clipbert_mm import compat
-from clipbert_mm.checkpoint import CheckpointError, InputSpec, LoadedCheckpoint, read_source
+from clipbert_mm.checkpoint import CheckpointError, InputSpec, LoadedCheckpoint, hub, read_source
 from clipbert_mm.checkpoint.formats import FORMATS
-from clipbert_mm.checkpoint.preprocessing import CAFFE, PYTORCH
+from clipbert_mm.checkpoint.preprocessing import CAFFE, OPENAI, PYTORCH
 from clipbert_mm.models import JointEncoder, MaskedLanguageHead
 from clipbert_mm.registry import MODELS
 
@@ -417,3 +418,21 @@ def test_the_heads_of_a_folder_are_known(tmp_path: Path):
     config = BertConfig(vocab_size=50, hidden_size=16, num_hidden_layers=1, num_attention_heads=4, intermediate_size=20)
     BertModel(config).save_pretrained(tmp_path)
     assert read_source(str(tmp_path)).rest["attention_heads"] == 4
+
+
+def test_a_public_model_s_frames_are_as_its_processor_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    write_blip(tmp_path)
+    assert read_source(str(tmp_path)).input_spec.agrees(OPENAI)
+    write_image_processor(tmp_path, "BlipImageProcessor", image_mean=[0.5, 0.4, 0.2], image_std=[0.2, 0.4, 0.5])
+    expected = InputSpec(mean=(127.5, 102.0, 51.0), std=(51.0, 102.0, 127.5), to_bgr=False, style=None)
+    assert read_source(str(tmp_path)).input_spec.agrees(expected)
+    # The hub's, by name and revision.
+    asked = []
+    find = hub.locate_file
+    monkeypatch.setattr(
+        hub, "locate_file", lambda name, file, revision: asked.append((name, revision)) or find(str(tmp_path), file)
+    )
+    assert read_source("owner/blip@main").input_spec.agrees(expected)
+    assert set(asked) == {("owner/blip", "main")}
+    without(tmp_path, "preprocessor_config.json")
+    assert read_source(str(tmp_path)).input_spec == OPENAI
