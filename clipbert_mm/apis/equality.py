@@ -92,10 +92,11 @@ def library_model(family: Family, settings: dict[str, Any], tensors: dict[str, T
         library = kind(kind.config_class.from_dict({**settings, "attn_implementation": "eager"}))
     library.load_state_dict(family.library_names(tensors), strict=False, assign=True)
     library.tie_weights()
-    for module in library.modules():  # position ids are all that weights do not have
+    for module in library.modules():  # position ids, and token types of 0, are all that weights do not have
         for name, buffer in module.named_buffers(recurse=False):
             if buffer.is_meta:
-                module.register_buffer(name, torch.arange(buffer.shape[-1]).expand(buffer.shape), persistent=False)
+                values = torch.arange(buffer.shape[-1]) * (name != "token_type_ids")
+                module.register_buffer(name, values.expand(buffer.shape), persistent=False)
     return library.eval()
 
 

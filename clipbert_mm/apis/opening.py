@@ -175,6 +175,11 @@ def find_device(device: str | torch.device | None) -> torch.device:
 
 def _recipe_of_public(public: PublicModel) -> Recipe:
     model, pipeline = public.model, public.pipeline
+    if "padding_token" in model["encoder"]:  # of which config.json has a default that is wrong for SigLIP 2
+        from clipbert_mm.datasets.transforms.text import get_tokenizer
+
+        (folder,) = (step["tokenizer"] for step in pipeline if "tokenizer" in step)
+        model["encoder"]["padding_token"] = get_tokenizer(folder, "last").pad_token_id
     config = dict(default_scope="clipbert_mm", model=model, test_pipeline=pipeline)
     config |= dict(test_dataloader=dict(dataset=dict(pipeline=pipeline)))
     return Recipe(model, pipeline, public.family.answers, model, Config(copy.deepcopy(config)))

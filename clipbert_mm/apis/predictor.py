@@ -17,6 +17,7 @@ from clipbert_mm.deprecation import warn_renamed
 from clipbert_mm.errors import OptionError, quoted
 from clipbert_mm.fileio import temporary_folder
 from clipbert_mm.json_text import is_blank, is_valid_unicode
+from clipbert_mm.structures.answer_vocabulary import CANDIDATES
 
 if TYPE_CHECKING:
     from clipbert_mm.media.media_file import Media
@@ -63,6 +64,8 @@ class Predictor:
         self.answers, self.cfg = opened.recipe.answers, opened.recipe.config
         self.identity = opened.identity
         self.model.requires_grad_(False).eval()
+        if self.rates_candidates:
+            self.set_candidates(self.answers or COMPARED_TEXTS)
         if opened.public is not None:
             check_equality(self.model, opened.public, self.token_ids(COMPARED_TEXTS), self.frame_shape, self.identity)
         self.model.to(self.device)
@@ -103,6 +106,19 @@ class Predictor:
                 'such as task = "retrieval".'
             )
         return task
+
+    @property
+    def rates_candidates(self) -> bool:
+        """Whether the model rates candidate answers, which come with each question or from a vocabulary."""
+        return self.task == CANDIDATES
+
+    def set_candidates(self, answers: Sequence[str]) -> None:
+        """Set the candidate answers of a model that rates them.
+
+        Raises:
+            OptionError: As of :meth:`token_ids`.
+        """
+        self.model.encoder.set_answers(self.token_ids(answers))
 
     def read(self, path: str, timeout: float | None = None) -> "Media":
         """Read a video or an image and apply the test transforms.

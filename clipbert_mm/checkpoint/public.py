@@ -86,9 +86,17 @@ def read_public(source: str, revision: str | None = None) -> PublicModel:
             dict(type="SampleClips", **family.clips),
             dict(type="DecodeClips"),
             *resize,
-            dict(type="Tokenize", tokenizer=tokenizer, max_length=family.max_text_length),
+            _tokenize(family, tokenizer),
             dict(type="PackInputs"),
         ],
         weights=read_source(name, revision=revision),
         files=find_files(name, revision),
     )
+
+
+def _tokenize(family: Family, folder: str) -> dict[str, Any]:
+    """Return the config of Tokenize; SigLIP's first tokenizer, other than that of SigLIP 2, removes punctuation."""
+    path = os.path.join(folder, "tokenizer_config.json")
+    kind = read_settings(path).get("tokenizer_class") if os.path.isfile(path) else None
+    stripping = dict(strip_punctuation=True) if kind == "SiglipTokenizer" else {}
+    return dict(type="Tokenize", tokenizer=folder, **family.tokenize, **stripping)

@@ -9,6 +9,9 @@ from clipbert_mm.json_text import BOM, decode, is_blank, is_valid_unicode, parse
 
 EXPECTED = 'a JSON object such as {"yes": 0, "no": 1}'
 
+CANDIDATES = "candidate answers"
+"""The task of questions whose candidate answers come with each question, or from a vocabulary that is no part of the model."""
+
 
 def read_answers(answers: str | Sequence[str]) -> dict[str, int]:
     """Read an answer vocabulary: the index of each answer, 0 to the number of answers - 1.

@@ -2,15 +2,25 @@
 
 import json
 import shutil
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from public_models import edit_settings, without, write_blip
+from public_models import edit_settings, without, write_blip, write_clip, write_siglip, write_vilt
 from safetensors.torch import load_file, save_file
-from transformers import AutoTokenizer, BertConfig, BertModel, BlipImageProcessor, BlipModel
+from transformers import (
+    AutoTokenizer,
+    BertConfig,
+    BertModel,
+    BlipForQuestionAnswering,
+    BlipImageProcessor,
+    BlipModel,
+    ViltForImageAndTextRetrieval,
+    ViltForQuestionAnswering,
+)
 
 from clipbert_mm.apis.predictor import Predictor
 from clipbert_mm.checkpoint import public
@@ -55,6 +65,44 @@ def test_a_folder_gives_the_library_s_scores(tmp_path: Path, safetensors: bool) 
         match = library(input_ids=joint, pixel_values=pixels).itm_score[0]
         similarity = library(input_ids=ids, pixel_values=pixels, use_itm_head=False).itm_score[0]
     torch.testing.assert_close(logits, torch.cat([match, similarity]), rtol=1e-3, atol=2e-3)  # one grey level
+
+
+@pytest.mark.parametrize(
+    ("write", "task"),
+    [
+        (partial(write_blip, kind=BlipForQuestionAnswering, visual_size=32), "candidate answers"),
+        (write_clip, "retrieval"),
+        (write_siglip, "retrieval"),
+        (partial(write_vilt, kind=ViltForImageAndTextRetrieval), "retrieval"),
+        (
+            partial(write_vilt, kind=ViltForQuestionAnswering, id2label={0: "no", 1: "yes", 2: "red"}),
+            "questions with several answers",
+        ),
+    ],
+    ids=["blip-vqa", "clip", "siglip", "vilt", "vilt-vqa"],
+)
+def test_each_family_opens_and_equals_the_library_s(write: Any, task: str, tmp_path: Path, cache: Path) -> None:
+    write(tmp_path / "model")
+    predictor = Predictor(str(tmp_path / "model"))
+    assert predictor.task == task
+    (note,) = cache.iterdir()
+    assert json.loads(note.read_text())["difference"] < 1e-4
+    assert Predictor(str(tmp_path / "model")).identity == predictor.identity
+
+
+def test_siglip_2_pads_with_its_tokenizer_s_token(tmp_path: Path) -> None:
+    """Its config says nothing of it, and the default of the library is that of SigLIP, 1."""
+    library = write_siglip(tmp_path / "model")
+    predictor = Predictor(str(tmp_path / "model"))
+    assert predictor.model.encoder.text.config.pad_token_id == 0
+    (ids,) = predictor.token_ids(["A red dog"])
+    padded = torch.cat([torch.as_tensor(ids), torch.zeros(16 - len(ids), dtype=torch.long)])[None]
+    pixels = torch.randn(1, 3, 32, 32)
+    with torch.no_grad():
+        output = library(input_ids=padded, pixel_values=pixels)
+        expected = torch.cosine_similarity(output.text_embeds, output.image_embeds)
+    found = predictor.clip_logits(predictor.model.encode_video(pixels[None, None]), [ids])
+    torch.testing.assert_close(found.flatten(), expected, rtol=1e-4, atol=1e-5)
 
 
 def test_the_first_opening_compares_with_the_library_and_the_second_does_not(

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from clipbert_mm.checkpoint.families.blip import MATCHING, QUESTIONS, blip_family
+from clipbert_mm.checkpoint.families.dual_towers import CLIP, SIGLIP, clip_family, siglip_family
 from clipbert_mm.checkpoint.families.family import Family
 from clipbert_mm.checkpoint.families.settings import Settings
 from clipbert_mm.checkpoint.families.vilt import MASKED_WORDS, RETRIEVAL, vilt_family
@@ -16,6 +17,8 @@ FAMILIES: dict[str, Callable[[Settings], Family]] = {
     RETRIEVAL: vilt_family,
     VILT_QUESTIONS: vilt_family,
     MASKED_WORDS: vilt_family,
+    CLIP: clip_family,
+    SIGLIP: siglip_family,
 }
 """How the settings of each class are read."""
 DEFAULTS = dict(image_text_hidden_size=256)

@@ -65,18 +65,11 @@ def blip_family(settings: Settings) -> Family:
     image_size, patch_size = vision.size("image_size"), vision.size("patch_size")
     encoder: dict[str, Any] = dict(
         type="CrossEncoder",
-        vocab_size=vocab_size,
-        hidden_size=width,
-        num_layers=text.size("num_hidden_layers"),
-        num_heads=text.size("num_attention_heads"),
-        intermediate_size=text.size("intermediate_size"),
-        max_text_length=text.size("max_position_embeddings"),
+        **text.transformer(),
         visual_size=vision.size("hidden_size"),
         frame_tokens=(image_size // patch_size) ** 2 + 1,
         # [ENC], which BLIP's training appended after [DEC]; the config names [DEC] alone.
         joint_token=text.size("bos_token_id") + 1,
-        layer_norm_eps=text.number("layer_norm_eps"),
-        hidden_act=text.activation("hidden_act"),
     )
     start_token, joint_token = text.size("bos_token_id"), encoder["joint_token"]
     if joint_token >= vocab_size:
@@ -97,12 +90,7 @@ def blip_family(settings: Settings) -> Family:
             type="BlipVision",
             image_size=image_size,
             patch_size=patch_size,
-            hidden_size=vision.size("hidden_size"),
-            num_layers=vision.size("num_hidden_layers"),
-            num_heads=vision.size("num_attention_heads"),
-            intermediate_size=vision.size("intermediate_size"),
-            layer_norm_eps=vision.number("layer_norm_eps"),
-            hidden_act=vision.activation("hidden_act"),
+            **vision.transformer(),
         ),
         temporal_fusion=dict(type="ConcatFusion"),
         clip_fusion=dict(type="ConcatClips"),
@@ -117,7 +105,7 @@ def blip_family(settings: Settings) -> Family:
         model=model,
         vocab_size=vocab_size,
         clips=dict(num_clips=FRAMES, num_frames=1, mode="segments"),
-        max_text_length=min(MAX_TEXT, text.size("max_position_embeddings")),
+        tokenize=dict(max_length=min(MAX_TEXT, text.size("max_position_embeddings"))),
         library_logits=partial(library_logits, joint_token),
     )
 

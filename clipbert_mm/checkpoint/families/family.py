@@ -18,7 +18,7 @@ class Family:
         model: Config of the ClipBert, without ``type`` and ``data_preprocessor``.
         vocab_size: Number of tokens in the vocabulary.
         clips: Settings of SampleClips.
-        max_text_length: Tokens that a text is cut to.
+        tokenize: Settings of Tokenize, ``max_length`` among them.
         library_logits: Computes clip logits, (M, V, C), by the library's own model, of texts of one length, (M, L), and videos
             of one frame, (V, 3, H, W).
         answers: The answers in the order of the head's outputs; None without an answer vocabulary.
@@ -30,7 +30,7 @@ class Family:
     model: dict[str, Any]
     vocab_size: int
     clips: dict[str, Any]
-    max_text_length: int
+    tokenize: dict[str, Any]
     library_logits: Callable[[Any, Tensor, Tensor], Tensor]
     answers: list[str] | None = None
 

@@ -38,6 +38,25 @@ class Settings:
             raise self.refused(name, value, f"a whole number from 1 to {MAX_SIZE:,}")
         return value
 
+    def transformer(self) -> dict[str, Any]:
+        """Return the sizes of a transformer, of a text tower with its vocabulary and longest text, by our names."""
+        of_texts = dict(vocab_size="vocab_size", max_text_length="max_position_embeddings")
+        sizes = dict(
+            hidden_size="hidden_size",
+            num_layers="num_hidden_layers",
+            num_heads="num_attention_heads",
+            intermediate_size="intermediate_size",
+        )
+        sizes |= of_texts if "vocab_size" in self.defaults else {}
+        self.expect(
+            "num_attention_heads",
+            self.size("hidden_size") % self.size("num_attention_heads") == 0,
+            f"a divisor of its hidden_size {self.size('hidden_size')}",
+        )
+        return {ours: self.size(theirs) for ours, theirs in sizes.items()} | dict(
+            layer_norm_eps=self.number("layer_norm_eps"), hidden_act=self.activation("hidden_act")
+        )
+
     def number(self, name: str) -> float:
         """Return a number from 0 to 1, such as an epsilon or a probability."""
         value = self.value(name)

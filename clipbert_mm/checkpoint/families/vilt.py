@@ -111,7 +111,7 @@ def vilt_family(settings: Settings) -> Family:
         model=model,
         vocab_size=vocab_size,
         clips=dict(num_clips=CLIPS, num_frames=1, clip_seconds=1.0, mode="uniform"),
-        max_text_length=max_length,
+        tokenize=dict(max_length=max_length),
         library_logits=library_logits,
         answers=answers,
     )
@@ -123,27 +123,18 @@ def read_encoder(settings: Settings) -> dict[str, Any]:
     Raises:
         CheckpointError: If a setting is missing or wrong, or does not go with another one.
     """
-    width, heads = settings.size("hidden_size"), settings.size("num_attention_heads")
     image_size, patch_size = settings.size("image_size"), settings.size("patch_size")
-    settings.expect("num_attention_heads", width % heads == 0, f"a divisor of its hidden_size {width}")
     settings.expect("patch_size", patch_size <= image_size, f"at most its image_size {image_size}")
     settings.expect("num_channels", settings.size("num_channels") == 3, "3, red, green and blue,")
     settings.expect("modality_type_vocab_size", settings.size("modality_type_vocab_size") > 1, "2 or more")
     settings.expect("max_image_length", settings.value("max_image_length") == -1, "-1, which reads all patches,")
     return dict(
         type="ViltEncoder",
-        vocab_size=settings.size("vocab_size"),
-        hidden_size=width,
-        num_layers=settings.size("num_hidden_layers"),
-        num_heads=heads,
-        intermediate_size=settings.size("intermediate_size"),
-        max_text_length=settings.size("max_position_embeddings"),
+        **settings.transformer(),
         grid_size=image_size // patch_size,
         text_types=settings.size("type_vocab_size"),
         modality_types=settings.size("modality_type_vocab_size"),
         qkv_bias=settings.flag("qkv_bias"),
-        layer_norm_eps=settings.number("layer_norm_eps"),
-        hidden_act=settings.activation("hidden_act"),
     )
 
 

@@ -1,6 +1,6 @@
 """Task heads: clip logits, losses, scores."""
 
-from clipbert_mm.models.heads.likelihood_head import CANDIDATES, LikelihoodHead
+from clipbert_mm.models.heads.likelihood_head import LikelihoodHead
 from clipbert_mm.models.heads.masked_language_head import MaskedLanguageHead
 from clipbert_mm.models.heads.matching_head import MatchingHead, SimilarityMatchingHead
 from clipbert_mm.models.heads.question_heads import CountHead, MultipleChoiceHead, OpenEndedHead, SoftAnswerHead
@@ -9,7 +9,6 @@ from clipbert_mm.models.heads.similarity_head import SigmoidSimilarityHead, Simi
 from clipbert_mm.models.heads.task_head import BaseHead, TaskHead
 
 __all__ = [
-    "CANDIDATES",
     "BaseHead",
     "CountHead",
     "LikelihoodHead",

@@ -7,9 +7,7 @@ from clipbert_mm.errors import OptionError
 from clipbert_mm.models.heads.task_head import BaseHead
 from clipbert_mm.registry import MODELS
 from clipbert_mm.structures import VideoTextSample
-
-CANDIDATES = "candidate answers"
-"""The task of questions whose candidate answers come with the question."""
+from clipbert_mm.structures.answer_vocabulary import CANDIDATES
 
 
 @MODELS.register_module()
