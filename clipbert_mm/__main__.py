@@ -53,7 +53,7 @@ def _add_arguments(command: argparse.ArgumentParser, name: str) -> None:
         command.add_argument("--topk", type=at_least(1), default=5, help="number of hits or answers (default: 5)")
         command.add_argument("--explain", metavar="PNG", help="draw an explanation of the first one")
     if name == "search":
-        help_text = "videos to score with all clips, chosen by their coarse tokens; 0 for all"
+        help_text = "videos to score with all clips, chosen by their vectors or coarse tokens; 0 for all"
         command.add_argument("--shortlist", type=at_least(0), help=help_text)
     if name == "serve":
         _add_serve_options(command)

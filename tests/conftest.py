@@ -201,6 +201,65 @@ def model_config() -> dict[str, Any]:
 
 
 @pytest.fixture
+def joined_config() -> dict[str, Any]:
+    """A ClipBert like BLIP for 32 x 32 pixels: frames of 5 tokens, all of which are joined before scoring, and vectors."""
+    return dict(
+        type="ClipBert",
+        data_preprocessor=dict(
+            type="VideoTextPreprocessor", mean=[120.0, 110.0, 100.0], std=[60.0, 55.0, 50.0], vocab_size=VOCAB_SIZE
+        ),
+        backbone=dict(
+            type="BlipVision",
+            image_size=32,
+            patch_size=16,
+            hidden_size=16,
+            num_layers=1,
+            num_heads=2,
+            intermediate_size=32,
+            initializer_range=0.2,
+        ),
+        projection=None,
+        temporal_fusion=dict(type="ConcatFusion"),
+        clip_fusion=dict(type="ConcatClips"),
+        encoder=dict(
+            type="CrossEncoder",
+            vocab_size=VOCAB_SIZE,
+            hidden_size=16,
+            num_layers=2,
+            num_heads=2,
+            intermediate_size=32,
+            max_text_length=40,
+            visual_size=16,
+            frame_tokens=5,
+            vector_size=8,
+            joint_token=VOCAB_SIZE - 1,
+            initializer_range=0.2,
+        ),
+        head=dict(type="SimilarityMatchingHead", in_channels=16),
+        aggregator=dict(type="LogSumExpAggregator"),
+    )
+
+
+@pytest.fixture
+def towers_config() -> dict[str, Any]:
+    """A ClipBert like CLIP for 32 x 32 pixels, whose vectors of frames are averaged over a video."""
+    sizes = dict(hidden_size=16, num_layers=1, num_heads=2, intermediate_size=32, vector_size=8)
+    return dict(
+        type="ClipBert",
+        data_preprocessor=dict(
+            type="VideoTextPreprocessor", mean=[120.0, 110.0, 100.0], std=[60.0, 55.0, 50.0], vocab_size=VOCAB_SIZE
+        ),
+        backbone=dict(type="CLIPVision", image_size=32, patch_size=16, **sizes),
+        projection=None,
+        temporal_fusion=dict(type="MeanFusion"),
+        clip_fusion=dict(type="MeanClips"),
+        encoder=dict(type="CLIPText", vocab_size=VOCAB_SIZE, max_text_length=40, **sizes),
+        head=dict(type="SimilarityHead"),
+        aggregator=dict(type="MeanAggregator"),
+    )
+
+
+@pytest.fixture
 def make_batch() -> Callable[..., dict[str, Any]]:
     """Make a collated batch of random frames and texts."""
 

@@ -38,6 +38,6 @@ def test_the_notebook_runs(
     printed = ["".join(out.get("text", "") for out in cell.get("outputs", ())) for cell in notebook.cells]
     assert "7 added, 0 changed, 0 unchanged, 0 removed, 0 unreadable" in printed[3]
     assert "0 added, 0 changed, 7 unchanged" in printed[3]
-    assert printed[5].startswith("'a red circle' in 7 videos\n")
+    assert printed[5].startswith("'a red circle' in 7 videos, scored by log-odds\n")
     assert "1 added, 0 changed, 6 unchanged" in printed[-1]
     assert any("image/png" in out.get("data", {}) for out in notebook.cells[9].outputs)

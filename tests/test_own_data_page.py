@@ -98,7 +98,7 @@ def test_five_commands_lead_from_raw_videos_and_a_table_to_a_search(
     assert "t2v/R@1: 100.0000" in shell(test), "of one video"
     assert shell(index) == "6 added, 0 changed, 0 unchanged, 0 removed, 0 unreadable\n"
     said = shell(search)
-    assert said.startswith("'a man cuts an onion' in 6 videos\n")
+    assert said.startswith("'a man cuts an onion' in 6 videos, scored by log-odds\n")
     hits = re.findall(r"^ +\d\. .*/data/custom/videos/(.*)$", said, flags=re.MULTILINE)
     assert len(hits) == 5
     assert set(hits) < set(CODECS)

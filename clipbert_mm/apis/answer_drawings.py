@@ -11,7 +11,7 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
 from clipbert_mm.apis.predictor import Predictor
-from clipbert_mm.apis.results import Moment
+from clipbert_mm.apis.results import Moment, format_score
 from clipbert_mm.apis.video_qa import CHOICE, COUNTING, TASKS, Question
 from clipbert_mm.apis.video_search import TextsToRank
 from clipbert_mm.datasets.transforms import ClipBertTransforms
@@ -117,15 +117,16 @@ def drawings_of_rankings(tested: TestedModel, rankings: Mapping[str, Any], queri
         for position in sorted({0, first}):
             path, text = rankings["videos"][order[position]], rankings["texts"][query]
             media = tested.read(path)
-            ranked = TextsToRank(tested, path, [text]).answer(media, tested.encode([media.frames])).texts[0]
+            ranking = TextsToRank(tested, path, [text]).answer(media, tested.encode([media.frames]))
             outcome = "right" if relevant[position] else f"not right, the first right one has rank {first + 1}"
-            answered = f"rank {position + 1} of {len(order)}, score {scores[query, order[position]]:.2f}: {outcome}"
+            score = format_score(scores[query, order[position]], ranking.score_kind)
+            answered = f"rank {position + 1} of {len(order)}, {ranking.score_kind} {score}: {outcome}"
             yield Drawing(
                 f"query_{query:05d}_rank_{position + 1}",
                 path,
                 (text, answered),
                 bool(relevant[position]),
-                _spans(ranked.moments),
+                _spans(ranking.texts[0].moments),
             )
 
 
@@ -150,14 +151,16 @@ def drawings_of_questions(tested: TestedModel, questions: int = 8) -> Iterator[D
             texts, options = tested.dataset.texts_of([record]), record["options"]
             ranked = TextsToRank(tested, path, texts).answer(media, tokens).texts[:ANSWERS]
             names, right = [options[texts.index(each.text)] for each in ranked], [options[record["answer"]]]
-            answered = [f"{name} (score {each.score:.2f})" for name, each in zip(names, ranked, strict=True)]
+            kind = tested.score_kind
+            answered = [
+                f"{name} ({kind} {format_score(each.score, kind)})" for name, each in zip(names, ranked, strict=True)
+            ]
             moments = ranked[0].moments
         else:
-            answers = Question(tested, path, asked, topk=ANSWERS).answer(media, tokens).answers
+            result = Question(tested, path, asked, topk=ANSWERS).answer(media, tokens)
+            answers = result.answers
             names, moments = [each.text for each in answers], answers[0].moments
-            answered = [
-                each.text if each.probability is None else f"{each.text} {each.probability:.1%}" for each in answers
-            ]
+            answered = [f"{each.text} {result.value_of(each)}".rstrip() for each in answers]
             right = [record["answer"]] if "answer" in record else list(record.get("labels", {}))
             if tested.task == COUNTING:
                 names, right = [f"{np.floor(float(names[0]) + 0.5):g}"], [f"{record['count']:g}"]

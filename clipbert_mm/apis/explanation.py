@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from clipbert_mm.apis.predictor import Predictor
-from clipbert_mm.apis.results import Moment, Record, clock, moments_of
+from clipbert_mm.apis.results import Moment, Record, clock, format_score, moments_of
 from clipbert_mm.deprecation import renamed_arguments
 from clipbert_mm.media.media_file import Media
 
@@ -22,11 +22,12 @@ class Explanation(Record):
         path: The video or image.
         text: The text, or the question.
         answer: The explained answer; None for a match.
-        score: Score of the whole video: log-odds of a match, or log-probability of the answer.
+        score: Score of the whole video.
         moments: Each clip with its score alone; empty for images.
         best: Index of the best clip.
         frames: Frames of the best clip without padding, uint8 RGB, (T, H, W, 3).
         heat: Contribution of each pixel to the best clip's score, 0 to 1, (H, W).
+        score_kind: What the scores are, such as "log-odds" of a match or "log-probability" of an answer.
     """
 
     path: str
@@ -37,6 +38,7 @@ class Explanation(Record):
     best: int
     frames: np.ndarray = field(repr=False)
     heat: np.ndarray = field(repr=False)
+    score_kind: str
 
     def to_dict(self) -> dict:
         """Return plain values, for JSON; without frames and heat."""
@@ -56,19 +58,23 @@ class Explanation(Record):
         title = self.text if self.answer is None else f"{self.text}  {self.answer}"
         spans = [(moment.start, moment.end, moment.score) for moment in self.moments]
         name = name or os.path.basename(self.path)
-        draw_explanation(title, name, spans, self.best, self.frames, self.heat, out_file)
+        draw_explanation(title, name, spans, self.best, self.frames, self.heat, out_file, self.score_kind)
 
     def __str__(self) -> str:
         """Format one clip per line."""
-        lines = [f"{self.text}  ({self.path}): {self.score:.2f}"]
+        lines = [f"{self.text}  ({self.path}): {self.score_kind} {format_score(self.score, self.score_kind)}"]
         for i, moment in enumerate(self.moments):
             mark = "  <- best" if i == self.best else ""
-            lines.append(f"  {clock(moment.start)}–{clock(math.ceil(moment.end))}  {moment.score:7.2f}{mark}")
+            span, score = (
+                f"{clock(moment.start)}–{clock(math.ceil(moment.end))}",
+                format_score(moment.score, self.score_kind),
+            )
+            lines.append(f"  {span}  {score:>7}{mark}")
         return "\n".join(lines)
 
 
 def explain_match(predictor: Predictor, path: str, text: str) -> Explanation:
-    """Explain the log-odds that a text matches a video.
+    """Explain the score of a text and a video.
 
     Raises:
         BrokenMediaError: If the video cannot be read.
@@ -96,8 +102,11 @@ def explain(
     """
     media = predictor.read(path)
     tokens = predictor.encode([media.frames])  # (1, K, S, D)
-    logits = predictor.clip_logits(tokens, [token_ids])  # (1, 1, K, C)
-    scores, clips = predictor.pooled_scores(logits)[0, 0], predictor.clip_scores(logits)[0, 0]  # () and (K,), or with C
+    logits, clip_logits = predictor.logits_of_both(tokens, [token_ids])  # (1, 1, K, C)
+    scores, clips = (
+        predictor.pooled_scores(logits)[0, 0],
+        predictor.clip_scores(clip_logits)[0, 0],
+    )  # () and (K,), or with C
     score, alone = (scores, clips) if output is None else (scores[output], clips[:, output])
     best = int(alone.argmax())
     heat = _heat(predictor, tokens[:, best : best + 1], token_ids, output)
@@ -111,6 +120,7 @@ def explain(
         best=best,
         frames=media.frames[best, :, :height, :width],
         heat=_on_frame(heat, media),
+        score_kind=predictor.score_kind,
     )
 
 

@@ -269,7 +269,8 @@ class ClipBertInferencer(BaseInferencer):
             preds: What :meth:`forward` returned.
             visualization: The pictures.
             return_datasamples: Whether predictions are VideoTextSamples: path and texts, best first, as meta information, and
-                their ``scores``; probabilities for answers, log-odds of a match for texts. Otherwise they are dicts.
+                their ``scores``, and ``score_kind``: "probability" for answers that have one, otherwise the kind of the
+                result, such as "log-odds" or "count". Otherwise they are dicts.
             out_dir: Folder whose ``preds/`` gets a JSON file for each input; none if empty.
         """
         if out_dir:
@@ -301,12 +302,15 @@ def _name(number: int, request: Request) -> str:
 
 
 def _as_sample(result: Ranking | AnswerResult) -> VideoTextSample:
+    kind = result.score_kind
     if isinstance(result, Ranking):
         texts, scores = [each.text for each in result.texts], [each.score for each in result.texts]
     else:
-        texts = [each.text for each in result.answers]
-        scores = [float(each.text) if each.probability is None else each.probability for each in result.answers]
-    return VideoTextSample(metainfo=dict(path=result.path, texts=texts), scores=torch.tensor(scores))
+        texts, scores = [each.text for each in result.answers], [each.score for each in result.answers]
+        probabilities = [each.probability for each in result.answers if each.probability is not None]
+        if len(probabilities) == len(texts):
+            kind, scores = "probability", probabilities
+    return VideoTextSample(metainfo=dict(path=result.path, texts=texts, score_kind=kind), scores=torch.tensor(scores))
 
 
 def init_model(

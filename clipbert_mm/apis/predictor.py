@@ -90,7 +90,7 @@ class Predictor:
             self.model.encoder.check_architecture()  # it was built without its weights
         num_frames = self.model.backbone.num_frames if isinstance(self.model.backbone, ClipEncoder) else 1
         tokens = self.encode([np.zeros((1, num_frames, *self.frame_shape, 3), np.uint8)])
-        self.clip_scores(self.clip_logits(tokens, [np.zeros(2, np.int64)]))
+        self.clip_scores(self.logits(tokens, [np.zeros(2, np.int64)]))
 
     @property
     def task(self) -> str:
@@ -143,7 +143,7 @@ class Predictor:
 
     @torch.no_grad()
     def encode_with_coarse_tokens(self, frames: Sequence[np.ndarray]) -> dict[str, Tensor]:
-        """Encode videos as ``clips`` (B, K, S, D), and as ``coarse`` tokens (B, 1, S, D), one clip of all frames."""
+        """Encode videos as ``clips`` (B, K, S, D), with ``coarse`` tokens (B, 1, S, D) or vectors (B, 1, 1, P)."""
         return self.model.encode_with_coarse_tokens(self._normalized(frames))
 
     def _normalized(self, frames: Sequence[np.ndarray]) -> Tensor:
@@ -181,9 +181,23 @@ class Predictor:
         """Return the words that the tokenizer does not know, all of which look the same to the model."""
         return tuple(self.tokenize.unknown_words(texts))
 
+    @property
+    def score_kind(self) -> str:
+        """What the scores are, such as "log-odds" or "cosine"; "rank" if the head does not say it."""
+        return getattr(self.model.head, "score_kind", "rank")
+
+    def logits(self, tokens: Tensor, token_ids: Sequence[np.ndarray]) -> Tensor:
+        """Predict every text with every video as :meth:`clip_logits` does, after joining its clips if the model joins them."""
+        return self.clip_logits(self.model.clip_fusion(tokens), token_ids)
+
+    def logits_of_both(self, tokens: Tensor, token_ids: Sequence[np.ndarray]) -> tuple[Tensor, Tensor]:
+        """Return :meth:`logits` and :meth:`clip_logits`, which are computed once where they are the same."""
+        logits = self.logits(tokens, token_ids)
+        return logits, self.clip_logits(tokens, token_ids) if self.model.joins_clips else logits
+
     @torch.no_grad()
     def clip_logits(self, tokens: Tensor, token_ids: Sequence[np.ndarray]) -> Tensor:
-        """Predict every text with every clip of every video.
+        """Predict every text with every clip of every video alone.
 
         Args:
             tokens: Visual tokens of videos, (V, K, S, D).
@@ -210,6 +224,11 @@ class Predictor:
     def pooled_scores(self, clip_logits: Tensor) -> Tensor:
         """Return the head's scores of logits (M, V, K, C) pooled over the clips: (M, V), or (M, V, C) for answers."""
         return self.model.pool_scores(clip_logits.flatten(0, 1)).unflatten(0, clip_logits.shape[:2])
+
+    def log_odds(self, logits: Tensor) -> Tensor | None:
+        """Return the log-odds of a match, (M, V), of logits (M, V, K, C); None if the head gives none."""
+        log_odds = self.model.head.log_odds(self.model.aggregator(logits.flatten(0, 1)))
+        return None if log_odds is None else log_odds.unflatten(0, logits.shape[:2])
 
     def clip_scores(self, clip_logits: Tensor) -> Tensor:
         """Return the head's scores of each clip alone, as of a video of one clip: (M, V, K), or (M, V, K, C) for answers."""

@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from clipbert_mm.errors import printable, quoted
+from clipbert_mm.structures import COSINE, COUNT
 
 
 def clock(seconds: float) -> str:
@@ -32,21 +33,28 @@ GOOD_MATCH = 0.5
 """Probability from which a match is good. Where it is calibrated, which tests measure, half of such pairs are right."""
 
 
-def is_good_match(best: float, texts: Sequence[str], unknown_words: Sequence[str]) -> bool:
-    """Whether the best of some pairs of texts and videos is a good match.
+def is_good_match(best: float | None, texts: Sequence[str], unknown_words: Sequence[str]) -> bool | None:
+    """Whether the best of some pairs of texts and videos is a good match; None if the model gives no probabilities.
 
     Args:
-        best: Its probability, 0 to 1.
+        best: Its probability, 0 to 1; None without probabilities.
         texts: The texts.
         unknown_words: Words of the texts that the model does not know; if it knows none, no probability means anything.
 
     >>> is_good_match(0.8, ["a dog"], []), is_good_match(0.4, ["a dog"], []), is_good_match(0.8, ["zyxw"], ["zyxw"])
     (True, False, False)
     """
+    if best is None:
+        return None
     return best >= GOOD_MATCH and not set(unknown_words) >= {word for text in texts for word in text.split()}
 
 
-def format_match(is_good: bool | None, best: float) -> list[str]:
+def largest_probability(pairs: "Sequence[Hit | RankedText]") -> float | None:
+    """Return the largest probability of some hits or texts; None if they have none."""
+    return max((pair.probability for pair in pairs if pair.probability is not None), default=None)
+
+
+def format_match(is_good: bool | None, best: float | None) -> list[str]:
     """Return one line that says that there is no good match; no line if there is one, or if it is not known.
 
     >>> format_match(False, 0.012)
@@ -54,7 +62,7 @@ def format_match(is_good: bool | None, best: float) -> list[str]:
     >>> format_match(False, 0.8)
     ['no good match: the best has 80.0%, but the model knows none of the words']
     """
-    if is_good is not False:
+    if is_good is not False or best is None:
         return []
     why = (
         "but the model knows none of the words"
@@ -62,6 +70,20 @@ def format_match(is_good: bool | None, best: float) -> list[str]:
         else f"and a good match has {GOOD_MATCH:.0%} or more"
     )
     return [f"no good match: the best has {best:.1%}, {why}"]
+
+
+def format_score(score: float, kind: str) -> str:
+    """Format a score of a kind; cosine similarities, all of which are small, with one more decimal.
+
+    >>> format_score(-1.5, "log-odds"), format_score(0.31415, "cosine")
+    ('-1.50', '0.314')
+    """
+    return f"{score:.3f}" if kind == COSINE else f"{score:.2f}"
+
+
+def _columns(score: float, probability: float | None, kind: str) -> str:
+    """Format the score of a pair and, if it has one, its probability, each with two spaces after it."""
+    return f"{format_score(score, kind):>7}  " + ("" if probability is None else f"{probability:6.1%}  ")
 
 
 @dataclass(frozen=True)
@@ -80,7 +102,7 @@ class Moment(Record):
     Args:
         start: Start of the clip in seconds.
         end: End of the clip in seconds.
-        score: Score of the clip alone: log-odds of a match, or log-probability of the answer.
+        score: Score of the clip alone, of the kind that the result names.
     """
 
     start: float
@@ -133,15 +155,15 @@ class Hit(Record):
 
     Args:
         path: The video.
-        score: Log-odds of a match, pooled over the clips.
-        probability: The same as a probability, 0 to 1.
+        score: Score of the whole video, of the kind that the result names.
+        probability: Probability of a match, 0 to 1; None if the model gives none.
         moment: The best clip; None for images.
         moments: All clips with their scores.
     """
 
     path: str
     score: float
-    probability: float
+    probability: float | None
     moment: Moment | None
     moments: tuple[Moment, ...]
 
@@ -156,8 +178,8 @@ class SearchResult(Record):
         hits: The best videos.
         left_out: Videos of the index whose visual tokens are missing or damaged, with the reason.
         unknown_words: Words of the text that are unknown to the model.
-        good_match: Whether the best video is a good match (:func:`is_good_match`); None if the model's scores are no
-            probabilities.
+        good_match: Whether the best video is a good match (:func:`is_good_match`); None if the model gives no probabilities.
+        score_kind: What the scores are, such as "log-odds" or "cosine".
     """
 
     text: str
@@ -166,21 +188,22 @@ class SearchResult(Record):
     left_out: Mapping[str, str] = field(default_factory=dict)
     unknown_words: tuple[str, ...] = ()
     good_match: bool | None = None
+    score_kind: str = field(kw_only=True)
 
     @property
     def warnings(self) -> list[str]:
         """What is to be said of the hits, such as words unknown to the model, or that there is no good match."""
         return [
             *format_unknown(self.unknown_words),
-            *format_match(self.good_match, max((hit.probability for hit in self.hits), default=0.0)),
+            *format_match(self.good_match, largest_probability(self.hits)),
         ]
 
     def __str__(self) -> str:
         """Format one hit per line, and the videos that were left out."""
-        lines = [f"{self.text!r} in {self.searched} videos", *self.warnings]
+        lines = [f"{self.text!r} in {self.searched} videos, scored by {self.score_kind}", *self.warnings]
         for rank, hit in enumerate(self.hits, start=1):
-            video = printable(hit.path)
-            lines.append(f"{rank:3}. {hit.score:7.2f}  {hit.probability:6.1%}  {_span(hit.moment):<13} {video}")
+            scores = _columns(hit.score, hit.probability, self.score_kind)
+            lines.append(f"{rank:3}. {scores}{_span(hit.moment):<13} {printable(hit.path)}")
         if self.left_out:
             lines += [f"left out: {len(self.left_out)} videos", *_format_reasons(self.left_out)]
         return "\n".join(lines)
@@ -192,7 +215,7 @@ class RankedText(Record):
 
     text: str
     score: float
-    probability: float
+    probability: float | None
     moment: Moment | None
     moments: tuple[Moment, ...]
 
@@ -206,20 +229,25 @@ class Ranking(Record):
         texts: The texts, best first.
         unknown_words: Words of the texts that are unknown to the model.
         good_match: Whether the best text is a good match, as in :class:`SearchResult`.
+        score_kind: What the scores are, such as "log-odds" or "cosine".
     """
 
     path: str
     texts: tuple[RankedText, ...]
     unknown_words: tuple[str, ...] = ()
     good_match: bool | None = None
+    score_kind: str = field(kw_only=True)
 
     def __str__(self) -> str:
         """Format one text per line."""
-        best = max((text.probability for text in self.texts), default=0.0)
-        lines = [printable(self.path), *format_unknown(self.unknown_words), *format_match(self.good_match, best)]
+        lines = [
+            f"{printable(self.path)}, scored by {self.score_kind}",
+            *format_unknown(self.unknown_words),
+            *format_match(self.good_match, largest_probability(self.texts)),
+        ]
         for rank, text in enumerate(self.texts, start=1):
-            span = _span(text.moment)
-            lines.append(f"{rank:3}. {text.score:7.2f}  {text.probability:6.1%}  {span:<13} {text.text}")
+            scores = _columns(text.score, text.probability, self.score_kind)
+            lines.append(f"{rank:3}. {scores}{_span(text.moment):<13} {text.text}")
         return "\n".join(lines)
 
 
@@ -229,12 +257,14 @@ class Answer(Record):
 
     Args:
         text: The answer, one of the options, or a number.
-        probability: Probability of the answer, 0 to 1; None for a count.
+        score: Score of the answer by the whole video, of the kind that the result names.
+        probability: Probability of the answer, 0 to 1; None for a count, and if the model gives none.
         moment: The clip that gives the answer the highest score; None for images and counts.
         moments: All clips, each with the answer's score by this clip alone.
     """
 
     text: str
+    score: float
     probability: float | None
     moment: Moment | None
     moments: tuple[Moment, ...]
@@ -249,19 +279,29 @@ class AnswerResult(Record):
         question: The question.
         answers: The answers, the most likely first.
         unknown_words: Words of the question and its options that are unknown to the model.
+        score_kind: What the scores are: "log-probability", "count", or that of the model's head if it gives no probabilities.
     """
 
     path: str
     question: str
     answers: tuple[Answer, ...]
     unknown_words: tuple[str, ...] = ()
+    score_kind: str = field(kw_only=True)
+
+    def value_of(self, answer: Answer) -> str:
+        """Format what tells how likely an answer is: its probability, or its score; empty for a count."""
+        if answer.probability is not None:
+            return f"{answer.probability:.1%}"
+        return "" if self.score_kind == COUNT else format_score(answer.score, self.score_kind)
 
     def __str__(self) -> str:
         """Format one answer per line."""
-        lines = [f"{self.question}  ({printable(self.path)})", *format_unknown(self.unknown_words)]
+        scored = any(answer.probability is None for answer in self.answers) and self.score_kind != COUNT
+        kind = f", scored by {self.score_kind}" if scored else ""
+        lines = [f"{self.question}  ({printable(self.path)}){kind}", *format_unknown(self.unknown_words)]
         for rank, answer in enumerate(self.answers, start=1):
-            probability = "" if answer.probability is None else f"{answer.probability:6.1%}  "
-            lines.append(f"{rank:3}. {probability}{_span(answer.moment):<13} {answer.text}")
+            value = self.value_of(answer)
+            lines.append(f"{rank:3}. {value and f'{value:>6}  '}{_span(answer.moment):<13} {answer.text}")
         return "\n".join(lines)
 
 

@@ -1,5 +1,6 @@
 """Ask questions about a video."""
 
+import math
 import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, TypeGuard
@@ -7,12 +8,14 @@ from typing import TYPE_CHECKING, TypeGuard
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.functional import logsigmoid
 
 from clipbert_mm.apis.predictor import ModelSource, Predictor
 from clipbert_mm.apis.results import Answer, AnswerResult, best_of, moments_of
 from clipbert_mm.deprecation import renamed_arguments
 from clipbert_mm.errors import OptionError, is_count, quoted
 from clipbert_mm.json_text import is_blank
+from clipbert_mm.structures import COUNT, LOG_ODDS, LOG_PROBABILITY
 
 if TYPE_CHECKING:
     from clipbert_mm.apis.explanation import Explanation
@@ -138,17 +141,21 @@ class Question:
     def answer(self, media: "Media", tokens: Tensor) -> AnswerResult:
         """Answer it for the video that was read, with its visual tokens, (1, K, S, D)."""
         unknown = self.predictor.unknown_words(self.texts)
-        logits = self.predictor.clip_logits(tokens, self.token_ids)  # (M, 1, K, C)
-        scores, clips = self.predictor.pooled_scores(logits)[:, 0], self.predictor.clip_scores(logits)[:, 0]
+        logits, clip_logits = self.predictor.logits_of_both(tokens, self.token_ids)  # (M, 1, K, C)
+        scores, clips = self.predictor.pooled_scores(logits)[:, 0], self.predictor.clip_scores(clip_logits)[:, 0]
         if self.predictor.task == COUNTING:
-            count = Answer(f"{float(scores[0]):.1f}", None, None, moments_of(media.clip_times, clips[0].numpy()))
-            return AnswerResult(self.path, self.text, (count,), unknown)
-        probabilities, alone, names = self._probabilities(scores, clips, self.options)
+            count, moments = float(scores[0]), moments_of(media.clip_times, clips[0].numpy())
+            answer = Answer(f"{count:.1f}", count, None, None, moments)
+            return AnswerResult(self.path, self.text, (answer,), unknown, score_kind=COUNT)
+        kind = self._kind
+        scores, alone = self._scores_of_answers(scores), self._scores_of_answers(clips)  # (A,) and (K, A)
+        names = self._names() if self.options is None else self.options
         answers = []
-        for i in np.argsort(-probabilities.numpy(), kind="stable")[: self.topk]:
-            moments = moments_of(media.clip_times, alone[:, i].numpy())
-            answers.append(Answer(names[i], float(probabilities[i]), best_of(moments), moments))
-        return AnswerResult(self.path, self.text, tuple(answers), unknown)
+        for i in np.argsort(-scores.numpy(), kind="stable")[: self.topk]:
+            moments, score = moments_of(media.clip_times, alone[:, i].numpy()), float(scores[i])
+            likely = math.exp(score) if kind == LOG_PROBABILITY else None
+            answers.append(Answer(names[i], score, likely, best_of(moments), moments))
+        return AnswerResult(self.path, self.text, tuple(answers), unknown, score_kind=kind)
 
     def explain(self, result: AnswerResult) -> "Explanation":
         """Explain the best answer of what :meth:`answer` returned."""
@@ -188,16 +195,17 @@ class Question:
             raise OptionError(f"Multiple choice expects options that are not empty, got {quoted(options)}.")
         return [f"{question} {option}".strip() for option in options]
 
-    def _probabilities(
-        self, scores: Tensor, clips: Tensor, options: Sequence[str] | None
-    ) -> tuple[Tensor, Tensor, Sequence[str]]:
-        """Return the probability of each answer, (A,), its score by each clip alone, (K, A), and the answers."""
-        if options is not None:
-            return scores.softmax(dim=0), clips.log_softmax(dim=0).T, options  # of (M,) and (M, K)
-        names = self._names()
-        if self.predictor.task == OPEN[0]:
-            return scores[0].exp(), clips[0], names  # log-probabilities
-        return scores[0].sigmoid(), torch.nn.functional.logsigmoid(clips[0]), names
+    @property
+    def _kind(self) -> str:
+        """What the scores of the answers are; options, and answers with log-odds of their own, have log-probabilities."""
+        kind = self.predictor.score_kind
+        return LOG_PROBABILITY if self.options is not None or kind == LOG_ODDS else kind
+
+    def _scores_of_answers(self, scores: Tensor) -> Tensor:
+        """Return the scores of the answers, (..., A), from the head's: of options (M, ...), else (1, ..., A)."""
+        if self.options is not None:
+            return scores.movedim(0, -1).log_softmax(dim=-1)
+        return logsigmoid(scores[0]) if self.predictor.score_kind == LOG_ODDS else scores[0]
 
     def _names(self) -> list[str]:
         count = self.predictor.model.head.num_answers

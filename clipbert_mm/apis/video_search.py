@@ -3,6 +3,7 @@
 import math
 import os
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -18,13 +19,14 @@ from clipbert_mm.apis.results import (
     SearchResult,
     best_of,
     is_good_match,
+    largest_probability,
     moments_of,
     probability,
 )
 from clipbert_mm.apis.video_index import VideoIndex, default_folder
 from clipbert_mm.deprecation import renamed_arguments, warn_renamed
 from clipbert_mm.errors import OptionError, VideoIndexError, is_count, printable, quoted
-from clipbert_mm.structures import LOG_ODDS
+from clipbert_mm.retrieval.rerank import score_vectors
 
 if TYPE_CHECKING:  # imported when they are used, since a search needs none of them
     from clipbert_mm.apis.explanation import Explanation
@@ -123,8 +125,8 @@ class VideoSearch:
         Args:
             text: What the video shows.
             topk: Number of hits.
-            shortlist: Videos that are scored with all clips, chosen by their coarse tokens; 0 for all. None is for a tenth of
-                an index of more than 1,000 videos, and for all of a smaller one.
+            shortlist: Videos that are scored with all clips, chosen by their vectors or coarse tokens; 0 for all. None is for
+                a tenth of an index of more than 1,000 videos, and for all of a smaller one.
 
         Raises:
             VideoIndexError: If the index is empty, or none of its videos can be searched.
@@ -146,19 +148,19 @@ class VideoSearch:
         if shortlist is None:
             shortlist = max(topk, len(chosen) // 10) if len(chosen) > SHORTLIST_FROM else 0
         if 0 < shortlist < len(chosen):
-            coarse = self._score(chosen, token_ids, left_out, "coarse")
-            chosen = sorted(coarse, key=lambda path: -coarse[path][0])[:shortlist]
+            coarse = self._score_coarse(chosen, token_ids, left_out)
+            chosen = sorted(coarse, key=lambda path: -coarse[path])[:shortlist]
         scored = self._score(chosen, token_ids, left_out)
         if not scored:
             raise VideoIndexError(
                 f"No video of the index {self.video_index.folder} can be searched: {next(iter(left_out.values()))}"
             )
-        best = sorted(scored, key=lambda path: -scored[path][0])[:topk]
-        hits = [_hit(entries[path], *scored[path]) for path in best]
+        best = sorted(scored, key=lambda path: -scored[path].score)[:topk]
+        hits = [self._hit(entries[path], scored[path], token_ids) for path in best]
         searched = len(entries) - len(left_out.keys() & entries.keys())
         unknown = self.predictor.unknown_words([text])
-        good = _is_good_match(self.predictor, hits[0].probability, [text], unknown)
-        return SearchResult(text, searched, tuple(hits), left_out, unknown, good)
+        good = is_good_match(largest_probability(hits), [text], unknown)
+        return SearchResult(text, searched, tuple(hits), left_out, unknown, good, score_kind=self.predictor.score_kind)
 
     def rank(self, video: str | os.PathLike, texts: Sequence[str]) -> Ranking:
         """Rank texts by how well they match a video, which need not be in the index.
@@ -189,29 +191,49 @@ class VideoSearch:
             explanation.draw(out_file, name_below(os.path.abspath(video), self.video_index.folders))
         return explanation
 
-    def _score(
-        self, paths: Sequence[str], token_ids: np.ndarray, left_out: dict[str, str], which: str = "clips"
-    ) -> dict[str, tuple[float, np.ndarray]]:
-        """Score a text with videos of the index: by path the score, and the scores of the clips alone, (K,).
+    def _score_coarse(self, paths: Sequence[str], token_ids: np.ndarray, left_out: dict[str, str]) -> dict[str, float]:
+        """Score a text with the coarse tokens, or the vectors, of videos of the index, by path; see :meth:`_score`."""
+        predictor, encoder = self.predictor, self.predictor.model.encoder
+        predictor.model.data_preprocessor.check_token_ids([token_ids])
+        texts = predictor.pairs.encode_texts([token_ids]) if encoder.has_vectors else None
+        width = encoder.visual_size if texts is None else encoder.vector_size
+        coarse: dict[str, float] = {}
+        for block, tokens in self._blocks(paths, left_out, "coarse", width):
+            if texts is None:
+                scores = predictor.pooled_scores(predictor.clip_logits(tokens, [token_ids]))
+            else:
+                scores = score_vectors(texts, tokens)
+            coarse |= zip(block, scores[0].tolist(), strict=True)
+        return _finite(coarse, left_out)
+
+    def _score(self, paths: Sequence[str], token_ids: np.ndarray, left_out: dict[str, str]) -> dict[str, "Scored"]:
+        """Score a text with videos of the index, by path.
 
         Videos whose visual tokens cannot be used are added to ``left_out``, with the reason.
         """
-        scored: dict[str, tuple[float, np.ndarray]] = {}
-        for block, tokens in self._blocks(paths, left_out, which):
-            logits = self.predictor.clip_logits(tokens, [token_ids])  # (1, v, K, C)
-            scores, clips = self.predictor.pooled_scores(logits)[0], self.predictor.clip_scores(logits)[0]
-            for path, score, clip_scores in zip(block, scores.tolist(), clips.numpy(), strict=True):
-                if math.isfinite(score):
-                    scored[path] = score, clip_scores
-                else:
-                    left_out[path] = "its visual tokens are not finite; index it again"
-        return scored
+        predictor, scored = self.predictor, {}
+        for block, tokens in self._blocks(paths, left_out, "clips", predictor.model.encoder.visual_size):
+            logits = predictor.logits(tokens, [token_ids])  # (1, v, K, C)
+            clips = None if predictor.model.joins_clips else predictor.clip_scores(logits)[0].numpy()  # (v, K)
+            for i, (path, pair) in enumerate(zip(block, _pairs(predictor, logits), strict=True)):
+                scored[path] = Scored(*pair, None if clips is None else clips[i])
+        finite = _finite({path: each.score for path, each in scored.items()}, left_out)
+        return {path: scored[path] for path in finite}
 
-    def _blocks(self, paths: Sequence[str], left_out: dict[str, str], which: str) -> Iterator[tuple[list[str], Tensor]]:
-        """Read visual tokens in blocks, (v, K, S, D), each with the paths of its videos."""
+    def _hit(self, entry: Entry, scored: "Scored", token_ids: np.ndarray) -> Hit:
+        clips = scored.clips
+        if clips is None:  # of the videos that were found alone
+            tokens = self.video_index.tokens(entry.path)[None]
+            clips = self.predictor.clip_scores(self.predictor.clip_logits(tokens, [token_ids]))[0, 0].numpy()
+        moments = moments_of(entry.clip_times, clips)
+        return Hit(entry.path, scored.score, scored.probability, best_of(moments), moments)
+
+    def _blocks(
+        self, paths: Sequence[str], left_out: dict[str, str], which: str, width: int
+    ) -> Iterator[tuple[list[str], Tensor]]:
+        """Read visual tokens of a width in blocks, (v, K, S, D), each with the paths of its videos."""
         block: list[str] = []
         block_tokens: list[Tensor] = []
-        width = self.predictor.model.encoder.visual_size
         for path in paths:
             try:
                 tokens = self.video_index.tokens(path, which)
@@ -257,6 +279,36 @@ def rank(predictor: Predictor, video: str | os.PathLike, texts: Sequence[str]) -
     return request.answer(media, predictor.encode([media.frames]))
 
 
+@dataclass(frozen=True)
+class Scored:
+    """A pair of a text and a video.
+
+    Args:
+        score: Its score.
+        probability: Its probability; None if the model gives none.
+        clips: Scores of the clips alone, (K,); None if they are to be computed.
+    """
+
+    score: float
+    probability: float | None
+    clips: np.ndarray | None
+
+
+def _pairs(predictor: Predictor, logits: Tensor) -> list[tuple[float, float | None]]:
+    """Return score and probability of each pair, text by text, from logits (M, V, K, C)."""
+    scores, log_odds = predictor.pooled_scores(logits).flatten().tolist(), predictor.log_odds(logits)
+    if log_odds is None:
+        return [(score, None) for score in scores]
+    return list(zip(scores, map(probability, log_odds.flatten().tolist()), strict=True))
+
+
+def _finite(scores: dict[str, float], left_out: dict[str, str]) -> dict[str, float]:
+    """Leave out videos whose scores are not finite, and add them to ``left_out``."""
+    finite = {path: score for path, score in scores.items() if math.isfinite(score)}
+    left_out |= dict.fromkeys(scores.keys() - finite.keys(), "its visual tokens are not finite; index it again")
+    return finite
+
+
 class TextsToRank:
     """Texts that are to be ranked for a video, checked before the video is read.
 
@@ -277,34 +329,23 @@ class TextsToRank:
 
     def answer(self, media: "Media", tokens: Tensor) -> Ranking:
         """Rank them for the video that was read, with its visual tokens, (1, K, S, D)."""
-        logits = self.predictor.clip_logits(tokens, self.token_ids)  # (M, 1, K, C)
-        scores, clips = self.predictor.pooled_scores(logits)[:, 0], self.predictor.clip_scores(logits)[:, 0]
+        predictor = self.predictor
+        logits, clip_logits = predictor.logits_of_both(tokens, self.token_ids)  # (M, 1, K, C)
+        pairs, clips = _pairs(predictor, logits), predictor.clip_scores(clip_logits)[:, 0].numpy()  # M and (M, K)
         ranked = []
-        for i in np.argsort(-scores.numpy(), kind="stable"):
-            moments = moments_of(media.clip_times, clips[i].numpy())
-            score = float(scores[i])
-            ranked.append(RankedText(self.texts[i], score, probability(score), best_of(moments), moments))
-        best = ranked[0]  # whose words alone count
-        unknown = self.predictor.unknown_words([best.text])
-        good = _is_good_match(self.predictor, best.probability, [best.text], unknown)
-        return Ranking(self.path, tuple(ranked), self.predictor.unknown_words(self.texts), good)
+        for i in sorted(range(len(pairs)), key=lambda i: -pairs[i][0]):
+            moments = moments_of(media.clip_times, clips[i])
+            ranked.append(RankedText(self.texts[i], *pairs[i], best_of(moments), moments))
+        best = ranked[0].text  # whose words alone count
+        good = is_good_match(largest_probability(ranked), [best], predictor.unknown_words([best]))
+        unknown = predictor.unknown_words(self.texts)
+        return Ranking(self.path, tuple(ranked), unknown, good, score_kind=predictor.score_kind)
 
     def explain(self, ranking: Ranking) -> "Explanation":
         """Explain why the video matches the best text of what :meth:`answer` returned."""
         from clipbert_mm.apis.explanation import explain_match
 
         return explain_match(self.predictor, self.path, ranking.texts[0].text)
-
-
-def _is_good_match(predictor: Predictor, best: float, texts: Sequence[str], unknown: Sequence[str]) -> bool | None:
-    """Whether the best pair is a good match; None if the head's scores are no log-odds."""
-    head = predictor.model.head
-    return is_good_match(best, texts, unknown) if getattr(head, "score_kind", None) == LOG_ODDS else None
-
-
-def _hit(entry: Entry, score: float, clips: np.ndarray) -> Hit:
-    moments = moments_of(entry.clip_times, clips)
-    return Hit(entry.path, score, probability(score), best_of(moments), moments)
 
 
 def remove(video_index: VideoIndex, paths: Paths) -> list[str]:

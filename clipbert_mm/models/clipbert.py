@@ -77,7 +77,7 @@ class ClipBert(FreezableModel):
         self.backbone = build_backbone(backbone)
         self.projection = build_neck(projection)
         self.temporal_fusion = MODELS.build(temporal_fusion)
-        self.clip_fusion = build_neck(clip_fusion)
+        self.clip_fusion, self.joins_clips = build_neck(clip_fusion), clip_fusion is not None
         self.encoder = MODELS.build(encoder)
         self.head = MODELS.build(head)
         self.mlm_head = None if mlm_head is None else MODELS.build(mlm_head)
@@ -103,9 +103,11 @@ class ClipBert(FreezableModel):
         return self.encoder.embed_clips(self.temporal_fusion(grid))  # (B, K, D, h, w) -> (B, K, S, D)
 
     def encode_with_coarse_tokens(self, frames: Tensor) -> dict[str, Tensor]:
-        """Encode videos as ``clips`` (B, K, S, D), and as ``coarse`` (B, 1, S, D): one clip of all frames, to shortlist by."""
-        grid = self.encode_frames(frames)  # (B, K, t, D, h, w)
-        return dict(clips=self.fuse_frames(grid), coarse=self.fuse_frames(grid.flatten(1, 2)[:, None]))
+        """Encode videos as ``clips`` (B, K, S, D), and as ``coarse`` to shortlist by: a vector, or one clip of all frames."""
+        clips = self.fuse_frames(grid := self.encode_frames(frames))  # (B, K, S, D) of (B, K, t, D, h, w)
+        if self.encoder.has_vectors:
+            return dict(clips=clips, coarse=self.encoder.clip_vectors(clips.flatten(1, 2))[:, None, None])
+        return dict(clips=clips, coarse=self.fuse_frames(grid.flatten(1, 2)[:, None]))
 
     def fuse(self, visual_tokens: Tensor, text_ids: Tensor, text_mask: Tensor, video_index: Tensor) -> Tensor:
         """Run the joint encoder over each text and each clip of its video: last states of the text tokens, (M, K, L, D).

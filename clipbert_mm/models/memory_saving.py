@@ -45,8 +45,13 @@ def save_memory(model: nn.Module, checkpointed: Sequence[str], compiled: Sequenc
     """Let modules recompute activations, and compile modules, of a model with all its options set.
 
     Raises:
-        OptionError: If a name is no module of the model, or the model cannot train on packed pairs and is to.
+        OptionError: If a name is no module of the model, or the model cannot train clip by clip, or on packed pairs, and is to.
     """
+    if model.clip_sequential and model.joins_clips:
+        raise OptionError(
+            f"clip_sequential of {type(model).__name__} predicts one clip at a time, and clip_fusion joins all clips of a "
+            "video before they are predicted. Set clip_sequential=False, or clip_fusion=None."
+        )
     checkpoint_activations(model, checkpointed)
     compile_modules(model, compiled)
     check_packing(model, (*checkpointed, *compiled))

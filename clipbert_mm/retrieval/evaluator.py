@@ -18,13 +18,13 @@ from clipbert_mm.engine.watched_loader import WatchedLoader
 from clipbert_mm.retrieval.feature_store import SUFFIX as TOKENS
 from clipbert_mm.retrieval.feature_store import FeatureStore
 from clipbert_mm.retrieval.memory_limit import memory_left
-from clipbert_mm.retrieval.rerank import candidates, merge_scores, shortlist
+from clipbert_mm.retrieval.rerank import candidates, merge_scores, score_vectors, shortlist
 from clipbert_mm.retrieval.score_matrix import SUFFIX as TILES
 from clipbert_mm.retrieval.score_matrix import ScoreMatrix, share_out
 
 if TYPE_CHECKING:
     from clipbert_mm.models import ClipBert
-    from clipbert_mm.models.encoders import EncodedTexts, PairEncoder
+    from clipbert_mm.models.encoders import BasePairEncoder, EncodedTexts
 
 LOG_SECONDS = 10
 """Seconds between two progress lines."""
@@ -60,9 +60,13 @@ class Progress:
 
 
 def score_block(
-    model: "ClipBert", pairs: "PairEncoder", texts: "EncodedTexts", tokens: Tensor, selected: np.ndarray | None = None
+    model: "ClipBert",
+    pairs: "BasePairEncoder",
+    texts: "EncodedTexts",
+    tokens: Tensor,
+    selected: np.ndarray | None = None,
 ) -> np.ndarray:
-    """Score texts with videos.
+    """Score texts with videos, whose clips are joined first if the model joins them.
 
     Args:
         model: The model.
@@ -76,7 +80,8 @@ def score_block(
     """
     shape = (len(texts.lengths), len(tokens))
     rows, columns = np.ones(shape, bool).nonzero() if selected is None else selected.nonzero()
-    clip_logits = model.score_pairs(pairs, texts, tokens, torch.from_numpy(rows), torch.from_numpy(columns))
+    joined = model.clip_fusion(tokens)
+    clip_logits = model.score_pairs(pairs, texts, joined, torch.from_numpy(rows), torch.from_numpy(columns))
     scores = np.full(shape, np.nan, np.float32)
     scores[rows, columns] = model.pool_scores(clip_logits).float().cpu().numpy()
     return scores
@@ -99,7 +104,7 @@ class RetrievalEvaluator:
     def __init__(
         self,
         model: "ClipBert",
-        pairs: "PairEncoder",
+        pairs: "BasePairEncoder",
         folder: Path,
         logger: Logger,
         *,
@@ -176,10 +181,11 @@ class RetrievalEvaluator:
             return np.empty((0, 0), np.float32), None
         order = sorted(range(len(texts)), key=lambda i: len(texts[i]))
         by_length = [texts[i] for i in order]
-        _, *clip_shape = self.store.read(names[:1]).shape
-        self.store.budget = memory_left(
-            self.memory_limit, self._needs(by_length, len(token_ids) * len(names), *clip_shape)
-        )
+        tokens = self.store.read(names[:1])
+        passed = self.model.clip_fusion(tokens).shape[2]  # of a pair, in a forward pass
+        clips, cells, width = tokens.shape[1:]
+        needed = self._needs(by_length, len(token_ids) * len(names), clips, cells, width, passed)
+        self.store.budget = memory_left(self.memory_limit, needed)
         chosen = None
         if keep is None:
             scores = self._matrix("scores", "clips", by_length, names)
@@ -204,12 +210,12 @@ class RetrievalEvaluator:
         scores = self.model.pool_scores(clip_logits.flatten(0, 1)[:, None])  # (m·K,)
         return scores.unflatten(0, clip_logits.shape[:2]).float().cpu().numpy()
 
-    def _needs(self, texts: Sequence[np.ndarray], pairs: int, clips: int, cells: int, width: int) -> int:
+    def _needs(self, texts: Sequence[np.ndarray], pairs: int, clips: int, cells: int, width: int, passed: int) -> int:
         """Estimate the bytes of memory to come: a tile, a forward pass, and the metric's copies of the matrix."""
         height, _ = self._tile_shape(len(texts), clips)
         # Of the videos and the texts of a tile.
         tokens = max(clips, self.clips_per_tile // height) * cells + height * len(texts[-1])
-        on_device = 4 * width * tokens + self.pairs.numbers_per_pass(cells)
+        on_device = 4 * width * tokens + self.pairs.numbers_per_pass(passed)
         numbers = width * tokens + on_device * (self.pairs.device.type == "cpu") + 8 * pairs
         return 4 * numbers
 
@@ -245,7 +251,11 @@ class RetrievalEvaluator:
             if encoded is None or rows != tile.rows:
                 encoded, rows = self.pairs.encode_texts(texts[tile.rows]), tile.rows
             visual_tokens = self.store.read(videos[tile.columns], which)
-            matrix.write(tile, score_block(self.model, self.pairs, encoded, visual_tokens, chosen))
+            if which == "coarse" and self.model.encoder.has_vectors:
+                scores = score_vectors(encoded, visual_tokens).cpu().numpy()
+            else:
+                scores = score_block(self.model, self.pairs, encoded, visual_tokens, chosen)
+            matrix.write(tile, scores)
             progress(int(chosen.sum()))
         matrix.close()
         self.machines.exchange(matrix.folder, TILES)

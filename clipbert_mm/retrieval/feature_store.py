@@ -97,7 +97,7 @@ class FeatureStore:
 
         Args:
             names: The videos.
-            which: "clips" for the tokens of all clips, "coarse" for the coarse tokens.
+            which: "clips" for the tokens of all clips, "coarse" for the coarse tokens, or the vector.
 
         Returns:
             Visual tokens, (V, K, S, D); where videos have different numbers of them, the shorter ones end with tokens of zeros,

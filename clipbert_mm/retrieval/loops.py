@@ -41,9 +41,9 @@ class RetrievalLoop:
         dataloader: Dataloader of a RetrievalDataset in test mode, or its config.
         evaluator: Evaluator with a RetrievalMetric, or its config.
         precision: What the joint encoder computes in: "fp32", or "bf16" or "fp16" for speed.
-        shortlist: Candidates of each query, a share below 1 or a number, that are chosen by coarse tokens (one clip of all
-            frames) and re-ranked with all clips; the others rank below them, by their coarse scores. None scores all pairs
-            with all clips, as the paper does.
+        shortlist: Candidates of each query, a share below 1 or a number, that are chosen by coarse tokens (vectors if the
+            encoder has them, else one clip of all frames) and re-ranked with all clips; the others rank below them, by their
+            coarse scores. None scores all pairs with all clips, as the paper does.
         clips_per_tile: Pairs of a text and a clip in a tile of the score matrix: the most work that a killed run loses. None
             for a value that suits the device.
         tokens_per_pass: Most tokens in one forward pass of the joint encoder. None for a value that suits the device.

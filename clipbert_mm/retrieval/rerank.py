@@ -1,8 +1,25 @@
-"""Coarse-to-fine re-ranking: score all pairs with coarse tokens, one clip of all frames, and the best pairs with all clips."""
+"""Coarse-to-fine re-ranking: score all pairs with coarse tokens (one clip of all frames, or vectors), the best with all."""
+
+from typing import TYPE_CHECKING
 
 import numpy as np
+from torch import Tensor
 
 from clipbert_mm.errors import OptionError
+
+if TYPE_CHECKING:
+    from clipbert_mm.models.encoders import EncodedTexts
+
+
+def score_vectors(texts: "EncodedTexts", tokens: Tensor) -> Tensor:
+    """Return the cosine similarities of texts and videos, (M, V), by their vectors.
+
+    Args:
+        texts: The M texts, with vectors (M, P).
+        tokens: Coarse tokens of videos whose encoder has vectors: these vectors, (V, 1, 1, P).
+    """
+    assert texts.vectors is not None
+    return texts.vectors.float() @ tokens[:, 0, 0].to(texts.vectors.device).float().T
 
 
 def candidates(share: float, count: int) -> int:

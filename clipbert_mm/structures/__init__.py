@@ -2,9 +2,16 @@
 
 from clipbert_mm.deprecation import renamed
 from clipbert_mm.structures.answer_vocabulary import read_answers
-from clipbert_mm.structures.video_text_sample import COSINE, IGNORED, LOG_ODDS, VideoTextSample
+from clipbert_mm.structures.video_text_sample import (
+    COSINE,
+    COUNT,
+    IGNORED,
+    LOG_ODDS,
+    LOG_PROBABILITY,
+    VideoTextSample,
+)
 
-__all__ = ["COSINE", "IGNORED", "LOG_ODDS", "VideoTextSample", "read_answers"]
+__all__ = ["COSINE", "COUNT", "IGNORED", "LOG_ODDS", "LOG_PROBABILITY", "VideoTextSample", "read_answers"]
 
 __getattr__ = renamed(
     __name__,

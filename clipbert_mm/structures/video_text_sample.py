@@ -8,6 +8,10 @@ LOG_ODDS = "log-odds"
 """The kind of scores that stand for probabilities of a match."""
 COSINE = "cosine"
 """The kind of scores that are cosine similarities."""
+LOG_PROBABILITY = "log-probability"
+"""The kind of scores of answers that are the logarithms of their probabilities."""
+COUNT = "count"
+"""The kind of scores that are themselves the answer."""
 
 
 class VideoTextSample(BaseDataElement):

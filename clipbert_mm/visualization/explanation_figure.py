@@ -20,6 +20,7 @@ def draw_explanation(
     frames: np.ndarray,
     heat: np.ndarray,
     out_file: str | os.PathLike,
+    score_kind: str,
 ) -> None:
     """Draw the score of each clip over time, and the frames of the best clip with a heat map.
 
@@ -31,6 +32,7 @@ def draw_explanation(
         frames: Frames of the best clip, uint8 RGB (T, H, W, 3).
         heat: Share of each pixel in its score, 0 to 1, (H, W).
         out_file: The PNG file.
+        score_kind: What the scores are.
     """
     count, (height, width) = len(frames), frames.shape[1:3]
     cell = 3.2
@@ -47,7 +49,7 @@ def draw_explanation(
         middles = [(start + end) / 2 for start, end, _ in spans]
         axes.plot(middles, [score for *_, score in spans], color="#999999", linewidth=1, zorder=0)
         axes.set_xlabel("seconds")
-        axes.set_ylabel("score of the clip")
+        axes.set_ylabel(f"{score_kind} of the clip")
         axes.spines[["top", "right"]].set_visible(False)
         axes.margins(y=0.2)
     grid = parts[-1].subplots(1, 2 * count, squeeze=False)[0]

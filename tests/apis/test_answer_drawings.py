@@ -58,7 +58,7 @@ def test_queries_are_drawn_with_rank_score_and_best_clip(runner_config: Config, 
         assert drawing.is_right == right[video]
         first = min(int((scores > scores[own]).sum()) + 1 for own in np.flatnonzero(right))
         outcome = "right" if right[video] else f"not right, the first right one has rank {first}"
-        assert drawing.lines[1] == f"rank {rank} of 7, score {scores[video]:.2f}: {outcome}"
+        assert drawing.lines[1] == f"rank {rank} of 7, log-odds {scores[video]:.2f}: {outcome}"
         assert rank in (1, first)
         # A clip's score is that of a video of this clip alone.
         inputs, sample = items[drawing.path]["inputs"], items[drawing.path]["data_samples"]
@@ -99,7 +99,7 @@ def test_questions_are_drawn_with_answers(runner_config: Config, tmp_path: Path,
         elif task == "choice":
             own = scores[: len(record["options"])]
             answer, right = record["options"][own.argmax()], record["options"][record["answer"]]
-            assert drawing.lines[1].startswith(f"answer: {answer} (score {own.max():.2f}), ")
+            assert drawing.lines[1].startswith(f"answer: {answer} (logit {own.max():.2f}), ")
         else:
             answer, right = f"{np.floor(round(float(scores[0]), 1) + 0.5):g}", f"{record['count']:g}"
             assert drawing.lines[1] == f"answer: {scores[0]:.1f}"

@@ -21,13 +21,13 @@ MOMENTS = (Moment(0.0, 1.0, -0.5), Moment(59.2, 60.3, 2.0))
 def explanation() -> Explanation:
     """An explanation of a video of two clips."""
     return Explanation(
-        "/videos/a.mp4", "a dog", None, 1.25, MOMENTS, 1, np.zeros((2, 4, 6, 3), np.uint8), np.zeros((4, 6))
+        "/videos/a.mp4", "a dog", None, 1.25, MOMENTS, 1, np.zeros((2, 4, 6, 3), np.uint8), np.zeros((4, 6)), "log-odds"
     )
 
 
 def test_it_has_a_line_for_each_clip(explanation: Explanation):
     assert str(explanation).splitlines() == [
-        "a dog  (/videos/a.mp4): 1.25",
+        "a dog  (/videos/a.mp4): log-odds 1.25",
         "  00:00–00:01    -0.50",
         "  00:59–01:01     2.00  <- best",
     ]
@@ -41,6 +41,7 @@ def test_it_turns_into_json_without_its_pixels(explanation: Explanation):
         score=1.25,
         moments=[dict(start=0.0, end=1.0, score=-0.5), dict(start=59.2, end=60.3, score=2.0)],
         best=1,
+        score_kind="log-odds",
     )
 
 
@@ -51,7 +52,10 @@ def test_what_is_drawn(explanation: Explanation, monkeypatch: pytest.MonkeyPatch
     replace(explanation, answer="brown").draw("b.png")
     spans = [(0.0, 1.0, -0.5), (59.2, 60.3, 2.0)]
     rest = (spans, 1, explanation.frames, explanation.heat)
-    assert drawn == [("a dog", "a.mp4", *rest, "a.png"), ("a dog  brown", "a.mp4", *rest, "b.png")]
+    assert drawn == [
+        ("a dog", "a.mp4", *rest, "a.png", "log-odds"),
+        ("a dog  brown", "a.mp4", *rest, "b.png", "log-odds"),
+    ]
 
 
 @pytest.mark.parametrize(

@@ -87,6 +87,87 @@ def test_a_shortlist_is_chosen_by_the_coarse_tokens(search: VideoSearch):
     assert result.searched == 7
 
 
+@pytest.fixture
+def search_joined(
+    joined_config: dict, runner_config: Config, write_checkpoint: Callable, world: Path, tmp_path: Path
+) -> VideoSearch:
+    """A search by a model that joins the clips of a video, and has vectors."""
+    runner_config.model = joined_config
+    search = VideoSearch(write_checkpoint(), index=tmp_path / "joined")
+    search.index(sorted((world / "videos").glob("test_*.mp4")), workers=0)
+    return search
+
+
+def test_joined_clips_have_one_score_and_each_its_own(search_joined: VideoSearch, monkeypatch: pytest.MonkeyPatch):
+    """The score is that of the model's own forward; of the videos that are found alone, each clip is scored too."""
+    predictor, index, text = search_joined.predictor, search_joined.video_index, "a red circle"
+    (ids,) = predictor.token_ids([text])
+    model, read = predictor.model, []
+    logits = {}
+    for path in index.entries:
+        tokens = index.tokens(path)[None]
+        for name, clips in (("video", tokens), *((k, tokens[:, k : k + 1]) for k in range(3))):
+            one = torch.from_numpy(ids)[None]
+            logits[path, name] = model.score(clips, one, torch.ones_like(one), torch.tensor([0]))[0, 0].tolist()
+    stored = index.tokens
+    monkeypatch.setattr(index, "tokens", lambda path, which="clips": read.append(which) or stored(path, which))
+    result = search_joined.search(text, topk=2)
+    assert read == ["clips"] * 9, "each video once, and again those that are found"
+    assert (result.score_kind, result.searched, len(result.hits)) == ("logit + similarity", 7, 2)
+    expected = sorted(
+        (match + similarity for _, match, similarity in (logits[path, "video"] for path in index.entries))
+    )
+    assert [hit.score for hit in result.hits] == pytest.approx(expected[::-1][:2], abs=1e-4)
+    for hit in result.hits:
+        other, match, _ = logits[hit.path, "video"]
+        assert hit.probability == pytest.approx(1 / (1 + np.exp(other - match)), abs=1e-4), "of the log-odds alone"
+        alone = [logits[hit.path, k][1] + logits[hit.path, k][2] for k in range(3)]
+        assert [moment.score for moment in hit.moments] == pytest.approx(alone, abs=1e-4)
+    assert result.good_match is (max(hit.probability for hit in result.hits) >= 0.5)
+    ranking = search_joined.rank(result.hits[0].path, [text, "a blue square"])
+    ranked = next(each for each in ranking.texts if each.text == text)
+    assert ranking.score_kind == "logit + similarity"
+    assert ranked.score == pytest.approx(result.hits[0].score, abs=2e-2), "the index stores half precision"
+
+
+def test_a_shortlist_is_chosen_by_vectors_without_reading_all_tokens(
+    search_joined: VideoSearch, monkeypatch: pytest.MonkeyPatch
+):
+    predictor, index, read = search_joined.predictor, search_joined.video_index, []
+    everything = search_joined.search("a red circle", topk=7)
+    assert search_joined.search("a red circle", topk=7, shortlist=7) == everything
+    vector = predictor.pairs.encode_texts(predictor.token_ids(["a red circle"])).vectors[0]
+    cosines = {path: float(index.tokens(path, "coarse")[0, 0] @ vector) for path in index.entries}
+    chosen = set(sorted(cosines, key=cosines.get, reverse=True)[:3])
+    stored = index.tokens
+    monkeypatch.setattr(index, "tokens", lambda path, which="clips": read.append(which) or stored(path, which))
+    result = search_joined.search("a red circle", topk=2, shortlist=3)
+    assert (read.count("coarse"), read.count("clips")) == (7, 3 + 2)
+    expected = [hit for hit in everything.hits if hit.path in chosen][:2]
+    assert [hit.path for hit in result.hits] == [hit.path for hit in expected]
+    assert [hit.score for hit in result.hits] == pytest.approx([hit.score for hit in expected], abs=1e-5)
+
+
+def test_cosines_are_no_probabilities(
+    towers_config: dict, runner_config: Config, write_checkpoint: Callable, world: Path, tmp_path: Path
+):
+    runner_config.model = towers_config
+    runner_config.train_dataloader.dataset.num_negatives = 1
+    search = VideoSearch(write_checkpoint(), index=tmp_path / "towers")
+    search.index(sorted((world / "videos").glob("test_*.mp4")), workers=0)
+    result = search.search("a red circle", topk=3)
+    assert (result.score_kind, result.good_match, result.hits[0].probability) == ("cosine", None, None)
+    assert "%" not in str(result)
+    predictor, hit = search.predictor, result.hits[0]
+    vectors = search.video_index.tokens(hit.path)[:, 0]
+    text = predictor.pairs.encode_texts(predictor.token_ids(["a red circle"])).vectors[0]
+    mean = vectors.mean(dim=0)
+    assert hit.score == pytest.approx(float(text @ mean / mean.norm()), abs=1e-4)
+    assert [moment.score for moment in hit.moments] == pytest.approx((vectors @ text).tolist(), abs=1e-3)
+    ranking = search.rank(hit.path, ["a red circle", "a blue square"])
+    assert (ranking.score_kind, ranking.good_match, ranking.texts[0].probability) == ("cosine", None, None)
+
+
 def test_texts_are_ranked_by_their_scores_and_equal_ones_keep_their_order(search: VideoSearch):
     path, predictor = next(iter(search.video_index.entries)), search.predictor
     texts = ["a red circle", "a blue square on green", "A RED circle", "a 日"]
@@ -131,7 +212,7 @@ def test_tokens_that_cannot_be_used_are_left_out_with_the_reason(search: VideoSe
 
 def test_results_print_and_turn_into_json(search: VideoSearch):
     result = search.search("a red circle", topk=2)
-    assert str(result).splitlines()[0] == "'a red circle' in 7 videos"
+    assert str(result).splitlines()[0] == "'a red circle' in 7 videos, scored by log-odds"
     assert str(result).splitlines()[1].endswith(result.hits[0].path)
     read = json.loads(json.dumps(result.to_dict()))
     assert read["hits"][1]["moments"][2]["end"] == result.hits[1].moments[2].end

@@ -420,3 +420,8 @@ def test_clip_by_clip_is_synchronized_once(build: Callable, make_batch: Callable
     assert found[True][1] == found[False][1]
     assert len(found[True][1]) >= 3, "once a step, or more often if there are several buckets"
     torch.testing.assert_close(found[True][0], found[False][0], rtol=1e-5, atol=1e-7)
+
+
+def test_clips_that_are_joined_are_not_predicted_one_at_a_time(joined_config: dict[str, Any]):
+    with pytest.raises(ValueError, match=r"clip_sequential of ClipBert .* and clip_fusion joins all clips of a video"):
+        MODELS.build(joined_config | dict(clip_sequential=True))

@@ -226,3 +226,52 @@ def test_tokens_are_stored_in_the_precision_of_the_pairs(model: ClipBert, tmp_pa
         "clips": (torch.bfloat16, (3, 16, 16)),
         "coarse": (torch.bfloat16, (1, 16, 16)),
     }
+
+
+@pytest.mark.parametrize("family", ["joined_config", "towers_config"])
+@torch.no_grad()
+def test_joined_clips_are_scored_as_by_the_model(
+    family: str, tmp_path: Path, logger: logging.Logger, request: pytest.FixtureRequest
+):
+    """All pairs, and the best ones by vectors, against the model's plain forward; each clip alone for moments."""
+    model = MODELS.build(request.getfixturevalue(family)).eval()
+    frames = torch.randn(4, 3, 2, 3, 32, 32)  # 4 videos of 3 clips of 2 frames
+    run = RetrievalEvaluator(model, model.pair_encoder(), tmp_path, logger, clips_per_tile=7)
+    ids = [np.arange(5 + i, 9 + i + i % 2) for i in range(8)]
+    records = []
+    for i, video in enumerate(frames):
+        tokens = {name: value[0] for name, value in model.encode_with_coarse_tokens(video[None]).items()}
+        assert tokens["coarse"].shape == (1, 1, 8)
+        records.append(dict(sample_idx=i, broken=None, pieces=[each.tolist() for each in ids[2 * i : 2 * i + 2]]))
+        run.store.add(f"{i:07d}", tokens, {})
+    tokens = model.encode_video(frames)
+    expected, cosines = np.empty((8, 4)), np.empty((8, 4))
+    with torch.enable_grad():  # without it the model scores as the evaluator does
+        for i, text in enumerate(map(torch.from_numpy, ids)):
+            mask = torch.ones_like(text)[None]
+            logits = model.score(tokens, text[None].expand(4, -1), mask.expand(4, -1), torch.arange(4))  # (4, 1, C)
+            expected[i] = model.head.scores(model.aggregator(logits)).detach()
+            vector = model.encoder.text_vectors(text[None], mask)
+            joined = model.encoder.clip_vectors(model.clip_fusion(tokens))[:, 0]
+            cosines[i] = torch.cosine_similarity(vector, joined).detach()
+    scores, chosen = run.score(records)
+    assert chosen is None
+    assert scores == pytest.approx(expected, abs=1e-5)
+    assert expected.std() > 0.01
+    of_all, chosen = run.score(records, keep=8)
+    assert chosen.all()
+    assert of_all == pytest.approx(expected, abs=1e-5)
+    run.folder = tmp_path / "shortlist"
+    merged, chosen = run.score(records, keep=2)
+    best_videos, best_texts = np.argsort(-cosines, axis=1)[:, :2], np.argsort(-cosines, axis=0)[:2]
+    for i, j in np.ndindex(8, 4):
+        assert chosen[i, j] == (j in best_videos[i] or i in best_texts[:, j])
+    assert not chosen.all()
+    assert merged[chosen] == pytest.approx(expected[chosen], abs=1e-5)
+    assert merged[~chosen].max() < merged[chosen].min()
+    alone = run.score_clips(records[1])  # (2, 3)
+    for row, each in zip(alone, records[1]["pieces"], strict=True):
+        text = torch.tensor(each)[None]
+        for k, score in enumerate(row):
+            logits = model.score(tokens[1:2, k : k + 1], text, torch.ones_like(text), torch.tensor([0]))
+            assert float(model.head.scores(model.aggregator(logits))) == pytest.approx(score, abs=1e-5)

@@ -4,7 +4,7 @@ import html
 from collections.abc import Mapping, Sequence
 
 from clipbert_mm.apis.index_records import Entry, name_below
-from clipbert_mm.apis.results import AnswerResult, Hit, Moment, SearchResult, format_unknown
+from clipbert_mm.apis.results import AnswerResult, Hit, Moment, SearchResult, format_score, format_unknown
 from clipbert_mm.errors import printable
 
 WIDTH, HEIGHT, EDGE = 320, 64, 6
@@ -43,7 +43,7 @@ def escaped(text: str) -> str:
 def render_hits(
     result: SearchResult, entries: Mapping[str, Entry], names: Mapping[str, str], folders: Sequence[str] = ()
 ) -> str:
-    """Render the hits of a search, each with a player at its best moment and a score line.
+    """Render the hits of a search, each with its score and kind, a player at its best moment, and a score line.
 
     Args:
         result: The hits.
@@ -52,7 +52,14 @@ def render_hits(
         folders: The indexed folders.
     """
     items = [
-        _render_hit(hit.moments, hit.moment, entries[hit.path], shown_name(hit.path, names, folders), rank, hit)
+        _render_hit(
+            hit.moments,
+            hit.moment,
+            entries[hit.path],
+            shown_name(hit.path, names, folders),
+            rank,
+            _match(hit, result.score_kind),
+        )
         for rank, hit in enumerate(result.hits, start=1)
         if hit.path in entries  # it may have been removed meanwhile
     ]
@@ -61,18 +68,21 @@ def render_hits(
     return f'<p>{title}</p>{_paragraphs(result.warnings)}<ol class="hits">{"".join(items)}</ol>'
 
 
-def _render_hit(
-    moments: Sequence[Moment], best: Moment | None, entry: Entry, name: str, rank: int, hit: Hit | None
-) -> str:
+def _render_hit(moments: Sequence[Moment], best: Moment | None, entry: Entry, name: str, rank: int, match: str) -> str:
     key = entry.key
     start = 0.0 if best is None else best.start
-    match = "" if hit is None else f'<div class="match">{hit.probability:.1%} match, log-odds {hit.score:.2f}</div>'
     button = "" if best is None else f'<button onclick="{PLAY.format(round(start, 2))}">▶ {best}</button>'
     return (
         f'<li class="hit"><video controls muted preload="metadata" src="/media/{key}#t={start:.2f}"></video>'
         f'<div><div class="name">{rank}. {escaped(name)}</div>{match}{button}'
         f"{render_line(moments, best, entry.seconds)}</div></li>"
     )
+
+
+def _match(hit: Hit, kind: str) -> str:
+    """Render the probability of a hit, if it has one, and its score with its kind."""
+    probability = "" if hit.probability is None else f"{hit.probability:.1%} match, "
+    return f'<div class="match">{probability}{escaped(kind)} {format_score(hit.score, kind)}</div>'
 
 
 def render_line(moments: Sequence[Moment], best: Moment | None, seconds: float | None) -> str:
@@ -110,12 +120,13 @@ def _paragraphs(lines: Sequence[str]) -> str:
 def render_answers(result: AnswerResult, entry: Entry, names: Mapping[str, str], folders: Sequence[str] = ()) -> str:
     """Render the answers to a question, with the video and the score line of the best one."""
     rows = "".join(
-        f"<tr><td>{'' if answer.probability is None else f'{answer.probability:.1%}'}</td>"
+        f"<tr><td>{result.value_of(answer)}</td>"
         f"<td>{escaped(answer.text)}</td><td>{'' if answer.moment is None else answer.moment}</td></tr>"
         for answer in result.answers
     )
     best = result.answers[0]
     title = f"“{best.text}” in {shown_name(result.path, names, folders)}"
-    hit = _render_hit(best.moments, best.moment, entry, title, 1, None)
-    warnings = _paragraphs(format_unknown(result.unknown_words))
+    hit = _render_hit(best.moments, best.moment, entry, title, 1, "")
+    kind = [f"scored by {result.score_kind}"] if best.probability is None else []
+    warnings = _paragraphs([*kind, *format_unknown(result.unknown_words)])
     return f'{warnings}<table class="answers">{rows}</table><ol class="hits">{hit}</ol>'

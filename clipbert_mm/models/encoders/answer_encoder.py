@@ -34,6 +34,7 @@ class AnswerEncoder(BaseModule):
 
     layers = "questions.text.encoder.layer"
     """Name of the list of layers, for activation checkpointing."""
+    has_vectors = False
 
     def __init__(self, *, questions: dict, start_token: int) -> None:
         super().__init__()

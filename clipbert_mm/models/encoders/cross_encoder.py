@@ -79,7 +79,7 @@ class CrossEncoder(BaseModule):
         )
         self.text: Any = BlipTextModel(config, add_pooling_layer=False)
         self.frame_tokens, self.joint_token = frame_tokens, joint_token
-        self.has_vectors = vector_size is not None
+        self.vector_size, self.has_vectors = vector_size, vector_size is not None
         if vector_size is not None:
             self.text_projection = nn.Linear(hidden_size, vector_size)
             self.visual_projection = nn.Linear(visual_size, vector_size)

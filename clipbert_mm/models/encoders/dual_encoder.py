@@ -37,6 +37,11 @@ class DualEncoder(BaseModule):
         """Width D of the visual tokens, which are vectors."""
 
     @property
+    def vector_size(self) -> int:
+        """Width D of the vectors of texts and clips."""
+        return self.visual_size
+
+    @property
     def text_config(self) -> Any:  # noqa: ANN401
         """Sizes of the text tower, as transformers names them."""
         return self.text.config

@@ -259,6 +259,8 @@ class JointEncoder(BaseModule):
 
     layers = "bert.encoder.layer"
     """Name of the list of layers, for activation checkpointing."""
+    has_vectors = False
+    """Whether texts and clips also have vectors, ``text_vectors`` and ``clip_vectors``, to shortlist videos by."""
 
     @property
     def transformer(self) -> Any:  # noqa: ANN401

@@ -116,6 +116,7 @@ class ViltEncoder(BaseModule):
 
     layers = "transformer.layer"
     """Name of the list of layers, for activation checkpointing."""
+    has_vectors = False
 
     @property
     def visual_size(self) -> int:

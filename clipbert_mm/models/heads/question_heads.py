@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from clipbert_mm.errors import OptionError
 from clipbert_mm.models.heads.task_head import TaskHead
 from clipbert_mm.registry import MODELS
-from clipbert_mm.structures import VideoTextSample
+from clipbert_mm.structures import COUNT, LOG_ODDS, LOG_PROBABILITY, VideoTextSample
 
 
 class AnswerHead(TaskHead):
@@ -45,6 +45,7 @@ class OpenEndedHead(AnswerHead):
     """Open-ended questions: a softmax over the answers; 1,500 for MSRVTT-QA. Arguments as for :class:`AnswerHead`."""
 
     task = "open-ended questions"
+    score_kind = LOG_PROBABILITY
 
     def loss(self, logits: Tensor, data_samples: list[VideoTextSample]) -> dict[str, Tensor]:
         """Compute the cross entropy of pooled logits and, for the log, the accuracy.
@@ -90,6 +91,7 @@ class SoftAnswerHead(AnswerHead):
     """
 
     task = "questions with several answers"
+    score_kind = LOG_ODDS
 
     def __init__(
         self,
@@ -185,6 +187,7 @@ class MultipleChoiceHead(SingleOutputHead):
     """
 
     task = "multiple choice"
+    score_kind = "logit"
 
     def loss(self, logits: Tensor, data_samples: list[VideoTextSample]) -> dict[str, Tensor]:
         """Compute the cross entropy over the options and, for the log, the accuracy.
@@ -222,6 +225,7 @@ class CountHead(SingleOutputHead):
     """
 
     task = "counting"
+    score_kind = COUNT
 
     def loss(self, logits: Tensor, data_samples: list[VideoTextSample]) -> dict[str, Tensor]:
         """Compute the mean square error and, for the log, the accuracy after rounding.

@@ -17,7 +17,8 @@ class BaseHead(BaseModule):
     task: str
     """The task in words, which checkpoints store."""
     score_kind = "rank"
-    """What the scores are: "log-odds", which stand for probabilities, "cosine", or a "rank" that only orders."""
+    """What the scores are: "log-odds" or "log-probability", which stand for probabilities, "cosine", "logit", "count", ...;
+    or a "rank" that only orders."""
 
     @abstractmethod
     def forward(self, pooled_states: Tensor) -> Tensor:
