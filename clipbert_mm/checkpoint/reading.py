@@ -83,7 +83,9 @@ def read_checkpoint(
             raise CheckpointError(f"{_describe(path)} {_reason(error)}") from error
         settings = os.path.join(os.path.dirname(path), "config.json")  # next to the weights of a Hugging Face model
         if not os.path.isfile(path_or_name) and os.path.isfile(settings):
-            content["attention_heads"] = read_settings(settings).get("num_attention_heads")
+            values = read_settings(settings)
+            text = values.get("text_config")  # of models of images and texts
+            content["attention_heads"] = (text if isinstance(text, dict) else values).get("num_attention_heads")
         content["state_dict"] = {**merged.get("state_dict", {}), **content["state_dict"]}
         merged = content
     return merged
