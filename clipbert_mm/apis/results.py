@@ -294,10 +294,15 @@ class AnswerResult(Record):
             return f"{answer.probability:.1%}"
         return "" if self.score_kind == COUNT else format_score(answer.score, self.score_kind)
 
+    @property
+    def scored_by(self) -> str:
+        """Format the kind of the scores that :meth:`value_of` shows; empty for probabilities and counts."""
+        scored = any(answer.probability is None for answer in self.answers) and self.score_kind != COUNT
+        return f"scored by {self.score_kind}" if scored else ""
+
     def __str__(self) -> str:
         """Format one answer per line."""
-        scored = any(answer.probability is None for answer in self.answers) and self.score_kind != COUNT
-        kind = f", scored by {self.score_kind}" if scored else ""
+        kind = self.scored_by and f", {self.scored_by}"
         lines = [f"{self.question}  ({printable(self.path)}){kind}", *format_unknown(self.unknown_words)]
         for rank, answer in enumerate(self.answers, start=1):
             value = self.value_of(answer)

@@ -127,6 +127,6 @@ def render_answers(result: AnswerResult, entry: Entry, names: Mapping[str, str],
     best = result.answers[0]
     title = f"“{best.text}” in {shown_name(result.path, names, folders)}"
     hit = _render_hit(best.moments, best.moment, entry, title, 1, "")
-    kind = [f"scored by {result.score_kind}"] if best.probability is None else []
+    kind = [result.scored_by] if result.scored_by else []
     warnings = _paragraphs([*kind, *format_unknown(result.unknown_words)])
     return f'{warnings}<table class="answers">{rows}</table><ol class="hits">{hit}</ol>'

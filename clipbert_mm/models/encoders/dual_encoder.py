@@ -107,7 +107,7 @@ class DualEncoder(BaseModule):
 class CLIPText(DualEncoder):
     """The text tower of CLIP (Radford et al., ICML 2021), for frames of a CLIPVision.
 
-    The vector of a text is that of its last token, <|endoftext|>. The tower is causal, so padding never changes it.
+    The vector of a text is that of its last token, which stands for its end. The tower is causal, so padding never changes it.
 
     Args:
         vocab_size: Number of tokens in the vocabulary.

@@ -85,7 +85,7 @@ class SimilarityMatchingHead(MatchingHead):
     """BLIP's matching: two classes, and the cosine similarity of text and clip that the encoder gives as one more channel.
 
     The scores are those by which BLIP ranks videos (Li et al., ICML 2022, Section 5.5): the logit of a match plus the
-    similarity. They are no log-odds, which :meth:`log_odds` gives.
+    similarity. They are no log-odds, which :meth:`MatchingHead.log_odds` gives.
 
     Args:
         in_channels: Width D of the encoder, without the channel of the similarity.
