@@ -49,7 +49,16 @@ def test_open_mmlab_s_reader_takes_the_index_and_results_are_marked_as_the_paper
     assert len(index.models) == sum(len(yaml.safe_load(path.read_text())["Models"]) for path in metafiles())
     configs = {
         path
-        for folder in ("shapes", "pretrain", "retrieval", "video_qa", "image_qa", "other_datasets", "video_encoders", "public")
+        for folder in (
+            "shapes",
+            "pretrain",
+            "retrieval",
+            "video_qa",
+            "image_qa",
+            "other_datasets",
+            "video_encoders",
+            "public",
+        )
         for path in (ROOT / "configs" / folder).glob("*.py")
     }
     assert {ROOT / model.config for model in index.models} == {path for path in configs if "_custom" not in path.stem}

@@ -208,7 +208,7 @@ def test_p6_what_is_no_match_is_called_none(write_checkpoint: Callable[..., Path
     reason = "no good match: the best has 0.0%, and a good match has 50% or more"
     assert str(result).splitlines()[1] == str(unsure.rank(video, ["a red circle"])).splitlines()[1] == reason
     assert f"<p>{reason}</p>" in render_hits(result, unsure.video_index.entries, {})
-    unsure.predictor.model.head.log_odds = lambda logits: None  # as of a head of margins
+    unsure.predictor.log_odds = lambda logits: None  # as of a head of margins
     assert unsure.search("a red circle").good_match is None
 
 

@@ -17,8 +17,8 @@ class BaseHead(BaseModule):
     task: str
     """The task in words, which checkpoints store."""
     score_kind = "rank"
-    """The kind of the scores, such as "cosine" or "count"; "log-odds" and "log-probability" stand for probabilities, and a "rank"
-    only orders."""
+    """The kind of the scores, such as "cosine" or "count"; "log-odds" and "log-probability" stand for probabilities, and a
+    "rank" only orders."""
 
     @abstractmethod
     def forward(self, pooled_states: Tensor) -> Tensor:
