@@ -146,6 +146,8 @@ class CLIPText(DualEncoder):
                 projection_dim=vector_size,
                 layer_norm_eps=layer_norm_eps,
                 hidden_act=hidden_act,
+                bos_token_id=None,  # not used here, and not in every vocabulary
+                eos_token_id=2,  # the library's own pooling, which is not used, then takes the largest id
                 attn_implementation="sdpa",
             )
         )
@@ -211,6 +213,8 @@ class SiglipText(DualEncoder):
                     layer_norm_eps=layer_norm_eps,
                     hidden_act=hidden_act,
                     pad_token_id=padding_token,
+                    bos_token_id=None,  # not used here, and not in every vocabulary
+                    eos_token_id=None,
                     attn_implementation="sdpa",
                 )
             )
