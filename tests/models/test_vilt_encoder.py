@@ -153,6 +153,34 @@ def test_any_pairs_are_scored_as_one_by_one(library: Any, texts: tuple[Tensor, .
     torch.testing.assert_close(*scores, rtol=1e-5, atol=1e-5)
 
 
+def test_padding_of_frames_changes_nothing(library: Any, texts: tuple[Tensor, ...]) -> None:
+    """Frames of several shapes in one batch, padded to a square, as by the library's own pixel mask."""
+    model, size = build(library), max(map(max, SHAPES))
+    alone = [frames_of(shape, videos=1) for shape in SHAPES]
+    padded = torch.cat(
+        [torch.nn.functional.pad(each, (0, size - each.shape[-1], 0, size - each.shape[-2])) for each in alone]
+    )
+    videos = torch.tensor([0, 1, 2, 3])
+    expected = torch.cat(
+        [
+            library_scores(library, frames, texts[0][i : i + 1], texts[1][i : i + 1], torch.tensor([0]))
+            for i, frames in enumerate(alone)
+        ]
+    )
+    tokens = model.encode_video(padded)
+    assert tokens.shape[2] == 145
+    assert [int(each.any(dim=1).sum()) for each in tokens[:, 0]] == [145, 16, 11, 23]
+    torch.testing.assert_close(model.score(tokens, *texts, videos), expected, rtol=1e-4, atol=1e-4)
+    with torch.no_grad():
+        torch.testing.assert_close(model.score(tokens, *texts, videos), expected, rtol=1e-4, atol=1e-4)
+    with torch.no_grad():  # the library's own padding
+        frames, shape = padded[1, 0], SHAPES[1]
+        mask = torch.zeros(1, size, size)
+        mask[:, : shape[0], : shape[1]] = 1
+        given = dict(input_ids=texts[0][1:2], attention_mask=texts[1][1:2], pixel_values=frames, pixel_mask=mask)
+        torch.testing.assert_close(library(**given).logits[0], expected[1, 0], rtol=1e-4, atol=1e-4)
+
+
 def test_packed_training_has_the_gradients_of_the_plain_forward(library: Any, texts: tuple[Tensor, ...]) -> None:
     model, gradients = build(library).double().train(), []
     videos = torch.tensor([1, 0, 3, 2])

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import torch.nn.functional as F
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 from transformers import BlipVisionConfig, BlipVisionModel
@@ -66,6 +67,9 @@ class BlipVision(BaseModule):
 class ViltPatches(BaseModule):
     """The projection of patches of ViLT (Kim et al., ICML 2021), all that it computes of a frame alone.
 
+    Patches of zeros are padding, on the right and below, and so they stay: no pixel is zero after normalization, whose mean is
+    between two grey levels.
+
     Args:
         patch_size: Side of a patch in pixels.
         hidden_size: Width D.
@@ -80,7 +84,7 @@ class ViltPatches(BaseModule):
         nn.init.zeros_(self.projection.bias)  # type: ignore[arg-type]
 
     def forward(self, frames: Tensor) -> Tensor:
-        """Project the patches of frames, (N, 3, H, W), to a map, (N, D, H / patch_size, W / patch_size).
+        """Project the patches of frames, (N, 3, H, W), to a map, (N, D, H / patch_size, W / patch_size); zeros stay zeros.
 
         Raises:
             OptionError: If a side of the frames is no multiple of the patch's.
@@ -91,4 +95,7 @@ class ViltPatches(BaseModule):
                 f"ViltPatches takes frames whose sides are multiples of its patches' {self.patch_size} pixels, got frames of "
                 f"{height} x {width}. Resize them by ResizeTo with multiple={self.patch_size}."
             )
-        return self.projection(frames)
+        maps = self.projection(frames)
+        if frames[:, :, -self.patch_size :, -self.patch_size :].flatten(1).any(dim=1).all():  # padding would begin here
+            return maps
+        return maps * (F.max_pool2d(frames.abs().amax(dim=1, keepdim=True), self.patch_size) > 0)

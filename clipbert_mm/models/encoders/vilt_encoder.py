@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from transformers import ViltConfig, ViltModel
 
 from clipbert_mm.errors import OptionError
-from clipbert_mm.models.encoders.attention import additive, joint_mask
+from clipbert_mm.models.encoders.attention import additive, joint_mask, real_tokens
 from clipbert_mm.models.encoders.pair_encoder import PairEncoder
 from clipbert_mm.registry import MODELS
 
@@ -37,13 +37,30 @@ class PatchPositions(nn.Module):
         nn.init.normal_(self.positions, std=std)
 
     def forward(self, features: Tensor) -> Tensor:
-        """Embed the patches of clips, (B, K, D, h, w), as tokens, (B, K, 1 + h·w, D)."""
-        grid = self.positions[:, 1:].transpose(1, 2).unflatten(2, (self.grid_size, -1))  # (1, D, grid_size, grid_size)
-        if tuple(features.shape[3:]) != tuple(grid.shape[2:]):
-            grid = F.interpolate(grid, size=features.shape[3:], mode="bilinear", align_corners=True)  # (1, D, h, w)
-        patches = (features + grid).flatten(3).transpose(2, 3)  # (B, K, h·w, D)
+        """Embed the patches of clips, (B, K, D, h, w), as tokens, (B, K, 1 + h·w, D); patches of zeros are padding and stay."""
+        patches = (features + self._grid(features)).flatten(3).transpose(2, 3)  # (B, K, h·w, D)
         first = (self.class_token + self.positions[:, :1]).to(patches.dtype)  # (1, 1, D)
         return self.dropout(torch.cat([first.expand(*patches.shape[:2], 1, -1), patches], dim=2))
+
+    def _grid(self, features: Tensor) -> Tensor:
+        """Return the positions of the patches of clips, (1, D, h, w), or (B, K, D, h, w) if there is padding, where it is 0."""
+        height, width = features.shape[3:]
+        real = features.any(dim=2)  # (B, K, h, w)
+        if real[..., -1, -1].all():  # padding is on the right and below
+            return self._interpolate(height, width)
+        shapes = torch.stack([real[..., 0].sum(dim=2), real[..., 0, :].sum(dim=2)], dim=2).flatten(0, 1).tolist()
+        grids = {
+            (rows, columns): F.pad(self._interpolate(rows, columns), (0, width - columns, 0, height - rows))
+            for rows, columns in {tuple(shape) for shape in shapes}
+        }
+        return torch.cat([grids[tuple(shape)] for shape in shapes]).unflatten(0, features.shape[:2])
+
+    def _interpolate(self, height: int, width: int) -> Tensor:
+        """Return positions for a grid, (1, D, height, width)."""
+        grid = self.positions[:, 1:].transpose(1, 2).unflatten(2, (self.grid_size, -1))  # (1, D, grid_size, grid_size)
+        if (height, width) == (self.grid_size, self.grid_size):
+            return grid
+        return F.interpolate(grid, size=(height, width), mode="bilinear", align_corners=True)
 
 
 @MODELS.register_module()
@@ -134,8 +151,12 @@ class ViltEncoder(BaseModule):
         return self.text_config.max_position_embeddings
 
     def embed_clips(self, features: Tensor) -> Tensor:
-        """Embed the patches of clips, (B, K, D, h, w), as visual tokens, (B, K, 1 + h·w, D), the class token first."""
-        return self.visual_embedding(features) + self.type_embedding.weight[1]
+        """Embed the patches of clips, (B, K, D, h, w), as visual tokens, (B, K, 1 + h·w, D), the class token first.
+
+        Patches of zeros are padding, on the right and below, and become tokens of zeros, which the layers leave out.
+        """
+        tokens = self.visual_embedding(features)
+        return tokens + self.type_embedding.weight[1] * real_tokens(tokens)[..., None]
 
     def embed_texts(self, text_ids: Tensor) -> Tensor:
         """Embed token ids, int64 (M, L), as text tokens, (M, L, D).
