@@ -117,7 +117,9 @@ def drawings_of_rankings(tested: TestedModel, rankings: Mapping[str, Any], queri
         for position in sorted({0, first}):
             path, text = rankings["videos"][order[position]], rankings["texts"][query]
             media = tested.read(path)
-            ranking = TextsToRank(tested, path, [text]).answer(media, tested.encode([media.frames]))
+            ranking = TextsToRank(tested, path, [text]).answer(
+                media, tested.encode([media.frames], [media.content_shape])
+            )
             outcome = "right" if relevant[position] else f"not right, the first right one has rank {first + 1}"
             score = format_score(scores[query, order[position]], ranking.score_kind)
             answered = f"rank {position + 1} of {len(order)}, {ranking.score_kind} {score}: {outcome}"
@@ -145,7 +147,7 @@ def drawings_of_questions(tested: TestedModel, questions: int = 8) -> Iterator[D
             media = tested.read(path)
         except BrokenMediaError:  # the test has said so
             continue
-        tokens = tested.encode([media.frames])
+        tokens = tested.encode([media.frames], [media.content_shape])
         asked = record.get("question") or "which option fits?"
         if tested.task == CHOICE:
             texts, options = tested.dataset.texts_of([record]), record["options"]

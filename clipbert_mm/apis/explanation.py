@@ -101,7 +101,7 @@ def explain(
         output: Index of the head's score to explain; None for heads with one score per text.
     """
     media = predictor.read(path)
-    tokens = predictor.encode([media.frames])  # (1, K, S, D)
+    tokens = predictor.encode([media.frames], [media.content_shape])  # (1, K, S, D)
     logits, clip_logits = predictor.logits_of_both(tokens, [token_ids])  # (1, 1, K, C)
     scores, clips = (
         predictor.pooled_scores(logits)[0, 0],

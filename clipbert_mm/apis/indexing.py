@@ -277,7 +277,9 @@ def _encode(
     for batch in WatchedLoader(loader, memory_limit=MEMORY):
         readable = [(read.path, read.status, read.media) for read in batch if read.status and read.media]
         if readable:
-            tokens = predictor.encode_with_coarse_tokens([media.frames for _, _, media in readable])
+            tokens = predictor.encode_with_coarse_tokens(
+                [media.frames for _, _, media in readable], [media.content_shape for _, _, media in readable]
+            )
             for i, found in enumerate(readable):
                 video_index.add(_entry_of(*found), {name: value[i] for name, value in tokens.items()})
         for read in batch:

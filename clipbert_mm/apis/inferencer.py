@@ -211,7 +211,8 @@ class ClipBertInferencer(BaseInferencer):
 
     def forward(self, inputs: Sequence[tuple]) -> list[tuple[Request, Ranking | AnswerResult]]:
         """Encode a batch of videos at once, and answer what is asked of each."""
-        tokens = self.predictor.encode([media.frames for _, media in inputs])  # (B, K, S, D)
+        frames, shapes = zip(*((media.frames, media.content_shape) for _, media in inputs), strict=True)
+        tokens = self.predictor.encode(frames, shapes)  # (B, K, S, D)
         return [(request, request.answer(media, tokens[i : i + 1])) for i, (request, media) in enumerate(inputs)]
 
     def visualize(

@@ -137,18 +137,25 @@ class Predictor:
         return read_media_isolated(self.media_steps, path, timeout)
 
     @torch.no_grad()
-    def encode(self, frames: Sequence[np.ndarray]) -> Tensor:
-        """Encode videos, each (K, T, H, W, 3), as visual tokens (B, K, S, D)."""
-        return self.model.encode_video(self._normalized(frames))
+    def encode(self, frames: Sequence[np.ndarray], content_shapes: Sequence[tuple[int, int]] | None = None) -> Tensor:
+        """Encode videos as visual tokens (B, K, S, D).
+
+        Args:
+            frames: Frames of the videos, (K, T, H, W, 3) each.
+            content_shapes: Height and width of the frames of each video without their padding; None for no padding.
+        """
+        return self.model.encode_video(self._normalized(frames, content_shapes))
 
     @torch.no_grad()
-    def encode_with_coarse_tokens(self, frames: Sequence[np.ndarray]) -> dict[str, Tensor]:
+    def encode_with_coarse_tokens(
+        self, frames: Sequence[np.ndarray], content_shapes: Sequence[tuple[int, int]] | None = None
+    ) -> dict[str, Tensor]:
         """Encode videos as ``clips`` (B, K, S, D), with ``coarse`` tokens (B, 1, S, D) or vectors (B, 1, 1, P)."""
-        return self.model.encode_with_coarse_tokens(self._normalized(frames))
+        return self.model.encode_with_coarse_tokens(self._normalized(frames, content_shapes))
 
-    def _normalized(self, frames: Sequence[np.ndarray]) -> Tensor:
+    def _normalized(self, frames: Sequence[np.ndarray], content_shapes: Sequence[tuple[int, int]] | None) -> Tensor:
         batch = torch.from_numpy(np.stack(frames)).to(self.device)
-        return self.model.data_preprocessor.normalize(batch)
+        return self.model.data_preprocessor.normalize(batch, content_shapes)
 
     def token_ids(self, texts: Sequence[str]) -> list[np.ndarray]:
         """Tokenize texts, int64 (L,) each.

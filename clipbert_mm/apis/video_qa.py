@@ -86,7 +86,7 @@ class VideoQA:
         """
         asked = Question(self.predictor, os.fspath(video), question, options, topk)
         media = self.predictor.read(asked.path, timeout)
-        return asked.answer(media, self.predictor.encode([media.frames]))
+        return asked.answer(media, self.predictor.encode([media.frames], [media.content_shape]))
 
     @renamed_arguments(picture="out_file")
     def explain(

@@ -276,7 +276,7 @@ def rank(predictor: Predictor, video: str | os.PathLike, texts: Sequence[str]) -
     """Rank texts by how well they match a video; see :meth:`VideoSearch.rank`."""
     request = TextsToRank(predictor, os.fspath(video), texts)
     media = predictor.read(request.path)
-    return request.answer(media, predictor.encode([media.frames]))
+    return request.answer(media, predictor.encode([media.frames], [media.content_shape]))
 
 
 @dataclass(frozen=True)

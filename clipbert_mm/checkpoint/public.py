@@ -76,6 +76,7 @@ def read_public(source: str, revision: str | None = None) -> PublicModel:
     tokenizer = tokenizer_folder(name, revision=revision)
     mean, std = list(spec.mean), list(spec.std)
     frames = dict(type="VideoTextPreprocessor", mean=mean, std=std, vocab_size=family.vocab_size)
+    frames |= dict(mask_padding=True) if family.mask_padding else {}
     return PublicModel(
         source=name if commit is None else f"{name}@{commit}",
         settings=settings,

@@ -26,6 +26,17 @@ def test_pixels_are_normalized_in_rgb_and_handed_over_as_the_backbone_wants(make
         assert frames[:, :, :, place].numpy() == pytest.approx(wanted, abs=1e-5)
 
 
+def test_padding_is_masked_if_told(make_batch: Callable):
+    data = make_batch(size=8)
+    data["inputs"]["content_shape"] = [(8, 5), (3, 8)]
+    black = build()(data)["inputs"]["frames"]
+    masked = build(mask_padding=True)(data)["inputs"]["frames"]
+    for i, (height, width) in enumerate([(8, 5), (3, 8)]):
+        assert torch.equal(masked[i, ..., :height, :width], black[i, ..., :height, :width])
+        assert not masked[i, ..., height:, :].any()
+        assert not masked[i, ..., width:].any()
+
+
 def test_texts_are_padded_to_the_longest_of_the_batch(make_batch: Callable):
     data = make_batch(texts=(2, 1, 3))
     inputs = build()(data)["inputs"]

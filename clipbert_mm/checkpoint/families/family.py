@@ -21,6 +21,7 @@ class Family:
         tokenize: Settings of Tokenize, ``max_length`` among them.
         library_logits: Computes clip logits, (M, V, C), by the library's own model, of texts of one length, (M, L), and videos
             of one frame, (V, 3, H, W).
+        mask_padding: Whether frames are padded to one shape, and the model leaves the padding out.
         answers: The answers in the order of the head's outputs; None without an answer vocabulary.
     """
 
@@ -32,6 +33,7 @@ class Family:
     clips: dict[str, Any]
     tokenize: dict[str, Any]
     library_logits: Callable[[Any, Tensor, Tensor], Tensor]
+    mask_padding: bool = False
     answers: list[str] | None = None
 
     def library_names(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -113,6 +113,7 @@ def vilt_family(settings: Settings) -> Family:
         clips=dict(num_clips=CLIPS, num_frames=1, clip_seconds=1.0, mode="uniform"),
         tokenize=dict(max_length=max_length),
         library_logits=library_logits,
+        mask_padding=True,
         answers=answers,
     )
 

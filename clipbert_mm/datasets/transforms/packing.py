@@ -19,8 +19,8 @@ class PackInputs(BaseTransform):
     """Pack an item into ``inputs`` (arrays for the model) and ``data_samples`` (its ``VideoTextSample``).
 
     Required Keys:
-        frames, text_ids, texts, path, sample_idx; mlm_labels, answer_types, question_ids, references, spans with clip_times,
-        and :data:`LABELS` if present
+        frames, text_ids, texts, path, sample_idx; content_shape, mlm_labels, answer_types, question_ids, references, spans with
+        clip_times, and :data:`LABELS` if present
 
     Args:
         labels: Keys to store on the sample in addition to :data:`LABELS`, for a head of your own.
@@ -35,7 +35,7 @@ class PackInputs(BaseTransform):
     def transform(self, results: dict[str, Any]) -> dict[str, Any]:
         """Pack the item."""
         # Texts stay numpy arrays: a worker passes each tensor by a file descriptor of its own, which costs more.
-        inputs = {key: results[key] for key in ("frames", "text_ids", "mlm_labels") if key in results}
+        inputs = {key: results[key] for key in ("frames", "text_ids", "mlm_labels", "content_shape") if key in results}
         sample = VideoTextSample(
             metainfo=dict(
                 sample_idx=results["sample_idx"], path=results["path"], texts=results["texts"], broken=None, replaced=[]

@@ -22,6 +22,7 @@ class VideoTextPreprocessor(BaseDataPreprocessor):
         std: Standard deviation of each channel in RGB order.
         to_bgr: Whether the backbone expects channels in BGR order.
         vocab_size: Number of tokens in the vocabulary of the encoder.
+        mask_padding: Whether the padding of frames is zero after they are normalized, which ViLT leaves out, instead of black.
         non_blocking: Whether copies to the device may overlap with computation.
     """
 
@@ -32,9 +33,11 @@ class VideoTextPreprocessor(BaseDataPreprocessor):
         std: Sequence[float],
         vocab_size: int,
         to_bgr: bool = False,
+        mask_padding: bool = False,
         non_blocking: bool = True,
     ) -> None:
         super().__init__(non_blocking=non_blocking)
+        self.mask_padding = mask_padding
         self.vocab_size = vocab_size
         self.to_bgr = to_bgr
         self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32).view(3), persistent=False)
@@ -45,7 +48,8 @@ class VideoTextPreprocessor(BaseDataPreprocessor):
 
         Args:
             data: ``inputs`` with ``frames``, uint8 RGB (B, K, T, H, W, 3), and, as lists with one entry per item,
-                ``text_ids`` and in pre-training ``mlm_labels``, each a list of ``m`` int64 arrays; and ``data_samples``.
+                ``text_ids`` and in pre-training ``mlm_labels``, each a list of ``m`` int64 arrays, and ``content_shape``, the
+                height and width of a frame without padding, if padding is masked; and ``data_samples``.
             training: Unused; part of the interface of MMEngine.
 
         Returns:
@@ -76,7 +80,7 @@ class VideoTextPreprocessor(BaseDataPreprocessor):
             labels = [torch.from_numpy(label) for item in inputs["mlm_labels"] for label in item]
             batch["mlm_labels"] = pad_sequence(labels, batch_first=True, padding_value=IGNORED)
         batch = self.cast_data(batch)
-        batch["frames"] = self.normalize(batch["frames"])
+        batch["frames"] = self.normalize(batch["frames"], inputs.get("content_shape"))
         return {"inputs": batch, "data_samples": data.get("data_samples")}
 
     def pad_texts(self, texts: Sequence[np.ndarray]) -> dict[str, Tensor]:
@@ -104,14 +108,25 @@ class VideoTextPreprocessor(BaseDataPreprocessor):
                 "tokenizer that the model was trained with."
             )
 
-    def normalize(self, frames: Tensor) -> Tensor:
-        """Turn uint8 RGB frames (B, K, T, H, W, 3) into normalized ones (B, K, T, 3, H, W), channels-last in memory."""
+    def normalize(self, frames: Tensor, content_shapes: Sequence[tuple[int, int]] | None = None) -> Tensor:
+        """Turn uint8 RGB frames (B, K, T, H, W, 3) into normalized ones (B, K, T, 3, H, W), channels-last in memory.
+
+        Args:
+            frames: The frames.
+            content_shapes: Height and width of the frames of each video without their padding, which is on the right and below;
+                used if padding is masked. None for frames without padding.
+        """
         if self.to_bgr:
             frames = frames.flip(-1)
         # Whole rows at a time: one pass over contiguous memory, one floating-point copy.
         mean, std = (self._row(value, frames.shape[-2]) for value in (self.mean, self.std))
         rows = frames.flatten(-2).to(self.mean.dtype).sub_(mean).div_(std)  # (B, K, T, H, W·3)
-        return rows.unflatten(-1, (-1, 3)).movedim(-1, 3)  # (B, K, T, 3, H, W)
+        pixels = rows.unflatten(-1, (-1, 3))  # (B, K, T, H, W, 3)
+        if self.mask_padding and content_shapes is not None:
+            for video, (height, width) in zip(pixels, content_shapes, strict=True):
+                video[:, :, height:] = 0
+                video[:, :, :, width:] = 0
+        return pixels.movedim(-1, 3)  # (B, K, T, 3, H, W)
 
     def _row(self, value: Tensor, width: int) -> Tensor:
         """Repeat the value of each channel along a row of pixels, in the channel order of the frames, (W·3,)."""

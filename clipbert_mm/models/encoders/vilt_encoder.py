@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from transformers import ViltConfig, ViltModel
 
 from clipbert_mm.errors import OptionError
-from clipbert_mm.models.encoders.attention import additive, joint_mask, real_tokens
+from clipbert_mm.models.encoders.attention import additive, joint_mask
 from clipbert_mm.models.encoders.pair_encoder import PairEncoder
 from clipbert_mm.registry import MODELS
 
@@ -155,8 +155,8 @@ class ViltEncoder(BaseModule):
 
         Patches of zeros are padding, on the right and below, and become tokens of zeros, which the layers leave out.
         """
-        tokens = self.visual_embedding(features)
-        return tokens + self.type_embedding.weight[1] * real_tokens(tokens)[..., None]
+        real = F.pad(features.any(dim=2).flatten(2), (1, 0), value=True)  # (B, K, 1 + h·w)
+        return self.visual_embedding(features) + self.type_embedding.weight[1] * real[..., None]
 
     def embed_texts(self, text_ids: Tensor) -> Tensor:
         """Embed token ids, int64 (M, L), as text tokens, (M, L, D).
