@@ -9,6 +9,7 @@ model = dict(
         mean=[127.5, 127.5, 127.5],
         std=[127.5, 127.5, 127.5],
         vocab_size=vocab_size,
+        mask_padding=True,
     ),
     backbone=dict(type="ViltPatches", patch_size=32, hidden_size=768),
     temporal_fusion=dict(type="MeanFusion"),
@@ -26,7 +27,8 @@ model = dict(
     ),
     aggregator=dict(type="LogSumExpAggregator"),
 )
-# What follows the frames in a leaf's pipelines, as the model's own files have it. Videos of one shape make a batch.
+# What follows the frames in a leaf's pipelines, as the model's own files have it. All frames are padded to one shape, and the
+# model leaves the padding out.
 resize_and_text = [
     dict(type="ResizeTo", shorter=384, longest=639, multiple=32, interpolation="bicubic"),
     dict(type="Tokenize", tokenizer=vilt, max_length=40),
