@@ -74,7 +74,7 @@ def test_sizes_and_transforms_are_those_of_the_published_files(path: Path, monke
             defaults = {name: value.default for name, value in inspect.signature(expected).parameters.items()}
             ours, theirs = ({**defaults, **config[part]} for config in (config.model, published.model))
             assert ours == theirs
-        assert steps_of(config)["Tokenize"]["max_length"] == published.max_text_length
+        assert steps_of(config)["Tokenize"]["max_length"] == published.tokenize["max_length"]
     opening = path.read_text().partition("\n_base_ =")[0]
     assert f" configs/public/{path.name} " in opening
 
