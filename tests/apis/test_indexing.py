@@ -111,7 +111,9 @@ def test_what_is_not_asked_for_and_what_is(search: VideoSearch, videos: Path, re
             search.index(videos, timeout=timeout)
     batches, steps = [], []
     encode = search.predictor.encode_with_coarse_tokens
-    search.predictor.encode_with_coarse_tokens = lambda frames: batches.append(len(frames)) or encode(frames)
+    search.predictor.encode_with_coarse_tokens = lambda frames, shapes: (
+        batches.append(len(frames)) or encode(frames, shapes)
+    )
     report = search.index(videos, progress=lambda *step: steps.append(step))
     assert len(report.added) == 7
     assert batches == [4, 3]

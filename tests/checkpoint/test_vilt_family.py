@@ -106,7 +106,7 @@ def test_a_folder_gives_the_library_s_logits(tmp_path: Path, kind: Any, safetens
     model, family = build(tmp_path)
     assert read_source(str(tmp_path)).title == "transformers' ViLT"
     assert family.answers == (list(ANSWERS.values()) if kind is ViltForQuestionAnswering else None)
-    assert model.head.score_kind == "rank"
+    assert model.head.score_kind == ("log-odds" if kind is ViltForQuestionAnswering else "rank")
     check_logits(library, model, family)
     again = family.library_names(model.state_dict())
     tied = {"mlm_score.decoder.weight", "mlm_score.bias"}
