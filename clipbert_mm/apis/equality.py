@@ -47,7 +47,8 @@ def check_equality(
     note = cache_folder() / "equal" / f"{hashlib.sha256(versions.encode()).hexdigest()[:32]}.json"
     if note.is_file():
         return
-    difference = largest_difference(model, public.family, public.settings, token_ids, shape)
+    frames = torch.randn(VIDEOS, 3, *shape, generator=torch.Generator().manual_seed(0))
+    difference = largest_difference(model, public.family, public.settings, token_ids, frames)
     if not difference <= TOLERANCE:  # which NaN is not
         raise CheckpointError(
             f"{printable(public.source)} is refused: its scores differ from those of {public.family.library_class} of "
@@ -64,24 +65,25 @@ def largest_difference(
     family: Family,
     settings: dict[str, Any],
     token_ids: Sequence[np.ndarray],
-    shape: tuple[int, int],
+    frames: Tensor,
 ) -> float:
-    """Return the largest difference between clip logits of a model and the library's on random frames of ``shape``."""
-    frames = torch.randn(VIDEOS, 3, *shape, generator=torch.Generator().manual_seed(0))
+    """Return the largest difference between clip logits of a model and the library's, of texts with frames (V, 3, H, W)."""
     from clipbert_mm.models import AnswerEncoder
 
     library = library_model(family, settings, model.state_dict())
     tokens = model.encode_video(frames[:, None, None])  # (V, 1, S, D)
     pairs = model.pair_encoder()
-    videos = torch.arange(VIDEOS)
-    differences = []
+    by_length: dict[int, list[np.ndarray]] = {}
     for ids in token_ids:
+        by_length.setdefault(len(ids), []).append(ids)
+    differences = []
+    for texts in by_length.values():  # together, since the library encodes the frames anew in each call
         if isinstance(model.encoder, AnswerEncoder):
-            model.encoder.set_answers([ids])
-        text = torch.zeros(VIDEOS, dtype=torch.long)
-        ours = model.score_pairs(pairs, pairs.encode_texts([ids]), tokens, text, videos)[:, 0]  # (V, C)
-        theirs = family.library_logits(library, torch.as_tensor(ids)[None], frames)[0]
-        differences.append((ours - theirs).abs().max())
+            model.encoder.set_answers(texts)
+        indices = torch.arange(len(texts)).repeat_interleave(len(frames)), torch.arange(len(frames)).repeat(len(texts))
+        ours = model.score_pairs(pairs, pairs.encode_texts(texts), tokens, *indices)[:, 0]  # (M·V, C)
+        theirs = family.library_logits(library, torch.as_tensor(np.stack(texts)), frames)  # (M, V, C)
+        differences.append((ours - theirs.flatten(0, 1)).abs().max())
     return float(torch.stack(differences).max())
 
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from clipbert_mm.checkpoint.formats import LoadedCheckpoint
+from clipbert_mm.checkpoint.mapped_pages import MappedPages, releasing_copied
 from clipbert_mm.deprecation import warn_renamed
 from clipbert_mm.errors import CheckpointError, printable, quoted
 
@@ -163,6 +164,8 @@ def _check_use(
 def load_weights(model: nn.Module, tensors: Mapping[str, Tensor], path: str, *, strict: bool = False) -> None:
     """Copy weights into a model, after checking that they are finite.
 
+    Of tensors in a mapped file no more than one module's are in memory at a time, besides the model's.
+
     Args:
         model: The model.
         tensors: The weights by the model's names.
@@ -173,14 +176,19 @@ def load_weights(model: nn.Module, tensors: Mapping[str, Tensor], path: str, *, 
         CheckpointError: If weights are NaN or infinite, or do not fit.
     """
     loaded = model.state_dict().keys() & tensors.keys()
-    broken = not_finite({name: tensor for name, tensor in tensors.items() if name in loaded})
+    pages, broken = MappedPages(), []
+    for name, tensor in tensors.items():
+        if name in loaded:
+            broken += not_finite({name: tensor})
+            pages.release(tensor)
     if broken:
         raise CheckpointError(
             f"{printable(path)} is refused: {len(broken)} of the {len(loaded)} tensors that the model loads from it are NaN or "
             f"infinite, the first is {quoted(broken[0])}. Its training failed before it was written. Use an earlier checkpoint."
         )
     try:
-        model.load_state_dict(tensors, strict=strict)
+        with releasing_copied(model, tensors, pages):
+            model.load_state_dict(tensors, strict=strict)
     except RuntimeError as error:
         raise CheckpointError(
             f"{printable(path)} does not fit the model: {quoted(str(error))}. Use the config that it was trained with."

@@ -2,6 +2,7 @@
 
 from functools import partial
 from typing import Any
+from unittest.mock import patch
 
 import torch
 from torch import Tensor
@@ -113,11 +114,13 @@ def blip_family(settings: Settings) -> Family:
 def matching_logits(joint_token: int, library: Any, text_ids: Tensor, frames: Tensor) -> Tensor:  # noqa: ANN401
     """Return logits and similarities, (M, V, 3), by the library's model; texts begin with [ENC] for the logits alone."""
     joint_ids = torch.cat([torch.full_like(text_ids[:, :1], joint_token), text_ids[:, 1:]], dim=1)
+    seen = library.vision_model(pixel_values=frames)  # most of the time, and the same for each text
     rows = []
-    for ids, joint in zip(text_ids[:, None], joint_ids[:, None], strict=True):
-        match = library(input_ids=joint.expand(len(frames), -1), pixel_values=frames).itm_score  # (V, 2)
-        similarity = library(input_ids=ids, pixel_values=frames, use_itm_head=False).itm_score  # (V, 1)
-        rows.append(torch.cat([match, similarity], dim=1))
+    with patch.object(library.vision_model, "forward", lambda **_: seen):
+        for ids, joint in zip(text_ids[:, None], joint_ids[:, None], strict=True):
+            match = library(input_ids=joint.expand(len(frames), -1), pixel_values=frames).itm_score  # (V, 2)
+            similarity = library(input_ids=ids, pixel_values=frames, use_itm_head=False).itm_score  # (V, 1)
+            rows.append(torch.cat([match, similarity], dim=1))
     return torch.stack(rows)
 
 
