@@ -65,6 +65,8 @@ def _add_arguments(command: argparse.ArgumentParser, name: str) -> None:
         command.add_argument("--gallery", dest="index", action=OldOption, help=argparse.SUPPRESS)
     command.add_argument("--weights", help="checkpoint, if --model is a config")
     command.add_argument("--device", help="cpu, cuda, cuda:1, ... (default: a GPU if there is one)")
+    help_text = "what the model computes in (default: bf16 on a GPU that computes in it, else fp32)"
+    command.add_argument("--precision", choices=("fp32", "bf16", "fp16"), help=help_text)
 
 
 def _add_index_options(command: argparse.ArgumentParser) -> None:
@@ -193,7 +195,7 @@ def _rank(args: argparse.Namespace) -> int:
     with _importing():
         from clipbert_mm.apis.video_search import open_predictor, rank
 
-        predictor = open_predictor(_model(args), args.device, args.weights)
+        predictor = open_predictor(_model(args), args.device, args.weights, precision=args.precision)
     _show(rank(predictor, args.video, args.text), args)
     return 0
 
@@ -202,7 +204,7 @@ def _ask(args: argparse.Namespace) -> int:
     with _importing():
         from clipbert_mm.apis.video_qa import VideoQA
 
-        qa = VideoQA(args.model, args.device, weights=args.weights)
+        qa = VideoQA(args.model, args.device, weights=args.weights, precision=args.precision)
     _show(qa.ask(args.video, args.question, args.option, args.topk), args)
     if args.explain:
         qa.explain(args.video, args.question, args.option, args.explain)
@@ -222,7 +224,7 @@ def _serve(args: argparse.Namespace) -> int:
         ) from error
     from clipbert_mm.apis.video_qa import VideoQA
 
-    qa = None if args.qa is None else VideoQA(args.qa, args.device)
+    qa = None if args.qa is None else VideoQA(args.qa, args.device, precision=args.precision)
     search = _open(args)
     count = len(search.video_index.entries)
     serve(
@@ -295,7 +297,7 @@ def _open(args: argparse.Namespace) -> "VideoSearch":
     """Open the model of the command line, or the one that made the index."""
     from clipbert_mm.apis.video_search import VideoSearch
 
-    return VideoSearch(_model(args), args.device, index=_folder(args), weights=args.weights)
+    return VideoSearch(_model(args), args.device, index=_folder(args), weights=args.weights, precision=args.precision)
 
 
 def _model(args: argparse.Namespace) -> str:

@@ -173,6 +173,30 @@ def find_device(device: str | torch.device | None) -> torch.device:
     return found
 
 
+def find_precision(precision: str | None, device: torch.device) -> str:
+    """Return what a model computes in on a device.
+
+    Args:
+        precision: "fp32", "bf16" or "fp16"; None for "bf16" on a GPU that computes in it, else "fp32".
+        device: The device.
+
+    Raises:
+        OptionError: If there is no such precision, or the device does not compute in it.
+    """
+    on_gpu = device.type == "cuda"
+    lacking = "bf16" if on_gpu and not torch.cuda.is_bf16_supported(including_emulation=False) else ""
+    lacking = lacking if on_gpu else "fp16"
+    if precision is None:
+        return "bf16" if on_gpu and not lacking else "fp32"
+    if precision not in ("fp32", "bf16", "fp16") or precision == lacking:
+        usable = " or ".join(name for name in ("fp32", "bf16", "fp16") if name != lacking)
+        raise OptionError(
+            f"The precision of a model on {device} is {usable}; got {quoted(precision)}. Leave precision (--precision) out to "
+            "take what suits the device."
+        )
+    return precision
+
+
 def _recipe_of_public(public: PublicModel) -> Recipe:
     model, pipeline = public.model, public.pipeline
     if "padding_token" in model["encoder"]:  # of which config.json has a default that is wrong for SigLIP 2

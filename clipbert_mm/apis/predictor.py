@@ -3,7 +3,7 @@
 import os
 import weakref
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from typing import TYPE_CHECKING, cast
 
 import numpy as np
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from clipbert_mm.apis.equality import check_equality
-from clipbert_mm.apis.opening import ModelSource, find_device, open_model
+from clipbert_mm.apis.opening import ModelSource, find_device, find_precision, open_model
 from clipbert_mm.checkpoint import damaged_metadata
 from clipbert_mm.deprecation import warn_renamed
 from clipbert_mm.errors import OptionError, quoted
@@ -38,11 +38,13 @@ class Predictor:
         weights: With a config, a checkpoint of any kind that ``load_from`` takes.
         device: Device of the model; None for a GPU if there is one.
         revision: With a name on the Hugging Face hub, its branch, tag or commit; None for the main branch.
+        precision: What visual tower and joint encoder compute in: "fp32", "bf16" or "fp16"; None for "bf16" on a GPU that
+            computes in it, else "fp32". Visual tokens and the identity of an index do not depend on it but for rounding.
 
     Raises:
         CheckpointError: If the checkpoint cannot be read, is incomplete, or does not fit the config.
         OptionError: If there are no weights, the transforms do not produce what the model takes, or this machine has no such
-            device.
+            device, or cannot compute in that precision.
     """
 
     def __init__(
@@ -52,8 +54,10 @@ class Predictor:
         weights: str | os.PathLike | None = None,
         device: str | torch.device | None = None,
         revision: str | None = None,
+        precision: str | None = None,
     ) -> None:
         self.device = find_device(device)
+        self.precision = find_precision(precision, self.device)
         resources = ExitStack()
         weakref.finalize(self, resources.close)
         text_folder = str(resources.enter_context(temporary_folder()))
@@ -69,8 +73,9 @@ class Predictor:
         if opened.public is not None:
             check_equality(self.model, opened.public, self.token_ids(COMPARED_TEXTS), self.frame_shape, self.identity)
         self.model.to(self.device)
-        self.pairs = self.model.pair_encoder()
-        if not opened.is_config:
+        self.pairs = self.model.pair_encoder(precision=self.precision)
+        # The config of a public model is of our making, and its parts have been run for the comparison.
+        if not opened.is_config and opened.public is None:
             with damaged_metadata(self.source):
                 self._try_out()
 
@@ -144,14 +149,24 @@ class Predictor:
             frames: Frames of the videos, (K, T, H, W, 3) each.
             content_shapes: Height and width of the frames of each video without their padding; None for no padding.
         """
-        return self.model.encode_video(self._normalized(frames, content_shapes))
+        with self._visual_precision():
+            return self.model.encode_video(self._normalized(frames, content_shapes)).float()
 
     @torch.no_grad()
     def encode_with_coarse_tokens(
         self, frames: Sequence[np.ndarray], content_shapes: Sequence[tuple[int, int]] | None = None
     ) -> dict[str, Tensor]:
         """Encode videos as ``clips`` (B, K, S, D), with ``coarse`` tokens (B, 1, S, D) or vectors (B, 1, 1, P)."""
-        return self.model.encode_with_coarse_tokens(self._normalized(frames, content_shapes))
+        with self._visual_precision():
+            tokens = self.model.encode_with_coarse_tokens(self._normalized(frames, content_shapes))
+        return {name: value.float() for name, value in tokens.items()}
+
+    def _visual_precision(self) -> AbstractContextManager:
+        if self.precision == "fp32":
+            return nullcontext()
+        from clipbert_mm.models.encoders import PRECISIONS
+
+        return torch.autocast(self.device.type, PRECISIONS[self.precision])
 
     def _normalized(self, frames: Sequence[np.ndarray], content_shapes: Sequence[tuple[int, int]] | None) -> Tensor:
         batch = torch.from_numpy(np.stack(frames)).to(self.device)

@@ -36,6 +36,7 @@ class VideoQA:
         device: Device of the model; None for a GPU if there is one.
         weights: With a config, its checkpoint.
         revision: With a name on the Hugging Face hub, its branch, tag or commit; None for the main branch.
+        precision: As of :class:`~clipbert_mm.apis.predictor.Predictor`.
 
     Raises:
         CheckpointError: If the checkpoint cannot be read or does not fit.
@@ -53,8 +54,11 @@ class VideoQA:
         *,
         weights: str | os.PathLike | None = None,
         revision: str | None = None,
+        precision: str | None = None,
     ) -> None:
-        self.predictor = Predictor(config_or_checkpoint, weights=weights, device=device, revision=revision)
+        self.predictor = Predictor(
+            config_or_checkpoint, weights=weights, device=device, revision=revision, precision=precision
+        )
         if self.predictor.task not in TASKS:
             raise OptionError(
                 f"VideoQA needs a model trained for questions, and {self.predictor.source} was trained for "

@@ -54,6 +54,7 @@ class VideoSearch:
         index: Folder of the index that :meth:`index` fills and :meth:`search` reads; None for ``clipbert_index``.
         weights: With a config, its checkpoint.
         revision: With a name on the Hugging Face hub, its branch, tag or commit; None for the main branch.
+        precision: As of :class:`~clipbert_mm.apis.predictor.Predictor`; an index does not depend on it.
 
     Raises:
         CheckpointError: If the checkpoint cannot be read or does not fit.
@@ -75,8 +76,9 @@ class VideoSearch:
         index: str | os.PathLike | None = None,
         weights: str | os.PathLike | None = None,
         revision: str | None = None,
+        precision: str | None = None,
     ) -> None:
-        self.predictor = open_predictor(config_or_checkpoint, device, weights, revision)
+        self.predictor = open_predictor(config_or_checkpoint, device, weights, revision, precision)
         self.video_index = VideoIndex(default_folder() if index is None else index)
         if self.video_index.exists:
             self.video_index.check_identity(self.predictor.identity, self.predictor.source)
@@ -256,6 +258,7 @@ def open_predictor(
     device: str | torch.device | None = None,
     weights: str | os.PathLike | None = None,
     revision: str | None = None,
+    precision: str | None = None,
 ) -> Predictor:
     """Open a model for search; arguments are those of :class:`VideoSearch`.
 
@@ -263,7 +266,7 @@ def open_predictor(
         CheckpointError: If the checkpoint cannot be read or does not fit.
         OptionError: If the model was trained for another task.
     """
-    predictor = Predictor(config_or_checkpoint, weights=weights, device=device, revision=revision)
+    predictor = Predictor(config_or_checkpoint, weights=weights, device=device, revision=revision, precision=precision)
     if predictor.task not in TASKS:
         raise OptionError(
             f"VideoSearch needs a model trained for {TASKS[0]}, and {predictor.source} was trained for "
