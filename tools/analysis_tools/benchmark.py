@@ -6,7 +6,7 @@ import importlib
 import json
 from pathlib import Path
 
-from mmengine.config import DictAction
+from mmengine.config import Config, DictAction
 
 from clipbert_mm.engine.config import expect_clipbert, load_config
 from clipbert_mm.engine.run_tool import run_tool
@@ -19,6 +19,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "bench_retrieval",
         "pairs of texts and clips a second, against a straightforward loop and the matrix rate",
     ),
+    "public": ("bench_public", "public image-text models: pairs against the library's own loop, and indexing"),
     "search": ("bench_search", "indexing, a search, and the first answer of the command, and of what they are made"),
     "step": ("bench_step", "time of a training step against N_train and T, and achieved FLOP/s"),
     "gains": ("bench_speedups", "time and memory that each way of computing a step gains"),
@@ -26,6 +27,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "memory": ("bench_memory", "memory of a training step against N_train and T, and the largest batch that fits"),
 }
 """Module of the package benchmarks and what it measures, by sub-command."""
+WITHOUT_CONFIG = {"public": "Hugging Face folder or name"}
+"""What a sub-command measures that needs no config."""
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -34,11 +37,14 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     commands = parser.add_subparsers(dest="command", required=True)
     for name, (module, what) in COMMANDS.items():
         command = commands.add_parser(name, help=what, description=what)
-        command.add_argument("config", help="config file")
+        command.add_argument(
+            "config", metavar="MODEL" if name in WITHOUT_CONFIG else None, help=WITHOUT_CONFIG.get(name, "config file")
+        )
         command.add_argument(
             "--out", type=Path, help="folder of NAME.json and NAME.png (default: work_dirs/benchmarks)"
         )
-        command.add_argument("--cfg-options", nargs="+", action=DictAction, metavar="KEY=VALUE")
+        if name not in WITHOUT_CONFIG:
+            command.add_argument("--cfg-options", nargs="+", action=DictAction, metavar="KEY=VALUE")
         importlib.import_module(f"benchmarks.{module}").add_arguments(command)
     return parser.parse_args(argv)
 
@@ -46,8 +52,10 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 def main(argv: list[str] | None = None) -> None:
     """Measure, write, draw."""
     args = parse_args(argv)
-    config = load_config(args.config, args.cfg_options)
-    expect_clipbert(config, "benchmark.py")
+    config = Config()
+    if args.command not in WITHOUT_CONFIG:
+        config = load_config(args.config, args.cfg_options)
+        expect_clipbert(config, "benchmark.py")
     benchmark = importlib.import_module(f"benchmarks.{COMMANDS[args.command][0]}")
     report = dict(command=args.command, config=Path(args.config).stem) | benchmark.measure(config, args)
     out = args.out or Path("work_dirs/benchmarks")
