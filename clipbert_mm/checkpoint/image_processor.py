@@ -136,6 +136,38 @@ def image_transforms(
     return check_pipeline([step], printable(path)), _input_spec(values, path)
 
 
+def processor_settings(kind: str, step: Mapping[str, Any], spec: InputSpec) -> dict[str, Any]:
+    """Return the settings of an image processor, from which :func:`image_transforms` makes a transform and a normalization.
+
+    Args:
+        kind: Its class, one of :data:`PROCESSORS`.
+        step: Config of a ResizeTo.
+        spec: The normalization.
+
+    Returns:
+        The settings; empty if the transform is another one.
+    """
+    numbers = {name: number for number, name in INTERPOLATIONS.items()}
+    if step["type"] != "ResizeTo" or step.get("interpolation", "bicubic") not in numbers or spec.to_bgr:
+        return {}
+    size = step.get("size")
+    crop, multiple = step.get("crop"), step.get("multiple")
+    return dict(
+        image_processor_type=kind,
+        do_resize=True,
+        size=dict(shortest_edge=step["shorter"]) if size is None else dict(height=size[0], width=size[1]),
+        resample=numbers[step.get("interpolation", "bicubic")],
+        do_rescale=True,
+        rescale_factor=1 / 255,
+        do_normalize=True,
+        image_mean=[value / 255 for value in spec.mean],
+        image_std=[value / 255 for value in spec.std],
+        **(dict(do_center_crop=crop is not None) if PROCESSORS[kind].crops else {}),
+        **({} if crop is None else dict(crop_size=dict(height=crop, width=crop))),
+        **({} if multiple is None else dict(size_divisor=multiple)),
+    )
+
+
 def _processor_of(settings: Mapping[str, Any], path: str, model_type: str | None) -> ImageProcessor:
     """Return the image processor that a file names, or else that of the type of model."""
     if "auto_map" in settings:

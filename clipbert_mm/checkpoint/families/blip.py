@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from clipbert_mm.checkpoint.families.family import Family
-from clipbert_mm.checkpoint.families.settings import Settings
+from clipbert_mm.checkpoint.families.settings import Settings, settings_of
+from clipbert_mm.errors import CheckpointError
 
 TEXT_DEFAULTS = dict(
     vocab_size=30524,
@@ -141,3 +142,26 @@ def answer_logits(joint_token: int, library: Any, text_ids: Tensor, frames: Tens
             ).logits.log_softmax(dim=2)
             rows.append(words.gather(2, text_ids[:, 1:, None])[..., 0].sum(dim=1))  # (M,)
     return torch.stack(rows).unflatten(0, (len(text_ids), len(frames)))
+
+
+def blip_settings(model: Any) -> dict[str, Any]:  # noqa: ANN401
+    """Return the settings of a ClipBert that has the parts of a BLIP for matching, as its ``config.json`` has them.
+
+    Raises:
+        CheckpointError: If its encoder has no vectors, or no token that stands for reading a text together with a clip.
+    """
+    encoder, vision = model.encoder, model.backbone.vit.config
+    if not encoder.has_vectors or encoder.joint_token is None:
+        raise CheckpointError(
+            "A BLIP of Hugging Face has vectors, and reads texts with [ENC] in the place of [CLS]; this CrossEncoder does not. "
+            "Set vector_size and joint_token of the CrossEncoder before training."
+        )
+    text = settings_of(encoder.text.config, TEXT_DEFAULTS)
+    text |= dict(bos_token_id=encoder.joint_token - 1, encoder_hidden_size=vision.hidden_size, is_decoder=True)
+    return dict(
+        architectures=[MATCHING],
+        model_type="blip",
+        image_text_hidden_size=encoder.text_projection.out_features,
+        text_config=text | dict(model_type="blip_text_model"),
+        vision_config=settings_of(vision, VISION_DEFAULTS) | dict(model_type="blip_vision_model"),
+    )

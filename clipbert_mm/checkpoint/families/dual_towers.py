@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from clipbert_mm.checkpoint.families.family import Family
-from clipbert_mm.checkpoint.families.settings import Settings
+from clipbert_mm.checkpoint.families.settings import Settings, settings_of
 
 CLIP_TEXT = dict(
     vocab_size=49408,
@@ -132,4 +132,37 @@ def _family(
         clips=dict(num_clips=CLIPS, num_frames=1, mode="segments"),
         tokenize=tokenize | dict(max_length=text.size("max_position_embeddings")),
         library_logits=library_logits,
+    )
+
+
+def clip_settings(model: Any) -> dict[str, Any]:  # noqa: ANN401
+    """Return the settings of a ClipBert that has the parts of a CLIP, as its ``config.json`` has them."""
+    vector_size = model.encoder.text_projection.out_features
+    return _settings_of(model, CLIP, "clip", CLIP_TEXT, CLIP_VISION, projection_dim=vector_size) | dict(
+        projection_dim=vector_size
+    )
+
+
+def siglip_settings(model: Any) -> dict[str, Any]:  # noqa: ANN401
+    """Return the settings of a ClipBert that has the parts of a SigLIP, as its ``config.json`` has them."""
+    settings = _settings_of(model, SIGLIP, "siglip", SIGLIP_TEXT, SIGLIP_VISION)
+    settings["text_config"]["projection_size"] = model.encoder.visual_size
+    return settings
+
+
+def _settings_of(
+    model: Any,  # noqa: ANN401
+    kind: str,
+    model_type: str,
+    text: dict[str, Any],
+    vision: dict[str, Any],
+    **of_both: int,
+) -> dict[str, Any]:
+    text = settings_of(model.encoder.text.config, text) | of_both
+    vision = settings_of(model.backbone.vit.config, vision) | of_both
+    return dict(
+        architectures=[kind],
+        model_type=model_type,
+        text_config=text | dict(model_type=f"{model_type}_text_model"),
+        vision_config=vision | dict(model_type=f"{model_type}_vision_model"),
     )

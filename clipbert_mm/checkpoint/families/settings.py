@@ -1,6 +1,6 @@
 """Values of a Hugging Face ``config.json``, checked one by one: a file from elsewhere decides sizes, and nothing else."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from clipbert_mm.errors import CheckpointError, printable, quoted
@@ -113,3 +113,8 @@ class Settings:
         return CheckpointError(
             f"{printable(self.who)} is refused: expected {expected} as its {where}, got {quoted(value)}. Take another copy."
         )
+
+
+def settings_of(config: Any, names: Iterable[str]) -> dict[str, Any]:  # noqa: ANN401
+    """Return settings of a config of transformers by their names."""
+    return {name: getattr(config, name) for name in names}

@@ -1,13 +1,13 @@
 """ViLT (Kim et al., ICML 2021): from the config of a Hugging Face checkpoint to the config of a ClipBert."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from clipbert_mm.checkpoint.families.family import Family, replace_prefixes
-from clipbert_mm.checkpoint.families.settings import Settings
+from clipbert_mm.checkpoint.families.settings import Settings, settings_of
 
 DEFAULTS = dict(
     vocab_size=30522,
@@ -145,3 +145,20 @@ def library_logits(library: Any, text_ids: Tensor, frames: Tensor) -> Tensor:  #
     return torch.stack(
         [library(input_ids=ids.expand(videos, -1), pixel_values=frames).logits for ids in text_ids[:, None]]
     )
+
+
+def vilt_settings(model: Any, answers: Sequence[str] | None) -> dict[str, Any]:  # noqa: ANN401
+    """Return the settings of a ClipBert that has the parts of a ViLT, as its ``config.json`` has them.
+
+    Args:
+        model: The model.
+        answers: The answers in the order of the head's outputs; None for retrieval.
+    """
+    grid, patch_size = model.encoder.visual_embedding.grid_size, model.backbone.patch_size
+    kind = RETRIEVAL if answers is None else QUESTIONS
+    settings = settings_of(model.encoder.text_config, DEFAULTS)
+    settings |= dict(architectures=[kind], model_type="vilt", image_size=grid * patch_size, patch_size=patch_size)
+    if answers is not None:
+        settings["id2label"] = {str(i): answer for i, answer in enumerate(answers)}
+        settings["label2id"] = {answer: i for i, answer in enumerate(answers)}
+    return settings
