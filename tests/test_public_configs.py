@@ -18,7 +18,9 @@ from public_models import OPENAI_MEAN, OPENAI_STD, VOCABULARY, write_blip
 from clipbert_mm.checkpoint.families import read_family
 from clipbert_mm.checkpoint.image_processor import image_transforms
 from clipbert_mm.engine.config import load_config
+from clipbert_mm.errors import AnnotationError
 from clipbert_mm.registry import MODELS
+from clipbert_mm.structures import read_answers
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs" / "public"
 LARGE = sorted(path for path in CONFIGS.glob("*.py") if "shapes" not in path.stem)
@@ -32,8 +34,13 @@ PUBLISHED = {
         vision_config=dict(image_size=384),
     ),
     "vilt_b32": dict(architectures=["ViltForImageAndTextRetrieval"], model_type="vilt"),
+    "clip_vit-b32": dict(architectures=["CLIPModel"], model_type="clip"),
+    "siglip2_base": dict(
+        architectures=["SiglipModel"], model_type="siglip", text_config=dict(vocab_size=256000, pad_token_id=0)
+    ),
 }
 """What stands in the config.json of the published models; the rest is the default of transformers."""
+QUESTIONS = dict(architectures=["ViltForQuestionAnswering"], id2label={str(i): f"answer {i}" for i in range(3129)})
 PROCESSORS = {
     "blip_base": dict(
         image_processor_type="BlipImageProcessor", size=dict(height=384, width=384), image_mean=OPENAI_MEAN
@@ -66,15 +73,16 @@ def test_sizes_and_transforms_are_those_of_the_published_files(path: Path, monke
     words = model.encoder.word_embeddings
     assert len(words) == config.model.data_preprocessor.vocab_size == config.model.encoder.vocab_size
     assert steps_of(config)["Tokenize"]["max_length"] <= model.encoder.max_text_length
-    if family in PUBLISHED:
-        published = read_family(PUBLISHED[family], "config.json")
-        for part in ("backbone", "temporal_fusion", "encoder", "head"):
-            expected = MODELS.get(published.model[part]["type"])
-            assert type(getattr(model, part)) is expected
-            defaults = {name: value.default for name, value in inspect.signature(expected).parameters.items()}
-            ours, theirs = ({**defaults, **config[part]} for config in (config.model, published.model))
-            assert ours == theirs
-        assert steps_of(config)["Tokenize"]["max_length"] == published.tokenize["max_length"]
+    published = read_family(PUBLISHED[family] | (QUESTIONS if "qa" in path.stem else {}), "config.json")
+    for part in ("backbone", "temporal_fusion", "encoder", "head"):
+        expected = MODELS.get(published.model[part]["type"])
+        assert type(getattr(model, part)) is expected
+        defaults = {name: value.default for name, value in inspect.signature(expected).parameters.items()}
+        ours, theirs = ({**defaults, **config[part]} for config in (config.model, published.model))
+        assert ours == theirs
+    given = {kind: {key: step[key] for key in step if key != "type"} for kind, step in steps_of(config).items()}
+    assert given["Tokenize"] == published.tokenize | dict(tokenizer=given["Tokenize"]["tokenizer"])
+    assert given.get("SampleClips", published.clips) == published.clips
     opening = path.read_text().partition("\n_base_ =")[0]
     assert f" configs/public/{path.name} " in opening
 
@@ -149,3 +157,11 @@ def test_a_public_folder_is_tested_by_a_config(
     config.dump(tmp_path / "other.py")
     with pytest.raises(Exception, match="attention heads of the encoder: checkpoint 4, model 2"):
         tool("test.py").main([str(tmp_path / "other.py"), str(folder), "--work-dir", str(tmp_path / "other")])
+
+
+def test_the_answers_of_a_public_model_are_those_of_its_config(tmp_path: Path):
+    (tmp_path / "config.json").write_text(json.dumps(dict(model_type="vilt", id2label={"1": "no", "0": "yes"})))
+    assert read_answers(str(tmp_path / "config.json")) == {"yes": 0, "no": 1}
+    (tmp_path / "config.json").write_text(json.dumps(dict(id2label={"0": "yes", "2": "no"})))
+    with pytest.raises(AnnotationError, match=r"config\.json, id2label 1: expected the name of an answer, got None"):
+        read_answers(str(tmp_path / "config.json"))

@@ -18,7 +18,8 @@ def read_answers(answers: str | Sequence[str]) -> dict[str, int]:
 
     Args:
         answers: The answers in the order of their indices; or a file with a JSON object from each answer to its index, with a
-            JSON list of them, or, if its name ends in .txt, with one per line, as MMAction2's ``label_map.txt``.
+            JSON list of them, with ``id2label`` as Hugging Face's config.json, or, if its name ends in .txt, with one per line,
+            as MMAction2's ``label_map.txt``.
 
     Raises:
         AnnotationError: If the file is missing, is not such a file, skips an index, or has no answer or a duplicate one.
@@ -42,6 +43,8 @@ def read_answers(answers: str | Sequence[str]) -> dict[str, int]:
     reject_unpaired_surrogates(parsed, text, path)
     if isinstance(parsed, list):
         return _numbered(parsed, f"{path}, number")
+    if isinstance(parsed, dict) and isinstance(labels := parsed.get("id2label"), dict):
+        return _numbered([labels.get(str(i)) for i in range(len(labels))], f"{path}, id2label")
     indices = list(parsed.values()) if isinstance(parsed, dict) else []
     if not indices or not all(type(i) is int for i in indices) or sorted(indices) != list(range(len(indices))):
         raise AnnotationError(
