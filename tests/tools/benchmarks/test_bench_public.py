@@ -9,11 +9,11 @@ import torch
 from benchmarks import bench_public
 from benchmarks.flops import step_flops
 from mmengine.config import Config
-from public_models import write_blip
+from public_models import write_blip, write_clip
 from transformers import BlipTextConfig
 from transformers.models.blip.modeling_blip_text import BlipTextModel
 
-from clipbert_mm.errors import ClipBertError
+from clipbert_mm.errors import ClipBertError, OptionError
 
 
 @pytest.fixture
@@ -51,6 +51,13 @@ def test_what_is_measured_adds_up(args: argparse.Namespace, tmp_path: Path):
 def test_logits_that_differ_are_no_measurement(args: argparse.Namespace, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(bench_public, "TOLERANCE", -1.0)
     with pytest.raises(ClipBertError, match="one text, many videos: logits differ from the library's by"):
+        bench_public.measure(Config(), args)
+
+
+def test_a_model_of_vectors_alone_is_refused(args: argparse.Namespace, tmp_path: Path):
+    write_clip(tmp_path / "clip")
+    args.config = str(tmp_path / "clip")
+    with pytest.raises(OptionError, match="has vectors alone, and scoring pairs is one product"):
         bench_public.measure(Config(), args)
 
 

@@ -23,7 +23,8 @@ from clipbert_mm.apis.predictor import Predictor
 from clipbert_mm.apis.video_index import VideoIndex
 from clipbert_mm.checkpoint.families.blip import MATCHING
 from clipbert_mm.checkpoint.public import PublicModel, read_public
-from clipbert_mm.errors import ClipBertError
+from clipbert_mm.errors import ClipBertError, OptionError, printable
+from clipbert_mm.models.encoders import DualEncoder
 from clipbert_mm.models.encoders.attention import absorbed
 from clipbert_mm.models.encoders.cross_pair_encoder import is_cheaper_absorbed
 from clipbert_mm.visualization.figures import save_figure
@@ -57,12 +58,18 @@ def measure(config: Config, args: argparse.Namespace) -> dict[str, Any]:
 
     Raises:
         ClipBertError: If logits differ from the library's.
+        OptionError: If the model has vectors alone.
     """
     torch.set_num_threads(args.threads)
     clock = choose_clock(args)
     started = time.perf_counter()
     predictor = Predictor(args.config, device=args.device, precision="fp32")
     opening = time.perf_counter() - started
+    if isinstance(predictor.model.encoder, DualEncoder):
+        raise OptionError(
+            f"{printable(predictor.source)} has vectors alone, and scoring pairs is one product of matrices. Expected a model "
+            "that reads texts and frames together: BLIP for matching, or ViLT."
+        )
     public = read_public(args.config)
     report: dict[str, Any] = dict(
         environment=environment(args.device),
