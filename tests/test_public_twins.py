@@ -1,4 +1,4 @@
-"""The Shapes twins of ViLT: they train, stop and resume as all models do, with little data and few steps."""
+"""The Shapes twins of ViLT and of BLIP: they train, stop and resume as all models do, with little data and few steps."""
 
 import re
 from collections.abc import Callable
@@ -17,13 +17,13 @@ from clipbert_mm.engine.config import load_config
 from clipbert_mm.registry import MODELS
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs" / "public"
-TWINS = sorted(CONFIGS.glob("vilt_tiny_*_shapes-*.py"))
-(PRETRAINING,) = CONFIGS.glob("vilt_tiny_*_shapes-pretrain.py")
+TWINS = sorted(CONFIGS.glob("*_tiny_*_shapes-*.py"))
 SMALL = dict(
     backbone=dict(hidden_size=16),
     encoder=dict(hidden_size=16, num_layers=2, num_heads=2, intermediate_size=24),
     head=dict(in_channels=16),
 )
+SMALL_BLIP = dict(backbone=SMALL["encoder"], encoder=SMALL["encoder"] | dict(visual_size=16, vector_size=8))
 
 
 @pytest.fixture
@@ -60,7 +60,12 @@ def test_one_step_reaches_every_parameter(path: Path, read: Callable, without_gr
 def test_a_training_is_resumed_to_the_bit(path: Path, read: Callable, tmp_path: Path) -> None:
     config = read(path)
     config.merge_from_dict(
-        dict(model=SMALL, load_from=None, work_dir=str(tmp_path / "work"), experiment_name=path.stem)
+        dict(
+            model=SMALL | (SMALL_BLIP if "blip" in path.stem else {}),
+            load_from=None,
+            work_dir=str(tmp_path / "work"),
+            experiment_name=path.stem,
+        )
     )
     if "mlm_head" in config.model:
         config.model.mlm_head.in_channels = 16
@@ -84,11 +89,13 @@ def end_of(config: Config, name: str, steps: int) -> dict:
     return load(config, f"iter_{steps}")
 
 
-def test_what_is_fine_tuned_starts_from_the_pre_training() -> None:
-    pretraining = load_config(str(PRETRAINING))
-    start = f"work_dirs/{PRETRAINING.stem}/epoch_{pretraining.train_cfg.max_epochs}.pth"
-    for path in TWINS:
+@pytest.mark.parametrize("family", ["blip", "vilt"])
+def test_what_is_fine_tuned_starts_from_the_pre_training(family: str) -> None:
+    (first,) = CONFIGS.glob(f"{family}_tiny_*_shapes-pretrain.py")
+    pretraining = load_config(str(first))
+    start = f"work_dirs/{first.stem}/epoch_{pretraining.train_cfg.max_epochs}.pth"
+    for path in CONFIGS.glob(f"{family}_tiny_*_shapes-*.py"):
         config = load_config(str(path))
-        assert config.get("load_from") == (None if path == PRETRAINING else start)
+        assert config.get("load_from") == (None if path == first else start)
         assert config.model.encoder == pretraining.model.encoder
         assert config.model.backbone == pretraining.model.backbone
