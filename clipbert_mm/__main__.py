@@ -48,7 +48,9 @@ def _add_arguments(command: argparse.ArgumentParser, name: str) -> None:
         command.add_argument("text", nargs=None if name == "search" else "+")
     if name == "ask":
         command.add_argument("question")
-        command.add_argument("--option", action="append", help="an option of multiple choice; repeat it for each")
+        help_text = "an option of multiple choice, or a candidate answer; repeat it for each"
+        command.add_argument("--option", action="append", help=help_text)
+        command.add_argument("--answers", help="answer vocabulary (JSON), for a model that rates candidate answers")
     if name in ("search", "ask"):
         command.add_argument("--topk", type=at_least(1), default=5, help="number of hits or answers (default: 5)")
         command.add_argument("--explain", metavar="PNG", help="draw an explanation of the first one")
@@ -63,6 +65,10 @@ def _add_arguments(command: argparse.ArgumentParser, name: str) -> None:
         command.add_argument("--model", help=f"{MODEL_HELP} (default: that of the index)")
         command.add_argument("--index", help="folder of the index (default: clipbert_index)")
         command.add_argument("--gallery", dest="index", action=OldOption, help=argparse.SUPPRESS)
+    if name not in ("index", "info"):
+        command.add_argument(
+            "--pooling", help="how clips become one score: mean, max, logsumexp, concat, ... (default: the model's)"
+        )
     command.add_argument("--weights", help="checkpoint, if --model is a config")
     command.add_argument("--device", help="cpu, cuda, cuda:1, ... (default: a GPU if there is one)")
     help_text = "what the model computes in (default: bf16 on a GPU that computes in it, else fp32)"
@@ -195,7 +201,9 @@ def _rank(args: argparse.Namespace) -> int:
     with _importing():
         from clipbert_mm.apis.video_search import open_predictor, rank
 
-        predictor = open_predictor(_model(args), args.device, args.weights, precision=args.precision)
+        predictor = open_predictor(
+            _model(args), args.device, args.weights, precision=args.precision, pooling=args.pooling
+        )
     _show(rank(predictor, args.video, args.text), args)
     return 0
 
@@ -204,7 +212,14 @@ def _ask(args: argparse.Namespace) -> int:
     with _importing():
         from clipbert_mm.apis.video_qa import VideoQA
 
-        qa = VideoQA(args.model, args.device, weights=args.weights, precision=args.precision)
+        qa = VideoQA(
+            args.model,
+            args.device,
+            weights=args.weights,
+            precision=args.precision,
+            pooling=args.pooling,
+            answers=args.answers,
+        )
     _show(qa.ask(args.video, args.question, args.option, args.topk), args)
     if args.explain:
         qa.explain(args.video, args.question, args.option, args.explain)
@@ -297,7 +312,14 @@ def _open(args: argparse.Namespace) -> "VideoSearch":
     """Open the model of the command line, or the one that made the index."""
     from clipbert_mm.apis.video_search import VideoSearch
 
-    return VideoSearch(_model(args), args.device, index=_folder(args), weights=args.weights, precision=args.precision)
+    return VideoSearch(
+        _model(args),
+        args.device,
+        index=_folder(args),
+        weights=args.weights,
+        precision=args.precision,
+        pooling=getattr(args, "pooling", None),
+    )
 
 
 def _model(args: argparse.Namespace) -> str:

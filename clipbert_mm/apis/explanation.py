@@ -111,6 +111,7 @@ def explain(
     best = int(alone.argmax())
     heat = _heat(predictor, tokens[:, best : best + 1], token_ids, output)
     height, width = media.content_shape
+    grid = predictor.model.encoder.grid(heat, media.frames.shape[2:4])
     return Explanation(
         path=path,
         text=text,
@@ -119,7 +120,7 @@ def explain(
         moments=moments_of(media.clip_times, alone.numpy()),
         best=best,
         frames=media.frames[best, :, :height, :width],
-        heat=_on_frame(heat, media),
+        heat=_on_frame(grid, media),
         score_kind=predictor.score_kind,
     )
 
@@ -132,11 +133,10 @@ def _heat(predictor: Predictor, tokens: Tensor, token_ids: np.ndarray, output: i
     return (gradient * tokens).sum(dim=-1).detach().clamp(min=0)[0, 0]
 
 
-def _on_frame(heat: Tensor, media: Media) -> np.ndarray:
-    """Resize the heat of a square grid, (S,), to the frame and crop the padding: 0 to 1, (H, W)."""
-    side, shape = math.isqrt(len(heat)), media.frames.shape[2:4]
-    grid = heat.view(1, 1, side, side)
-    large = torch.nn.functional.interpolate(grid, shape, mode="bilinear", align_corners=False)[0, 0]
+def _on_frame(grid: Tensor, media: Media) -> np.ndarray:
+    """Resize the heat of a grid of cells, (h, w), to the frame and crop the padding: 0 to 1, (H, W)."""
+    shape = media.frames.shape[2:4]
+    large = torch.nn.functional.interpolate(grid[None, None], shape, mode="bilinear", align_corners=False)[0, 0]
     height, width = media.content_shape
     cropped = large[:height, :width]
     return (cropped / cropped.max().clamp(min=1e-12)).cpu().numpy()

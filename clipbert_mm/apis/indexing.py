@@ -18,28 +18,10 @@ from clipbert_mm.apis.video_search import Paths
 from clipbert_mm.engine.watched_loader import WatchedLoader
 from clipbert_mm.errors import QUOTED, BrokenMediaError, OptionError, is_count, printable, quoted
 from clipbert_mm.media import DECODING_RULES
-from clipbert_mm.media.listing import walk_files
+from clipbert_mm.media.listing import IMAGES, VIDEOS, walk_files
 from clipbert_mm.media.media_file import Media, read_media
 from clipbert_mm.media.worker_status import FileProgress, WorkerStatus
 
-VIDEOS = (
-    ".mp4",
-    ".m4v",
-    ".mov",
-    ".mkv",
-    ".webm",
-    ".avi",
-    ".wmv",
-    ".flv",
-    ".mpg",
-    ".mpeg",
-    ".ts",
-    ".ogv",
-    ".3gp",
-    ".gif",
-)
-IMAGES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
-"""File suffixes that are indexed from a folder; a file that is given itself may have any suffix."""
 MEMORY = 4 * 2**30
 """Most bytes of memory for decoding one file."""
 OUT_OF_MEMORY = re.compile(r"allocate memory|[Ii]nsufficient memory|not enough memory|[Oo]ut of memory")

@@ -143,7 +143,7 @@ class ClipBertInferencer(BaseInferencer):
         listed = super()._inputs_to_list(given)
         if not isinstance(given, str) or listed == [given]:
             return listed
-        from clipbert_mm.apis.indexing import IMAGES, VIDEOS
+        from clipbert_mm.media.listing import IMAGES, VIDEOS
 
         kind, suffixes = ("image", IMAGES) if self.task.startswith("image") else ("video", VIDEOS)
         found = sorted(path for path in listed if Path(path).suffix.lower() in suffixes)

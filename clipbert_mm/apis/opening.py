@@ -14,6 +14,7 @@ from mmengine.config import Config
 from mmengine.registry import DefaultScope
 from torch import nn
 
+from clipbert_mm.apis.pooling import with_pooling
 from clipbert_mm.checkpoint import (
     LoadedCheckpoint,
     WithoutInitialization,
@@ -84,15 +85,21 @@ class OpenedModel:
 
 
 def open_model(
-    config_or_checkpoint: ModelSource, weights: str | os.PathLike | None, revision: str | None, text_folder: str
+    config_or_checkpoint: ModelSource,
+    text_folder: str,
+    *,
+    weights: str | os.PathLike | None = None,
+    revision: str | None = None,
+    pooling: str | None = None,
 ) -> OpenedModel:
     """Build a model and load its weights; arguments as of :class:`~clipbert_mm.apis.predictor.Predictor`.
 
     Args:
         config_or_checkpoint: What to open.
+        text_folder: Folder for the tokenizer of a checkpoint.
         weights: With a config, its weights.
         revision: With a name on the Hugging Face hub, its revision.
-        text_folder: Folder for the tokenizer of a checkpoint.
+        pooling: How clips become one score; see :mod:`clipbert_mm.apis.pooling`.
 
     Raises:
         CheckpointError: If the checkpoint cannot be read, is incomplete, or does not fit the config.
@@ -110,7 +117,7 @@ def open_model(
         loaded = read_source(weights_path)
         with DefaultScope.overwrite_default_scope("clipbert_mm"):
             with WithoutInitialization():
-                model = MODELS.build(recipe.model)
+                model = MODELS.build(with_pooling(recipe.model, pooling))
             steps, tokenize = _split(recipe.pipeline)
     else:
         if is_public(source):
@@ -120,7 +127,7 @@ def open_model(
             loaded = read_source(source)
             recipe = _recipe_of_checkpoint(loaded, text_folder)
         weights_path = loaded.path
-        model = build_model(recipe.model, loaded.tensors, source)
+        model = build_model(with_pooling(recipe.model, pooling), loaded.tensors, source)
         with damaged_metadata(source), DefaultScope.overwrite_default_scope("clipbert_mm"):
             steps, tokenize = _split(recipe.pipeline)
             _check_agreement(model, tokenize, recipe.answers)
@@ -277,6 +284,14 @@ def _split(pipeline: Sequence[dict[str, Any]]) -> tuple[list[Any], "Tokenize"]:
     steps = [TRANSFORMS.build(copy.deepcopy(step)) for step in pipeline[: last + 1]]
     check_transforms("The test pipeline", steps)
     return steps[:-1], steps[-1]
+
+
+def steps_for_images(steps: Sequence[Any]) -> list[Any]:
+    """Return transforms that read an image as those for videos read a frame: one clip of one frame."""
+    from clipbert_mm.datasets.transforms import LoadImage, ResizeFrames
+
+    first = next(i for i, step in enumerate(steps) if isinstance(step, ResizeFrames))
+    return [LoadImage(), *steps[first:]]
 
 
 def _digest(recipe: Recipe, weights: Sequence[str]) -> str:

@@ -1,9 +1,10 @@
 """A trained model with everything needed to use it: from one checkpoint of ours, or from a config and weights."""
 
 import os
+import threading
 import weakref
-from collections.abc import Sequence
-from contextlib import AbstractContextManager, ExitStack, nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from typing import TYPE_CHECKING, cast
 
 import numpy as np
@@ -11,12 +12,13 @@ import torch
 from torch import Tensor
 
 from clipbert_mm.apis.equality import check_equality
-from clipbert_mm.apis.opening import ModelSource, find_device, find_precision, open_model
+from clipbert_mm.apis.opening import ModelSource, find_device, find_precision, open_model, steps_for_images
 from clipbert_mm.checkpoint import damaged_metadata
 from clipbert_mm.deprecation import warn_renamed
 from clipbert_mm.errors import OptionError, quoted
 from clipbert_mm.fileio import temporary_folder
 from clipbert_mm.json_text import is_blank, is_valid_unicode
+from clipbert_mm.media.listing import IMAGES
 from clipbert_mm.structures.answer_vocabulary import CANDIDATES
 
 if TYPE_CHECKING:
@@ -40,6 +42,8 @@ class Predictor:
         revision: With a name on the Hugging Face hub, its branch, tag or commit; None for the main branch.
         precision: What visual tower and joint encoder compute in: "fp32", "bf16" or "fp16"; None for "bf16" on a GPU that
             computes in it, else "fp32". Visual tokens and the identity of an index do not depend on it but for rounding.
+        pooling: How the clips of a video become one score, one of "mean", "max", "logsumexp", "query-weighted", "concat" and
+            "mean-vector"; None for what the model's config says, or its authors' protocol.
 
     Raises:
         CheckpointError: If the checkpoint cannot be read, is incomplete, or does not fit the config.
@@ -55,21 +59,24 @@ class Predictor:
         device: str | torch.device | None = None,
         revision: str | None = None,
         precision: str | None = None,
+        pooling: str | None = None,
     ) -> None:
         self.device = find_device(device)
         self.precision = find_precision(precision, self.device)
         resources = ExitStack()
         weakref.finalize(self, resources.close)
         text_folder = str(resources.enter_context(temporary_folder()))
-        opened = open_model(config_or_checkpoint, weights, revision, text_folder)
+        opened = open_model(config_or_checkpoint, text_folder, weights=weights, revision=revision, pooling=pooling)
         self.source, self.weights = opened.source, opened.weights
         self.model = cast("ClipBert", opened.model)
         self.media_steps, self.tokenize = opened.media_steps, opened.tokenize
         self.answers, self.cfg = opened.recipe.answers, opened.recipe.config
         self.identity = opened.identity
+        self.image_steps = None if opened.public is None else steps_for_images(self.media_steps)
         self.model.requires_grad_(False).eval()
+        self._asking = threading.RLock()
         if self.rates_candidates:
-            self.set_candidates(self.answers or COMPARED_TEXTS)
+            self.model.encoder.set_answers(self.token_ids(COMPARED_TEXTS))  # for the checks below
         if opened.public is not None:
             check_equality(self.model, opened.public, self.token_ids(COMPARED_TEXTS), self.frame_shape, self.identity)
         self.model.to(self.device)
@@ -117,13 +124,17 @@ class Predictor:
         """Whether the model rates candidate answers, which come with each question or from a vocabulary."""
         return self.task == CANDIDATES
 
-    def set_candidates(self, answers: Sequence[str]) -> None:
-        """Set the candidate answers of a model that rates them.
+    @contextmanager
+    def candidates(self, answers: Sequence[str]) -> Iterator[None]:
+        """Set the candidate answers of a model that rates them, for a block; other threads wait until it ends.
 
         Raises:
             OptionError: As of :meth:`token_ids`.
         """
-        self.model.encoder.set_answers(self.token_ids(answers))
+        token_ids = self.token_ids(answers)
+        with self._asking:
+            self.model.encoder.set_answers(token_ids)
+            yield
 
     def read(self, path: str, timeout: float | None = None) -> "Media":
         """Read a video or an image and apply the test transforms.
@@ -137,9 +148,9 @@ class Predictor:
         """
         from clipbert_mm.media.media_file import read_media, read_media_isolated
 
-        if timeout is None:
-            return read_media(self.media_steps, path)
-        return read_media_isolated(self.media_steps, path, timeout)
+        is_image = path.lower().endswith(IMAGES)
+        steps = self.image_steps if is_image and self.image_steps is not None else self.media_steps
+        return read_media(steps, path) if timeout is None else read_media_isolated(steps, path, timeout)
 
     @torch.no_grad()
     def encode(self, frames: Sequence[np.ndarray], content_shapes: Sequence[tuple[int, int]] | None = None) -> Tensor:

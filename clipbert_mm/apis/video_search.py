@@ -55,6 +55,7 @@ class VideoSearch:
         weights: With a config, its checkpoint.
         revision: With a name on the Hugging Face hub, its branch, tag or commit; None for the main branch.
         precision: As of :class:`~clipbert_mm.apis.predictor.Predictor`; an index does not depend on it.
+        pooling: How the clips of a video become one score; as of :class:`~clipbert_mm.apis.predictor.Predictor`.
 
     Raises:
         CheckpointError: If the checkpoint cannot be read or does not fit.
@@ -77,8 +78,9 @@ class VideoSearch:
         weights: str | os.PathLike | None = None,
         revision: str | None = None,
         precision: str | None = None,
+        pooling: str | None = None,
     ) -> None:
-        self.predictor = open_predictor(config_or_checkpoint, device, weights, revision, precision)
+        self.predictor = open_predictor(config_or_checkpoint, device, weights, revision, precision, pooling)
         self.video_index = VideoIndex(default_folder() if index is None else index)
         if self.video_index.exists:
             self.video_index.check_identity(self.predictor.identity, self.predictor.source)
@@ -259,6 +261,7 @@ def open_predictor(
     weights: str | os.PathLike | None = None,
     revision: str | None = None,
     precision: str | None = None,
+    pooling: str | None = None,
 ) -> Predictor:
     """Open a model for search; arguments are those of :class:`VideoSearch`.
 
@@ -266,7 +269,14 @@ def open_predictor(
         CheckpointError: If the checkpoint cannot be read or does not fit.
         OptionError: If the model was trained for another task.
     """
-    predictor = Predictor(config_or_checkpoint, weights=weights, device=device, revision=revision, precision=precision)
+    predictor = Predictor(
+        config_or_checkpoint,
+        weights=weights,
+        device=device,
+        revision=revision,
+        precision=precision,
+        pooling=pooling,
+    )
     if predictor.task not in TASKS:
         raise OptionError(
             f"VideoSearch needs a model trained for {TASKS[0]}, and {predictor.source} was trained for "

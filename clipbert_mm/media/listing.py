@@ -11,6 +11,24 @@ FEW = 4
 """Files of a folder that are looked up one by one; a folder with more of them is listed."""
 LOOK_UP = 50
 """Keys of an LMDB that can be listed in the time of one look-up."""
+VIDEOS = (
+    ".mp4",
+    ".m4v",
+    ".mov",
+    ".mkv",
+    ".webm",
+    ".avi",
+    ".wmv",
+    ".flv",
+    ".mpg",
+    ".mpeg",
+    ".ts",
+    ".ogv",
+    ".3gp",
+    ".gif",
+)
+IMAGES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
+"""File suffixes that are indexed from a folder; a file that is given itself may have any suffix."""
 
 
 def list_names(folder: str) -> list[str]:

@@ -78,6 +78,10 @@ class AnswerEncoder(BaseModule):
         """Set the candidate answers, as token ids (La,) each, [CLS] first and [SEP] last."""
         self.answers = [torch.as_tensor(ids) for ids in answers]
 
+    def grid(self, values: Tensor, frame_shape: Sequence[int]) -> Tensor:
+        """Arrange a value per visual token of a clip, (S,), as patches lie on square frames."""
+        return self.questions.grid(values, frame_shape)
+
     def embed_clips(self, features: Tensor) -> Tensor:
         """Return the token sequences of clips, (B, K, D', h, w), as visual tokens, (B, K, S, D') with S = h·w."""
         return self.questions.embed_clips(features)

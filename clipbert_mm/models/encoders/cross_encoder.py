@@ -1,5 +1,7 @@
 """BLIP's text encoder, which reads the visual tokens of a clip by cross-attention (Li et al., ICML 2022)."""
 
+import math
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -106,6 +108,12 @@ class CrossEncoder(BaseModule):
     def max_text_length(self) -> int:
         """The longest text, in tokens."""
         return self.text.config.max_position_embeddings
+
+    def grid(self, values: Tensor, frame_shape: Sequence[int]) -> Tensor:
+        """Arrange a value per visual token of a clip, (S,), as patches lie on square frames; the mean of several frames."""
+        patches = values.view(-1, self.frame_tokens)[:, 1:].mean(dim=0)  # without the class token
+        side = math.isqrt(len(patches))
+        return patches.view(side, side)
 
     def embed_clips(self, features: Tensor) -> Tensor:
         """Return the token sequences of clips, (B, K, D', h, w), as visual tokens, (B, K, S, D') with S = h·w."""

@@ -1,6 +1,7 @@
 """Text towers of models of two towers: one unit vector per text, one per clip, and their cosine similarity."""
 
 from abc import abstractmethod
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -24,6 +25,8 @@ class DualEncoder(BaseModule):
     text: Any
     """The text tower of transformers."""
     has_vectors = True
+    compares_vectors = True
+    """Whether the visual tokens of a clip are its vector, and nothing else is compared."""
     layers = "text.encoder.layers"
     """Name of the list of layers, for activation checkpointing."""
 
@@ -55,6 +58,10 @@ class DualEncoder(BaseModule):
     def max_text_length(self) -> int:
         """The longest text, in tokens."""
         return self.text.config.max_position_embeddings
+
+    def grid(self, values: Tensor, frame_shape: Sequence[int]) -> Tensor:
+        """Return one cell of 0, (1, 1): a vector does not say which part of a frame it is from."""
+        return torch.zeros_like(values[:1, None])
 
     def embed_clips(self, features: Tensor) -> Tensor:
         """Return the mean vectors of the frames of clips, (B, K, D, h, w), as visual tokens of length 1, (B, K, 1, D)."""

@@ -1,5 +1,7 @@
 """Cross-modal fusion: BERT over the tokens of a text followed by those of a clip (Section 3, Figure 2 of the paper)."""
 
+import math
+from collections.abc import Sequence
 from contextlib import nullcontext
 from typing import Any
 
@@ -289,6 +291,11 @@ class JointEncoder(BaseModule):
         if positions is None:  # the encoder adds positions itself
             return self.bert.config.max_position_embeddings
         return positions.num_embeddings - (0 if positions.padding_idx is None else positions.padding_idx + 1)
+
+    def grid(self, values: Tensor, frame_shape: Sequence[int]) -> Tensor:
+        """Arrange a value per visual token of a clip, (S,), as its cells lie on frames of (H, W) pixels, which are square."""
+        side = math.isqrt(len(values))
+        return values.view(side, side)
 
     def embed_clips(self, features: Tensor) -> Tensor:
         """Embed grid features of clips, (B, K, D, h, w), as visual tokens, (B, K, S, D)."""

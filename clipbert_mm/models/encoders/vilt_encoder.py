@@ -1,5 +1,7 @@
 """ViLT's transformer over the tokens of a text followed by the patches of a clip (Kim et al., ICML 2021)."""
 
+import math
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -149,6 +151,12 @@ class ViltEncoder(BaseModule):
     def max_text_length(self) -> int:
         """The longest text, in tokens."""
         return self.text_config.max_position_embeddings
+
+    def grid(self, values: Tensor, frame_shape: Sequence[int]) -> Tensor:
+        """Arrange a value per visual token of a clip, (S,), as patches lie on frames of (H, W) pixels, (h, w)."""
+        height, width = frame_shape
+        patches = values[1:]  # without the class token
+        return patches.view(round(math.sqrt(len(patches) * height / width)), -1)
 
     def embed_clips(self, features: Tensor) -> Tensor:
         """Embed the patches of clips, (B, K, D, h, w), as visual tokens, (B, K, 1 + h·w, D), the class token first.
