@@ -94,6 +94,7 @@ class TestedModel(Predictor):
         answers = getattr(dataset, "answers", None)
         self.answers = None if answers is None else sorted(answers, key=answers.__getitem__)
         self.pairs = model.pair_encoder()
+        self.precision = "fp32"
 
     def token_ids(self, texts: Sequence[str]) -> list[np.ndarray]:
         """Tokenize texts as in the test, int64 (L,) each."""

@@ -11,7 +11,7 @@ from typing import Any
 from torch.utils.data import DataLoader, Dataset
 
 from clipbert_mm.apis.index_records import Entry, Unreadable
-from clipbert_mm.apis.predictor import Predictor
+from clipbert_mm.apis.predictor import Predictor, indices_by_shape
 from clipbert_mm.apis.results import IndexReport
 from clipbert_mm.apis.video_index import VideoIndex, is_index
 from clipbert_mm.apis.video_search import Paths
@@ -258,12 +258,12 @@ def _encode(
     )
     for batch in WatchedLoader(loader, memory_limit=MEMORY):
         readable = [(read.path, read.status, read.media) for read in batch if read.status and read.media]
-        if readable:
-            tokens = predictor.encode_with_coarse_tokens(
-                [media.frames for _, _, media in readable], [media.content_shape for _, _, media in readable]
-            )
-            for i, found in enumerate(readable):
-                video_index.add(_entry_of(*found), {name: value[i] for name, value in tokens.items()})
+        for same in indices_by_shape([media.frames for _, _, media in readable]):
+            media = [readable[i][2] for i in same]
+            shapes = [each.content_shape for each in media]
+            tokens = predictor.encode_with_coarse_tokens([each.frames for each in media], shapes)
+            for row, i in enumerate(same):
+                video_index.add(_entry_of(*readable[i]), {name: value[row] for name, value in tokens.items()})
         for read in batch:
             if read.lasting and read.status:
                 size, mtime_ns = read.status.st_size, read.status.st_mtime_ns

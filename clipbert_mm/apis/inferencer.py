@@ -16,7 +16,7 @@ from mmengine.infer import BaseInferencer
 from mmengine.visualization import Visualizer
 from torch import nn
 
-from clipbert_mm.apis.predictor import ModelSource, Predictor
+from clipbert_mm.apis.predictor import ModelSource, Predictor, indices_by_shape
 from clipbert_mm.apis.results import AnswerResult, Ranking
 from clipbert_mm.apis.video_qa import TASKS as QUESTION_TASKS
 from clipbert_mm.apis.video_qa import Question
@@ -37,6 +37,8 @@ TASKS = {
 """What a model is used for, with the tasks that it may have been trained for."""
 SCOPE = "clipbert_mm"
 """The scope of the package's registries."""
+FAMILIES = ("clipbert", "blip", "clip", "siglip", "vilt")
+"""How names of configs of a ClipBert begin; configs are named by their model."""
 
 
 @INFERENCERS.register_module()
@@ -117,9 +119,7 @@ class ClipBertInferencer(BaseInferencer):
         _check_scope(scope)
         folder = BaseInferencer._get_repo_or_mim_dir(SCOPE)
         names = (model["Name"] for model in BaseInferencer._get_models_from_metafile(folder))
-        return [
-            name for name in names if name.startswith("clipbert") and re.match(patterns, name)
-        ]  # named by the model
+        return [name for name in names if name.startswith(FAMILIES) and re.match(patterns, name)]
 
     @staticmethod
     def find_config(model: str) -> str:
@@ -211,9 +211,15 @@ class ClipBertInferencer(BaseInferencer):
 
     def forward(self, inputs: Sequence[tuple]) -> list[tuple[Request, Ranking | AnswerResult]]:
         """Encode a batch of videos at once, and answer what is asked of each."""
-        frames, shapes = zip(*((media.frames, media.content_shape) for _, media in inputs), strict=True)
-        tokens = self.predictor.encode(frames, shapes)  # (B, K, S, D)
-        return [(request, request.answer(media, tokens[i : i + 1])) for i, (request, media) in enumerate(inputs)]
+        answers: dict[int, tuple[Request, Ranking | AnswerResult]] = {}
+        for same in indices_by_shape([media.frames for _, media in inputs]):
+            media = [inputs[i][1] for i in same]
+            shapes = [each.content_shape for each in media]
+            tokens = self.predictor.encode([each.frames for each in media], shapes)  # (B, K, S, D)
+            for row, i in enumerate(same):
+                request = inputs[i][0]
+                answers[i] = request, request.answer(media[row], tokens[row : row + 1])
+        return [answers[i] for i in range(len(inputs))]
 
     def visualize(
         self,

@@ -266,3 +266,15 @@ class Predictor:
     def clip_scores(self, clip_logits: Tensor) -> Tensor:
         """Return the head's scores of each clip alone, as of a video of one clip: (M, V, K), or (M, V, K, C) for answers."""
         return self.model.pool_scores(clip_logits.flatten(0, 2)[:, None]).unflatten(0, clip_logits.shape[:3])
+
+
+def indices_by_shape(frames: Sequence[np.ndarray]) -> list[list[int]]:
+    """Group videos whose frames have one shape, which can be encoded together.
+
+    >>> indices_by_shape([np.zeros((1, 2)), np.zeros((1, 3)), np.zeros((1, 2))])
+    [[0, 2], [1]]
+    """
+    groups: dict[tuple[int, ...], list[int]] = {}
+    for i, each in enumerate(frames):
+        groups.setdefault(each.shape, []).append(i)
+    return list(groups.values())

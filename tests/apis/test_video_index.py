@@ -50,7 +50,7 @@ def test_only_what_is_new_or_changed_is_encoded(search: VideoSearch, videos: Pat
     (videos / VIDEOS[1]).unlink()
     encoded = []
     encode = search.predictor.encode_with_coarse_tokens
-    search.predictor.encode_with_coarse_tokens = lambda frames: encoded.extend(frames) or encode(frames)
+    search.predictor.encode_with_coarse_tokens = lambda frames, shapes: encoded.extend(frames) or encode(frames, shapes)
     again = VideoSearch(checkpoint, index=search.video_index.folder)
     again.predictor = search.predictor
     report = again.index(videos, workers=0, prune=True)

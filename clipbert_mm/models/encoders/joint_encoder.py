@@ -259,6 +259,8 @@ class JointEncoder(BaseModule):
         if reason is not None:
             raise OptionError(f"JointEncoder cannot use '{self.bert.config.model_type}' in place of BERT: {reason}.")
 
+    pads_tokens = False
+    """Whether visual tokens of zeros are padding; the clips of this encoder all have the same number of tokens."""
     layers = "bert.encoder.layer"
     """Name of the list of layers, for activation checkpointing."""
     has_vectors = False

@@ -165,7 +165,8 @@ class PairEncoder(BasePairEncoder):
         """
         clips = visual_tokens.shape[1]
         visual_tokens = visual_tokens.flatten(0, 1)
-        real = real_tokens(visual_tokens)  # (V·K, S)
+        everything = torch.ones(visual_tokens.shape[:2], dtype=torch.bool)
+        real = real_tokens(visual_tokens) if self.encoder.pads_tokens else everything  # (V·K, S)
         counts, real = real.sum(dim=1).cpu(), real.to(self.device)
         clip_tokens = self._batch(visual_tokens.to(self.device))  # (V·K, S, D)
         text_of = text_index.repeat_interleave(clips)  # (P·K,)

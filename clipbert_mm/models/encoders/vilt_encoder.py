@@ -133,6 +133,8 @@ class ViltEncoder(BaseModule):
         self.norm: Any = vilt.layernorm
         self.pooler: Any = vilt.pooler
 
+    pads_tokens = True
+    """Whether visual tokens of zeros are padding."""
     layers = "transformer.layer"
     """Name of the list of layers, for activation checkpointing."""
     has_vectors = False
