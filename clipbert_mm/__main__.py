@@ -71,7 +71,7 @@ def _add_arguments(command: argparse.ArgumentParser, name: str) -> None:
         )
     command.add_argument("--weights", help="checkpoint, if --model is a config")
     command.add_argument("--device", help="cpu, cuda, cuda:1, ... (default: a GPU if there is one)")
-    help_text = "what the model computes in (default: bf16 on a GPU that computes in it, else fp32)"
+    help_text = "what the model computes in (default: bf16 of a public model on a GPU that computes in it, else fp32)"
     command.add_argument("--precision", choices=("fp32", "bf16", "fp16"), help=help_text)
 
 

@@ -131,7 +131,7 @@ def test_openmmlab_s_reader_lists_every_row_with_the_paper_s_numbers(monkeypatch
     index = load_model_index("model-index.yml")
     index.build_models_with_collections()
     models = {model.name: model for model in index.models}
-    folders = ("shapes", "other_datasets", "video_encoders")
+    folders = ("shapes", "other_datasets", "video_encoders", "public")
     others = {path.stem for folder in folders for path in (CONFIGS / folder).glob("*.py")}
     assert set(models) == {path.stem for path in ROWS} | others
     for name, model in models.items():

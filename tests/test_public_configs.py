@@ -14,11 +14,13 @@ from mmengine.config import Config
 from mmengine.optim import build_optim_wrapper
 from mmengine.runner import Runner
 from public_models import OPENAI_MEAN, OPENAI_STD, VOCABULARY, write_blip
+from transformers import BlipForQuestionAnswering
 
 from clipbert_mm.checkpoint.families import read_family
 from clipbert_mm.checkpoint.image_processor import image_transforms
 from clipbert_mm.engine.config import load_config
-from clipbert_mm.errors import AnnotationError
+from clipbert_mm.engine.launch import build_runner
+from clipbert_mm.errors import AnnotationError, OptionError
 from clipbert_mm.registry import MODELS
 from clipbert_mm.structures import read_answers
 
@@ -30,6 +32,12 @@ PUBLISHED = {
         architectures=["BlipForImageTextRetrieval"],
         model_type="blip",
         image_text_hidden_size=256,
+        text_config=dict(num_attention_heads=12),
+        vision_config=dict(image_size=384),
+    ),
+    "blip_vqa_base": dict(
+        architectures=["BlipForQuestionAnswering"],
+        model_type="blip",
         text_config=dict(num_attention_heads=12),
         vision_config=dict(image_size=384),
     ),
@@ -45,6 +53,9 @@ PROCESSORS = {
     "blip_base": dict(
         image_processor_type="BlipImageProcessor", size=dict(height=384, width=384), image_mean=OPENAI_MEAN
     ),
+    "blip_vqa_base": dict(
+        image_processor_type="BlipImageProcessor", size=dict(height=384, width=384), image_mean=OPENAI_MEAN
+    ),
     "vilt_b32": dict(image_processor_type="ViltImageProcessor", size=dict(shortest_edge=384)),
     "clip_vit-b32": dict(image_processor_type="CLIPImageProcessor", size=224, crop_size=224, image_std=OPENAI_STD),
     "siglip2_base": dict(image_processor_type="SiglipImageProcessor", size=dict(height=224, width=224), resample=2),
@@ -53,6 +64,12 @@ PROCESSORS = {
 
 def family_of(path: Path) -> str:
     return next(name for name in PROCESSORS if path.stem.startswith(name))
+
+
+def completed(part: dict[str, Any]) -> dict[str, Any]:
+    """Return the config of a part with the defaults of its class, and so of its own parts."""
+    defaults = {name: value.default for name, value in inspect.signature(MODELS.get(part["type"])).parameters.items()}
+    return defaults | {name: completed(value) if isinstance(value, dict) else value for name, value in part.items()}
 
 
 def steps_of(config: Config, split: str = "test") -> dict[str, Any]:
@@ -71,15 +88,14 @@ def test_sizes_and_transforms_are_those_of_the_published_files(path: Path, monke
         if config.get(f"{split}_dataloader"):
             assert steps_of(config, split).get("ResizeTo", steps[0]) == steps[0]
     words = model.encoder.word_embeddings
-    assert len(words) == config.model.data_preprocessor.vocab_size == config.model.encoder.vocab_size
+    assert len(words) == config.model.data_preprocessor.vocab_size
     assert steps_of(config)["Tokenize"]["max_length"] <= model.encoder.max_text_length
-    published = read_family(PUBLISHED[family] | (QUESTIONS if "qa" in path.stem else {}), "config.json")
+    published = read_family(
+        PUBLISHED[family] | (QUESTIONS if "qa" in path.stem and family == "vilt_b32" else {}), "config.json"
+    )
     for part in ("backbone", "temporal_fusion", "encoder", "head"):
-        expected = MODELS.get(published.model[part]["type"])
-        assert type(getattr(model, part)) is expected
-        defaults = {name: value.default for name, value in inspect.signature(expected).parameters.items()}
-        ours, theirs = ({**defaults, **config[part]} for config in (config.model, published.model))
-        assert ours == theirs
+        assert type(getattr(model, part)) is MODELS.get(published.model[part]["type"])
+        assert completed(config.model[part]) == completed(published.model[part])
     given = {kind: {key: step[key] for key in step if key != "type"} for kind, step in steps_of(config).items()}
     assert given["Tokenize"] == published.tokenize | dict(tokenizer=given["Tokenize"]["tokenizer"])
     assert given.get("SampleClips", published.clips) == published.clips
@@ -157,6 +173,42 @@ def test_a_public_folder_is_tested_by_a_config(
     config.dump(tmp_path / "other.py")
     with pytest.raises(Exception, match="attention heads of the encoder: checkpoint 4, model 2"):
         tool("test.py").main([str(tmp_path / "other.py"), str(folder), "--work-dir", str(tmp_path / "other")])
+
+
+def test_candidates_of_a_test_are_the_answers_of_its_dataset(
+    world: Path,
+    runner_config: Config,
+    tool: Callable[[str], ModuleType],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+):
+    """BLIP for questions, zero-shot on MSRVTT-QA's config with the sizes of a tiny folder and the questions of Shapes."""
+    monkeypatch.setenv("LOCAL_RANK", "0")
+    folder = tmp_path / "blip"
+    write_blip(folder, BlipForQuestionAnswering, visual_size=32)
+    family = read_family(json.loads((folder / "config.json").read_text()), "config.json")
+    config = load_config(str(CONFIGS / "blip_vqa_base_8x1_msrvtt-qa.py"))
+    config.model.update(family.model)
+    config.model.data_preprocessor.vocab_size = len(VOCABULARY) + 2
+    loader = config.test_dataloader
+    loader.update(num_workers=0, batch_size=4)
+    loader.dataset.update(
+        data_root=str(world), ann_file="qa_test.jsonl", answer_file="answers.json", media_folder="videos", indices=4
+    )
+    for step in loader.dataset.pipeline:
+        if step.type == "Tokenize":
+            step.tokenizer = str(folder)
+        if step.type == "ResizeTo":
+            step["size"] = [32, 32]
+    config.dump(tmp_path / "qa.py")
+    scores = tool("test.py").main([str(tmp_path / "qa.py"), str(folder), "--work-dir", str(tmp_path / "work")])
+    assert 0 <= scores["accuracy"] <= 100
+    given = copy.deepcopy(runner_config)
+    given.custom_hooks = [dict(type="CandidateAnswersHook")]
+    with pytest.raises(
+        OptionError, match=r"gives an AnswerEncoder the answers of an OpenEndedDataset, got a JointEncoder and"
+    ):
+        build_runner(given).test()
 
 
 def test_the_answers_of_a_public_model_are_those_of_its_config(tmp_path: Path):

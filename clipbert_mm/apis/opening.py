@@ -68,7 +68,7 @@ class OpenedModel:
         model: The model on the CPU.
         media_steps: The transforms up to the frames.
         tokenize: The transform of texts.
-        identity: Digest of weights, visual parts and transforms; see :func:`_digest`.
+        identity: Digest that is equal for models with the same visual tokens.
         is_config: Whether the source is a config.
         public: The public model; None for others.
     """
@@ -180,12 +180,13 @@ def find_device(device: str | torch.device | None) -> torch.device:
     return found
 
 
-def find_precision(precision: str | None, device: torch.device) -> str:
+def find_precision(precision: str | None, device: torch.device, *, is_public: bool) -> str:
     """Return what a model computes in on a device.
 
     Args:
-        precision: "fp32", "bf16" or "fp16"; None for "bf16" on a GPU that computes in it, else "fp32".
+        precision: "fp32", "bf16" or "fp16"; None for "bf16" of a public model on a GPU that computes in it, else "fp32".
         device: The device.
+        is_public: Whether it is a public model, whose towers take most of the time.
 
     Raises:
         OptionError: If there is no such precision, or the device does not compute in it.
@@ -194,7 +195,7 @@ def find_precision(precision: str | None, device: torch.device) -> str:
     lacking = "bf16" if on_gpu and not torch.cuda.is_bf16_supported(including_emulation=False) else ""
     lacking = lacking if on_gpu else "fp16"
     if precision is None:
-        return "bf16" if on_gpu and not lacking else "fp32"
+        return "bf16" if is_public and on_gpu and not lacking else "fp32"
     if precision not in ("fp32", "bf16", "fp16") or precision == lacking:
         usable = " or ".join(name for name in ("fp32", "bf16", "fp16") if name != lacking)
         raise OptionError(

@@ -14,7 +14,7 @@ AGGREGATORS: dict[str, dict[str, Any]] = {
 }
 """Poolings that score each clip alone, and what pools the scores."""
 CLIP_FUSIONS = {"concat": "ConcatClips", "mean-vector": "MeanClips"}
-"""Poolings that join the clips before they are scored, and by what: of tokens the first, of vectors the second."""
+"""Poolings that join the clips before they are scored, and by what; the first is for tokens, the second for vectors."""
 POOLINGS = (*AGGREGATORS, *CLIP_FUSIONS)
 """All words."""
 

@@ -40,8 +40,9 @@ class Predictor:
         weights: With a config, a checkpoint of any kind that ``load_from`` takes.
         device: Device of the model; None for a GPU if there is one.
         revision: With a name on the Hugging Face hub, its branch, tag or commit; None for the main branch.
-        precision: What visual tower and joint encoder compute in: "fp32", "bf16" or "fp16"; None for "bf16" on a GPU that
-            computes in it, else "fp32". Visual tokens and the identity of an index do not depend on it but for rounding.
+        precision: What visual tower and joint encoder compute in: "fp32", "bf16" or "fp16"; None for "bf16" of a public
+            model on a GPU that computes in it, else "fp32". Visual tokens do not depend on it but for rounding, and the
+            identity of an index not at all.
         pooling: How the clips of a video become one score, one of "mean", "max", "logsumexp", "query-weighted", "concat" and
             "mean-vector"; None for what the model's config says, or its authors' protocol.
 
@@ -62,7 +63,6 @@ class Predictor:
         pooling: str | None = None,
     ) -> None:
         self.device = find_device(device)
-        self.precision = find_precision(precision, self.device)
         resources = ExitStack()
         weakref.finalize(self, resources.close)
         text_folder = str(resources.enter_context(temporary_folder()))
@@ -72,6 +72,7 @@ class Predictor:
         self.media_steps, self.tokenize = opened.media_steps, opened.tokenize
         self.answers, self.cfg = opened.recipe.answers, opened.recipe.config
         self.identity = opened.identity
+        self.precision = find_precision(precision, self.device, is_public=opened.public is not None)
         self.image_steps = None if opened.public is None else steps_for_images(self.media_steps)
         self.model.requires_grad_(False).eval()
         self._asking = threading.RLock()

@@ -15,7 +15,7 @@ from clipbert_mm.registry import MODELS
 from clipbert_mm.structures import VideoTextSample
 
 MAX_SCALE = 100.0
-"""Largest factor of the similarities, CLIP's: a learnt temperature does not fall below 0.01."""
+"""Largest factor of the similarities, as in CLIP, so that a learnt temperature does not fall below 0.01."""
 Pairs = tuple[Tensor, Tensor, Tensor]
 
 

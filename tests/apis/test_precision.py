@@ -50,7 +50,8 @@ def test_the_default_is_what_the_device_has(
     precision: str | None, device: torch.device, native: bool, expected: str, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: native)
-    assert find_precision(precision, device) == expected
+    assert find_precision(precision, device, is_public=True) == expected
+    assert find_precision(precision, device, is_public=False) == (precision or "fp32")
 
 
 @pytest.mark.parametrize(
@@ -66,7 +67,7 @@ def test_what_the_device_lacks_is_refused(
 ):
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: False)
     with pytest.raises(OptionError, match=expected):
-        find_precision(precision, device)
+        find_precision(precision, device, is_public=True)
 
 
 def test_the_command_takes_a_precision():

@@ -34,12 +34,12 @@ def export(opened: OpenedModel, folder: Path) -> None:
 @pytest.mark.parametrize("name", WRITERS)
 def test_what_is_written_is_what_was_read(name: str, tmp_path: Path):
     library = WRITERS[name](tmp_path / "theirs")
-    opened = open_model(str(tmp_path / "theirs"), None, None, str(tmp_path))
+    opened = open_model(str(tmp_path / "theirs"), str(tmp_path))
     settings = write_settings(opened.model, opened.recipe.answers)
     model = {name: part for name, part in opened.recipe.model.items() if name not in ("type", "data_preprocessor")}
     assert read_family(settings, "ours").model == model
     export(opened, tmp_path / "ours")
-    again = open_model(str(tmp_path / "ours"), None, None, str(tmp_path))
+    again = open_model(str(tmp_path / "ours"), str(tmp_path))
     for step, other in zip(opened.recipe.pipeline, again.recipe.pipeline, strict=True):
         assert step | dict(tokenizer=None) == other | dict(tokenizer=None)
     assert again.recipe.answers == opened.recipe.answers
@@ -61,7 +61,7 @@ def test_what_is_written_is_what_was_read(name: str, tmp_path: Path):
 
 def test_what_cannot_be_written_is_refused_and_leaves_nothing(tmp_path: Path, model_config: dict[str, Any]):
     write_blip(tmp_path / "theirs")
-    opened = open_model(str(tmp_path / "theirs"), None, None, str(tmp_path))
+    opened = open_model(str(tmp_path / "theirs"), str(tmp_path))
     with pytest.raises(CheckpointError, match=r"theirs exists\. Move it away"):
         export(opened, tmp_path / "theirs")
     with pytest.raises(

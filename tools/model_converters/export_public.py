@@ -4,6 +4,8 @@
 import argparse
 import tempfile
 
+import torch
+
 from clipbert_mm.apis.equality import TOLERANCE, largest_difference
 from clipbert_mm.apis.opening import open_model
 from clipbert_mm.checkpoint.exporting import export_model
@@ -25,13 +27,13 @@ def main(argv: list[str] | None = None) -> float:
     """Write the folder; returns the largest difference of a logit from the library's model with these weights."""
     args = parse_args(argv)
     with tempfile.TemporaryDirectory() as text_folder:
-        opened = open_model(args.checkpoint, None, None, text_folder)
+        opened = open_model(args.checkpoint, text_folder)
         model, recipe, tokenize = opened.model.eval(), opened.recipe, opened.tokenize
         family, settings = export_model(model, recipe.pipeline, tokenize.tokenizer, args.folder, recipe.answers)
         step = next(step for step in recipe.pipeline if step["type"] == "ResizeTo")
         side = step.get("size") or [step.get("crop") or step["shorter"]] * 2
         ids = [tokenize.transform(dict(texts=[text]))["text_ids"][0] for text in TEXTS]
-        difference = largest_difference(model, family, settings, ids, (side[0], side[1]))
+        difference = largest_difference(model, family, settings, ids, torch.randn(2, 3, *side))
     print(
         f"{args.folder} is a {family.library_class} of Hugging Face; its scores differ from those of {args.checkpoint} by "
         f"{difference:.1g}, where {TOLERANCE:g} is rounding."

@@ -172,7 +172,7 @@ class AnswerPairEncoder(CrossPairEncoder):
 
     @property
     def width(self) -> int:
-        """Width of the result: the number of candidates."""
+        """Width of the result, which is the number of candidates."""
         return len(self.answerer.answers)
 
     def outputs(self, states: Tensor) -> Tensor:

@@ -27,7 +27,7 @@ class PackedTokens:
 
     @classmethod
     def from_parts(cls, parts: Sequence[tuple[Tensor, ...]]) -> "PackedTokens":
-        """Pack the results of :meth:`TokenBatch.concat_pairs`, one for each shape."""
+        """Pack the results of :meth:`~clipbert_mm.models.encoders.pair_encoder.TokenBatch.concat_pairs`, one for each shape."""
         sizes = tuple((part[0].shape[0], part[0].shape[1]) for part in parts)
         states, *projections = (torch.cat([each.flatten(0, 1) for each in kind]) for kind in zip(*parts, strict=True))
         return cls(states, sizes, tuple(projections))

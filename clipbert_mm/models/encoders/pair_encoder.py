@@ -33,7 +33,7 @@ class TokenBatch:
     Args:
         states: Embedded tokens, (n, N, D).
         projections: Query, key and value of the first layer, (n, N, D) each, which do not depend on the other half of the
-            pair; empty for encoders whose layers are not of :data:`LAYER_KINDS`.
+            pair; empty for encoders whose layers are not of :data:`~clipbert_mm.models.encoders.layer_kinds.LAYER_KINDS`.
     """
 
     states: Tensor
@@ -74,7 +74,8 @@ class PairEncoder(BasePairEncoder):
     value are computed once per text and once per clip instead of once per pair, and the last layer for [CLS] alone, or for the
     text alone if the states of its tokens are asked for (:meth:`text_states`). Visual tokens of zeros are padding, which is
     left out. The weights are those of the encoder's own modules, copied only for another precision. An encoder whose layers are
-    not of :data:`LAYER_KINDS` runs its own layers, one sequence length at a time; ``shares_layers`` is False then.
+    not of :data:`~clipbert_mm.models.encoders.layer_kinds.LAYER_KINDS` runs its own layers, one sequence length at a time;
+    ``shares_layers`` is False then.
 
     Args:
         encoder: A joint encoder, in eval mode or without dropout.

@@ -1,0 +1,20 @@
+# Zero-shot TGIF-QA frameQA by the public BLIP for questions: 8 uniform frames joined to one clip, and the answers of the
+# dataset ranked by the decoder's likelihood. Its authors give no figure for it. None of ours has been measured.
+#   python tools/test.py configs/public/blip_vqa_base_8x1_tgif-frameqa.py Salesforce/blip-vqa-base
+_base_ = [
+    "../_base_/models/blip_vqa_base.py",
+    "../_base_/datasets/tgif_frameqa.py",
+    "../_base_/default_runtime.py",
+]
+
+train_dataloader = None
+val_dataloader = None
+val_cfg = None
+val_evaluator = None
+test_clips = dict(type="SampleClips", num_clips=8, num_frames=1, mode="segments")
+test_dataloader = dict(
+    dataset=dict(
+        ann_file="annotations/frameqa_test.jsonl",
+        pipeline=[dict(type="OpenVideo"), test_clips, dict(type="DecodeClips"), *_base_.resize_and_text],
+    )
+)
