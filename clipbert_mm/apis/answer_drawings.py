@@ -95,6 +95,7 @@ class TestedModel(Predictor):
         self.answers = None if answers is None else sorted(answers, key=answers.__getitem__)
         self.pairs = model.pair_encoder()
         self.precision = "fp32"
+        self.source, self.identity = "the tested model", "unknown"
 
     def token_ids(self, texts: Sequence[str]) -> list[np.ndarray]:
         """Tokenize texts as in the test, int64 (L,) each."""

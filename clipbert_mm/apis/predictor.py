@@ -106,6 +106,11 @@ class Predictor:
         self.clip_scores(self.logits(tokens, [np.zeros(2, np.int64)]))
 
     @property
+    def name(self) -> str:
+        """What results say was used: the checkpoint, or the public model with its commit, and the digest."""
+        return f"{self.source} (digest {self.identity})"
+
+    @property
     def task(self) -> str:
         """The task that the model was trained for, such as "retrieval".
 

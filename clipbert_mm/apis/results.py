@@ -180,6 +180,7 @@ class SearchResult(Record):
         unknown_words: Words of the text that are unknown to the model.
         good_match: Whether the best video is a good match (:func:`is_good_match`); None if the model gives no probabilities.
         score_kind: What the scores are, such as "log-odds" or "cosine".
+        model: What was used: the model's checkpoint, or name with its commit, and its digest.
     """
 
     text: str
@@ -189,6 +190,7 @@ class SearchResult(Record):
     unknown_words: tuple[str, ...] = ()
     good_match: bool | None = None
     score_kind: str = field(kw_only=True)
+    model: str = field(default="", kw_only=True)
 
     @property
     def warnings(self) -> list[str]:
@@ -230,6 +232,7 @@ class Ranking(Record):
         unknown_words: Words of the texts that are unknown to the model.
         good_match: Whether the best text is a good match, as in :class:`SearchResult`.
         score_kind: What the scores are, such as "log-odds" or "cosine".
+        model: What was used: the model's checkpoint, or name with its commit, and its digest.
     """
 
     path: str
@@ -237,6 +240,7 @@ class Ranking(Record):
     unknown_words: tuple[str, ...] = ()
     good_match: bool | None = None
     score_kind: str = field(kw_only=True)
+    model: str = field(default="", kw_only=True)
 
     def __str__(self) -> str:
         """Format one text per line."""
@@ -280,6 +284,7 @@ class AnswerResult(Record):
         answers: The answers, the most likely first.
         unknown_words: Words of the question and its options that are unknown to the model.
         score_kind: What the scores are: "log-probability", "count", or that of the model's head if it gives no probabilities.
+        model: What was used: the model's checkpoint, or name with its commit, and its digest.
     """
 
     path: str
@@ -287,6 +292,7 @@ class AnswerResult(Record):
     answers: tuple[Answer, ...]
     unknown_words: tuple[str, ...] = ()
     score_kind: str = field(kw_only=True)
+    model: str = field(default="", kw_only=True)
 
     def value_of(self, answer: Answer) -> str:
         """Format what tells how likely an answer is: its probability, or its score; empty for a count."""

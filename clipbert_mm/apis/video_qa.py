@@ -171,7 +171,7 @@ class Question:
         if self.predictor.task == COUNTING:
             count, moments = float(scores[0]), moments_of(media.clip_times, clips[0].numpy())
             answer = Answer(f"{count:.1f}", count, None, None, moments)
-            return AnswerResult(self.path, self.text, (answer,), unknown, score_kind=COUNT)
+            return AnswerResult(self.path, self.text, (answer,), unknown, score_kind=COUNT, model=self.predictor.name)
         kind = self._kind
         scores, alone = self._scores_of_answers(scores), self._scores_of_answers(clips)  # (A,) and (K, A)
         names = self._names()
@@ -180,7 +180,7 @@ class Question:
             moments, score = moments_of(media.clip_times, alone[:, i].numpy()), float(scores[i])
             likely = math.exp(score) if kind == LOG_PROBABILITY else None
             answers.append(Answer(names[i], score, likely, best_of(moments), moments))
-        return AnswerResult(self.path, self.text, tuple(answers), unknown, score_kind=kind)
+        return AnswerResult(self.path, self.text, tuple(answers), unknown, score_kind=kind, model=self.predictor.name)
 
     def explain(self, result: AnswerResult) -> "Explanation":
         """Explain the best answer of what :meth:`answer` returned."""

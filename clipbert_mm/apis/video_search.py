@@ -164,7 +164,16 @@ class VideoSearch:
         searched = len(entries) - len(left_out.keys() & entries.keys())
         unknown = self.predictor.unknown_words([text])
         good = is_good_match(largest_probability(hits), [text], unknown)
-        return SearchResult(text, searched, tuple(hits), left_out, unknown, good, score_kind=self.predictor.score_kind)
+        return SearchResult(
+            text,
+            searched,
+            tuple(hits),
+            left_out,
+            unknown,
+            good,
+            score_kind=self.predictor.score_kind,
+            model=self.predictor.name,
+        )
 
     def rank(self, video: str | os.PathLike, texts: Sequence[str]) -> Ranking:
         """Rank texts by how well they match a video, which need not be in the index.
@@ -352,7 +361,7 @@ class TextsToRank:
         best = ranked[0].text  # whose words alone count
         good = is_good_match(largest_probability(ranked), [best], predictor.unknown_words([best]))
         unknown = predictor.unknown_words(self.texts)
-        return Ranking(self.path, tuple(ranked), unknown, good, score_kind=predictor.score_kind)
+        return Ranking(self.path, tuple(ranked), unknown, good, score_kind=predictor.score_kind, model=predictor.name)
 
     def explain(self, ranking: Ranking) -> "Explanation":
         """Explain why the video matches the best text of what :meth:`answer` returned."""

@@ -60,6 +60,7 @@ def test_search_equals_ranking_each_video(
     assert len(search.index(videos, workers=1).added) == 3
     found = search.search("a red circle")
     assert found.score_kind == KINDS[family]
+    assert found.model == f"{folders[family]} (digest {search.predictor.identity})"
     ranked = {path: search.rank(path, ["a red circle", "two people"]) for path in videos}
     assert {hit.path for hit in found.hits} == set(videos)
     clips = 12 if family in ("clip", "siglip") else 8
