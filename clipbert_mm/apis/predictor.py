@@ -128,7 +128,7 @@ class Predictor:
     @property
     def rates_candidates(self) -> bool:
         """Whether the model rates candidate answers, which come with each question or from a vocabulary."""
-        return self.task == CANDIDATES
+        return getattr(self.model.head, "task", None) == CANDIDATES
 
     @contextmanager
     def candidates(self, answers: Sequence[str]) -> Iterator[None]:

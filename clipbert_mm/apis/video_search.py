@@ -26,7 +26,7 @@ from clipbert_mm.apis.results import (
 from clipbert_mm.apis.video_index import VideoIndex, default_folder
 from clipbert_mm.deprecation import renamed_arguments, warn_renamed
 from clipbert_mm.errors import OptionError, VideoIndexError, is_count, printable, quoted
-from clipbert_mm.retrieval.rerank import score_vectors
+from clipbert_mm.retrieval.rerank import default_shortlist, score_vectors
 
 if TYPE_CHECKING:  # imported when they are used, since a search needs none of them
     from clipbert_mm.apis.explanation import Explanation
@@ -40,8 +40,6 @@ CLIPS_AT_ONCE = 256
 """Clips whose visual tokens are read from the index at a time."""
 TASKS = ("retrieval",)
 """Tasks that a model for search may be trained for."""
-SHORTLIST_FROM = 1000
-"""An index of more videos is searched with a shortlist by default."""
 
 
 class VideoSearch:
@@ -130,7 +128,8 @@ class VideoSearch:
             text: What the video shows.
             topk: Number of hits.
             shortlist: Videos that are scored with all clips, chosen by their vectors or coarse tokens; 0 for all. None is for
-                a tenth of an index of more than 1,000 videos, and for all of a smaller one.
+                128 by a joint encoder with vectors, as BLIP; else for a tenth of an index of more than 1,000 videos, and for
+                all of a smaller one.
 
         Raises:
             VideoIndexError: If the index is empty, or none of its videos can be searched.
@@ -150,7 +149,7 @@ class VideoSearch:
             )
         chosen = list(entries)
         if shortlist is None:
-            shortlist = max(topk, len(chosen) // 10) if len(chosen) > SHORTLIST_FROM else 0
+            shortlist = default_shortlist(self.predictor.model.encoder, topk, len(chosen))
         if 0 < shortlist < len(chosen):
             coarse = self._score_coarse(chosen, token_ids, left_out)
             chosen = sorted(coarse, key=lambda path: -coarse[path])[:shortlist]

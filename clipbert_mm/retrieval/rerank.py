@@ -1,6 +1,6 @@
 """Coarse-to-fine re-ranking: score all pairs with coarse tokens (one clip of all frames, or vectors), the best with all."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from torch import Tensor
@@ -9,6 +9,25 @@ from clipbert_mm.errors import OptionError
 
 if TYPE_CHECKING:
     from clipbert_mm.models.encoders import EncodedTexts
+
+
+SHORTLIST_FROM = 1000
+"""An index of more videos is searched with a shortlist by default."""
+PUBLISHED_SHORTLIST = 128
+"""Videos that BLIP's evaluation scores by the joint encoder, chosen by their vectors (Li et al., ICML 2022)."""
+
+
+def default_shortlist(encoder: Any, topk: int, count: int) -> int:  # noqa: ANN401
+    """Return how many of ``count`` videos a search scores with all clips, at least ``topk``; 0 for all.
+
+    Args:
+        encoder: The model's encoder. One that reads tokens and has vectors too is used as its authors use it.
+        topk: Number of hits.
+        count: Number of videos.
+    """
+    if encoder.has_vectors and not encoder.compares_vectors:
+        return max(topk, PUBLISHED_SHORTLIST)
+    return max(topk, count // 10) if count > SHORTLIST_FROM else 0
 
 
 def score_vectors(texts: "EncodedTexts", tokens: Tensor) -> Tensor:

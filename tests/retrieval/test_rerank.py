@@ -1,9 +1,11 @@
 """The shortlist and the order in which it ranks, against loops over queries."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
-from clipbert_mm.retrieval.rerank import candidates, merge_scores, shortlist
+from clipbert_mm.retrieval.rerank import candidates, default_shortlist, merge_scores, shortlist
 
 
 def test_the_shortlist_is_the_best_of_each_query():
@@ -56,3 +58,22 @@ def test_a_shortlist_is_a_share_or_a_number(keep: float):
 )  # fmt: skip
 def test_a_share_is_of_the_candidates_and_keeps_one_at_least(keep: float, count: int, kept: int):
     assert candidates(keep, count) == kept
+
+
+@pytest.mark.parametrize(
+    ("has_vectors", "compares_vectors", "topk", "count", "expected"),
+    [
+        (False, False, 10, 1000, 0),  # ClipBERT and ViLT score all of a small index
+        (False, False, 10, 20_000, 2000),
+        (False, False, 300, 2000, 300),
+        (True, False, 10, 1000, 128),  # BLIP, as its authors evaluate it
+        (True, False, 200, 1000, 200),
+        (True, True, 10, 1000, 0),  # CLIP, all of whose scores are of vectors
+        (True, True, 10, 5000, 500),
+    ],
+)
+def test_a_search_scores_as_many_as_its_model_s_authors_do(
+    has_vectors: bool, compares_vectors: bool, topk: int, count: int, expected: int
+):
+    encoder = SimpleNamespace(has_vectors=has_vectors, compares_vectors=compares_vectors)
+    assert default_shortlist(encoder, topk, count) == expected

@@ -86,6 +86,8 @@ class CrossEncoder(BaseModule):
             self.text_projection = nn.Linear(hidden_size, vector_size)
             self.visual_projection = nn.Linear(visual_size, vector_size)
 
+    compares_vectors = False
+    """Whether the visual tokens of a clip are its vector, and nothing else is compared."""
     layers = "text.encoder.layer"
     """Name of the list of layers, for activation checkpointing."""
 
