@@ -107,7 +107,7 @@ class Predictor:
 
     @property
     def name(self) -> str:
-        """What results say was used: the checkpoint, or the public model with its commit, and the digest."""
+        """The checkpoint, or the public model with its commit, and the digest, as results tell them."""
         return f"{self.source} (digest {self.identity})"
 
     @property
