@@ -9,7 +9,7 @@ import torch
 from mmengine.registry import DefaultScope
 
 from clipbert_mm.checkpoint.families import Family, read_family
-from clipbert_mm.checkpoint.families.blip import blip_settings
+from clipbert_mm.checkpoint.families.blip import blip_question_settings, blip_settings
 from clipbert_mm.checkpoint.families.dual_towers import clip_settings, siglip_settings
 from clipbert_mm.checkpoint.families.vilt import vilt_settings
 from clipbert_mm.checkpoint.image_processor import image_transforms, processor_settings
@@ -37,7 +37,12 @@ def write_settings(model: Any, answers: Sequence[str] | None = None) -> dict[str
     kind = type(model.encoder).__name__
     if kind == "ViltEncoder":
         return vilt_settings(model, answers)
-    writers = {"CrossEncoder": blip_settings, "CLIPText": clip_settings, "SiglipText": siglip_settings}
+    writers = {
+        "CrossEncoder": blip_settings,
+        "AnswerEncoder": blip_question_settings,
+        "CLIPText": clip_settings,
+        "SiglipText": siglip_settings,
+    }
     if kind not in writers:
         raise CheckpointError(
             f"Only models with the parts of a public family have a folder of Hugging Face: with the encoder "
@@ -73,8 +78,10 @@ def export_model(
     if os.path.exists(folder):
         raise CheckpointError(f"{os.fspath(folder)} exists. Move it away or name another folder.")
     settings = write_settings(model, answers)
-    if "text_config" in settings and tokenizer.eos_token_id is not None:  # whose state the library's CLIP reads
-        settings["text_config"]["eos_token_id"] = tokenizer.eos_token_id
+    # The library's CLIP reads the state of one, and its BLIP ends an answer by the other.
+    special = dict(eos_token_id=tokenizer.eos_token_id, sep_token_id=tokenizer.sep_token_id)
+    if "text_config" in settings:
+        settings["text_config"].update({name: token for name, token in special.items() if token is not None})
     family = read_family(settings, "The exported config.json")
     tensors = {name: value for name, value in model.state_dict().items() if not name.startswith(FOR_TRAINING)}
     _check_parts(tensors, family)

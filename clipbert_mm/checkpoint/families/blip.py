@@ -150,18 +150,38 @@ def blip_settings(model: Any) -> dict[str, Any]:  # noqa: ANN401
     Raises:
         CheckpointError: If its encoder has no vectors, or no token that stands for reading a text together with a clip.
     """
-    encoder, vision = model.encoder, model.backbone.vit.config
+    encoder = model.encoder
     if not encoder.has_vectors or encoder.joint_token is None:
         raise CheckpointError(
             "A BLIP of Hugging Face has vectors, and reads texts with [ENC] in the place of [CLS]; this CrossEncoder does not. "
             "Set vector_size and joint_token of the CrossEncoder before training."
         )
+    settings = _settings_of(MATCHING, encoder, model.backbone.vit.config)
+    return settings | dict(image_text_hidden_size=encoder.text_projection.out_features)
+
+
+def blip_question_settings(model: Any) -> dict[str, Any]:  # noqa: ANN401
+    """Return the settings of a ClipBert that has the parts of a BLIP for questions, as its ``config.json`` has them.
+
+    Raises:
+        CheckpointError: If its encoder reads other special tokens than [DEC] and, next to it, [ENC].
+    """
+    encoder = model.encoder
+    if encoder.questions.joint_token != encoder.start_token + 1:
+        raise CheckpointError(
+            "A BLIP for questions reads questions with [ENC] in the place of [CLS], whose id comes after that of [DEC]; this "
+            f"AnswerEncoder has joint_token {encoder.questions.joint_token} of questions, and start_token "
+            f"{encoder.start_token}. Set joint_token to start_token + 1 before training."
+        )
+    return _settings_of(QUESTIONS, encoder.questions, model.backbone.vit.config)
+
+
+def _settings_of(kind: str, encoder: Any, vision: Any) -> dict[str, Any]:  # noqa: ANN401
     text = settings_of(encoder.text.config, TEXT_DEFAULTS)
     text |= dict(bos_token_id=encoder.joint_token - 1, encoder_hidden_size=vision.hidden_size, is_decoder=True)
     return dict(
-        architectures=[MATCHING],
+        architectures=[kind],
         model_type="blip",
-        image_text_hidden_size=encoder.text_projection.out_features,
         text_config=text | dict(model_type="blip_text_model"),
         vision_config=settings_of(vision, VISION_DEFAULTS) | dict(model_type="blip_vision_model"),
     )
