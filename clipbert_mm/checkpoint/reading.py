@@ -17,12 +17,23 @@ from torch import Tensor
 
 from clipbert_mm.checkpoint.archives import TORCH_MAGIC, ZIP_MAGIC, first_line, load_torch
 from clipbert_mm.checkpoint.arrays import STAND_INS
-from clipbert_mm.checkpoint.hub import NAME, find_file
+from clipbert_mm.checkpoint.hub import NAME, commit_of, find_file
 from clipbert_mm.checkpoint.pickles import BoundedUnpickler, Reader
 from clipbert_mm.errors import CheckpointError, printable, quoted
 
-HUGGING_FACE_FILES = ("model.safetensors", "pytorch_model.bin")
-"""The file of the weights in a Hugging Face folder, in order of preference."""
+INDEX = ".index.json"
+"""How the name of a file ends that says which of several files has which tensor."""
+HUGGING_FACE_FILES = (
+    "model.safetensors",
+    f"model.safetensors{INDEX}",
+    "pytorch_model.bin",
+    f"pytorch_model.bin{INDEX}",
+    "open_clip_model.safetensors",
+    "open_clip_pytorch_model.bin",
+)
+"""The file of the weights in a folder of Hugging Face or of open_clip, or the index of several, in order of preference."""
+SHARD = re.compile(r"[\w.-]*\w-\d+-of-\d+\.(safetensors|bin)")
+"""Names of the files of weights that are in several."""
 NESTED = ("state_dict", "model", "model_state_dict")
 """Keys of the tensors in a file with more entries (MMEngine and mmpretrain; detectron2; the paper's release)."""
 EXPECTED = (
@@ -81,14 +92,25 @@ def read_checkpoint(
         # torch, pickle, zip and safetensors each raise errors of their own for a damaged file
         except Exception as error:
             raise CheckpointError(f"{_describe(path)} {_reason(error)}") from error
-        settings = os.path.join(os.path.dirname(path), "config.json")  # next to the weights of a Hugging Face model
-        if not os.path.isfile(path_or_name) and os.path.isfile(settings):
-            values = read_settings(settings)
-            text = values.get("text_config")  # of models of images and texts
-            content["attention_heads"] = (text if isinstance(text, dict) else values).get("num_attention_heads")
+        if not os.path.isfile(path_or_name):
+            content |= _attention_heads(os.path.dirname(path))
         content["state_dict"] = {**merged.get("state_dict", {}), **content["state_dict"]}
         merged = content
     return merged
+
+
+def _attention_heads(folder: str) -> dict[str, Any]:
+    """Return the attention heads of a text encoder as the settings next to its weights say, which the weights do not."""
+    for name, part, key in (
+        ("config.json", "text_config", "num_attention_heads"),
+        ("open_clip_config.json", "text_cfg", "heads"),
+    ):
+        if os.path.isfile(os.path.join(folder, name)):
+            values = read_settings(os.path.join(folder, name))
+            values = values["model_cfg"] if isinstance(values.get("model_cfg"), dict) else values
+            text = values.get(part)  # of models of images and texts
+            return dict(attention_heads=(text if isinstance(text, dict) else values).get(key))
+    return {}
 
 
 def read_settings(path: str) -> dict[str, Any]:
@@ -130,16 +152,18 @@ def _download(address: str) -> str:
 
 
 def find_files(path_or_name: str, revision: str | None) -> list[str]:
-    """Return the files of a checkpoint: one, except for large models of Hugging Face, which have several."""
+    """Return the files of a checkpoint: one, except for large models of Hugging Face, which have several.
+
+    Raises:
+        CheckpointError: If there are none, or not all.
+    """
     if os.path.isfile(path_or_name):
         return [path_or_name]
     if os.path.isdir(path_or_name):
-        for name in HUGGING_FACE_FILES:
-            if os.path.isfile(os.path.join(path_or_name, name)):
-                return [os.path.join(path_or_name, name)]
-        shards = sorted(
-            name for name in os.listdir(path_or_name) if re.search(r"-\d+-of-\d+\.(safetensors|bin)$", name)
-        )
+        there = [name for name in HUGGING_FACE_FILES if os.path.isfile(os.path.join(path_or_name, name))]
+        if there:
+            return _files_of(os.path.join(path_or_name, there[0]), path_or_name, None)
+        shards = sorted(filter(SHARD.fullmatch, os.listdir(path_or_name)))
         if shards:
             return [os.path.join(path_or_name, name) for name in shards]
         raise CheckpointError(
@@ -149,9 +173,31 @@ def find_files(path_or_name: str, revision: str | None) -> list[str]:
     if not NAME.fullmatch(path_or_name) or re.search(r"\.(pth?|pkl|bin|safetensors)$", path_or_name):
         raise CheckpointError(f"{missing}. Check the path, or run the training that writes it first.")
     try:
-        return [find_file(path_or_name, *HUGGING_FACE_FILES, revision=revision)]
+        path = find_file(path_or_name, *HUGGING_FACE_FILES, revision=revision)
     except CheckpointError as error:
         raise CheckpointError(f"{missing}, and none named '{path_or_name}' on Hugging Face: {error}") from error
+    return _files_of(path, path_or_name, commit_of(path) or revision)
+
+
+def _files_of(path: str, path_or_name: str, revision: str | None) -> list[str]:
+    """Return a file of weights, or all those that an index names, which are downloaded if they are on the hub.
+
+    Raises:
+        CheckpointError: If the index names something else than files next to it, or one of them is not there.
+    """
+    if not path.endswith(INDEX):
+        return [path]
+    shards = read_settings(path).get("weight_map")
+    names = (
+        set(shards.values()) if isinstance(shards, dict) and all(isinstance(n, str) for n in shards.values()) else set()
+    )
+    strange = [name for name in names if not SHARD.fullmatch(name)]
+    if strange or not names:
+        raise CheckpointError(
+            f"{printable(path)} is damaged: expected the names of files next to it as its weight_map, such as "
+            f"model-00001-of-00002.safetensors, got {quoted(strange[0] if strange else shards)}. Take another copy."
+        )
+    return [find_file(path_or_name, name, revision=revision) for name in sorted(names)]
 
 
 def _read_file(path: str, map_location: str | torch.device, mmap: bool) -> object:

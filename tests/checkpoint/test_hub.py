@@ -1,9 +1,11 @@
 """Files of a folder or a name on the hub: what is found in the cache, and a sentence for each reason why not."""
 
+import json
 from pathlib import Path
 
 import huggingface_hub
 import pytest
+import torch
 from huggingface_hub import constants
 from huggingface_hub.errors import (
     EntryNotFoundError,
@@ -13,9 +15,11 @@ from huggingface_hub.errors import (
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
+from safetensors.torch import save_file
 
 from clipbert_mm.checkpoint import CheckpointError, read_checkpoint
 from clipbert_mm.checkpoint.hub import commit_of, find_file, locate_file, tokenizer_folder
+from clipbert_mm.checkpoint.reading import HUGGING_FACE_FILES
 
 NAME, COMMIT = "owner/model", "0123456789abcdef0123456789abcdef01234567"
 
@@ -136,8 +140,55 @@ def test_weights_of_a_revision_safetensors_first(monkeypatch: pytest.MonkeyPatch
         CheckpointError, match=r"none named 'owner/model' on Hugging Face: .*revision v2 has no model\.safet"
     ):
         read_checkpoint(NAME, revision="v2")
-    assert [each[1] for each in asked] == ["model.safetensors", "pytorch_model.bin"]
+    assert [each[1] for each in asked] == list(HUGGING_FACE_FILES)
+    assert HUGGING_FACE_FILES[0] == "model.safetensors"
     assert all(each[2] == dict(revision="v2") for each in asked)
+
+
+def write_shards(folder: Path, kind: str) -> dict[str, torch.Tensor]:
+    """Write three tensors in two files with their index, as ``save_pretrained`` does; returns the tensors."""
+    tensors = {name: torch.randn(2, 3) for name in ("layer1.0.conv1.weight", "fc.weight", "fc.bias")}
+    stem, ending = kind.rsplit(".", 1)
+    weight_map = {}
+    for i, names in enumerate((["layer1.0.conv1.weight"], ["fc.weight", "fc.bias"]), start=1):
+        file = f"{stem}-{i:05d}-of-00002.{ending}"
+        part = {name: tensors[name] for name in names}
+        save_file(part, folder / file) if ending == "safetensors" else torch.save(part, folder / file)
+        weight_map |= dict.fromkeys(names, file)
+    (folder / f"{kind}.index.json").write_text(json.dumps(dict(metadata={}, weight_map=weight_map)))
+    return tensors
+
+
+@pytest.mark.parametrize("kind", ["model.safetensors", "pytorch_model.bin"])
+@pytest.mark.parametrize("source", [NAME, f"{NAME}@main", "folder"])
+def test_weights_in_several_files(cached: Path, kind: str, source: str):
+    snapshot = cached / f"snapshots/{COMMIT}"
+    tensors = write_shards(snapshot, kind)
+    for file in HUGGING_FACE_FILES[: HUGGING_FACE_FILES.index(f"{kind}.index.json")]:
+        (cached / f".no_exist/{COMMIT}/{file}").touch()
+    name, _, revision = (str(snapshot) if source == "folder" else source).partition("@")
+    loaded = read_checkpoint(name, revision=revision or None)["state_dict"]
+    assert loaded.keys() == tensors.keys()
+    for key, value in tensors.items():
+        assert torch.equal(loaded[key], value)
+    shard = sorted(snapshot.glob("*-00002-of-00002.*"))[0]
+    shard.unlink()
+    sentence = (
+        "The folder .* has no {}. Take a complete" if source == "folder" else "{} of owner/model .* not in the cache"
+    )
+    with pytest.raises(CheckpointError, match=sentence.format(shard.name)):
+        read_checkpoint(name, revision=revision or None)
+
+
+@pytest.mark.parametrize(
+    "weight_map", [None, {}, {"a": 1}, {"a": "../model-00001-of-00002.safetensors"}, {"a": "config.json"}]
+)
+def test_an_index_names_files_next_to_it_alone(tmp_path: Path, weight_map: object):
+    (tmp_path / "model.safetensors.index.json").write_text(json.dumps(dict(weight_map=weight_map)))
+    with pytest.raises(
+        CheckpointError, match=r"index\.json is damaged: expected the names of files next to it as its weight_map"
+    ):
+        read_checkpoint(str(tmp_path))
 
 
 def test_the_folder_of_a_tokenizer(cached: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
