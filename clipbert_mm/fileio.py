@@ -244,6 +244,11 @@ def sync_folder(folder: str | os.PathLike) -> None:
         os.close(descriptor)
 
 
+def cache_folder() -> Path:
+    """Return the folder of what is kept between runs: ``$XDG_CACHE_HOME/clipbert_mm``, or ``~/.cache/clipbert_mm``."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "clipbert_mm"
+
+
 def parse_bytes(size: str) -> int:
     """Parse a size in bytes.
 

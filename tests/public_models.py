@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import save_file
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 from transformers import (
     BlipConfig,
@@ -107,6 +108,36 @@ def write_siglip(folder: Path) -> Any:
     write_gemma_tokenizer(folder)
     half = dict(image_mean=[0.5] * 3, image_std=[0.5] * 3)
     write_image_processor(folder, "SiglipImageProcessor", size=dict(height=32, width=32), **half)
+    return model
+
+
+def write_pe(folder: Path, *, safetensors: bool = True) -> Any:
+    """Write the smallest PE-Core with a tiny text tower, for frames of 384 x 384 pixels; returns open_clip's model."""
+    import open_clip  # an extra
+
+    torch.manual_seed(0)
+    text = dict(context_length=32, vocab_size=49408, width=32, heads=4, layers=2)
+    vision = dict(
+        image_size=384,
+        timm_model_name="vit_pe_core_tiny_patch16_384",
+        timm_model_pretrained=False,
+        timm_pool="map",
+        timm_proj=None,
+    )
+    settings = dict(embed_dim=16, vision_cfg=vision, text_cfg=text, custom_text=True)
+    model = open_clip.CustomTextCLIP(
+        16,
+        open_clip.CLIPVisionCfg(**vision),
+        open_clip.CLIPTextCfg(**text),  # as create_model does
+    ).eval()
+    spread(model)
+    folder.mkdir()
+    if safetensors:
+        save_file(model.state_dict(), folder / "open_clip_model.safetensors")
+    else:
+        torch.save(model.state_dict(), folder / "open_clip_pytorch_model.bin")
+    frames = dict(mean=[0.5] * 3, std=[0.5] * 3, interpolation="bilinear", resize_mode="squash")
+    (folder / "open_clip_config.json").write_text(json.dumps(dict(model_cfg=settings, preprocess_cfg=frames)))
     return model
 
 

@@ -2,10 +2,8 @@
 
 import hashlib
 import json
-import os
 from collections.abc import Sequence
 from contextlib import suppress
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,9 +11,10 @@ import torch
 import transformers
 from torch import Tensor
 
+from clipbert_mm.checkpoint.building import WithoutInitialization
 from clipbert_mm.checkpoint.families import Family
 from clipbert_mm.errors import CheckpointError, printable
-from clipbert_mm.fileio import atomic_write
+from clipbert_mm.fileio import atomic_write, cache_folder
 from clipbert_mm.version import __version__
 
 if TYPE_CHECKING:
@@ -43,7 +42,7 @@ def check_equality(
     Raises:
         CheckpointError: If they differ by more than :data:`TOLERANCE`.
     """
-    versions = f"{identity} {public.family.library_class} transformers {transformers.__version__} {__version__}"
+    versions = f"{identity} {public.family.library_class} {public.family.library_version} {__version__}"
     note = cache_folder() / "equal" / f"{hashlib.sha256(versions.encode()).hexdigest()[:32]}.json"
     if note.is_file():
         return
@@ -52,8 +51,8 @@ def check_equality(
     if not difference <= TOLERANCE:  # which NaN is not
         raise CheckpointError(
             f"{printable(public.source)} is refused: its scores differ from those of {public.family.library_class} of "
-            f"transformers {transformers.__version__} by {difference:.2g}, and at most {TOLERANCE:g} is rounding. Use another "
-            "release of transformers, and report it with both versions."
+            f"{public.family.library_version} by {difference:.2g}, and at most {TOLERANCE:g} is rounding. Use another "
+            f"release of {public.family.library}, and report it with both versions."
         )
     with suppress(OSError), atomic_write(note) as file:  # a cache that cannot be written is none
         json.dump(dict(source=public.source, difference=difference, versions=versions), file)
@@ -89,6 +88,11 @@ def largest_difference(
 
 def library_model(family: Family, settings: dict[str, Any], tensors: dict[str, Tensor]) -> Any:  # noqa: ANN401
     """Build the library's own model around the tensors of a ClipBert, without a copy of them."""
+    if family.build_library is not None:
+        with WithoutInitialization():
+            built = family.build_library(settings)
+        built.load_state_dict(family.library_names(tensors), assign=True)
+        return built.eval()
     kind = getattr(transformers, family.library_class)
     with torch.device("meta"):
         library = kind(kind.config_class.from_dict({**settings, "attn_implementation": "eager"}))
@@ -100,8 +104,3 @@ def library_model(family: Family, settings: dict[str, Any], tensors: dict[str, T
                 values = torch.arange(buffer.shape[-1]) * (name != "token_type_ids")
                 module.register_buffer(name, values.expand(buffer.shape), persistent=False)
     return library.eval()
-
-
-def cache_folder() -> Path:
-    """Return the folder of what is kept between runs: ``$XDG_CACHE_HOME/clipbert_mm``, or ``~/.cache/clipbert_mm``."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "clipbert_mm"

@@ -14,13 +14,16 @@ from clipbert_mm.checkpoint.families.blip import PREFIXES as BLIP_PREFIXES
 from clipbert_mm.checkpoint.families.blip import QUESTION_PREFIXES
 from clipbert_mm.checkpoint.families.dual_towers import PREFIXES as TOWER_PREFIXES
 from clipbert_mm.checkpoint.families.family import replace_prefixes
+from clipbert_mm.checkpoint.families.perception_encoder import PREFIXES as PERCEPTION_PREFIXES
 from clipbert_mm.checkpoint.families.vilt import rename_vilt
 from clipbert_mm.checkpoint.hub import NAME, find_file
 from clipbert_mm.checkpoint.image_processor import FILES as PROCESSOR_FILES
 from clipbert_mm.checkpoint.image_processor import read_image_transforms
 from clipbert_mm.checkpoint.official import convert_official_state_dict
+from clipbert_mm.checkpoint.open_clip_files import SETTINGS as OPEN_CLIP
+from clipbert_mm.checkpoint.open_clip_files import open_clip_transforms
 from clipbert_mm.checkpoint.preprocessing import CAFFE, HALF, OPENAI, PYTORCH, UNIFORMER, X3D, InputSpec
-from clipbert_mm.checkpoint.reading import read_checkpoint
+from clipbert_mm.checkpoint.reading import read_checkpoint, read_settings
 from clipbert_mm.deprecation import warn_renamed
 from clipbert_mm.errors import CheckpointError, printable, quoted
 
@@ -143,9 +146,11 @@ def read_source(
 def _processor_spec(name: str, revision: str | None) -> InputSpec | None:
     """Return how the image processor of a Hugging Face model normalizes frames; None if the model comes without one."""
     try:
-        find_file(name, *PROCESSOR_FILES, revision=revision)
+        path = find_file(name, *PROCESSOR_FILES, OPEN_CLIP, revision=revision)
     except CheckpointError:  # such as a folder of weights alone
         return None
+    if os.path.basename(path) == OPEN_CLIP:
+        return open_clip_transforms(read_settings(path), path)[1]
     return read_image_transforms(name, revision=revision)[1]
 
 
@@ -319,6 +324,14 @@ FORMATS = (
     ),
     CheckpointFormat("mmpretrain's", r"^backbone\.", VISUAL, _from_ours, PYTORCH, DETECTORS),
     CheckpointFormat("torchvision's ResNet", r"^layer1\.0\.conv1\.", VISUAL, _from_torchvision, PYTORCH),
+    CheckpointFormat(
+        "open_clip's PE-Core",
+        r"^visual\.trunk\.attn_pool\.",
+        TOWERS,
+        partial(_from_public, PERCEPTION_PREFIXES),
+        None,
+        has_processor=True,
+    ),
     # The frames of both are as their preprocessor_config.json says. Other models have word embeddings by another name.
     CheckpointFormat(
         "transformers' SigLIP",

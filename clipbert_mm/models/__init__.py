@@ -1,7 +1,7 @@
 """The model and its parts."""
 
 from clipbert_mm.models.aggregators import LogSumExpAggregator, MaxAggregator, MeanAggregator, QueryWeightedAggregator
-from clipbert_mm.models.backbones import BlipVision, ClipEncoder, CLIPVision, SiglipVision, ViltPatches
+from clipbert_mm.models.backbones import BlipVision, ClipEncoder, CLIPVision, PEVision, SiglipVision, ViltPatches
 from clipbert_mm.models.clipbert import ClipBert
 from clipbert_mm.models.data_preprocessors import VideoTextPreprocessor
 from clipbert_mm.models.encoders import (
@@ -10,6 +10,7 @@ from clipbert_mm.models.encoders import (
     CrossEncoder,
     JointEncoder,
     PairEncoder,
+    PEText,
     SiglipText,
     ViltEncoder,
 )
@@ -65,6 +66,8 @@ __all__ = [
     "MeanFusion",
     "MultipleChoiceHead",
     "OpenEndedHead",
+    "PEText",
+    "PEVision",
     "PairEncoder",
     "QueryWeightedAggregator",
     "SiglipText",

@@ -6,6 +6,7 @@ from typing import Any
 from clipbert_mm.checkpoint.families.blip import MATCHING, QUESTIONS, blip_family
 from clipbert_mm.checkpoint.families.dual_towers import CLIP, SIGLIP, clip_family, siglip_family
 from clipbert_mm.checkpoint.families.family import Family
+from clipbert_mm.checkpoint.families.perception_encoder import perception_family
 from clipbert_mm.checkpoint.families.settings import Settings
 from clipbert_mm.checkpoint.families.vilt import MASKED_WORDS, RETRIEVAL, vilt_family
 from clipbert_mm.checkpoint.families.vilt import QUESTIONS as VILT_QUESTIONS
@@ -23,7 +24,7 @@ FAMILIES: dict[str, Callable[[Settings], Family]] = {
 """How the settings of each class are read."""
 DEFAULTS = dict(image_text_hidden_size=256)
 
-__all__ = ["FAMILIES", "Family", "Settings", "read_family"]
+__all__ = ["FAMILIES", "Family", "Settings", "perception_family", "read_family"]
 
 
 def read_family(values: Mapping[str, Any], path: str) -> Family:

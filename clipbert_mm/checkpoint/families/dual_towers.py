@@ -48,7 +48,7 @@ PREFIXES = {
 }
 """How names begin in CLIPModel and SiglipModel of transformers, and how in a ClipBert."""
 CLIP, SIGLIP = "CLIPModel", "SiglipModel"
-CLIPS = 12
+CLIPS = dict(num_clips=12, num_frames=1, mode="segments")
 """Frames of a video in the evaluation of CLIP on videos that others followed (Luo et al., CLIP4Clip, 2021)."""
 
 
@@ -115,23 +115,27 @@ def _family(
         texts, images = F.normalize(output.text_embeds, dim=1), F.normalize(output.image_embeds, dim=1)
         return (texts @ images.T)[..., None]
 
-    model = dict(
+    return Family(
+        name=name,
+        library_class=kind,
+        prefixes=PREFIXES,
+        model=tower_model(backbone, encoder, head),
+        vocab_size=text.size("vocab_size"),
+        clips=CLIPS,
+        tokenize=tokenize | dict(max_length=text.size("max_position_embeddings")),
+        library_logits=library_logits,
+    )
+
+
+def tower_model(backbone: dict[str, Any], encoder: dict[str, Any], head: dict[str, Any]) -> dict[str, Any]:
+    """Return the config of a ClipBert of two towers that pools the vectors of frames by their mean."""
+    return dict(
         backbone=backbone,
         temporal_fusion=dict(type="MeanFusion"),
         clip_fusion=dict(type="MeanClips"),
         encoder=encoder,
         head=head,
         aggregator=dict(type="MeanAggregator"),
-    )
-    return Family(
-        name=name,
-        library_class=kind,
-        prefixes=PREFIXES,
-        model=model,
-        vocab_size=text.size("vocab_size"),
-        clips=dict(num_clips=CLIPS, num_frames=1, mode="segments"),
-        tokenize=tokenize | dict(max_length=text.size("max_position_embeddings")),
-        library_logits=library_logits,
     )
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from importlib.metadata import version
 from typing import Any
 
 from torch import Tensor
@@ -13,7 +14,7 @@ class Family:
 
     Args:
         name: Name of the family.
-        library_class: Class of transformers that its weights belong to.
+        library_class: Class of the library that its weights belong to.
         prefixes: How the names of tensors begin in the library, and how in a ClipBert.
         model: Config of the ClipBert, without ``type`` and ``data_preprocessor``.
         vocab_size: Number of tokens in the vocabulary.
@@ -23,6 +24,8 @@ class Family:
             of one frame, (V, 3, H, W).
         mask_padding: Whether frames are padded to one shape, and the model leaves the padding out.
         answers: The answers in the order of the head's outputs; None without an answer vocabulary.
+        library: Package of the library.
+        build_library: Builds the library's own model from the settings; None for a class of transformers.
     """
 
     name: str
@@ -35,6 +38,13 @@ class Family:
     library_logits: Callable[[Any, Tensor, Tensor], Tensor]
     mask_padding: bool = False
     answers: list[str] | None = None
+    library: str = "transformers"
+    build_library: Callable[[Mapping[str, Any]], Any] | None = None
+
+    @property
+    def library_version(self) -> str:
+        """The library and its release, such as "transformers 5.1.0"."""
+        return f"{self.library} {version(self.library)}"
 
     def library_names(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Rename the tensors of a ClipBert to the library's names."""

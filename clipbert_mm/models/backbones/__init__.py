@@ -2,6 +2,7 @@
 
 from clipbert_mm.models.backbones.build import build_backbone
 from clipbert_mm.models.backbones.clip_encoder import ClipEncoder, encode_clips, store_channels_last
+from clipbert_mm.models.backbones.perception_encoder import PEVision
 from clipbert_mm.models.backbones.vision_towers import CLIPVision, SiglipVision
 from clipbert_mm.models.backbones.vision_transformer import BlipVision, ViltPatches
 
@@ -9,6 +10,7 @@ __all__ = [
     "BlipVision",
     "CLIPVision",
     "ClipEncoder",
+    "PEVision",
     "SiglipVision",
     "ViltPatches",
     "build_backbone",

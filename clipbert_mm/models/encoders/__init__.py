@@ -8,6 +8,7 @@ from clipbert_mm.models.encoders.dual_encoder import CLIPText, DualEncoder, Sigl
 from clipbert_mm.models.encoders.dual_pair_encoder import DualPairEncoder
 from clipbert_mm.models.encoders.joint_encoder import JointEncoder
 from clipbert_mm.models.encoders.pair_encoder import PairEncoder
+from clipbert_mm.models.encoders.perception_text import PEText
 from clipbert_mm.models.encoders.vilt_encoder import ViltEncoder
 
 __all__ = [
@@ -20,6 +21,7 @@ __all__ = [
     "DualPairEncoder",
     "EncodedTexts",
     "JointEncoder",
+    "PEText",
     "PairEncoder",
     "SiglipText",
     "ViltEncoder",
