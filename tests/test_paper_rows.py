@@ -20,8 +20,9 @@ ROWS = sorted(
     path
     for folder in ("retrieval", "video_qa", "image_qa", "pretrain")
     for path in (CONFIGS / folder).glob("*.py")
-    if "_custom" not in path.stem
+    if "_custom" not in path.stem and not path.stem.endswith("-shortlist")
 )
+SHORTLIST = CONFIGS / "retrieval" / "clipbert_r50_8xb32-2x2-3e_msrvtt-shortlist.py"  # none of the paper's
 TRAINED = [path for path in ROWS if not path.stem.endswith(("-mc", "-moments"))]
 # Tables 10 and 11 and Section 3: batch x accumulation x GPUs, epochs, rate; clips x frames, N_test, seconds, words.
 SETTINGS = {
@@ -133,7 +134,7 @@ def test_openmmlab_s_reader_lists_every_row_with_the_paper_s_numbers(monkeypatch
     models = {model.name: model for model in index.models}
     folders = ("shapes", "other_datasets", "video_encoders", "public")
     others = {path.stem for folder in folders for path in (CONFIGS / folder).glob("*.py")}
-    assert set(models) == {path.stem for path in ROWS} | others
+    assert set(models) == {path.stem for path in (*ROWS, SHORTLIST)} | others
     for name, model in models.items():
         path = Path(model.config)
         assert path.is_file()
@@ -212,3 +213,23 @@ def test_a_row_takes_a_test_step_and_its_metric_takes_the_result(path: Path, rea
     model: nn.Module = build(shrink_model(config.model)).eval()
     for split in ("val", "test") if path in TRAINED else ("test",):
         take_a_step(model, config[f"{split}_dataloader"], config[f"{split}_evaluator"])
+
+
+def test_the_vectors_of_a_shortlist_are_of_the_model_and_the_clips_of_its_row(read: Callable):
+    config, row = read(SHORTLIST), read(SHORTLIST.with_stem("clipbert_r50_8xb16-8x2-20e_msrvtt"))
+    assert config.load_from == f"work_dirs/{Path(row.filename).stem}/epoch_{row.train_cfg.max_epochs}.pth"
+    assert config.model.encoder.pop("vector_size") == 256
+    assert config.model.pop("distillation") == dict(type="VectorDistillation")
+    assert config.model == row.model
+    assert config.test_dataloader == row.test_dataloader
+    assert step_of(config.train_dataloader.dataset, "SampleClips").num_frames == 2
+
+
+def test_the_vectors_of_a_shortlist_take_a_training_and_a_test_step(read: Callable):
+    config = read(SHORTLIST)
+    model, _, moved = train_a_step(config)
+    assert moved == {
+        name for name, _ in model.named_parameters() if name.startswith(("encoder.vectors.", "distillation."))
+    }
+    for split in ("val", "test"):
+        take_a_step(model.eval(), config[f"{split}_dataloader"], config[f"{split}_evaluator"])

@@ -38,6 +38,7 @@ from clipbert_mm.models.necks import (
     MeanClips,
     MeanFusion,
 )
+from clipbert_mm.models.vector_distillation import VectorDistillation
 
 __all__ = [
     "AnswerEncoder",
@@ -77,6 +78,7 @@ __all__ = [
     "SimilarityMatchingHead",
     "SoftAnswerHead",
     "SoftmaxRankingHead",
+    "VectorDistillation",
     "VideoTextPreprocessor",
     "ViltEncoder",
     "ViltPatches",

@@ -14,9 +14,9 @@ from clipbert_mm.errors import OptionError
 from clipbert_mm.models.backbones import build_backbone, encode_clips, store_channels_last
 from clipbert_mm.models.encoders import BasePairEncoder, EncodedTexts, without_padding
 from clipbert_mm.models.freezing import FreezableModel, freeze
-from clipbert_mm.models.hard_negatives import build_hard_negatives
 from clipbert_mm.models.memory_saving import clipwise_forward, save_memory
 from clipbert_mm.models.necks import build_neck
+from clipbert_mm.models.objectives import build_objectives
 from clipbert_mm.registry import MODELS
 from clipbert_mm.structures import VideoTextSample
 
@@ -39,6 +39,7 @@ class ClipBert(FreezableModel):
         mlm_head: Config of the masked-language head; in pre-training only.
         clip_fusion: Config of the neck that joins the clips of a video before it is scored; None scores each on its own.
         hard_negatives: Config of the HardNegatives, for training on negatives in the batch; None for the dataset's.
+        distillation: Config of the VectorDistillation, which trains the encoder's vectors alone; None trains the model.
         data_preprocessor: Config of the data preprocessor.
         frozen: Parts of :data:`~clipbert_mm.models.freezing.PARTS` that keep their initial weights, in eval mode (Table 6).
         clip_sequential: Whether training computes one clip at a time, so that memory hardly grows with K.
@@ -65,6 +66,7 @@ class ClipBert(FreezableModel):
         mlm_head: dict | None = None,
         clip_fusion: dict | None = None,
         hard_negatives: dict | None = None,
+        distillation: dict | None = None,
         frozen: Sequence[str] = (),
         clip_sequential: bool = False,
         checkpointed: Sequence[str] = (),
@@ -83,7 +85,7 @@ class ClipBert(FreezableModel):
         self.mlm_head = None if mlm_head is None else MODELS.build(mlm_head)
         self.aggregator = MODELS.build(aggregator)
         self.frozen, self.clip_sequential, self.pack_pairs = frozen, clip_sequential, pack_pairs
-        self.hard_negatives = build_hard_negatives(hard_negatives, self)
+        self.hard_negatives, self.distillation = build_objectives(self, hard_negatives, distillation)
         freeze(self, frozen)
         if channels_last:
             store_channels_last(self.backbone, self.projection)
@@ -172,11 +174,9 @@ class ClipBert(FreezableModel):
 
     def loss(self, inputs: dict[str, Tensor], data_samples: list[VideoTextSample]) -> dict[str, Tensor]:
         """Compute the losses of a batch (Eq. 4): clips are pooled before the loss is taken."""
-        if self.hard_negatives is not None:
-            tokens, texts = self.encode_video(inputs["frames"]), TEXTS(inputs)
-            vectors = self.encoder.text_vectors(*texts[:2]), self.encoder.clip_vectors(self.clip_fusion(tokens))
-            losses, pairs, data_samples = self.hard_negatives(*vectors, *texts, data_samples)
-            return losses | self.head.loss(self.aggregator(self.score(tokens, *pairs)), data_samples)
+        objective = self.hard_negatives or self.distillation
+        if objective is not None:
+            return objective.loss(self, inputs, data_samples)
         predict = partial(clipwise_forward, self, self.predict_clips) if self.clip_sequential else self.predict_clips
         *states, clip_logits = predict(inputs["frames"], *TEXTS(inputs))  # (M, K, L, D) and (M, K, C)
         losses = self.head.loss(self.aggregator(clip_logits), data_samples)

@@ -1,4 +1,4 @@
-"""The parts of a ClipBert that may be frozen (Table 6 of the paper), and the mode that they stay in."""
+"""The parts of a ClipBert that may be frozen (Table 6 of the paper), or learn alone, and the mode that the others stay in."""
 
 from collections.abc import Sequence
 
@@ -55,10 +55,31 @@ class FreezableModel(BaseModel):
     """A model whose frozen parts stay in eval mode."""
 
     frozen: Sequence[str] = ()
+    learning: Sequence[str] = ()
+    """The modules that learn, where only some do."""
 
     def train(self, mode: bool = True) -> "FreezableModel":
         """Set training mode, except for frozen modules."""
         super().train(mode)
         for module in freeze(self, self.frozen):
             module.eval()
+        if self.learning:
+            for child in self.children():
+                child.eval()
+            for name in self.learning:
+                self.get_submodule(name).train(mode)
         return self
+
+
+def freeze_all_but(model: FreezableModel, names: Sequence[str]) -> None:
+    """Switch off the gradients of all modules but some, which are then the only ones in training mode.
+
+    Args:
+        model: The model.
+        names: The modules that learn; those that the model does not have yet keep their gradients anyway.
+    """
+    model.requires_grad_(False)
+    for name, module in model.named_modules():
+        if name in names:
+            module.requires_grad_(True)
+    model.learning = names

@@ -39,6 +39,20 @@ class HardNegatives(BaseModule):
             raise OptionError(f"HardNegatives expects a temperature from {1 / MAX_SCALE:g} to 1, got {temperature}.")
         self.log_scale = nn.Parameter(torch.tensor(-math.log(temperature)), requires_grad=learnt)
 
+    def loss(self, model: Any, inputs: dict[str, Tensor], data_samples: list[VideoTextSample]) -> dict[str, Tensor]:  # noqa: ANN401
+        """Compute the losses of a batch: the contrastive one, and that of the head on the chosen pairs.
+
+        Args:
+            model: The ClipBert that this is a part of.
+            inputs: As of :meth:`~clipbert_mm.models.ClipBert.forward`.
+            data_samples: The items, all of whose texts match.
+        """
+        tokens = model.encode_video(inputs["frames"])  # (B, K, S, D)
+        texts = inputs["text_ids"], inputs["text_mask"], inputs["video_index"]
+        vectors = model.encoder.text_vectors(*texts[:2]), model.encoder.clip_vectors(model.clip_fusion(tokens))
+        losses, pairs, data_samples = self(*vectors, *texts, data_samples)
+        return losses | model.head.loss(model.aggregator(model.score(tokens, *pairs)), data_samples)
+
     def forward(
         self,
         text_vectors: Tensor,

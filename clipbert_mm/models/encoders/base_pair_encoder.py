@@ -106,6 +106,17 @@ class BasePairEncoder(ABC):
     def _gradients(self) -> torch.set_grad_enabled:
         return torch.set_grad_enabled(torch.is_grad_enabled() and self.encoder.training)
 
+    def _vectors(self, texts: Sequence[Tensor | np.ndarray]) -> Tensor | None:
+        """Return the unit vectors of texts, (M, P); None if the encoder has none."""
+        if not self.encoder.has_vectors:
+            return None
+        order, vectors = [], []
+        for indices, ids in self._by_length(texts):
+            with self._gradients():
+                vectors.append(self.encoder.text_vectors(ids, torch.ones_like(ids)))
+            order.append(indices)
+        return torch.cat(vectors)[torch.cat(order).argsort().to(self.device)]
+
     def _by_length(self, texts: Sequence[Tensor | np.ndarray]) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield the texts of each length, the shortest first: their indices, (n,), and token ids, (n, L)."""
         lengths = torch.tensor([len(text) for text in texts])

@@ -64,17 +64,13 @@ class CrossPairEncoder(BasePairEncoder):
     def encode_texts(self, texts: Sequence[Tensor | np.ndarray]) -> EncodedTexts:
         """Read texts, int64 token ids (L,) each, [CLS] first, as far as they do not depend on a clip."""
         lengths, positions = torch.tensor([len(text) for text in texts]), torch.empty(len(texts), dtype=torch.long)
-        groups, order, vectors = {}, [], []
+        groups = {}
         for indices, ids in self._by_length(texts):
             with self._gradients():
                 states = self.encoder.text.embeddings(input_ids=self.encoder.joint_ids(ids)).to(self.dtype)  # (n, L, D)
                 groups[ids.shape[1]] = self_attention(self.layers[0], states)
-                if self.encoder.has_vectors:
-                    vectors.append(self.encoder.text_vectors(ids, torch.ones_like(ids)))
             positions[indices] = torch.arange(len(indices))
-            order.append(indices)
-        by_text = torch.cat(vectors)[torch.cat(order).argsort().to(self.device)] if vectors else None
-        return EncodedTexts(groups, lengths, positions, by_text)
+        return EncodedTexts(groups, lengths, positions, self._vectors(texts))
 
     def __call__(self, texts: EncodedTexts, visual_tokens: Tensor, text_index: Tensor, video_index: Tensor) -> Tensor:
         """Read each pair of a text and a video, one clip at a time.

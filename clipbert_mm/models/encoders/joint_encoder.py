@@ -15,6 +15,7 @@ from clipbert_mm.checkpoint.building import Bounded
 from clipbert_mm.errors import CheckpointError, OptionError, printable, quoted
 from clipbert_mm.models.encoders.attention import additive, joint_mask
 from clipbert_mm.models.encoders.pair_encoder import PairEncoder
+from clipbert_mm.models.encoders.shortlist_vectors import ShortlistVectors
 from clipbert_mm.registry import MODELS
 from clipbert_mm.trusted import check_text_model
 
@@ -174,6 +175,8 @@ class JointEncoder(BaseModule):
             learns much faster with about 0.55 / sqrt(D), which keeps the variance of each layer the same.
         attention: Implementation of attention: "sdpa" for torch's fused kernels ("eager" where the architecture has none),
             "eager", or "flash_attention_2" of the package flash-attn, on a GPU in mixed precision. All agree to rounding.
+        vector_size: Width P of vectors of texts and clips to shortlist videos by, which a
+            :class:`~clipbert_mm.models.VectorDistillation` trains; None for none, as in the paper.
 
     Raises:
         OptionError: If the architecture cannot be used, or the attention is unknown or not installed.
@@ -194,6 +197,7 @@ class JointEncoder(BaseModule):
         pixel_sampling: int | None = None,
         initializer_range: float = 0.02,
         attention: str = "sdpa",
+        vector_size: int | None = None,
     ) -> None:
         super().__init__()
         sizes = dict(
@@ -218,6 +222,10 @@ class JointEncoder(BaseModule):
             layer_norm_eps=getattr(self.bert.config, "layer_norm_eps", 1e-12),
             std=initializer_range,
         )
+        self.vector_size, self.has_vectors = vector_size, vector_size is not None
+        self.vectors: Any = None
+        if vector_size is not None:
+            self.vectors = ShortlistVectors(hidden_size=self.bert.config.hidden_size, vector_size=vector_size)
         self.check_architecture()
         if attention != "sdpa":
             self._use_attention(attention)
@@ -263,8 +271,8 @@ class JointEncoder(BaseModule):
     """Whether visual tokens of zeros are padding; the clips of this encoder all have the same number of tokens."""
     layers = "bert.encoder.layer"
     """Name of the list of layers, for activation checkpointing."""
-    has_vectors = False
-    """Whether texts and clips also have vectors, ``text_vectors`` and ``clip_vectors``, to shortlist videos by."""
+    compares_vectors = False
+    """Whether the visual tokens of a clip are its vector, and nothing else is compared."""
 
     @property
     def transformer(self) -> Any:  # noqa: ANN401
@@ -338,12 +346,23 @@ class JointEncoder(BaseModule):
         text = self.embed_texts(text_ids)  # (M, L, D)
         text = text[:, None].expand(-1, clips, -1, -1)  # (M, K, L, D)
         states = torch.cat([text, visual_tokens.to(text.dtype)], dim=2).flatten(0, 1)  # (M·K, L+S, D)
-        mask = joint_mask(text_mask, visual_tokens)  # (M·K, L+S)
+        states = self._run_layers(states, joint_mask(text_mask, visual_tokens))
+        return states.unflatten(0, (texts, clips))[:, :, :length]  # (M, K, L, D)
+
+    def _run_layers(self, states: Tensor, mask: Tensor) -> Tensor:
+        """Run the layers over tokens, (n, N, D), of which the mask, (n, N), is 1 where there is no padding."""
         if not self.bert.config._attn_implementation.startswith("flash"):  # flash attention removes masked tokens
             # BertEncoder needs an additive mask; with a boolean one some kinds of attention are silently wrong.
             mask = additive(mask, states.dtype)
-        states = self.bert.encoder(states, attention_mask=mask).last_hidden_state
-        return states.unflatten(0, (texts, clips))[:, :, :length]  # (M, K, L, D)
+        return self.bert.encoder(states, attention_mask=mask).last_hidden_state
+
+    def text_vectors(self, text_ids: Tensor, text_mask: Tensor) -> Tensor:
+        """Return unit vectors, (M, P), of texts that the layers read without a clip; arguments as for :meth:`forward`."""
+        return self.vectors.text(self._run_layers(self.embed_texts(text_ids), text_mask), text_mask)
+
+    def clip_vectors(self, visual_tokens: Tensor) -> Tensor:
+        """Return unit vectors, (..., P), of clips, (..., S, D)."""
+        return self.vectors.clip(visual_tokens.to(self.word_embeddings.dtype))
 
     def normalize(self, states: Tensor) -> Tensor:
         """Return states after the last layer, which ends with a norm, as they are."""

@@ -110,7 +110,7 @@ class PairEncoder(BasePairEncoder):
             with self._gradients():
                 groups[ids.shape[1]] = self._batch(self.encoder.embed_texts(ids))
             positions[indices] = torch.arange(len(indices))
-        return EncodedTexts(groups, lengths, positions)
+        return EncodedTexts(groups, lengths, positions, self._vectors(texts))
 
     def __call__(self, texts: EncodedTexts, visual_tokens: Tensor, text_index: Tensor, video_index: Tensor) -> Tensor:
         """Encode each pair of a text and a video, one clip at a time.
