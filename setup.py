@@ -18,6 +18,7 @@ DEVELOPERS_ONLY = (
     "load_*.py",
     "memory_tracker.py",
     "probe_*.py",
+    "vector_*.py",
     "video_backbones.py",
     "video_set.py",
     "mutation",

@@ -20,6 +20,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "pairs of texts and clips a second, against a straightforward loop and the matrix rate",
     ),
     "public": ("bench_public", "public image-text models: pairs against the library's own loop, and indexing"),
+    "vectors": ("bench_vectors", "searching vectors of clips: engines for it, their times, memory, disk and recall"),
     "search": ("bench_search", "indexing, a search, and the first answer of the command, and of what they are made"),
     "step": ("bench_step", "time of a training step against N_train and T, and achieved FLOP/s"),
     "gains": ("bench_speedups", "time and memory that each way of computing a step gains"),
@@ -27,8 +28,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "memory": ("bench_memory", "memory of a training step against N_train and T, and the largest batch that fits"),
 }
 """Module of the package benchmarks and what it measures, by sub-command."""
-WITHOUT_CONFIG = {"public": "Hugging Face folder or name"}
-"""What a sub-command measures that needs no config."""
+WITHOUT_CONFIG = {"public": "Hugging Face folder or name", "vectors": ""}
+"""What a sub-command measures that needs no config; empty if it is generated."""
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -37,9 +38,11 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     commands = parser.add_subparsers(dest="command", required=True)
     for name, (module, what) in COMMANDS.items():
         command = commands.add_parser(name, help=what, description=what)
-        command.add_argument(
-            "config", metavar="MODEL" if name in WITHOUT_CONFIG else None, help=WITHOUT_CONFIG.get(name, "config file")
-        )
+        measured = WITHOUT_CONFIG.get(name, "config file")
+        if measured:
+            command.add_argument("config", metavar="MODEL" if name in WITHOUT_CONFIG else None, help=measured)
+        else:
+            command.set_defaults(config="generated")
         command.add_argument(
             "--out", type=Path, help="folder of NAME.json and NAME.png (default: work_dirs/benchmarks)"
         )
