@@ -36,7 +36,7 @@ class VectorDistillation(BaseModule):
         OptionError: If a temperature is out of its range.
     """
 
-    def __init__(self, *, temperature: float = 0.07, teacher_temperature: float = 1.0) -> None:
+    def __init__(self, *, temperature: float = 0.1, teacher_temperature: float = 1.0) -> None:
         super().__init__()
         if not 1 / MAX_SCALE <= temperature <= 1 or teacher_temperature <= 0:
             raise OptionError(

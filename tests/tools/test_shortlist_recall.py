@@ -61,7 +61,8 @@ def test_of_a_model(
     found = tool(TOOL).main([*arguments, "--out", str(tmp_path / "out.json")])
     assert json.loads((tmp_path / "out.json").read_text()) == found
     assert (found["texts"], found["videos"], found["queries"]) == (14, 7, 5)
-    ways = ["coarse tokens", "vectors, max", "vectors, mean", "vectors, logsumexp", "chance"]
+    poolings = ("max", "mean", "logsumexp", "query-weighted")
+    ways = ["coarse tokens", *(f"vectors, {pooling}" for pooling in poolings), "chance"]
     assert list(found["shortlists"]) == (ways if vector_size else [ways[0], ways[-1]])
     for of_way in found["shortlists"].values():  # of one video, not of all: a share of 1 is a number
         assert of_way["1"]["right"] <= of_way["0.3"]["right"]

@@ -33,7 +33,7 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
     parser.add_argument("--shares", type=float, nargs="+", default=[0.01, 0.05, 0.1, 0.2], help="of the videos")
     parser.add_argument("--queries", type=int, metavar="N", help="texts that are scored with all videos (default: all)")
     parser.add_argument(
-        "--scale", type=float, default=20.0, help="factor of the similarities in logsumexp (default: 20)"
+        "--temperature", type=float, default=0.1, help="difference of similarities that counts e-fold (default: 0.1)"
     )
     parser.add_argument("--work-dir", help="folder for logs (default: work_dirs/<config name>)")
     parser.add_argument("--out", metavar="FILE.json", help="write the figures to a file")
@@ -46,7 +46,8 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
     config.work_dir = args.work_dir or config.get("work_dir") or os.path.join("work_dirs", name)
     config.load_from, config.resume = args.checkpoint, False
     test = {key: value for key, value in config.test_cfg.items() if key not in ("type", "shortlist")}
-    config.test_cfg = dict(test, type="ShortlistRecallLoop", shares=args.shares, scale=args.scale, queries=args.queries)
+    own = dict(shares=args.shares, temperature=args.temperature, queries=args.queries)
+    config.test_cfg = dict(test, type="ShortlistRecallLoop", **own)
     figures = build_runner(config).test()
     print(table(figures))
     if args.out is not None:
@@ -61,7 +62,7 @@ class ShortlistRecallLoop(RetrievalTestLoop):
 
     Args:
         shares: Shares of the videos that a shortlist keeps.
-        scale: Factor of the similarities where they are pooled by logsumexp.
+        temperature: Difference of similarities that counts e-fold where clips are weighted by their own.
         queries: Texts, evenly spread, that are scored with all clips of all videos; None for all.
         **options: As of :class:`~clipbert_mm.retrieval.loops.RetrievalTestLoop`.
     """
@@ -70,13 +71,13 @@ class ShortlistRecallLoop(RetrievalTestLoop):
         self,
         *args: Any,
         shares: Sequence[float],
-        scale: float,
+        temperature: float,
         queries: int | None = None,
         **options: Any,
     ) -> None:
         super().__init__(*args, **options)
         self.shortlist = list(shares)  # type: ignore[assignment]  # results of another test are not mixed with these
-        self.shares, self.scale, self.queries = shares, scale, queries
+        self.shares, self.temperature, self.queries = shares, temperature, queries
 
     def _evaluate(self, evaluator: RetrievalEvaluator) -> dict[str, Any]:
         encoder = evaluator.model.encoder
@@ -93,9 +94,11 @@ class ShortlistRecallLoop(RetrievalTestLoop):
             encoder.has_vectors = has_vectors
         if has_vectors:
             similarity = similarities(evaluator, texts, names)  # (M, V, K)
+            scaled = similarity / self.temperature
             ranked["vectors, max"] = similarity.amax(dim=2).numpy()
             ranked["vectors, mean"] = similarity.mean(dim=2).numpy()
-            ranked["vectors, logsumexp"] = (self.scale * similarity).logsumexp(dim=2).numpy()
+            ranked["vectors, logsumexp"] = scaled.logsumexp(dim=2).numpy()
+            ranked["vectors, query-weighted"] = (scaled.softmax(dim=2) * similarity).sum(dim=2).numpy()
         ranked["chance"] = np.random.default_rng(0).random((len(texts), len(names)))
         return summarize(full, asked, ranked, text_video, self.shares)
 

@@ -176,7 +176,7 @@ class JointEncoder(BaseModule):
         attention: Implementation of attention: "sdpa" for torch's fused kernels ("eager" where the architecture has none),
             "eager", or "flash_attention_2" of the package flash-attn, on a GPU in mixed precision. All agree to rounding.
         vector_size: Width P of vectors of texts and clips to shortlist videos by, which a
-            :class:`~clipbert_mm.models.VectorDistillation` trains; None for none, as in the paper.
+            :class:`~clipbert_mm.models.vector_distillation.VectorDistillation` trains; None for none, as in the paper.
 
     Raises:
         OptionError: If the architecture cannot be used, or the attention is unknown or not installed.
@@ -346,19 +346,16 @@ class JointEncoder(BaseModule):
         text = self.embed_texts(text_ids)  # (M, L, D)
         text = text[:, None].expand(-1, clips, -1, -1)  # (M, K, L, D)
         states = torch.cat([text, visual_tokens.to(text.dtype)], dim=2).flatten(0, 1)  # (M·K, L+S, D)
-        states = self._run_layers(states, joint_mask(text_mask, visual_tokens))
-        return states.unflatten(0, (texts, clips))[:, :, :length]  # (M, K, L, D)
-
-    def _run_layers(self, states: Tensor, mask: Tensor) -> Tensor:
-        """Run the layers over tokens, (n, N, D), of which the mask, (n, N), is 1 where there is no padding."""
+        mask = joint_mask(text_mask, visual_tokens)  # (M·K, L+S)
         if not self.bert.config._attn_implementation.startswith("flash"):  # flash attention removes masked tokens
             # BertEncoder needs an additive mask; with a boolean one some kinds of attention are silently wrong.
             mask = additive(mask, states.dtype)
-        return self.bert.encoder(states, attention_mask=mask).last_hidden_state
+        states = self.bert.encoder(states, attention_mask=mask).last_hidden_state
+        return states.unflatten(0, (texts, clips))[:, :, :length]  # (M, K, L, D)
 
     def text_vectors(self, text_ids: Tensor, text_mask: Tensor) -> Tensor:
-        """Return unit vectors, (M, P), of texts that the layers read without a clip; arguments as for :meth:`forward`."""
-        return self.vectors.text(self._run_layers(self.embed_texts(text_ids), text_mask), text_mask)
+        """Return unit vectors of texts, (M, P), from their embedded tokens; arguments as for :meth:`forward`."""
+        return self.vectors.text(self.embed_texts(text_ids), text_mask)
 
     def clip_vectors(self, visual_tokens: Tensor) -> Tensor:
         """Return unit vectors, (..., P), of clips, (..., S, D)."""

@@ -34,10 +34,13 @@ class TokenPooling(nn.Module):
 
 
 class ShortlistVectors(nn.Module):
-    """A projection of the states of a text and one of the visual tokens of a clip, to unit vectors of one space.
+    """A projection of the embedded tokens of a text and one of the visual tokens of a clip, to unit vectors of one space.
+
+    Neither reads the other, nor are tokens compared: the vector of a text knows which words are there and at which places, and
+    hardly what belongs to what. That is enough to choose which pairs the joint encoder scores.
 
     Args:
-        hidden_size: Width D of states and visual tokens.
+        hidden_size: Width D of the tokens.
         vector_size: Width P of the vectors.
     """
 

@@ -1,6 +1,6 @@
 # Vectors of texts and clips for the model of clipbert_tiny_1xb16-2x2-4e_shapes-retrieval.py, learnt from its scores. By them a
 # search chooses the videos that the model then scores. The model itself stays as it is.
-#   python tools/train.py configs/shapes/clipbert_tiny_1xb16-2x2-4e_shapes-shortlist.py
+#   python tools/train.py configs/shapes/clipbert_tiny_1xb16-2x2-2e_shapes-shortlist.py
 _base_ = [
     "../_base_/models/clipbert_tiny.py",
     "../_base_/datasets/text_to_video.py",
@@ -73,8 +73,6 @@ test_dataloader = dict(
 val_cfg = dict(shortlist=0.1)
 test_cfg = dict(shortlist=0.1)
 
-train_cfg = dict(max_epochs=4)
-optim_wrapper = dict(optimizer=dict(lr=1e-3))
+train_cfg = dict(max_epochs=2)
+optim_wrapper = dict(optimizer=dict(lr=3e-3))
 auto_scale_lr = dict(enable=False, base_batch_size=16)
-# The checkpoint that training starts from has no vectors.
-default_hooks = dict(checkpoint=dict(interval=2))
