@@ -25,12 +25,20 @@ PARTS = {
         "encoder.norm",
         "encoder.pooler",
     ),
+    "vectors": (
+        "encoder.text_projection",
+        "encoder.visual_projection",
+        "encoder.vectors",
+        "backbone.visual_projection",
+    ),
 }
 """The modules of each part, by the name that ``frozen`` of a ClipBert may hold, which then has no gradients."""
 
 
 def freeze(model: nn.Module, parts: Sequence[str]) -> list[nn.Module]:
-    """Switch off the gradients of parts of a model.
+    """Switch off the gradients of parts of a model, and of the projections to vectors if no loss reads these.
+
+    So they keep their weights, and distributed training does not wait for gradients that never come.
 
     Args:
         model: A ClipBert with all its modules.
@@ -44,11 +52,19 @@ def freeze(model: nn.Module, parts: Sequence[str]) -> list[nn.Module]:
     """
     if isinstance(parts, str) or not set(parts) <= set(PARTS):
         raise OptionError(f"ClipBert expects frozen to be a list of some of {', '.join(PARTS)}, got {parts!r}.")
+    parts = [*parts, "vectors"] if leaves_vectors_alone(model) else parts
     names = [name for part in parts for name in PARTS[part]]
     modules = [module for name, module in model.named_modules() if name in names]
     for module in modules:
         module.requires_grad_(False)
     return modules
+
+
+def leaves_vectors_alone(model: nn.Module) -> bool:
+    """Whether a ClipBert has vectors beside the states of its joint encoder, and nothing that trains them."""
+    encoder = getattr(model, "encoder", None)
+    has_both = getattr(encoder, "has_vectors", False) and not getattr(encoder, "compares_vectors", False)
+    return has_both and all(getattr(model, name, None) is None for name in ("hard_negatives", "distillation"))
 
 
 class FreezableModel(BaseModel):

@@ -300,7 +300,7 @@ def test_what_is_frozen_stays_as_it_was_and_all_else_learns(
 def test_something_else_to_freeze_is_refused(model_config: dict, frozen: list[str] | str):
     with pytest.raises(
         ValueError,
-        match="ClipBert expects frozen to be a list of some of visual_encoder, text_encoder, fusion_encoder, got",
+        match="ClipBert expects frozen to be a list of some of visual_encoder, text_encoder, fusion_encoder, vectors, got",
     ) as caught:
         MODELS.build(model_config | dict(frozen=frozen))
     assert f"got {frozen!r}." in str(caught.value)

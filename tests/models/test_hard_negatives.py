@@ -193,3 +193,12 @@ def test_what_a_model_cannot_do_with_them(model_config: dict[str, Any]):
     for option, value in dict(clip_sequential=True, mlm_head=model_config["mlm_head"]).items():
         with pytest.raises(OptionError, match=rf"they do not go with {option}\. Leave one of the two out"):
             build_with(blip(), **{option: value})
+
+
+@pytest.mark.parametrize("has_hard_negatives", [True, False])
+def test_vectors_that_no_loss_reads_are_frozen(has_hard_negatives: bool):
+    model = MODELS.build(blip(hard_negatives=dict(type="HardNegatives") if has_hard_negatives else None))
+    projections = [value for name, value in model.encoder.named_parameters() if "_projection." in name]
+    assert len(projections) == 4
+    assert all(value.requires_grad is has_hard_negatives for value in projections)
+    assert model.train().encoder.text_projection.training is has_hard_negatives

@@ -24,6 +24,7 @@ from clipbert_mm.evaluation import read_rankings
 from clipbert_mm.registry import MODELS
 
 ROOT = Path(__file__).resolve().parents[2]
+BLIP = str(ROOT / "configs/public/blip_tiny_1xb16-4x1-3e_shapes-retrieval.py")
 RETRIEVAL, QUERIES, QUESTIONS = (
     next(str(path) for path in (ROOT / "configs/shapes").glob(f"*shapes-{task}.py"))
     for task in ("retrieval", "queries", "qa")
@@ -301,3 +302,21 @@ def test_testing_gives_the_same_scores_and_metrics(
     assert np.array_equal(two["scores"], one["scores"]), "to the bit"
     assert one["scores"].std() > 1e-3
     assert json.loads(logged.read_text().splitlines()[-1]) == pytest.approx(metrics)
+
+
+@pytest.mark.parametrize("has_hard_negatives", [True, False])
+def test_two_processes_train_a_model_with_vectors(folder: Path, has_hard_negatives: bool):
+    """Each process draws negatives from its own part of a batch; without them, no loss reads the vectors."""
+    name = f"vectors-{has_hard_negatives}"
+    given = [*options(2, name), "train_cfg.max_epochs=2"]  # unused parameters show in the second step
+    if not has_hard_negatives:
+        given += ["model.hard_negatives=None", "train_dataloader.dataset.num_negatives=1"]
+    given += ["val_cfg=None", "val_dataloader=None", "val_evaluator=None", "default_hooks.logger.interval=1"]
+    given.remove("train_dataloader.dataset.captions_per_item=1")
+    printed = run_script("dist_train.sh", folder, BLIP, "2", "--work-dir", str(folder / name), *given)
+    assert "2 processes x 2 items" in printed
+    losses = [
+        json.loads(line) for line in next((folder / name).glob("*/vis_data/scalars.json")).read_text().splitlines()
+    ]
+    assert len(losses) >= 2
+    assert all(np.isfinite(each["loss"]) and ("loss_contrast" in each) is has_hard_negatives for each in losses)
