@@ -121,7 +121,7 @@ def open_model(
             steps, tokenize = _split(recipe.pipeline)
     else:
         if is_public(source):
-            public = read_public(source, revision)
+            public = open_public(source, revision)
             source, loaded, recipe = public.source, public.weights, _recipe_of_public(public)
         else:
             loaded = read_source(source)
@@ -205,13 +205,23 @@ def find_precision(precision: str | None, device: torch.device, *, is_public: bo
     return precision
 
 
-def _recipe_of_public(public: PublicModel) -> Recipe:
-    model, pipeline = public.model, public.pipeline
-    if "padding_token" in model["encoder"]:  # of which config.json has a default that is wrong for SigLIP 2
+def open_public(source: str, revision: str | None = None) -> PublicModel:
+    """Read a public model, with the padding of texts that its tokenizer has; arguments and errors of :func:`read_public`.
+
+    SigLIP pads texts, and for this ``config.json`` has a default that is wrong for SigLIP 2.
+    """
+    public = read_public(source, revision)
+    encoder = public.model["encoder"]
+    if "padding_token" in encoder:  # of the very settings that the family compares by
         from clipbert_mm.datasets.transforms.text import get_tokenizer
 
-        (folder,) = (step["tokenizer"] for step in pipeline if "tokenizer" in step)
-        model["encoder"]["padding_token"] = get_tokenizer(folder, "last").pad_token_id
+        (folder,) = (step["tokenizer"] for step in public.pipeline if "tokenizer" in step)
+        encoder["padding_token"] = get_tokenizer(folder, "last").pad_token_id
+    return public
+
+
+def _recipe_of_public(public: PublicModel) -> Recipe:
+    model, pipeline = public.model, public.pipeline
     config = dict(default_scope="clipbert_mm", model=model, test_pipeline=pipeline)
     config |= dict(test_dataloader=dict(dataset=dict(pipeline=pipeline)))
     return Recipe(model, pipeline, public.family.answers, model, Config(copy.deepcopy(config)))

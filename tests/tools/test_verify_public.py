@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 import pytest
 from mmengine.config import Config
-from public_models import write_blip
+from public_models import write_blip, write_pe, write_siglip
 
 from clipbert_mm.errors import CheckpointError, OptionError
 
@@ -29,6 +29,22 @@ def test_what_is_equal_is_said_to_be(verify: ModuleType, tmp_path: Path, capsys:
     difference = float(re.search(r"similarities: at most (\S+) from the library's, 3 frames", printed).group(1))
     assert grey <= 1.01
     assert difference < 1e-4
+
+
+@pytest.mark.parametrize("family", ["SigLIP", "PE-Core"])
+def test_towers_are_compared_as_their_authors_pad_and_resize(
+    family: str, verify: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    if family == "PE-Core":
+        pytest.importorskip("open_clip", reason="PE-Core comes through open_clip: pip install 'clipbert_mm[open-clip]'")
+    {"SigLIP": write_siglip, "PE-Core": write_pe}[family](tmp_path / family)
+    monkeypatch.setattr(verify, "TEXTS", ("a dog", "two men"))  # SigLIP's tokens are letters here
+    verify.main([family, "--frames", "2"])
+    printed = capsys.readouterr().out
+    library, kind = dict(SigLIP=("transformers", "SiglipModel")).get(family, ("open_clip_torch", "CustomTextCLIP"))
+    assert f"{kind} of {library} " in printed
+    assert float(re.search(r"pixels: at most ([\d.]+) grey", printed).group(1)) <= 2.01
+    assert float(re.search(r"similarities: at most (\S+) from the library's, 2 frames", printed).group(1)) < 1e-4
 
 
 def test_frames_of_data_are_compared(

@@ -6,18 +6,21 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import cv2
 import numpy as np
 import torch
 import transformers
+from PIL import Image
 from torch import Tensor
 
 from clipbert_mm.apis.equality import largest_difference
 from clipbert_mm.apis.indexing import find_videos
+from clipbert_mm.apis.opening import open_public
 from clipbert_mm.apis.predictor import Predictor
-from clipbert_mm.checkpoint.public import PublicModel, is_public, read_public
+from clipbert_mm.checkpoint.public import PublicModel, is_public
 from clipbert_mm.datasets.transforms import ResizeFrames
 from clipbert_mm.engine.config import load_config
 from clipbert_mm.engine.launch import build_runner
@@ -78,7 +81,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         )
     if args.frames < 1:
         raise OptionError(f"--frames expects 1 or more, got {args.frames}.")
-    predictor, public = Predictor(args.model, device="cpu", precision="fp32"), read_public(args.model)
+    predictor, public = Predictor(args.model, device="cpu", precision="fp32"), open_public(args.model)
     config = None if args.data is None or args.no_test else find_config(args.config, public)
     frames = generated_frames(args.frames) if args.data is None else data_frames(predictor, args.data, args.frames)
     pixels = [own_pixels(predictor, frame) for frame in frames]
@@ -89,7 +92,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     differences = [
         largest_difference(predictor.model, public.family, public.settings, token_ids, own[None]) for own in pixels
     ]
-    print(f"{public.source}: {public.family.library_class} of transformers {transformers.__version__}")
+    print(f"{public.source}: {public.family.library_class} of {public.family.library_version}")
     print(f"pixels: at most {grey:.2f} grey levels from {type(processor).__name__}, {len(frames)} frames")
     print(
         f"logits and similarities: at most {max(differences):.1e} from the library's, {len(frames)} frames, "
@@ -108,12 +111,32 @@ def own_pixels(predictor: Predictor, frame: np.ndarray) -> Tensor:
     return predictor.model.data_preprocessor.normalize(torch.from_numpy(results["frames"])[None])[0, 0, 0]
 
 
+class OpenClipProcessor:
+    """open_clip's own transforms for evaluation, called as the image processors of transformers are.
+
+    Args:
+        settings: Contents of an ``open_clip_config.json``.
+    """
+
+    def __init__(self, settings: Mapping[str, Any]) -> None:
+        import open_clip
+
+        side = settings["model_cfg"]["vision_cfg"]["image_size"]
+        self.transform = open_clip.image_transform(side, is_train=False, **settings.get("preprocess_cfg", {}))
+
+    def __call__(self, frame: np.ndarray, return_tensors: str) -> SimpleNamespace:
+        """Transform a frame, uint8 (H, W, 3), to ``pixel_values``, (1, 3, H', W')."""
+        return SimpleNamespace(pixel_values=self.transform(Image.fromarray(frame))[None])
+
+
 def image_processor(public: PublicModel) -> Any:
     """Return the library's own image processor.
 
     Raises:
         CheckpointError: If the library cannot read it.
     """
+    if public.family.library != "transformers":
+        return OpenClipProcessor(public.settings)
     name, _, revision = (public.source, "", "") if os.path.isdir(public.source) else public.source.partition("@")
     try:
         return transformers.AutoImageProcessor.from_pretrained(name, revision=revision or None)

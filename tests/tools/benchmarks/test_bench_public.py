@@ -6,14 +6,14 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from benchmarks import bench_public
+from benchmarks import bench_public, public_vectors
 from benchmarks.flops import step_flops
 from mmengine.config import Config
-from public_models import write_blip, write_clip
-from transformers import BlipTextConfig
+from public_models import write_blip, write_clip, write_pe, write_siglip, write_vilt
+from transformers import BlipTextConfig, ViltForImageAndTextRetrieval
 from transformers.models.blip.modeling_blip_text import BlipTextModel
 
-from clipbert_mm.errors import ClipBertError, OptionError
+from clipbert_mm.errors import ClipBertError
 
 
 @pytest.fixture
@@ -54,11 +54,43 @@ def test_logits_that_differ_are_no_measurement(args: argparse.Namespace, monkeyp
         bench_public.measure(Config(), args)
 
 
-def test_a_model_of_vectors_alone_is_refused(args: argparse.Namespace, tmp_path: Path):
+@pytest.mark.parametrize("name", ["CLIP", "SigLIP", "PE-Core"])
+def test_towers_of_vectors_alone(name: str, args: argparse.Namespace, tmp_path: Path):
+    if name == "PE-Core":
+        pytest.importorskip("open_clip", reason="PE-Core comes through open_clip: pip install 'clipbert_mm[open-clip]'")
+    {"CLIP": write_clip, "SigLIP": write_siglip, "PE-Core": write_pe}[name](tmp_path / name)
+    args.config, args.videos = str(tmp_path / name), 0
+    report = bench_public.measure(Config(), args)
+    assert (report["family"], "pairs" in report) == (name, False)
+    comparison = report["vectors"].pop("comparison")
+    assert comparison["pairs_per_second"] == pytest.approx(1.6e6 / comparison["median_s"])
+    assert list(report["vectors"]) == ["one text", "many texts", "one frame", "8 frames"]
+    for case in report["vectors"].values():
+        assert case["largest_difference"] < 1e-4
+        assert case["speedup"] == pytest.approx(case["library"]["median_s"] / case["ours"]["median_s"])
+    bench_public.draw(report, tmp_path / "a.png")
+    assert (tmp_path / "a.png").read_bytes()[:4] == b"\x89PNG"
+
+
+def test_vectors_that_differ_are_no_measurement(
+    args: argparse.Namespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     write_clip(tmp_path / "clip")
     args.config = str(tmp_path / "clip")
-    with pytest.raises(OptionError, match="has vectors alone, and scoring pairs is one product"):
+    monkeypatch.setattr(public_vectors, "TOLERANCE", -1.0)
+    with pytest.raises(ClipBertError, match="one text: vectors differ from the library's by"):
         bench_public.measure(Config(), args)
+
+
+def test_a_vilt_against_the_library_s_whole_model(args: argparse.Namespace, tmp_path: Path):
+    write_vilt(tmp_path / "vilt", ViltForImageAndTextRetrieval)
+    args.config, args.videos = str(tmp_path / "vilt"), 0
+    report = bench_public.measure(Config(), args)
+    assert report["family"] == "ViLT"
+    assert list(report["pairs"]) == ["one text, many videos", "many texts, few videos"]
+    for case in report["pairs"].values():
+        assert case["largest_difference"] < 1e-4
+    bench_public.draw(report, tmp_path / "a.png")
 
 
 def test_the_formula_of_a_pair_is_what_torch_counts():

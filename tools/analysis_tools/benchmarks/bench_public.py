@@ -10,20 +10,23 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from matplotlib.figure import Figure
 from mmengine.config import Config
 from torch import Tensor
 
+from benchmarks.public_vectors import measure_vectors
 from benchmarks.timing import environment, matrix_rate, time_in_turn
 from benchmarks.video_set import write_videos
 from benchmarks.workload import choose_clock
 from clipbert_mm.apis.equality import library_model
 from clipbert_mm.apis.indexing import index
+from clipbert_mm.apis.opening import open_public
 from clipbert_mm.apis.predictor import Predictor
 from clipbert_mm.apis.video_index import VideoIndex
 from clipbert_mm.checkpoint.families.blip import MATCHING
-from clipbert_mm.checkpoint.public import PublicModel, read_public
-from clipbert_mm.errors import ClipBertError, OptionError, printable
+from clipbert_mm.checkpoint.public import PublicModel
+from clipbert_mm.errors import ClipBertError
 from clipbert_mm.models.encoders import DualEncoder
 from clipbert_mm.models.encoders.attention import absorbed
 from clipbert_mm.models.encoders.cross_pair_encoder import is_cheaper_absorbed
@@ -54,23 +57,18 @@ def measure(config: Config, args: argparse.Namespace) -> dict[str, Any]:
     """Score pairs in both ways, and index videos that are generated.
 
     Returns:
-        A report of ``pairs``, ``attention`` of a model with cross-attention, and ``index``.
+        A report of ``pairs``, or of ``vectors`` of a model that has them alone; of ``attention`` of a model with
+        cross-attention; and of ``index``.
 
     Raises:
-        ClipBertError: If logits differ from the library's.
-        OptionError: If the model has vectors alone.
+        ClipBertError: If logits or vectors differ from the library's.
     """
     torch.set_num_threads(args.threads)
     clock = choose_clock(args)
     started = time.perf_counter()
     predictor = Predictor(args.config, device=args.device, precision="fp32")
     opening = time.perf_counter() - started
-    if isinstance(predictor.model.encoder, DualEncoder):
-        raise OptionError(
-            f"{printable(predictor.source)} has vectors alone, and scoring pairs is one product of matrices. Expected a model "
-            "that reads texts and frames together: BLIP for matching, or ViLT."
-        )
-    public = read_public(args.config)
+    public = open_public(args.config)
     report: dict[str, Any] = dict(
         environment=environment(args.device),
         source=public.source,
@@ -79,8 +77,11 @@ def measure(config: Config, args: argparse.Namespace) -> dict[str, Any]:
         clock="time on the processor" if args.cpu_time else "wall clock",
         length=args.length,
         matrix_gflops=matrix_rate(args.device, clock=clock) / 1e9,
-        pairs=measure_pairs(predictor, public, args, clock),
     )
+    if isinstance(predictor.model.encoder, DualEncoder):
+        report["vectors"] = measure_vectors(predictor, public, args, clock)
+    else:
+        report["pairs"] = measure_pairs(predictor, public, args, clock)
     if public.family.library_class == MATCHING:
         report["attention"] = measure_attention(predictor, args, clock)
     if args.videos:
@@ -165,8 +166,12 @@ def library_blip(
     tokens: Tensor,
     batch: int,
 ) -> Callable[[], Tensor]:
-    """Return what scores pairs with the library's text encoder, on visual tokens that were computed before, (P, 2)."""
-    joint = model.encoder.joint_ids(words.to(tokens.device))
+    """Return what scores pairs with the library's text encoder, on visual tokens that were computed before, (P, 3).
+
+    Both logits of each pair, and the similarity: each text is read once more for its vector, as ours does.
+    """
+    words = words.to(tokens.device)
+    joint = model.encoder.joint_ids(words)
     ids = joint.repeat_interleave(len(tokens), dim=0)
     images = tokens[:, 0]  # (V, S, D)
     of_video = torch.arange(len(tokens)).repeat(len(words))
@@ -176,7 +181,10 @@ def library_blip(
         for some, of in zip(ids.split(batch), of_video.split(batch), strict=True):
             states = library.text_encoder(input_ids=some, encoder_hidden_states=images[of]).last_hidden_state
             rows.append(library.itm_head(states[:, 0]))
-        return torch.cat(rows)
+        texts = F.normalize(library.text_proj(library.text_encoder(input_ids=words).last_hidden_state[:, 0]), dim=1)
+        frames = library.vision_proj(images[:, :: model.encoder.frame_tokens]).mean(dim=1)  # of their class tokens
+        similarity = texts @ F.normalize(frames, dim=1).T  # (M, V)
+        return torch.cat([torch.cat(rows), similarity.flatten()[:, None]], dim=1)
 
     return score
 
@@ -203,8 +211,8 @@ def library_whole(
 
 
 def largest(theirs: Tensor, own: Tensor) -> float:
-    """Return the largest difference of logits; ours have one more channel where there are vectors."""
-    return float((theirs - own[:, : theirs.shape[1]]).abs().max())
+    """Return the largest difference of logits and similarities."""
+    return float((theirs - own).abs().max())
 
 
 def blip_gflop(model: Any, length: int, cells: int) -> dict[str, float]:
@@ -260,7 +268,7 @@ def kept(attention: Any, query: Tensor, tokens: Tensor) -> Tensor:
     """Attend with keys and values of all tokens; as the pair encoder does for many texts of a clip."""
     heads = query.shape[2:]
     key, value = (part(tokens).unflatten(2, heads).transpose(1, 2) for part in (attention.key, attention.value))
-    context = torch.nn.functional.scaled_dot_product_attention(query.transpose(1, 2), key, value)
+    context = F.scaled_dot_product_attention(query.transpose(1, 2), key, value)
     return context.transpose(1, 2).flatten(2)
 
 
@@ -305,17 +313,22 @@ def measure_index(predictor: Predictor, args: argparse.Namespace, clock: Callabl
 
 
 def draw(report: dict[str, Any], out_file: str | Path) -> None:
-    """Draw pairs per second by each way of scoring."""
+    """Draw pairs per second by each way of scoring, or texts and frames per second by each side's towers."""
     figure = Figure(figsize=(8, 3), layout="constrained")
     axes = figure.subplots()
-    ways = ("one by one", "batched", "ours")
-    positions = np.arange(len(report["pairs"]))
+    if "pairs" in report:
+        ways, what = ("one by one", "batched", "ours"), "pairs of a text and a video"
+        cases = {name: case["pairs_per_second"] for name, case in report["pairs"].items()}
+    else:
+        ways, what = ("library", "ours"), "texts or frames"
+        cases = {name: case["per_second"] for name, case in report["vectors"].items() if "per_second" in case}
+    positions = np.arange(len(cases))
     for i, way in enumerate(ways):
-        rates = [case["pairs_per_second"][way] for case in report["pairs"].values()]
+        rates = [case[way] for case in cases.values()]
         bars = axes.barh(positions + 0.27 * (1 - i), rates, height=0.25, label=way)
         axes.bar_label(bars, fmt="%.3g", padding=3)
-    axes.set_yticks(positions, list(report["pairs"]))
-    axes.set_xlabel("pairs of a text and a video per second")
+    axes.set_yticks(positions, list(cases))
+    axes.set_xlabel(f"{what} per second")
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False)
     axes.margins(x=0.15)
