@@ -38,7 +38,7 @@ PARTS = {
 def freeze(model: nn.Module, parts: Sequence[str]) -> list[nn.Module]:
     """Switch off the gradients of parts of a model, and of the projections to vectors if no loss reads these.
 
-    So they keep their weights, and distributed training does not wait for gradients that never come.
+    So these keep their weights, which weight decay alone would move, and distributed training waits for no gradient of them.
 
     Args:
         model: A ClipBert with all its modules.

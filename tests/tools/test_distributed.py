@@ -304,19 +304,25 @@ def test_testing_gives_the_same_scores_and_metrics(
     assert json.loads(logged.read_text().splitlines()[-1]) == pytest.approx(metrics)
 
 
-@pytest.mark.parametrize("has_hard_negatives", [True, False])
-def test_two_processes_train_a_model_with_vectors(folder: Path, has_hard_negatives: bool):
-    """Each process draws negatives from its own part of a batch; without them, no loss reads the vectors."""
-    name = f"vectors-{has_hard_negatives}"
-    given = [*options(2, name), "train_cfg.max_epochs=2"]  # unused parameters show in the second step
-    if not has_hard_negatives:
-        given += ["model.hard_negatives=None", "train_dataloader.dataset.num_negatives=1"]
-    given += ["val_cfg=None", "val_dataloader=None", "val_evaluator=None", "default_hooks.logger.interval=1"]
-    given.remove("train_dataloader.dataset.captions_per_item=1")
-    printed = run_script("dist_train.sh", folder, BLIP, "2", "--work-dir", str(folder / name), *given)
+WITH_VECTORS = {
+    "hard-negatives": (BLIP, []),
+    "no-loss-of-vectors": (BLIP, ["model.hard_negatives=None", "train_dataloader.dataset.num_negatives=1"]),
+    "vectors-of-a-joint-encoder": (RETRIEVAL, ["model.encoder.vector_size=8"]),
+}
+
+
+@pytest.mark.parametrize("name", WITH_VECTORS)
+def test_two_processes_train_a_model_with_vectors(folder: Path, name: str):
+    """Each process draws negatives from its own part of a batch; unused parameters would show in the second step."""
+    config, given = WITH_VECTORS[name]
+    given = [*options(2, name), "train_cfg.max_epochs=2", *given, "default_hooks.logger.interval=1"]
+    given += ["val_cfg=None", "val_dataloader=None", "val_evaluator=None"]
+    if config == BLIP:
+        given.remove("train_dataloader.dataset.captions_per_item=1")
+    printed = run_script("dist_train.sh", folder, config, "2", "--work-dir", str(folder / name), *given)
     assert "2 processes x 2 items" in printed
-    losses = [
-        json.loads(line) for line in next((folder / name).glob("*/vis_data/scalars.json")).read_text().splitlines()
-    ]
+    (scalars,) = (folder / name).glob("*/vis_data/scalars.json")
+    losses = [json.loads(line) for line in scalars.read_text().splitlines()]
     assert len(losses) >= 2
-    assert all(np.isfinite(each["loss"]) and ("loss_contrast" in each) is has_hard_negatives for each in losses)
+    assert all(np.isfinite(each["loss"]) for each in losses)
+    assert all(("loss_contrast" in each) == (name == "hard-negatives") for each in losses)
