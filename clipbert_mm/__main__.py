@@ -55,8 +55,7 @@ def _add_arguments(command: argparse.ArgumentParser, name: str) -> None:
         command.add_argument("--topk", type=at_least(1), default=5, help="number of hits or answers (default: 5)")
         command.add_argument("--explain", metavar="PNG", help="draw an explanation of the first one")
     if name == "search":
-        help_text = "videos to score with all clips, chosen by their vectors or coarse tokens; 0 for all"
-        command.add_argument("--shortlist", type=at_least(0), help=help_text)
+        _add_search_options(command)
     if name == "serve":
         _add_serve_options(command)
     if name == "ask":
@@ -77,15 +76,28 @@ def _add_arguments(command: argparse.ArgumentParser, name: str) -> None:
 
 def _add_index_options(command: argparse.ArgumentParser) -> None:
     add = command.add_argument
-    add("paths", nargs="+", metavar="VIDEO|FOLDER", help="videos, and folders of videos")
+    add("paths", nargs="*", metavar="VIDEO|FOLDER", help="videos, and folders of videos")
     help_text = "remove these videos, or all below these folders, from the index instead"
     add("--remove", action="store_true", help=help_text)
+    help_text = "keep visual tokens (1.3 MB a video of the paper's model), so that a search decodes no video"
+    add("--keep-tokens", action="store_true", default=None, help=help_text)
+    help_text = "take over the index, made by a release before format 2, decoding nothing; needs no VIDEO"
+    add("--take-over", action="store_true", help=help_text)
     add("--prune", action="store_true", help="remove videos from the index that no longer exist in these folders")
     add("--retry", action="store_true", help="try files again that were unreadable before and have not changed")
     add("--workers", type=at_least(1), default=2, help="decoding processes (default: 2)")
     add("--batch-size", type=at_least(1), default=4, help="videos per batch (default: 4)")
     help_text = "most time for decoding one video (default: 120)"
     add("--timeout", type=at_least(1), default=120, metavar="SECONDS", help=help_text)
+
+
+def _add_search_options(command: argparse.ArgumentParser) -> None:
+    add = command.add_argument
+    help_text = "videos to score with all clips, chosen by their vectors or coarse tokens; 0 for all"
+    add("--shortlist", type=at_least(0), help=help_text)
+    add("--vectors-only", action="store_true", help="rank by the vectors alone, which decodes no video")
+    help_text = "how the vectors of a video's clips choose the shortlist: max, mean, logsumexp or query-weighted"
+    add("--vector-pooling", help=help_text)
 
 
 def _add_serve_options(command: argparse.ArgumentParser) -> None:
@@ -166,9 +178,13 @@ def _importing() -> Iterator[None]:
 
 
 def _index(args: argparse.Namespace) -> int:
+    if args.take_over:
+        return _take_over(args)
+    if not args.paths:
+        raise OptionError("clipbert index expects videos or folders of videos: clipbert index FOLDER.")
     if args.remove:
-        from clipbert_mm.apis.video_index import VideoIndex
         from clipbert_mm.apis.video_search import remove
+        from clipbert_mm.index import VideoIndex
 
         removed = remove(VideoIndex(_folder(args)), args.paths)
         _print({"removed": removed} if args.json else f"removed {len(removed)}")
@@ -181,15 +197,35 @@ def _index(args: argparse.Namespace) -> int:
         timeout=args.timeout,
         prune=args.prune,
         retry=args.retry,
+        keep_tokens=args.keep_tokens,
         progress=None if args.json else _progress(),
     )
     _show(report, args)
     return LEFT_OUT if report.unreadable else 0
 
 
+@_importing()
+def _take_over(args: argparse.Namespace) -> int:
+    from clipbert_mm.apis.video_search import open_predictor
+    from clipbert_mm.index.take_over import read_old_manifest, take_over
+
+    folder = _folder(args)
+    source = args.model or checked_source(folder, read_old_manifest(folder)["source"])
+    predictor = open_predictor(source, args.device, args.weights, precision=args.precision)
+    count = take_over(folder, predictor)
+    _print({"taken_over": count} if args.json else f"took over {count} videos")
+    return 0
+
+
 def _search(args: argparse.Namespace) -> int:
     search = _open(args)
-    result = search.search(args.text, args.topk, shortlist=args.shortlist)
+    result = search.search(
+        args.text,
+        args.topk,
+        shortlist=args.shortlist,
+        vector_pooling=args.vector_pooling,
+        vectors_only=args.vectors_only,
+    )
     _show(result, args)
     if args.explain:
         search.explain(args.text, result.hits[0].path, args.explain)
@@ -273,21 +309,20 @@ def _info(args: argparse.Namespace) -> int:
             text_length=steps.get("Tokenize", {}).get("max_length"),
         )
     else:
-        from clipbert_mm.apis.video_index import VideoIndex
+        from clipbert_mm.index import VideoIndex
 
         video_index = VideoIndex(_folder(args))
         if not video_index.exists:
             raise VideoIndexError(
                 f"There is no index {video_index.folder}. Create one: clipbert index FOLDER --model CHECKPOINT."
             )
-        stale = [path for path, entry in video_index.entries.items() if not entry.is_up_to_date()]
+        states = video_index.states(list(video_index.entries))
         seconds = sum(entry.seconds or 0 for entry in video_index.entries.values())
         facts = dict(
             index=str(video_index.folder),
             **video_index.manifest,
             hours=round(seconds / 3600, 3),
-            stale=stale,
-            missing=list(video_index.missing),
+            stale=[path for path, is_up_to_date in states.items() if not is_up_to_date],
             unreadable=[f"{path}: {each.reason}" for path, each in video_index.unreadable.items()],
             videos=list(video_index.entries),
         )
@@ -302,7 +337,7 @@ def _info(args: argparse.Namespace) -> int:
 
 
 def _folder(args: argparse.Namespace) -> str:
-    from clipbert_mm.apis.video_index import default_folder
+    from clipbert_mm.index import default_folder
 
     return args.index or default_folder()
 
@@ -324,8 +359,7 @@ def _open(args: argparse.Namespace) -> "VideoSearch":
 
 def _model(args: argparse.Namespace) -> str:
     """Return the model of the command line, or the one that made the index."""
-    from clipbert_mm.apis.video_index import VideoIndex
-    from clipbert_mm.checkpoint.public import is_public
+    from clipbert_mm.index import VideoIndex
 
     if args.model is not None:
         return args.model
@@ -335,18 +369,28 @@ def _model(args: argparse.Namespace) -> str:
         first = {"search": "Index videos first: clipbert index FOLDER --model CHECKPOINT"}
         advice = first.get(args.command, "Give the model: --model CHECKPOINT")
         raise VideoIndexError(f"There is no index {folder}, which would name the model. {advice}.")
-    model = manifest["source"]
-    if model.endswith(".py"):
+    return checked_source(folder, manifest["source"])
+
+
+def checked_source(folder: str, source: str) -> str:
+    """Return the model that made an index, if it can be opened without running code.
+
+    Raises:
+        VideoIndexError: If it cannot.
+    """
+    from clipbert_mm.checkpoint.public import is_public
+
+    if source.endswith(".py"):
         raise VideoIndexError(
-            f"The index {folder} was made with the config {quoted(model)}. A config is Python code and runs only on "
+            f"The index {folder} was made with the config {quoted(source)}. A config is Python code and runs only on "
             "request: --model CONFIG --weights CHECKPOINT."
         )
-    if not os.path.isfile(model) and not is_public(model):
+    if not os.path.isfile(source) and not is_public(source):
         raise VideoIndexError(
-            f"The index {folder} was made with the checkpoint {quoted(model)}, which does not exist. Give its path: "
+            f"The index {folder} was made with the checkpoint {quoted(source)}, which does not exist. Give its path: "
             "--model CHECKPOINT."
         )
-    return model
+    return source
 
 
 def _progress() -> "Progress":

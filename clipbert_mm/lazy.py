@@ -12,13 +12,17 @@ def lazy_exports(
 
     Args:
         package: The package's ``__name__``.
-        exports: Names that the package exports, by the submodule that defines them.
+        exports: Names that the package exports, by the submodule that defines them, or by another package's full name.
         fallback: Called with any other name; see :func:`~clipbert_mm.deprecation.renamed`.
 
     Returns:
         A function that returns the attribute of a name.
     """
-    submodules = {name: f"{package}.{submodule}" for submodule, names in exports.items() for name in names}
+    submodules = {
+        name: submodule if "." in submodule else f"{package}.{submodule}"
+        for submodule, names in exports.items()
+        for name in names
+    }
 
     def find(name: str) -> object:
         if name not in submodules:

@@ -63,7 +63,7 @@ nitpick_ignore_regex = [
         r"py:.*",
         r"(abc|argparse|av|collections|contextlib|fastapi|fractions|gr|gradio|logging|matplotlib|mm\w+|multiprocessing)\b.*",
     ),
-    (r"py:.*", r"(numpy|os|pathlib|pickle|pydantic|signal|torch|transformers)\b.*"),
+    (r"py:.*", r"(numpy|os|pathlib|pickle|pydantic|signal|sqlite3|torch|transformers)\b.*"),
     (r"py:class", r"cv2\..*|json\.JSONDecoder|_?queue\.SimpleQueue|types\.ModuleType"),
     (r"py:class", r"clipbert_mm\..*\.(Item|R)|~P"),  # type variables
     (r"py:class", r"clipbert_mm\..*\._\w+"),  # what two classes share

@@ -20,15 +20,16 @@ if TYPE_CHECKING:
         Ranking,
         SearchResult,
     )
-    from clipbert_mm.apis.video_index import VideoIndex
     from clipbert_mm.apis.video_qa import VideoQA
     from clipbert_mm.apis.video_search import VideoSearch
+    from clipbert_mm.index import Filter, VideoIndex
 
 __all__ = [
     "Answer",
     "AnswerResult",
     "ClipBertInferencer",
     "Explanation",
+    "Filter",
     "Hit",
     "IndexReport",
     "Moment",
@@ -60,9 +61,9 @@ __getattr__ = lazy_exports(
             "Ranking",
             "SearchResult",
         ],
-        "video_index": ["VideoIndex"],
         "video_qa": ["VideoQA"],
         "video_search": ["VideoSearch"],
+        "clipbert_mm.index": ["Filter", "VideoIndex"],
     },
     renamed(
         __name__,

@@ -170,12 +170,17 @@ class Predictor:
             return self.model.encode_video(self._normalized(frames, content_shapes)).float()
 
     @torch.no_grad()
-    def encode_with_coarse_tokens(
+    def encode_for_index(
         self, frames: Sequence[np.ndarray], content_shapes: Sequence[tuple[int, int]] | None = None
     ) -> dict[str, Tensor]:
-        """Encode videos as ``clips`` (B, K, S, D), with ``coarse`` tokens (B, 1, S, D) or vectors (B, 1, 1, P)."""
+        """Encode videos as ``clips`` (B, K, S, D), with ``vectors`` (B, K, P), or without as ``coarse`` tokens (B, 1, S, D)."""
+        batch, encoder = self._normalized(frames, content_shapes), self.model.encoder
         with self._visual_precision():
-            tokens = self.model.encode_with_coarse_tokens(self._normalized(frames, content_shapes))
+            if encoder.has_vectors:
+                clips = self.model.encode_video(batch)
+                tokens = dict(clips=clips, vectors=encoder.clip_vectors(clips))
+            else:
+                tokens = self.model.encode_with_coarse_tokens(batch)
         return {name: value.float() for name, value in tokens.items()}
 
     def _visual_precision(self) -> AbstractContextManager:

@@ -159,6 +159,7 @@ class Hit(Record):
         probability: Probability of a match, 0 to 1; None if the model gives none.
         moment: The best clip; None for images.
         moments: All clips with their scores.
+        stage: What ranked it: the "model", or its "vectors" alone.
     """
 
     path: str
@@ -166,6 +167,7 @@ class Hit(Record):
     probability: float | None
     moment: Moment | None
     moments: tuple[Moment, ...]
+    stage: str = "model"
 
 
 @dataclass(frozen=True)
@@ -176,11 +178,13 @@ class SearchResult(Record):
         text: The query.
         searched: Number of videos that were searched.
         hits: The best videos.
-        left_out: Videos of the index whose visual tokens are missing or damaged, with the reason.
+        left_out: Videos that could not be searched, with the reason.
         unknown_words: Words of the text that are unknown to the model.
         good_match: Whether the best video is a good match (:func:`is_good_match`); None if the model gives no probabilities.
         score_kind: What the scores are, such as "log-odds" or "cosine".
         model: What was used: the model's checkpoint, or name with its commit, and its digest.
+        by_vectors: Number of videos whose vectors, or coarse tokens, were compared, to choose which the model scores.
+        by_model: Number of videos that the model scored with all clips.
     """
 
     text: str
@@ -191,6 +195,8 @@ class SearchResult(Record):
     good_match: bool | None = None
     score_kind: str = field(kw_only=True)
     model: str = field(default="", kw_only=True)
+    by_vectors: int = field(default=0, kw_only=True)
+    by_model: int = field(default=0, kw_only=True)
 
     @property
     def warnings(self) -> list[str]:
@@ -200,9 +206,16 @@ class SearchResult(Record):
             *format_match(self.good_match, largest_probability(self.hits)),
         ]
 
+    @property
+    def _stages(self) -> str:
+        """What ranked the hits, if it was more than the model: the best of the vectors, or the vectors alone."""
+        if not self.by_vectors:
+            return ""
+        return f" (the best {self.by_model:,} by vectors)" if self.by_model else " (by vectors alone)"
+
     def __str__(self) -> str:
         """Format one hit per line, and the videos that were left out."""
-        lines = [f"{self.text!r} in {self.searched} videos, scored by {self.score_kind}", *self.warnings]
+        lines = [f"{self.text!r} in {self.searched} videos, scored by {self.score_kind}{self._stages}", *self.warnings]
         for rank, hit in enumerate(self.hits, start=1):
             scores = _columns(hit.score, hit.probability, self.score_kind)
             lines.append(f"{rank:3}. {scores}{_span(hit.moment):<13} {printable(hit.path)}")

@@ -1,19 +1,14 @@
 """Search your own videos by text, and rank texts for a video."""
 
-import math
 import os
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from clipbert_mm.apis.index_records import Entry, name_below
 from clipbert_mm.apis.predictor import ModelSource, Predictor
 from clipbert_mm.apis.results import (
-    Hit,
     RankedText,
     Ranking,
     SearchResult,
@@ -21,12 +16,12 @@ from clipbert_mm.apis.results import (
     is_good_match,
     largest_probability,
     moments_of,
-    probability,
 )
-from clipbert_mm.apis.video_index import VideoIndex, default_folder
+from clipbert_mm.apis.two_stages import SearchOptions, TwoStages, scores_and_probabilities
 from clipbert_mm.deprecation import renamed_arguments, warn_renamed
-from clipbert_mm.errors import OptionError, VideoIndexError, is_count, printable, quoted
-from clipbert_mm.retrieval.rerank import default_shortlist, score_vectors
+from clipbert_mm.errors import OptionError, VideoIndexError, printable, quoted
+from clipbert_mm.index import Filter, VideoIndex, default_folder, name_below
+from clipbert_mm.structures import COSINE
 
 if TYPE_CHECKING:  # imported when they are used, since a search needs none of them
     from clipbert_mm.apis.explanation import Explanation
@@ -36,8 +31,6 @@ if TYPE_CHECKING:  # imported when they are used, since a search needs none of t
 
 Paths = str | os.PathLike | Sequence[str | os.PathLike]
 """A file or folder, or several."""
-CLIPS_AT_ONCE = 256
-"""Clips whose visual tokens are read from the index at a time."""
 TASKS = ("retrieval",)
 """Tasks that a model for search may be trained for."""
 
@@ -80,6 +73,7 @@ class VideoSearch:
     ) -> None:
         self.predictor = open_predictor(config_or_checkpoint, device, weights, revision, precision, pooling)
         self.video_index = VideoIndex(default_folder() if index is None else index)
+        self._stages: TwoStages | None = None
         if self.video_index.exists:
             self.video_index.check_identity(self.predictor.identity, self.predictor.source)
 
@@ -99,6 +93,7 @@ class VideoSearch:
         timeout: float = 120.0,
         prune: bool = False,
         retry: bool = False,
+        keep_tokens: bool | None = None,
         progress: "Progress | None" = None,
     ) -> "IndexReport":
         """Encode the videos of folders and files into the index; see :func:`~clipbert_mm.apis.indexing.index`."""
@@ -113,6 +108,7 @@ class VideoSearch:
             timeout=timeout,
             prune=prune,
             retry=retry,
+            keep_tokens=keep_tokens,
             progress=progress,
         )
 
@@ -121,58 +117,63 @@ class VideoSearch:
         """Remove videos, or all videos below folders, from the index; see :func:`remove`."""
         return remove(self.video_index, paths)
 
-    def search(self, text: str, topk: int = 10, *, shortlist: int | None = None) -> SearchResult:
-        """Find the videos of the index that match a text best; no video is decoded.
+    def search(
+        self,
+        text: str,
+        topk: int = 10,
+        *,
+        shortlist: int | None = None,
+        where: Filter | None = None,
+        vector_pooling: str | None = None,
+        vectors_only: bool = False,
+    ) -> SearchResult:
+        """Find the videos of the index that match a text best: by their vectors, then the shortlist by the model.
+
+        The videos of the shortlist are decoded again, unless the index keeps visual tokens or the model compares vectors alone.
 
         Args:
             text: What the video shows.
             topk: Number of hits.
-            shortlist: Videos that are scored with all clips, chosen by their vectors or coarse tokens; 0 for all. None is for
-                128 by a joint encoder with vectors, as BLIP; else for a tenth of an index of more than 1,000 videos, and for
-                all of a smaller one.
+            shortlist: As of :class:`~clipbert_mm.apis.two_stages.SearchOptions`, and so are the others.
+            where: Conditions that the videos meet.
+            vector_pooling: How the similarities of a video's clips become one in the first stage.
+            vectors_only: Whether to rank by the vectors alone.
 
         Raises:
             VideoIndexError: If the index is empty, or none of its videos can be searched.
-            OptionError: If the text is empty or too long, or ``topk`` is below 1.
+            OptionError: If the text is empty or too long, or an option cannot be used.
         """
-        if not is_count(topk) or not (shortlist in (None, 0) or is_count(shortlist, topk)):
-            raise OptionError(
-                f"search expects topk >= 1 and shortlist 0 or >= topk, got {quoted(topk)} and {quoted(shortlist)}."
-            )
+        options = SearchOptions(topk, shortlist, where, vector_pooling, vectors_only)
         (token_ids,) = self.predictor.token_ids([text])
-        self.video_index.refresh()
-        entries = self.video_index.entries
-        left_out = dict.fromkeys(self.video_index.missing, "its visual tokens are missing; index it again")
-        if not entries and not left_out:
+        if not self.video_index.count():
             raise VideoIndexError(
                 f"The index {self.video_index.folder} is empty. Index videos first: clipbert index FOLDER."
             )
-        chosen = list(entries)
-        if shortlist is None:
-            shortlist = default_shortlist(self.predictor.model.encoder, topk, len(chosen))
-        if 0 < shortlist < len(chosen):
-            coarse = self._score_coarse(chosen, token_ids, left_out)
-            chosen = sorted(coarse, key=lambda path: -coarse[path])[:shortlist]
-        scored = self._score(chosen, token_ids, left_out)
-        if not scored:
+        found = self.stages.find(token_ids, options)
+        if not found.hits and found.left_out:
             raise VideoIndexError(
-                f"No video of the index {self.video_index.folder} can be searched: {next(iter(left_out.values()))}"
+                f"No video of the index {self.video_index.folder} can be searched: {next(iter(found.left_out.values()))}"
             )
-        best = sorted(scored, key=lambda path: -scored[path].score)[:topk]
-        hits = [self._hit(entries[path], scored[path], token_ids) for path in best]
-        searched = len(entries) - len(left_out.keys() & entries.keys())
         unknown = self.predictor.unknown_words([text])
-        good = is_good_match(largest_probability(hits), [text], unknown)
         return SearchResult(
             text,
-            searched,
-            tuple(hits),
-            left_out,
+            found.searched,
+            found.hits,
+            found.left_out,
             unknown,
-            good,
-            score_kind=self.predictor.score_kind,
+            is_good_match(largest_probability(found.hits), [text], unknown),
+            score_kind=COSINE if vectors_only else self.predictor.score_kind,
             model=self.predictor.name,
+            by_vectors=found.by_vectors,
+            by_model=found.by_model,
         )
+
+    @property
+    def stages(self) -> TwoStages:
+        """The two stages of a search in the index."""
+        if self._stages is None or self._stages.video_index is not self.video_index:
+            self._stages = TwoStages(self.predictor, self.video_index)
+        return self._stages
 
     def rank(self, video: str | os.PathLike, texts: Sequence[str]) -> Ranking:
         """Rank texts by how well they match a video, which need not be in the index.
@@ -202,65 +203,6 @@ class VideoSearch:
         if out_file is not None:
             explanation.draw(out_file, name_below(os.path.abspath(video), self.video_index.folders))
         return explanation
-
-    def _score_coarse(self, paths: Sequence[str], token_ids: np.ndarray, left_out: dict[str, str]) -> dict[str, float]:
-        """Score a text with the coarse tokens, or the vectors, of videos of the index, by path; see :meth:`_score`."""
-        predictor, encoder = self.predictor, self.predictor.model.encoder
-        predictor.model.data_preprocessor.check_token_ids([token_ids])
-        texts = predictor.pairs.encode_texts([token_ids]) if encoder.has_vectors else None
-        width = encoder.visual_size if texts is None else encoder.vector_size
-        coarse: dict[str, float] = {}
-        for block, tokens in self._blocks(paths, left_out, "coarse", width):
-            if texts is None:
-                scores = predictor.pooled_scores(predictor.clip_logits(tokens, [token_ids]))
-            else:
-                scores = score_vectors(texts, tokens)
-            coarse |= zip(block, scores[0].tolist(), strict=True)
-        return _finite(coarse, left_out)
-
-    def _score(self, paths: Sequence[str], token_ids: np.ndarray, left_out: dict[str, str]) -> dict[str, "Scored"]:
-        """Score a text with videos of the index, by path.
-
-        Videos whose visual tokens cannot be used are added to ``left_out``, with the reason.
-        """
-        predictor, scored = self.predictor, {}
-        for block, tokens in self._blocks(paths, left_out, "clips", predictor.model.encoder.visual_size):
-            logits = predictor.logits(tokens, [token_ids])  # (1, v, K, C)
-            clips = None if predictor.model.joins_clips else predictor.clip_scores(logits)[0].numpy()  # (v, K)
-            for i, (path, pair) in enumerate(zip(block, _pairs(predictor, logits), strict=True)):
-                scored[path] = Scored(*pair, None if clips is None else clips[i])
-        finite = _finite({path: each.score for path, each in scored.items()}, left_out)
-        return {path: scored[path] for path in finite}
-
-    def _hit(self, entry: Entry, scored: "Scored", token_ids: np.ndarray) -> Hit:
-        clips = scored.clips
-        if clips is None:  # of the videos that were found alone
-            tokens = self.video_index.tokens(entry.path)[None]
-            clips = self.predictor.clip_scores(self.predictor.clip_logits(tokens, [token_ids]))[0, 0].numpy()
-        moments = moments_of(entry.clip_times, clips)
-        return Hit(entry.path, scored.score, scored.probability, best_of(moments), moments)
-
-    def _blocks(
-        self, paths: Sequence[str], left_out: dict[str, str], which: str, width: int
-    ) -> Iterator[tuple[list[str], Tensor]]:
-        """Read visual tokens of a width in blocks, (v, K, S, D), each with the paths of its videos."""
-        block: list[str] = []
-        block_tokens: list[Tensor] = []
-        for path in paths:
-            try:
-                tokens = self.video_index.tokens(path, which)
-                if tokens.shape[-1] != width:
-                    raise VideoIndexError(f"expected visual tokens of width {width}, got {tuple(tokens.shape)}")
-            except VideoIndexError as error:
-                left_out[path] = str(error)
-                continue
-            if block and (len(block) * len(tokens) >= CLIPS_AT_ONCE or tokens.shape != block_tokens[0].shape):
-                yield block, torch.stack(block_tokens)
-                block, block_tokens = [], []
-            block.append(path)
-            block_tokens.append(tokens)
-        if block:
-            yield block, torch.stack(block_tokens)
 
 
 def open_predictor(
@@ -300,36 +242,6 @@ def rank(predictor: Predictor, video: str | os.PathLike, texts: Sequence[str]) -
     return request.answer(media, predictor.encode([media.frames], [media.content_shape]))
 
 
-@dataclass(frozen=True)
-class Scored:
-    """A pair of a text and a video.
-
-    Args:
-        score: Its score.
-        probability: Its probability; None if the model gives none.
-        clips: Scores of the clips alone, (K,); None if they are to be computed.
-    """
-
-    score: float
-    probability: float | None
-    clips: np.ndarray | None
-
-
-def _pairs(predictor: Predictor, logits: Tensor) -> list[tuple[float, float | None]]:
-    """Return score and probability of each pair, text by text, from logits (M, V, K, C)."""
-    scores, log_odds = predictor.pooled_scores(logits).flatten().tolist(), predictor.log_odds(logits)
-    if log_odds is None:
-        return [(score, None) for score in scores]
-    return list(zip(scores, map(probability, log_odds.flatten().tolist()), strict=True))
-
-
-def _finite(scores: dict[str, float], left_out: dict[str, str]) -> dict[str, float]:
-    """Leave out videos whose scores are not finite, and add them to ``left_out``."""
-    finite = {path: score for path, score in scores.items() if math.isfinite(score)}
-    left_out |= dict.fromkeys(scores.keys() - finite.keys(), "its visual tokens are not finite; index it again")
-    return finite
-
-
 class TextsToRank:
     """Texts that are to be ranked for a video, checked before the video is read.
 
@@ -352,7 +264,10 @@ class TextsToRank:
         """Rank them for the video that was read, with its visual tokens, (1, K, S, D)."""
         predictor = self.predictor
         logits, clip_logits = predictor.logits_of_both(tokens, self.token_ids)  # (M, 1, K, C)
-        pairs, clips = _pairs(predictor, logits), predictor.clip_scores(clip_logits)[:, 0].numpy()  # M and (M, K)
+        pairs, clips = (
+            scores_and_probabilities(predictor, logits),
+            predictor.clip_scores(clip_logits)[:, 0].numpy(),
+        )  # M and (M, K)
         ranked = []
         for i in sorted(range(len(pairs)), key=lambda i: -pairs[i][0]):
             moments = moments_of(media.clip_times, clips[i])
@@ -384,9 +299,8 @@ def remove(video_index: VideoIndex, paths: Paths) -> list[str]:
     if not video_index.exists:
         raise VideoIndexError(f"There is no index {video_index.folder}.")
     with video_index.locked():
-        listed = [*video_index.entries, *video_index.missing, *video_index.unreadable]
         for path in map(os.path.abspath, paths):
-            below = [other for other in listed if other == path or other.startswith(os.path.join(path, ""))]
+            below = video_index.paths_below(path)
             if not below:
                 raise VideoIndexError(
                     f"{printable(path)} is not in the index {video_index.folder}, nor is anything below it. List its videos "
@@ -394,5 +308,5 @@ def remove(video_index: VideoIndex, paths: Paths) -> list[str]:
                 )
             removed += below
         video_index.remove(removed)
-        video_index.save()
+        video_index.compact()
     return list(dict.fromkeys(removed))

@@ -25,8 +25,8 @@ def default_shortlist(encoder: Any, topk: int, count: int) -> int:  # noqa: ANN4
         topk: Number of hits.
         count: Number of videos.
     """
-    if encoder.has_vectors and not encoder.compares_vectors:
-        return max(topk, PUBLISHED_SHORTLIST)
+    if encoder.has_vectors:
+        return max(topk, PUBLISHED_SHORTLIST) if not encoder.compares_vectors or count > SHORTLIST_FROM else 0
     return max(topk, count // 10) if count > SHORTLIST_FROM else 0
 
 

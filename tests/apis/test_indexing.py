@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from clipbert_mm.apis import VideoSearch, indexing
-from clipbert_mm.apis.indexing import ReadResult, find_videos
+from clipbert_mm.apis import VideoSearch, indexing, reading
+from clipbert_mm.apis.indexing import find_videos
+from clipbert_mm.apis.reading import ReadResult
 from clipbert_mm.errors import BrokenMediaError
 
 VIDEOS = ["mp4", "m4v", "mov", "mkv", "webm", "avi", "wmv", "flv", "mpg", "mpeg", "ts", "ogv", "3gp", "gif"]
@@ -39,12 +40,12 @@ def test_why_a_file_is_not_read_and_whether_that_lasts(tmp_path: Path, monkeypat
     def fail(steps: list, path: str) -> None:
         raise faults[os.path.basename(path)]
 
-    monkeypatch.setattr(indexing, "read_media", fail)
+    monkeypatch.setattr(reading, "read_media", fail)
     paths = [str(tmp_path / name) for name in (*faults, "e.mp4", "pipe.mp4", "gone.mp4")]
     for path in paths[:5]:
         Path(path).write_bytes(b"abc")
     os.mkfifo(paths[5])
-    files = indexing._Files([], paths)
+    files = reading._Files([], paths)
     assert len(files) == 7
     assert files.give_up(paths[4], "it crashed the process")
     found = [files[i] for i in range(7)]
@@ -86,10 +87,10 @@ def videos(world: Path, tmp_path: Path) -> Path:
 @pytest.fixture
 def readers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], list[int]]:
     """Ask which processes have read videos since the last time. A fork takes what is replaced here along."""
-    folder, read = tmp_path / "readers", indexing.read_media
+    folder, read = tmp_path / "readers", reading.read_media
     folder.mkdir()
     monkeypatch.setattr(
-        indexing, "read_media", lambda steps, path: (folder / str(os.getpid())).touch() or read(steps, path)
+        reading, "read_media", lambda steps, path: (folder / str(os.getpid())).touch() or read(steps, path)
     )
 
     def ask() -> list[int]:
@@ -110,10 +111,8 @@ def test_what_is_not_asked_for_and_what_is(search: VideoSearch, videos: Path, re
         with pytest.raises(ValueError, match=rf"timeout > 0, got 2, 4 and {timeout}"):
             search.index(videos, timeout=timeout)
     batches, steps = [], []
-    encode = search.predictor.encode_with_coarse_tokens
-    search.predictor.encode_with_coarse_tokens = lambda frames, shapes: (
-        batches.append(len(frames)) or encode(frames, shapes)
-    )
+    encode = search.predictor.encode_for_index
+    search.predictor.encode_for_index = lambda frames, shapes: batches.append(len(frames)) or encode(frames, shapes)
     report = search.index(videos, progress=lambda *step: steps.append(step))
     assert len(report.added) == 7
     assert batches == [4, 3]

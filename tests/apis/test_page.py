@@ -22,8 +22,8 @@ from clipbert_mm.apis import VideoQA, VideoSearch
 from clipbert_mm.apis.page import build_app, serve
 from clipbert_mm.apis.page.playback import PlayableMedia
 from clipbert_mm.apis.page.uploads import UploadError, Uploads
-from clipbert_mm.apis.video_index import VideoIndex
 from clipbert_mm.datasets.shapes.questions import ANSWERS
+from clipbert_mm.index import VideoIndex
 
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome") or shutil.which("chromium-browser")
 FLAGS = [

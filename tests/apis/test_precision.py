@@ -29,9 +29,9 @@ def test_bfloat16_gives_the_scores_to_its_rounding(tmp_path: Path, monkeypatch: 
     for exact, found in ((tokens, rounded), (logits, half_logits)):
         error = (found - exact).abs().max() / exact.abs().max()
         assert 0 < error < 0.05, "it is computed in another precision, and nearly the same"
-    both, half_both = (each.encode_with_coarse_tokens(frames) for each in (plain, half))
+    both, half_both = (each.encode_for_index(frames) for each in (plain, half))
     assert torch.equal(half_both["clips"], rounded)
-    torch.testing.assert_close(half_both["coarse"], both["coarse"], rtol=0.05, atol=0.05)
+    torch.testing.assert_close(half_both["vectors"], both["vectors"], rtol=0.05, atol=0.05)
     assert {parameter.dtype for parameter in half.model.parameters()} == {torch.float32}, "only copies are rounded"
 
 

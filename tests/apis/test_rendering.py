@@ -1,8 +1,8 @@
 """Hits and answers as HTML: what is said of their scores."""
 
 from clipbert_mm.apis import Answer, AnswerResult, Hit, SearchResult
-from clipbert_mm.apis.index_records import Entry
 from clipbert_mm.apis.page.rendering import render_answers, render_hits
+from clipbert_mm.index import Entry
 
 ENTRY = Entry("/a.mp4", 1, 1, None, None, (2, 2))
 

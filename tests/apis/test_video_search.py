@@ -1,6 +1,8 @@
 """Searching and ranking; the oracle is the retrieval loop of testing."""
 
 import json
+import os
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -11,11 +13,11 @@ import torch
 from mmengine.config import Config
 from mmengine.runner import Runner
 
-from clipbert_mm.apis import VideoIndexError, VideoSearch
-from clipbert_mm.apis.index_records import Entry
+from clipbert_mm.apis import Filter, VideoIndexError, VideoSearch, reading, video_tokens
 from clipbert_mm.apis.results import Moment, clock
 from clipbert_mm.engine.launch import build_runner
 from clipbert_mm.evaluation import read_rankings
+from clipbert_mm.index import Entry
 
 
 @pytest.fixture
@@ -97,7 +99,7 @@ def search_joined(
     """A search by a model that joins the clips of a video, and has vectors."""
     runner_config.model = joined_config
     search = VideoSearch(write_checkpoint(), index=tmp_path / "joined")
-    search.index(sorted((world / "videos").glob("test_*.mp4")), workers=0)
+    search.index(sorted((world / "videos").glob("test_*.mp4")), workers=0, keep_tokens=True)
     return search
 
 
@@ -139,16 +141,90 @@ def test_a_shortlist_is_chosen_by_vectors_without_reading_all_tokens(
     predictor, index, read = search_joined.predictor, search_joined.video_index, []
     everything = search_joined.search("a red circle", topk=7)
     assert search_joined.search("a red circle", topk=7, shortlist=7) == everything
+    assert (everything.by_vectors, everything.by_model) == (0, 7)
     vector = predictor.pairs.encode_texts(predictor.token_ids(["a red circle"])).vectors[0]
-    cosines = {path: float(index.tokens(path, "coarse")[0, 0] @ vector) for path in index.entries}
-    chosen = set(sorted(cosines, key=cosines.get, reverse=True)[:3])
     stored = index.tokens
-    monkeypatch.setattr(index, "tokens", lambda path, which="clips": read.append(which) or stored(path, which))
-    result = search_joined.search("a red circle", topk=2, shortlist=3)
-    assert (read.count("coarse"), read.count("clips")) == (7, 3 + 2)
-    expected = [hit for hit in everything.hits if hit.path in chosen][:2]
-    assert [hit.path for hit in result.hits] == [hit.path for hit in expected]
-    assert [hit.score for hit in result.hits] == pytest.approx([hit.score for hit in expected], abs=1e-5)
+    for pooling, pool in (("mean", torch.mean), ("max", torch.amax)):
+        cosines = {
+            path: float(pool(predictor.model.encoder.clip_vectors(stored(path)) @ vector, dim=0))
+            for path in index.entries
+        }
+        chosen = sorted(cosines, key=cosines.get, reverse=True)[:3]
+        read.clear()
+        monkeypatch.setattr(index, "tokens", lambda path, which="clips": read.append(which) or stored(path, which))
+        result = search_joined.search("a red circle", topk=2, shortlist=3, vector_pooling=pooling)
+        assert read == ["clips"] * (3 + 2)
+        assert (result.by_vectors, result.by_model, result.searched) == (7, 3, 7)
+        expected = [hit for hit in everything.hits if hit.path in chosen][:2]
+        assert [hit.path for hit in result.hits] == [hit.path for hit in expected]
+        assert [hit.score for hit in result.hits] == pytest.approx([hit.score for hit in expected], abs=1e-5)
+        assert {hit.stage for hit in result.hits} == {"model"}
+        assert "(the best 3 by vectors)" in str(result)
+        read.clear()
+        alone = search_joined.search("a red circle", topk=3, vectors_only=True, vector_pooling=pooling)
+        assert (read, alone.by_vectors, alone.by_model, alone.score_kind) == ([], 7, 0, "cosine")
+        assert [hit.path for hit in alone.hits] == chosen
+        assert [hit.score for hit in alone.hits] == pytest.approx([cosines[path] for path in chosen], abs=1e-3)
+        assert {(hit.stage, hit.probability) for hit in alone.hits} == {("vectors", None)}
+        assert "(by vectors alone)" in str(alone)
+    with pytest.raises(ValueError, match=r"vector_pooling is one of max, mean, .* got 'sum'"):
+        search_joined.search("a red circle", vector_pooling="sum")
+
+
+def test_a_shortlist_without_kept_tokens_is_decoded_again(
+    search_joined: VideoSearch, world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, break_file: Callable
+):
+    """It gives the scores of kept tokens; what cannot be read, or has changed, is left out and named."""
+    videos = tmp_path / "videos"
+    videos.mkdir()
+    for path in search_joined.video_index.entries:
+        shutil.copy(path, videos)
+    lean = VideoSearch(search_joined.predictor.source, index=tmp_path / "lean")
+    assert len(lean.index(videos, workers=0).added) == 7
+    assert not (tmp_path / "lean" / "tokens").exists()
+    decoded = []
+    read = reading.read_media
+    monkeypatch.setattr(video_tokens, "DECODING_PROCESSES", 0)
+    monkeypatch.setattr(reading, "read_media", lambda steps, path: decoded.append(path) or read(steps, path))
+    kept, made = (each.search("a red circle", topk=2, shortlist=3) for each in (search_joined, lean))
+    assert [os.path.basename(hit.path) for hit in made.hits] == [os.path.basename(hit.path) for hit in kept.hits]
+    assert [hit.score for hit in made.hits] == pytest.approx([hit.score for hit in kept.hits], abs=1e-5)
+    assert len(decoded) == 3, "the shortlist, once"
+    again = lean.search("a red circle", topk=2, shortlist=3)
+    assert [(hit.path, hit.score) for hit in again.hits] == [(hit.path, pytest.approx(hit.score)) for hit in made.hits]
+    assert len(decoded) == 3, "they are in memory now"
+    assert not lean.search("a red circle", topk=3, vectors_only=True).left_out
+    first, second = (hit.path for hit in made.hits)
+    again = VideoSearch(search_joined.predictor.source, index=tmp_path / "lean")
+    break_file(Path(first), "empty")
+    os.utime(second, ns=(1, 1))
+    result = again.search("a red circle", topk=3, shortlist=3)
+    changed = "the file is gone, or has changed since it was indexed; index it again"
+    assert dict(result.left_out) == {first: changed, second: changed}
+    assert len(result.hits) == 1
+    assert again.search("a red circle", topk=3, vectors_only=True).hits[0].stage == "vectors"
+
+
+def test_a_model_without_vectors_says_so(search: VideoSearch):
+    with pytest.raises(ValueError, match=r"has no vectors to search by\. Use a model that has, such as BLIP"):
+        search.search("a red circle", vectors_only=True)
+    with pytest.raises(ValueError, match=r"has no vectors, so that its index keeps visual tokens"):
+        search.index(next(iter(search.video_index.entries)), keep_tokens=False)
+
+
+def test_only_videos_that_meet_the_conditions_are_searched(search: VideoSearch, search_joined: VideoSearch):
+    for each, options in (
+        (search, {}),
+        (search_joined, dict(shortlist=2, topk=2)),
+        (search_joined, dict(vectors_only=True)),
+    ):
+        paths = list(each.video_index.entries)
+        result = each.search("a red circle", **options, where=Filter(folders=tuple(paths[2:6])))
+        assert result.searched == 4
+        assert {hit.path for hit in result.hits} <= set(paths[2:6])
+        assert len(result.hits) == options.get("topk", 4)
+        nothing = each.search("a red circle", **options, where=Filter(min_seconds=1e6))
+        assert (nothing.hits, nothing.searched) == ((), 0)
 
 
 def test_cosines_are_no_probabilities(
@@ -162,7 +238,7 @@ def test_cosines_are_no_probabilities(
     assert (result.score_kind, result.good_match, result.hits[0].probability) == ("cosine", None, None)
     assert "%" not in str(result)
     predictor, hit = search.predictor, result.hits[0]
-    vectors = search.video_index.tokens(hit.path)[:, 0]
+    vectors = search.video_index.vectors(hit.path)
     text = predictor.pairs.encode_texts(predictor.token_ids(["a red circle"])).vectors[0]
     mean = vectors.mean(dim=0)
     assert hit.score == pytest.approx(float(text @ mean / mean.norm()), abs=1e-4)
@@ -329,7 +405,10 @@ def test_more_than_1000_videos_are_searched_by_a_tenth(
         (20, dict(shortlist=20), 0, 20),
         (20, dict(topk=5, shortlist=5), 20, 5),
     ):
-        index.entries = {path: Entry(path, 1, 1, None, None, (2, 2)) for path in (f"/{i}.mp4" for i in range(videos))}
+        entries = {path: Entry(path, 1, 1, None, None, (2, 2)) for path in (f"/{i}.mp4" for i in range(videos))}
+        monkeypatch.setattr(index, "count", lambda where=None, count=videos: count)
+        monkeypatch.setattr(index, "listed", lambda where=None, entries=entries: iter(entries.values()))
+        monkeypatch.setattr(index, "found", lambda paths, entries=entries: {path: entries[path] for path in paths})
         read.clear(), blocks.clear()
         result = search.search("a red circle", **options)
         assert (read.count("coarse"), read.count("clips")) == (coarse, fine)

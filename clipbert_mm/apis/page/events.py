@@ -16,7 +16,7 @@ MAX_HITS = 20
 Text: TypeAlias = Annotated[str, StringConstraints(max_length=MAX_TEXT_LENGTH)]
 Hits: TypeAlias = Annotated[int, Field(ge=1, le=MAX_HITS)]
 Key: TypeAlias = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{32}$")]
-"""Key of a video; see :attr:`~clipbert_mm.apis.index_records.Entry.key`."""
+"""Key of a video; see :attr:`~clipbert_mm.index.records.Entry.key`."""
 
 
 class EventError(OptionError):

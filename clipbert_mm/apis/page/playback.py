@@ -1,13 +1,11 @@
 """Files that the browser plays: the videos of the index by key, and nothing else."""
 
 import logging
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from clipbert_mm.apis.index_records import Entry
-from clipbert_mm.apis.video_index import VideoIndex
 from clipbert_mm.errors import BrokenMediaError, VideoIndexError, printable
+from clipbert_mm.index import Entry, VideoIndex
 from clipbert_mm.media.isolation import run_isolated
 from clipbert_mm.media.media_file import probe_media
 from clipbert_mm.media.reencoding import Encoding, reencode
@@ -51,16 +49,11 @@ class PlayableMedia:
     def __init__(self, video_index: VideoIndex) -> None:
         self.video_index = video_index
         self.folder = subfolder(video_index, "previews")
-        self._entries: Mapping[str, Entry] = {}
-        self._by_key: dict[str, Entry] = {}
         self._playable: dict[tuple[str, int], Playable | None] = {}
 
     def entry(self, key: str) -> Entry | None:
         """Return the video of a key; None if there is none, or its file has changed since it was indexed."""
-        entries = self.video_index.entries
-        if entries is not self._entries:  # every change of the index makes a new dict
-            self._by_key, self._entries = {entry.key: entry for entry in entries.values()}, entries
-        entry = self._by_key.get(key)
+        entry = self.video_index.by_key(key)
         return entry if entry is not None and entry.is_current() else None
 
     def find(self, key: str) -> Playable:

@@ -3,9 +3,9 @@
 import html
 from collections.abc import Mapping, Sequence
 
-from clipbert_mm.apis.index_records import Entry, name_below
 from clipbert_mm.apis.results import AnswerResult, Hit, Moment, SearchResult, format_score, format_unknown
 from clipbert_mm.errors import printable
+from clipbert_mm.index.records import Entry, name_below
 
 WIDTH, HEIGHT, EDGE = 320, 64, 6
 """Size of a score line in pixels, and the margin above and below it."""

@@ -3,10 +3,8 @@
 import functools
 import logging
 from collections.abc import Callable
-from itertools import islice
 from typing import TYPE_CHECKING, Any
 
-from clipbert_mm.apis.index_records import Entry
 from clipbert_mm.apis.indexing import VIDEOS
 from clipbert_mm.apis.page.events import MAX_HITS, MAX_TEXT_LENGTH, Hits, Key, Text
 from clipbert_mm.apis.page.playback import PlayableMedia
@@ -97,19 +95,15 @@ def _guarded(step: Callable[..., Any], uploads: Uploads) -> Callable[..., Any]:
     return run
 
 
-def _current(search: VideoSearch) -> dict[str, Entry]:
-    """Return the videos by path, after changes by other processes."""
-    search.video_index.refresh()
-    return search.video_index.entries
-
-
 def _search_part(search: VideoSearch, uploads: Uploads) -> None:
     import gradio as gr
 
     def find(text: Text, topk: Hits) -> str:
-        if not _current(search):
+        if not search.video_index.count():
             raise OptionError("There are no videos yet. Upload some under Videos.")
-        return render_hits(search.search(text, topk), _current(search), uploads.names, search.video_index.folders)
+        result = search.search(text, topk)
+        entries = search.video_index.found([hit.path for hit in result.hits])
+        return render_hits(result, entries, uploads.names, search.video_index.folders)
 
     with gr.Row():
         text = gr.Textbox(
@@ -127,7 +121,6 @@ def _ask_part(view: "gr.Blocks", search: VideoSearch, qa: VideoQA, uploads: Uplo
     def answer(video: Key | None, question: Text, options: Text | None) -> str:
         if video is None:
             raise OptionError("Choose a video first.")
-        _current(search)
         entry = media.entry(video)
         if entry is None:
             raise OptionError("This video no longer exists. Choose another one.")
@@ -136,9 +129,8 @@ def _ask_part(view: "gr.Blocks", search: VideoSearch, qa: VideoQA, uploads: Uplo
         return render_answers(answers, entry, uploads.names, search.video_index.folders)
 
     def choices() -> gr.Dropdown:
-        listed = islice(_current(search).items(), MAX_LISTED)
-        folders = search.video_index.folders
-        return gr.Dropdown(choices=[(shown_name(path, uploads.names, folders), entry.key) for path, entry in listed])
+        listed, folders = search.video_index.listed(most=MAX_LISTED), search.video_index.folders
+        return gr.Dropdown(choices=[(shown_name(entry.path, uploads.names, folders), entry.key) for entry in listed])
 
     with gr.Row():
         video = gr.Dropdown(label="Video", elem_id="ask-video", scale=2)
@@ -165,8 +157,8 @@ def _videos_part(view: "gr.Blocks", search: VideoSearch, uploads: Uploads) -> No
     def listed() -> list[list[str]]:
         folders = search.video_index.folders
         return [
-            [shown_name(path, uploads.names, folders), "" if entry.seconds is None else f"{entry.seconds:.1f}"]
-            for path, entry in islice(_current(search).items(), MAX_LISTED)
+            [shown_name(entry.path, uploads.names, folders), "" if entry.seconds is None else f"{entry.seconds:.1f}"]
+            for entry in search.video_index.listed(most=MAX_LISTED)
         ]
 
     chosen = "document.querySelector('#upload-send').click()"

@@ -23,10 +23,10 @@ from clipbert_mm.apis.equality import library_model
 from clipbert_mm.apis.indexing import index
 from clipbert_mm.apis.opening import open_public
 from clipbert_mm.apis.predictor import Predictor
-from clipbert_mm.apis.video_index import VideoIndex
 from clipbert_mm.checkpoint.families.blip import MATCHING
 from clipbert_mm.checkpoint.public import PublicModel
 from clipbert_mm.errors import ClipBertError
+from clipbert_mm.index import VideoIndex
 from clipbert_mm.models.encoders import DualEncoder
 from clipbert_mm.models.encoders.attention import absorbed
 from clipbert_mm.models.encoders.cross_pair_encoder import is_cheaper_absorbed

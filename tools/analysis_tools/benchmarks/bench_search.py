@@ -17,10 +17,9 @@ from mmengine.registry import DefaultScope
 
 from benchmarks.timing import Timing, environment, time_in_turn
 from clipbert_mm.apis import VideoSearch
-from clipbert_mm.apis.index_records import Entry
 from clipbert_mm.apis.indexing import find_videos
-from clipbert_mm.apis.video_index import VideoIndex
 from clipbert_mm.errors import ClipBertError
+from clipbert_mm.index import EncodedVideo, Entry, VideoIndex
 from clipbert_mm.registry import MODELS
 from clipbert_mm.visualization.figures import save_figure
 
@@ -125,11 +124,13 @@ def fill(search: VideoSearch, count: int) -> None:
     with torch.no_grad():
         shape = model.encode_video(torch.zeros(1, 1, 1, 3, size, size, device=predictor.device)).shape[1:]  # (1, S, D)
     generator = torch.Generator().manual_seed(0)
-    for i in range(count):
-        tokens = torch.randn(shape, generator=generator)  # LayerNorm's scale
-        entry = Entry(f"/nowhere/{i:07d}.mp4", 0, 0, 10.0, ((0.0, 10.0),), (size, size))
-        search.video_index.add(entry, dict(clips=tokens, coarse=tokens))
-    search.video_index.save()
+    for first in range(0, count, 100):
+        videos = []
+        for i in range(first, min(first + 100, count)):
+            tokens = torch.randn(shape, generator=generator)  # LayerNorm's scale
+            entry = Entry(f"/nowhere/{i:07d}.mp4", 0, 0, 10.0, ((0.0, 10.0),), (size, size))
+            videos.append(EncodedVideo(entry, tokens=dict(clips=tokens, coarse=tokens)))
+        search.video_index.add(videos)
 
 
 def measure_search(search: VideoSearch, args: argparse.Namespace) -> dict[str, Any]:

@@ -8,10 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
-from clipbert_mm.apis import VideoIndex
-from clipbert_mm.apis.index_records import Entry, Unreadable, entry_from, shown, unreadable_from
+from clipbert_mm.index.records import Entry, Unreadable, entry_from, file_digest, shown, unreadable_from
 
 
 @pytest.fixture
@@ -96,12 +94,20 @@ def test_values_of_a_manifest_are_shown_plainly_where_they_can_be(value: Any, sa
     assert found == said or len(value) > 200
 
 
-@pytest.mark.parametrize("record", [{}, {"path": 3}, {"path": "a.mp4"}, [], None], ids=str)
-def test_a_file_of_tokens_that_names_no_video_is_passed_over(entry: Entry, tmp_path: Path, record: Any):
-    index = VideoIndex(tmp_path / "index")
-    index.start("id", "a.pth", "a.pth")
-    index.add(entry, {"clips": torch.ones(2, 1, 4)})  # not in the manifest yet
-    if isinstance(record, dict):
-        record = asdict(entry) | record if record else record
-    index.store.add("0" * 32, {"clips": torch.ones(2, 1, 4)}, record)
-    assert VideoIndex(index.folder).entries == {entry.path: entry}
+def test_a_digest_tells_copies_from_other_files(tmp_path: Path):
+    large = bytes(2**20) + b"middle" + bytes(2**20)
+    for name, content in {
+        "a": b"abc",
+        "b": b"abc",
+        "c": b"abd",
+        "d": b"",
+        "e": large,
+        "f": large,
+        "g": large + b"x",
+    }.items():
+        (tmp_path / name).write_bytes(content)
+    found = {name: file_digest(tmp_path / name) for name in "abcdefg"}
+    assert found["a"] == found["b"]
+    assert found["e"] == found["f"]
+    assert len(set(found.values())) == 5
+    assert {len(digest) for digest in found.values()} == {32}

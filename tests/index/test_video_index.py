@@ -1,12 +1,14 @@
 """Indexes: what is added, changed, removed, killed, damaged, or another model's."""
 
-import json
 import multiprocessing
 import os
 import shutil
 import signal
+import sqlite3
 import time
 from collections.abc import Callable
+from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,11 +16,11 @@ import pytest
 import torch
 
 from clipbert_mm.apis import VideoIndex, VideoIndexError, VideoSearch
-from clipbert_mm.apis.index_records import Entry, Unreadable
 from clipbert_mm.apis.indexing import find_videos
 from clipbert_mm.apis.video_search import remove
 from clipbert_mm.checkpoint.archives import load_torch
 from clipbert_mm.errors import BusyFolderError
+from clipbert_mm.index import EncodedVideo, Entry, Unreadable
 
 VIDEOS = [f"test_{i:05}.mp4" for i in range(4)]
 
@@ -38,6 +40,14 @@ def search(checkpoint: Path, tmp_path: Path) -> VideoSearch:
     return VideoSearch(checkpoint, index=tmp_path / "gallery")
 
 
+def change(file: Path, *statements: str) -> None:
+    """Change a database as no index does."""
+    with closing(sqlite3.connect(file)) as database:
+        for statement in statements:
+            database.execute(statement)
+        database.commit()
+
+
 def names(paths: tuple[str, ...]) -> list[str]:
     return [os.path.basename(path) for path in paths]
 
@@ -49,8 +59,8 @@ def test_only_what_is_new_or_changed_is_encoded(search: VideoSearch, videos: Pat
     shutil.copy(videos / VIDEOS[2], videos / VIDEOS[0])
     (videos / VIDEOS[1]).unlink()
     encoded = []
-    encode = search.predictor.encode_with_coarse_tokens
-    search.predictor.encode_with_coarse_tokens = lambda frames, shapes: encoded.extend(frames) or encode(frames, shapes)
+    encode = search.predictor.encode_for_index
+    search.predictor.encode_for_index = lambda frames, shapes: encoded.extend(frames) or encode(frames, shapes)
     again = VideoSearch(checkpoint, index=search.video_index.folder)
     again.predictor = search.predictor
     report = again.index(videos, workers=0, prune=True)
@@ -69,11 +79,9 @@ def test_only_what_is_new_or_changed_is_encoded(search: VideoSearch, videos: Pat
 
 def test_what_was_read_by_older_rules_is_read_again(search: VideoSearch, videos: Path, checkpoint: Path):
     search.index(videos, workers=0)
-    file = search.video_index.folder / "manifest.json"
-    manifest = json.loads(file.read_text())
-    for entry in manifest["videos"][1:]:
-        del entry["rules"]  # as releases before time stamps wrote it
-    file.write_text(json.dumps(manifest))
+    index = search.video_index
+    older = [replace(entry, rules=1) for entry in list(index.entries.values())[1:]]
+    index.table.put([(entry, None) for entry in older])
     again = VideoSearch(checkpoint, index=search.video_index.folder)
     assert len(again.search("a red circle").hits) == 4, "it can be searched"
     report = again.index(videos, workers=0)
@@ -132,10 +140,12 @@ def test_a_killed_indexing_goes_on(checkpoint: Path, world: Path, tmp_path: Path
     left = {file.name: file.stat().st_mtime_ns for file in folder.glob("tokens/*.safetensors")}
     assert len(left) < len(list((world / "videos").iterdir())), "it was too quick to be killed half-way"
     search = VideoSearch(checkpoint, index=folder)
-    assert len(search.video_index.entries) == len(left)
+    recorded = len(search.video_index.entries)
+    assert len(left) - 1 <= recorded <= len(left), "at most the tokens of one video were not recorded yet"
     report = search.index(world / "videos", workers=0)
-    assert len(report.unchanged) == len(left)
-    assert {name: (folder / "tokens" / name).stat().st_mtime_ns for name in left} == left
+    assert len(report.unchanged) == recorded
+    same = sum((folder / "tokens" / name).stat().st_mtime_ns == written for name, written in left.items())
+    assert same == recorded
     assert set(search.video_index.entries) == set(find_videos(world / "videos"))
     whole = VideoSearch(checkpoint, index=tmp_path / "whole")
     whole.index(world / "videos", workers=0, batch_size=1)
@@ -161,16 +171,34 @@ def test_another_model_is_refused(search: VideoSearch, videos: Path, checkpoint:
 
 def test_another_format_is_refused(search: VideoSearch, videos: Path):
     search.index(videos, workers=0)
-    manifest = search.video_index.folder / "manifest.json"
-    found = json.loads(manifest.read_text())
-    manifest.write_text(json.dumps(found | dict(format=99, version="9.9")))
+    file = search.video_index.folder / "records.sqlite3"
+    change(file, "PRAGMA user_version = 99")
     with pytest.raises(
-        VideoIndexError, match=r"was made by clipbert_mm 9.9 in format 99, and clipbert_mm .* reads format 1"
+        VideoIndexError, match=r"has format 99, and clipbert_mm .* reads format 2\. Install the release"
     ):
         VideoIndex(search.video_index.folder)
-    manifest.write_text('{"videos": [{"path": "a"}]}')
-    with pytest.raises(VideoIndexError, match=r"manifest.json is damaged or not the manifest of an index: KeyError"):
+    change(file, "PRAGMA user_version = 2", "CREATE VIEW more AS SELECT 1")
+    with pytest.raises(VideoIndexError, match=r"records.sqlite3 has other tables than an index: .*'more'"):
         VideoIndex(search.video_index.folder)
+    change(file, "PRAGMA application_id = 1")
+    with pytest.raises(VideoIndexError, match=r"records.sqlite3 is not the database of an index of clipbert_mm"):
+        VideoIndex(search.video_index.folder)
+
+
+@pytest.mark.parametrize("name", ["identity", "vectors", "vector_rows", "keeps_tokens"])
+@pytest.mark.parametrize("value", [None, '"../x"', "-1", "[", '{"a": 1}'])
+def test_facts_that_no_index_has_are_refused(filled: tuple, name: str, value: str | None):
+    index, _, _ = filled
+    index.table.close()
+    statement = f"DELETE FROM facts WHERE name = '{name}'"
+    if value is not None:
+        statement = f"UPDATE facts SET value = '{value}' WHERE name = '{name}'"
+    change(index.table.file, statement)
+    if (name, value) == ("identity", '"../x"'):
+        assert VideoIndex(index.folder).manifest["identity"] == "../x", "any text may be a digest"
+    else:
+        with pytest.raises(VideoIndexError, match=r"records.sqlite3 is damaged or "):
+            VideoIndex(index.folder)
 
 
 def test_damaged_tokens_are_named(search: VideoSearch, videos: Path):
@@ -182,8 +210,8 @@ def test_damaged_tokens_are_named(search: VideoSearch, videos: Path):
         search.video_index.tokens(path)
     file.unlink()
     again = VideoIndex(search.video_index.folder)
-    assert path not in again.entries
-    assert path in again.missing
+    assert again.states(list(again.entries)) == {other: other != path for other in again.entries}
+    assert search.index(videos, workers=0).changed == (path,), "what was lost is encoded again"
 
 
 def test_another_folder_is_not_touched(tmp_path: Path):
@@ -222,11 +250,11 @@ def test_an_entry_has_one_file(tmp_path: Path):
     assert one.key == Entry("/a.mp4", 9, 9, 1.0, None, (1, 1)).key
 
 
-@pytest.mark.parametrize("name", ["tokens", "manifest.json", ".lock"])
+@pytest.mark.parametrize("name", ["tokens", "records.sqlite3", "records.sqlite3-journal", "vectors-0.f16", ".lock"])
 def test_nothing_is_written_through_a_link(tmp_path: Path, name: str):
     (tmp_path / "index").mkdir()
     (tmp_path / "elsewhere").write_text("dear")
-    (tmp_path / "index" / name).symlink_to(tmp_path / "elsewhere" if name != "manifest.json" else tmp_path / "nothing")
+    (tmp_path / "index" / name).symlink_to(tmp_path / ("elsewhere" if name != "records.sqlite3" else "nothing"))
     with pytest.raises(VideoIndexError, match=rf"index/{name} is a .*link"), VideoIndex(tmp_path / "index").locked():
         pass
     assert (tmp_path / "elsewhere").read_text() == "dear"
@@ -239,7 +267,7 @@ def filled(tmp_path: Path) -> tuple[VideoIndex, Entry, torch.Tensor]:
     index.start("id", "a.pth", "a.pth")
     entry = Entry("/a.mp4", 3, 5, 2.0, ((0.0, 1.0), (1.0, 2.0)), (24, 32))
     tokens = torch.randn(2, 4, 16)
-    index.add(entry, {"clips": tokens, "coarse": tokens[:1]})
+    index.add([EncodedVideo(entry, tokens={"clips": tokens, "coarse": tokens[:1]})])
     return index, entry, tokens
 
 
@@ -256,20 +284,6 @@ def test_tokens_take_half_precision_on_disk_and_stay_in_memory(filled: tuple):
     with pytest.raises(VideoIndexError, match="index the video again"):
         VideoIndex(index.folder).tokens("/a.mp4")
     assert index.store.budget == 2**30, "docs/inference.md says 1 GiB"
-
-
-def test_the_manifest_is_written_every_ten_seconds_while_videos_are_added(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
-    now = 100.0
-    monkeypatch.setattr(time, "monotonic", lambda: now)
-    index = VideoIndex(tmp_path / "index")
-    index.start("id", "a.pth", "a.pth")
-    listed = []
-    for now in (105.0, 110.0, 110.5, 120.0, 121.0):
-        index.add(Entry(f"/{now}.mp4", 3, 5, None, None, (2, 2)), {"clips": torch.randn(1, 4, 16)})
-        listed.append(len(json.loads((index.folder / "manifest.json").read_text())["videos"]))
-    assert listed == [0, 0, 3, 3, 5]
 
 
 @pytest.mark.parametrize(
@@ -299,7 +313,7 @@ def test_tokens_of_another_shape_are_refused(filled: tuple, change: Callable, wh
     else:
         with pytest.raises(VideoIndexError, match=rf"tokens of /a\.mp4: .*{said}\. Delete their file"):
             index.tokens("/a.mp4", which)
-    with pytest.raises(VideoIndexError, match=r"Cannot read the visual tokens of /b\.mp4: .*No such file"):
+    with pytest.raises(VideoIndexError, match=r"The visual tokens of /b\.mp4 are missing\. Index it again\."):
         index.tokens("/b.mp4")
 
 
@@ -313,24 +327,19 @@ def test_tokens_that_took_the_place_of_others_are_refused(filled: tuple):
 
 def test_what_cannot_be_read_replaces_what_could_and_back(filled: tuple):
     index, entry, tokens = filled
-    index.note_unreadable(Unreadable("/a.mp4", 4, 6, "it is cut"))
-    index.note_unreadable(Unreadable("/c.mp4", 1, 1, "it is empty"))
+    index.note_unreadable([Unreadable("/a.mp4", 4, 6, "it is cut")])
+    index.note_unreadable([Unreadable("/c.mp4", 1, 1, "it is empty")])
     assert (index.entries, index.store.names()) == ({}, [])
-    index.save()
     again = VideoIndex(index.folder)
     assert again.unreadable == index.unreadable
     assert list(again.unreadable) == ["/a.mp4", "/c.mp4"]
-    index.add(entry, {"clips": tokens})
+    index.add([EncodedVideo(entry, tokens={"clips": tokens})])
     assert list(index.unreadable) == ["/c.mp4"]
     again = VideoIndex(index.folder)
-    assert (list(again.entries), list(again.unreadable)) == (["/a.mp4"], ["/c.mp4"]), "found by its tokens"
+    assert (list(again.entries), list(again.unreadable)) == (["/a.mp4"], ["/c.mp4"])
     assert again.entries["/a.mp4"] == entry
-    index.save()
-    again.refresh()
     assert list(again.unreadable) == ["/c.mp4"]
     again.remove(["/c.mp4", "/none.mp4"])
-    again.save()
-    index.refresh()
     assert (list(index.entries), index.unreadable) == (["/a.mp4"], {})
 
 
@@ -339,7 +348,10 @@ def test_a_folder_in_the_place_of_tokens_is_named(filled: tuple):
     file = index.store.path_of(entry.key)
     file.unlink()
     file.mkdir()
-    for change in (lambda: index.add(entry, {"clips": tokens}), lambda: index.remove(["/a.mp4"])):
+    for change in (
+        lambda: index.add([EncodedVideo(entry, tokens={"clips": tokens})]),
+        lambda: index.remove(["/a.mp4"]),
+    ):
         with pytest.raises(VideoIndexError, match=rf"{file} is a folder, expected a file of visual tokens\. Delete it"):
             change()
 
@@ -350,29 +362,17 @@ def test_videos_are_removed_by_their_paths_and_by_their_folders(tmp_path: Path):
         remove(index, "/v")
     index.start("id", "a.pth", "a.pth")
     for path in ("/v/a.mp4", "/v/sub/b.mp4", "/v2/c.mp4", "/w/d.mp4", "/w/e.mp4"):
-        index.add(Entry(path, 3, 5, None, None, (2, 2)), {"clips": torch.randn(1, 4, 16)})
-    index.note_unreadable(Unreadable("/v/f.mp4", 1, 1, "it is empty"))
-    index.save()
+        index.add([EncodedVideo(Entry(path, 3, 5, None, None, (2, 2)), tokens={"clips": torch.randn(1, 4, 16)})])
+    index.note_unreadable([Unreadable("/v/f.mp4", 1, 1, "it is empty")])
     index.store.path_of(index.entries["/w/e.mp4"].key).unlink()
-    index = VideoIndex(index.folder)
     with pytest.raises(VideoIndexError, match=r"/v3 is not in the index .*/index, nor is anything below it"):
         remove(index, ["/v", "/v3"])
-    assert len(VideoIndex(index.folder).entries) == 4, "nothing was removed"
+    assert len(VideoIndex(index.folder).entries) == 5, "nothing was removed"
     assert remove(index, ["/v", "/v/a.mp4", "/w/e.mp4"]) == ["/v/a.mp4", "/v/sub/b.mp4", "/v/f.mp4", "/w/e.mp4"]
     assert remove(index, Path("/v2/c.mp4")) == ["/v2/c.mp4"]
     left = VideoIndex(index.folder)
-    assert (list(left.entries), left.missing, left.unreadable) == (["/w/d.mp4"], {}, {})
+    assert (list(left.entries), left.unreadable) == (["/w/d.mp4"], {})
     assert len(left.store.names()) == 1
-
-
-def test_an_index_that_lists_no_unreadable_files_opens(filled: tuple):
-    index, entry, _ = filled
-    index.save()
-    manifest = index.folder / "manifest.json"
-    content = json.loads(manifest.read_text())
-    del content["unreadable"]  # as the first releases wrote it
-    manifest.write_text(json.dumps(content))
-    assert VideoIndex(index.folder).entries == {"/a.mp4": entry}
 
 
 def test_files_that_no_index_has_are_not_read(filled: tuple):
@@ -380,9 +380,6 @@ def test_files_that_no_index_has_are_not_read(filled: tuple):
     os.truncate(index.store.path_of(entry.key), 2**28 + 1)  # of no blocks
     with pytest.raises(VideoIndexError, match="at most 256 MiB"):
         index.tokens("/a.mp4")
-    os.truncate(index.folder / "manifest.json", 2**30 + 1)
-    with pytest.raises(VideoIndexError, match="at most 1 GiB"):
-        VideoIndex(index.folder)
 
 
 def test_only_what_begins_with_a_point_may_be_in_the_folder_before(tmp_path: Path):

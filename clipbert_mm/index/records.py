@@ -1,4 +1,4 @@
-"""Records of an index: its videos, and files that cannot be read; parsed from a manifest that nobody vouches for."""
+"""Records of an index: its videos, and files that cannot be read; parsed from files that nobody vouches for."""
 
 import hashlib
 import math
@@ -9,6 +9,9 @@ from typing import Any
 
 from clipbert_mm.errors import printable, quoted
 from clipbert_mm.media import DECODING_RULES
+
+DIGESTED_BYTES = 2**20
+"""Bytes of the beginning, and of the end, of a file that its digest covers."""
 
 
 @dataclass(frozen=True)
@@ -23,6 +26,7 @@ class Entry:
         clip_times: Start and end of each clip in seconds, K pairs; None for images.
         content_shape: Height and width of the image in the model's frame, without padding, in pixels.
         rules: Version of the decoding rules; see :data:`~clipbert_mm.media.DECODING_RULES`.
+        digest: Digest of the file's size, beginning and end (:func:`file_digest`); empty in the index of an earlier release.
     """
 
     path: str
@@ -32,6 +36,7 @@ class Entry:
     clip_times: tuple[tuple[float, float], ...] | None
     content_shape: tuple[int, int]
     rules: int = 1
+    digest: str = ""
 
     @property
     def key(self) -> str:
@@ -89,6 +94,24 @@ class Unreadable:
     def is_current(self) -> bool:
         """Whether the file is unchanged, and would be read by the same rules."""
         return self.rules == DECODING_RULES and _stamp(self.path) == (self.size, self.mtime_ns)
+
+
+def file_digest(path: str | os.PathLike) -> str:
+    """Return a digest, 32 hexadecimal digits, of a file's size and of its first and last MiB.
+
+    Files of one digest are copies of one another but for a deliberate forgery; a video of gigabytes is not read as a whole.
+
+    Raises:
+        OSError: If it cannot be read.
+    """
+    digest = hashlib.blake2b(digest_size=16)
+    with open(path, "rb") as file:
+        size = os.fstat(file.fileno()).st_size
+        digest.update(size.to_bytes(8, "little"))
+        digest.update(file.read(DIGESTED_BYTES))
+        file.seek(max(DIGESTED_BYTES, size - DIGESTED_BYTES))
+        digest.update(file.read(DIGESTED_BYTES))
+    return digest.hexdigest()
 
 
 def _stamp(path: str) -> tuple[int, int] | None:
@@ -151,4 +174,5 @@ def entry_from(values: dict[str, Any]) -> Entry:
         clip_times=times,
         content_shape=(expect(height, int, "content_shape"), expect(width, int, "content_shape")),
         rules=expect(values.get("rules", 1), int, "rules"),
+        digest=expect(values.get("digest", ""), str, "digest"),
     )

@@ -1,0 +1,18 @@
+"""The index of a collection of videos: records in SQLite, a vector of each clip, and visual tokens where they are kept."""
+
+from clipbert_mm.index.filters import Filter
+from clipbert_mm.index.records import Entry, Unreadable, file_digest, name_below
+from clipbert_mm.index.video_index import STORED_DTYPE, EncodedVideo, VideoIndex, default_folder, is_index
+
+__all__ = [
+    "STORED_DTYPE",
+    "EncodedVideo",
+    "Entry",
+    "Filter",
+    "Unreadable",
+    "VideoIndex",
+    "default_folder",
+    "file_digest",
+    "is_index",
+    "name_below",
+]

@@ -1,0 +1,214 @@
+"""The vectors of an index with the records that say whose they are: added, read, compared with a query, compacted."""
+
+import threading
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from clipbert_mm.errors import VideoIndexError, printable
+from clipbert_mm.index.filters import Filter
+from clipbert_mm.index.record_table import RecordTable, Rows
+from clipbert_mm.index.vectors import VectorFile, VideoRows, damaged_rows, pool_similarities, similarities
+
+WASTED_SHARE = 0.25
+"""Share of rows that may belong to no video before :meth:`VideoVectors.compact` is worth its time."""
+NOT_FINITE = "its vectors are not finite; index it again"
+DAMAGED = "its vectors are missing or damaged; index it again"
+
+
+@dataclass(frozen=True)
+class Nearest:
+    """The videos of an index whose vectors are nearest to a query's.
+
+    Args:
+        similarities: Pooled cosine similarity by path, the largest first.
+        searched: Number of videos that were compared.
+        left_out: Videos that could not be compared, with the reason.
+    """
+
+    similarities: Mapping[str, float]
+    searched: int
+    left_out: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class _Snapshot:
+    """The vectors at one time.
+
+    Args:
+        version: Version of the records.
+        file: Name of the file.
+        rows: All its rows, (N, P).
+        videos: Whose they are.
+        wrong: Whether those of each video are missing or damaged, bool (V,).
+    """
+
+    version: tuple
+    file: str
+    rows: np.ndarray
+    videos: VideoRows
+    wrong: np.ndarray
+
+
+class VideoVectors:
+    """A vector of each clip of each video of an index, exactly comparable with a query's.
+
+    Rows that were recorded once are never written again, so a reader's snapshot stays true while others write; those of videos
+    that were removed or replaced are wasted until :meth:`compact` writes a new file.
+
+    Args:
+        folder: Folder of the index.
+        table: Its records, whose facts are the size of a vector, the file's name, and the number of rows that were recorded.
+    """
+
+    def __init__(self, folder: Path, table: RecordTable) -> None:
+        self.folder, self.table = folder, table
+        self._snapshot: _Snapshot | None = None
+        self._lock = threading.RLock()
+
+    def append(self, vectors: Sequence[np.ndarray]) -> list[Rows]:
+        """Write the vectors of videos, float16 (K, P) each, and return where; the caller records it in one transaction."""
+        facts = self.table.facts()
+        start, spans = facts["vector_rows"], []
+        self._file(facts).append(vectors, start)
+        for each in vectors:
+            spans.append(Rows(start, len(each), zlib.crc32(each.data)))
+            start += len(each)
+        self.table.set_facts({"vector_rows": start})
+        return spans
+
+    def damaged(self) -> list[str]:
+        """Return the videos whose vectors are missing or damaged."""
+        snapshot = self._current()
+        return self._paths(snapshot.videos.ids[snapshot.wrong])
+
+    def of(self, path: str) -> Tensor:
+        """Return the vectors of a video's clips, float32 (K, P).
+
+        Raises:
+            VideoIndexError: If they are missing or damaged.
+        """
+        snapshot, number = self._current(), self.table.number(path)
+        at = np.flatnonzero((snapshot.videos.ids == number) & ~snapshot.wrong)
+        if not len(at):
+            raise VideoIndexError(f"{printable(path)}: {DAMAGED}.")
+        start, count = int(snapshot.videos.starts[at[0]]), int(snapshot.videos.counts[at[0]])
+        return torch.from_numpy(snapshot.rows[start : start + count].astype(np.float32))
+
+    def nearest(self, query: Tensor, count: int, *, pooling: str, where: Filter | None = None) -> Nearest:
+        """Compare a query with the vectors of all videos, or of those that meet conditions: every one of them, exactly.
+
+        Args:
+            query: Unit vector of a text, video or image, (P,).
+            count: Most videos to return.
+            pooling: How the similarities of a video's clips become one, of :data:`~clipbert_mm.index.vectors.VECTOR_POOLINGS`.
+            where: The conditions; None for all videos.
+
+        Raises:
+            VideoIndexError: If the vectors cannot be read, or the query has another size.
+            OptionError: If there is no such pooling.
+        """
+        snapshot = self._current()
+        if query.shape != snapshot.rows.shape[1:]:
+            raise VideoIndexError(
+                f"The vectors of {self.folder} have {snapshot.rows.shape[1]} numbers, and the query has "
+                f"{tuple(query.shape)}. Use the model that made the index."
+            )
+        videos, chosen = snapshot.videos, np.ones(len(snapshot.wrong), bool)
+        if where is not None:
+            chosen = np.isin(videos.ids, self.table.ids(where))
+        usable = videos.select(chosen & ~snapshot.wrong)
+        compared = similarities(snapshot.rows if len(usable.ids) else snapshot.rows[:0], query.float().cpu())
+        pooled = pool_similarities(compared, usable.starts, usable.counts, pooling)
+        finite = np.isfinite(pooled)
+        best = _largest_first(np.where(finite, pooled, -np.inf), min(count, int(finite.sum())))
+        numbers = usable.ids[best].tolist()
+        entries = self.table.find("id", numbers)  # without those that were removed meanwhile
+        pairs = zip(numbers, pooled[best].tolist(), strict=True)
+        found = {entries[number].path: similarity for number, similarity in pairs if number in entries}
+        left_out = dict.fromkeys(self._paths(videos.ids[chosen & snapshot.wrong]), DAMAGED)
+        left_out |= dict.fromkeys(self._paths(usable.ids[~finite]), NOT_FINITE)
+        return Nearest(found, int(finite.sum()), left_out)
+
+    def compact(self, *, always: bool = False) -> None:
+        """Write the vectors into a new file without the rows of removed and replaced videos.
+
+        Args:
+            always: Whether to do it for fewer such rows than a share of :data:`WASTED_SHARE`, too.
+        """
+        with self._lock:
+            snapshot, facts = self._current(), self.table.facts()
+            videos = snapshot.videos.select(~snapshot.wrong)
+            kept = int(videos.counts.sum())
+            if kept == len(snapshot.rows) or not (
+                always or len(snapshot.rows) - kept > WASTED_SHARE * len(snapshot.rows)
+            ):
+                return
+            old = self._file(facts)
+            new = VectorFile(self.folder / file_name(int(old.path.stem.rpartition("-")[2]) + 1), old.width)
+            ends = (videos.starts + videos.counts).tolist()
+            new.append([snapshot.rows[start:end] for start, end in zip(videos.starts.tolist(), ends, strict=True)], 0)
+            starts = np.cumsum(videos.counts) - videos.counts
+            with self.table.changing():
+                self.table.move_rows(VideoRows(videos.ids, starts, videos.counts, videos.checksums))
+                self.table.set_facts({"vectors": new.path.name, "vector_rows": kept})
+            old.path.unlink(missing_ok=True)  # whoever has mapped it keeps it until then
+
+    def _file(self, facts: Mapping) -> VectorFile:
+        return VectorFile(self.folder / facts["vectors"], facts["vector_size"])
+
+    def _paths(self, numbers: np.ndarray) -> list[str]:
+        return [entry.path for entry in self.table.find("id", numbers.tolist()).values()] if len(numbers) else []
+
+    def _current(self) -> _Snapshot:
+        """Return the vectors as of now; those that were not there before are compared with their checksums."""
+        with self._lock:
+            version, before = self.table.version(), self._snapshot
+            if before is not None and before.version == version:
+                return before
+            with self.table.consistent():
+                facts, videos = self.table.facts(), self.table.video_rows()
+                rows = self._file(facts).map(facts["vector_rows"])
+            known = _known(before, videos) if before is not None and before.file == facts["vectors"] else None
+            if known is None:
+                wrong = damaged_rows(rows, videos)
+            else:
+                wrong = np.zeros(len(videos.ids), bool)
+                wrong[~known] = damaged_rows(rows, videos.select(~known))
+            self._snapshot = _Snapshot(version, facts["vectors"], rows, videos, wrong)
+            return self._snapshot
+
+
+def file_name(number: int) -> str:
+    """Return the name of the file of vectors after so many compactions.
+
+    >>> file_name(0)
+    'vectors-0.f16'
+    """
+    return f"vectors-{number}.f16"
+
+
+def _known(before: _Snapshot, videos: VideoRows) -> np.ndarray:
+    """Return whether the rows of each video were found right before, bool (V,)."""
+    at = np.searchsorted(before.videos.starts, videos.starts)
+    at = np.minimum(at, max(len(before.wrong) - 1, 0))
+    if not len(before.wrong):
+        return np.zeros(len(videos.ids), bool)
+    old = before.videos.select(at)
+    same = (old.starts == videos.starts) & (old.counts == videos.counts) & (old.checksums == videos.checksums)
+    return same & ~before.wrong[at]
+
+
+def _largest_first(values: np.ndarray, count: int) -> np.ndarray:
+    """Return the indices of the ``count`` largest values, the largest first, the earlier of equal ones first."""
+    if count < len(values):
+        least = np.partition(values, len(values) - count)[len(values) - count]
+        candidates = np.flatnonzero(values >= least)
+    else:
+        candidates = np.arange(len(values))
+    return candidates[np.argsort(-values[candidates], kind="stable")][:count]
