@@ -16,7 +16,7 @@ from clipbert_mm.index.vectors import VECTOR_POOLINGS
 from clipbert_mm.retrieval.rerank import default_shortlist
 
 VECTORS, MODEL = "vectors", "model"
-"""What ranks a hit: its vectors alone, or the model."""
+"""What ranks a hit, its vectors alone or the model."""
 
 
 @dataclass(frozen=True)

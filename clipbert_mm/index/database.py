@@ -27,7 +27,7 @@ SCHEMA = {
     "start INTEGER, count INTEGER, vectors_crc INTEGER) STRICT",
     "unreadable": "CREATE TABLE unreadable (path BLOB PRIMARY KEY, record TEXT NOT NULL) STRICT, WITHOUT ROWID",
 }
-"""Tables: facts about the index as JSON; videos, the vectors of each ``count`` rows from ``start`` on; unreadable files."""
+"""Tables of facts in JSON, of videos (the vectors of each are ``count`` rows from ``start`` on), and of unreadable files."""
 
 
 class Database:

@@ -42,7 +42,7 @@ class RecordTable(Database):
         self._facts: tuple[tuple, dict[str, Any]] | None = None
 
     def facts(self) -> dict[str, Any]:
-        """Return the facts about the index: format, version, and those that :meth:`~clipbert_mm.index.database.Database.create` and :meth:`set_facts` got.
+        """Return the facts about the index: its format, and those that it was created with or that :meth:`set_facts` got.
 
         Raises:
             VideoIndexError: If they are damaged.
