@@ -31,7 +31,7 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
     parser.add_argument("config", help="config with a test of retrieval")
     parser.add_argument("checkpoint", help="checkpoint file")
     parser.add_argument("--shares", type=float, nargs="+", default=[0.01, 0.05, 0.1, 0.2], help="of the videos")
-    parser.add_argument("--queries", type=int, metavar="N", help="texts that are scored with all videos (default: all)")
+    parser.add_argument("--queries", type=int, metavar="N", help="texts, evenly spread (default: all)")
     parser.add_argument(
         "--temperature", type=float, default=0.1, help="difference of similarities that counts e-fold (default: 0.1)"
     )
@@ -63,7 +63,7 @@ class ShortlistRecallLoop(RetrievalTestLoop):
     Args:
         shares: Shares of the videos that a shortlist keeps.
         temperature: Difference of similarities that counts e-fold where clips are weighted by their own.
-        queries: Texts, evenly spread, that are scored with all clips of all videos; None for all.
+        queries: Number of texts, evenly spread, that are looked for; None for all.
         **options: As of :class:`~clipbert_mm.retrieval.loops.RetrievalTestLoop`.
     """
 
@@ -83,12 +83,10 @@ class ShortlistRecallLoop(RetrievalTestLoop):
         encoder = evaluator.model.encoder
         encoder.has_vectors, has_vectors = False, encoder.has_vectors  # so that coarse tokens are kept, not vectors
         try:
-            records = [record for record in evaluator.encode(self.dataloader) if record["broken"] is None]
+            records = ask(evaluator.encode(self.dataloader), self.queries)
             texts = [np.array(ids, np.int64) for record in records for ids in record["pieces"]]
             names = [f"{record['sample_idx']:07d}" for record in records]
-            text_video = np.repeat(np.arange(len(records)), [len(record["pieces"]) for record in records])
-            asked = np.linspace(0, len(texts) - 1, min(self.queries or len(texts), len(texts))).round().astype(int)
-            full = self._score_all(evaluator, records, asked)
+            full, _ = evaluator.score(records)
             ranked = {"coarse tokens": coarse_scores(evaluator, texts, names)}
         finally:
             encoder.has_vectors = has_vectors
@@ -99,16 +97,18 @@ class ShortlistRecallLoop(RetrievalTestLoop):
             ranked["vectors, mean"] = similarity.mean(dim=2).numpy()
             ranked["vectors, logsumexp"] = scaled.logsumexp(dim=2).numpy()
             ranked["vectors, query-weighted"] = (scaled.softmax(dim=2) * similarity).sum(dim=2).numpy()
-        ranked["chance"] = np.random.default_rng(0).random((len(texts), len(names)))
-        return summarize(full, asked, ranked, text_video, self.shares)
+        ranked["chance"] = np.random.default_rng(0).random(full.shape)
+        text_video = np.repeat(np.arange(len(records)), [len(record["pieces"]) for record in records])
+        return summarize(full, ranked, text_video, self.shares)
 
-    @staticmethod
-    def _score_all(evaluator: RetrievalEvaluator, records: Sequence[dict[str, Any]], asked: np.ndarray) -> np.ndarray:
-        """Score some texts, (Q,), with all clips of all videos, (Q, V)."""
-        left, numbers = [], iter(range(sum(len(record["pieces"]) for record in records)))
-        for record in records:
-            left.append(record | dict(pieces=[ids for ids in record["pieces"] if next(numbers) in set(asked.tolist())]))
-        return evaluator.score(left)[0]
+
+def ask(records: Sequence[dict[str, Any]], queries: int | None) -> list[dict[str, Any]]:
+    """Return the records of the readable videos with some of their texts, evenly spread; None for all."""
+    readable = [record for record in records if record["broken"] is None]
+    count = sum(len(record["pieces"]) for record in readable)
+    asked = set(np.linspace(0, count - 1, min(queries or count, count)).round().astype(int).tolist())
+    numbers = iter(range(count))
+    return [record | dict(pieces=[ids for ids in record["pieces"] if next(numbers) in asked]) for record in readable]
 
 
 def coarse_scores(evaluator: RetrievalEvaluator, texts: Sequence[np.ndarray], names: Sequence[str]) -> np.ndarray:
@@ -132,41 +132,34 @@ def similarities(evaluator: RetrievalEvaluator, texts: Sequence[np.ndarray], nam
 
 
 def summarize(
-    full: np.ndarray,
-    asked: np.ndarray,
-    ranked: Mapping[str, np.ndarray],
-    text_video: np.ndarray,
-    shares: Sequence[float],
+    full: np.ndarray, ranked: Mapping[str, np.ndarray], text_video: np.ndarray, shares: Sequence[float]
 ) -> dict[str, Any]:
     """Compute what shortlists keep.
 
     Args:
-        full: Scores of some texts with all clips of all videos, (Q, V).
-        asked: Which texts these are, (Q,).
+        full: Scores of all pairs with all clips, (M, V).
         ranked: Scores by which videos are chosen, (M, V), by what they are from.
         text_video: The video of each text, (M,).
         shares: Shares of the videos that a shortlist keeps.
 
     Returns:
-        By what ``ranked`` is from and share, in percent: how often the right video is in the shortlist of a text (``right``);
-        and, of the texts in ``asked``, how often the video that is first of all is in it (``top-1``), the part of the first ten
-        that are in it (``top-10``), and the recalls of ranking the shortlist with all clips. Also the ``exhaustive`` recalls,
-        and the numbers of ``texts``, ``videos`` and ``queries``.
+        By what ``ranked`` is from and share, in percent: how often the right video is in the shortlist (``right``), and the
+        video that is first of all (``top-1``), the part of the first ten that are in it (``top-10``), and the recalls of
+        ranking the shortlist with all clips. Also these ``exhaustive`` recalls, and the numbers of ``texts`` and ``videos``.
     """
-    texts, videos = len(text_video), full.shape[1]
-    best = np.argsort(-full, axis=1, kind="stable")[:, :10]  # (Q, 10)
-    exhaustive = recalls(full, text_video[asked])
-    found: dict[str, Any] = dict(texts=texts, queries=len(asked), videos=videos, exhaustive=exhaustive, shortlists={})
+    texts, videos = full.shape
+    best = np.argsort(-full, axis=1, kind="stable")[:, :10]  # (M, 10)
+    found: dict[str, Any] = dict(texts=texts, videos=videos, exhaustive=recalls(full, text_video), shortlists={})
     for name, scores in ranked.items():
         of_name = found["shortlists"][name] = {}
         for share in shares:
             chosen = shortlist(scores, candidates(share, videos), 0)
-            kept = np.take_along_axis(chosen[asked], best, axis=1)  # (Q, 10)
+            kept = np.take_along_axis(chosen, best, axis=1)  # (M, 10)
             of_name[f"{share:g}"] = {
                 "right": 100 * float(chosen[np.arange(texts), text_video].mean()),
                 "top-1": 100 * float(kept[:, 0].mean()),
                 "top-10": 100 * float(kept.mean()),
-                **recalls(merge_scores(scores[asked], full, chosen[asked]), text_video[asked]),
+                **recalls(merge_scores(scores, full, chosen), text_video),
             }
     return found
 
@@ -180,10 +173,7 @@ def recalls(scores: np.ndarray, text_video: np.ndarray) -> dict[str, float]:
 def table(found: Mapping[str, Any]) -> str:
     """Lay the figures out as a Markdown table."""
     columns = ("right", "top-1", "top-10", *RECALLS)
-    lines = [
-        f"{found['texts']} texts, {found['videos']} videos, in percent; all but the column 'right' of {found['queries']} texts",
-        "",
-    ]
+    lines = [f"{found['texts']} texts, {found['videos']} videos, in percent", ""]
     lines += [f"| shortlist by | of the videos | {' | '.join(columns)} |", "| --- | --- |" + " --- |" * len(columns)]
     for name, of_name in found["shortlists"].items():
         for share, row in of_name.items():
