@@ -1,8 +1,9 @@
 """The index of a collection of videos: records in SQLite, a vector of each clip, and visual tokens where they are kept."""
 
 from clipbert_mm.index.filters import Filter
+from clipbert_mm.index.folders import default_folder, is_index
 from clipbert_mm.index.records import Entry, Unreadable, file_digest, name_below
-from clipbert_mm.index.video_index import STORED_DTYPE, EncodedVideo, VideoIndex, default_folder, is_index
+from clipbert_mm.index.video_index import STORED_DTYPE, EncodedVideo, VideoIndex
 
 __all__ = [
     "STORED_DTYPE",

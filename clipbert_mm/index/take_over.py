@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from clipbert_mm.errors import VideoIndexError
 from clipbert_mm.fileio import scratch
+from clipbert_mm.index.folders import OLD_MANIFEST, RECORDS, lock_index
 from clipbert_mm.index.records import Entry, entry_from, expect, shown, unreadable_from
-from clipbert_mm.index.video_index import OLD_MANIFEST, RECORDS, EncodedVideo, VideoIndex
+from clipbert_mm.index.video_index import EncodedVideo, VideoIndex
 from clipbert_mm.retrieval.feature_store import FeatureStore
 from clipbert_mm.version import __version__
 
@@ -75,7 +76,7 @@ def take_over(folder: str | os.PathLike, predictor: "Predictor") -> int:
         BusyFolderError: If another process is changing it.
     """
     path, encoder = Path(folder), predictor.model.encoder
-    with VideoIndex.lock(path):
+    with lock_index(path):
         manifest = read_old_manifest(path)
         with scratch(path) as part:
             new = VideoIndex(part)

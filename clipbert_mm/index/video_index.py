@@ -1,6 +1,5 @@
 """The index that ``clipbert index`` writes: its videos, how they were encoded, their vectors, and visual tokens if kept."""
 
-import fcntl
 import os
 import re
 import stat
@@ -15,36 +14,22 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from clipbert_mm.errors import BusyFolderError, VideoIndexError, printable
+from clipbert_mm.errors import VideoIndexError, printable
 from clipbert_mm.index.filters import Filter
+from clipbert_mm.index.folders import OLD_MANIFEST, RECORDS, lock_index
 from clipbert_mm.index.record_table import Entries, RecordTable, Rows
 from clipbert_mm.index.records import Entry, Unreadable, expect, shown
 from clipbert_mm.index.video_vectors import Nearest, VideoVectors, file_name
 from clipbert_mm.retrieval.feature_store import FeatureStore
 
-RECORDS, OLD_MANIFEST = "records.sqlite3", "manifest.json"
-"""File of the records, and of what an index of format 1 has in its place."""
 VECTORS = re.compile(r"vectors-\d{1,9}\.f16")
 """Name of a file of vectors."""
-DEFAULT_FOLDER, OLD_DEFAULT_FOLDER = "clipbert_index", "clipbert_gallery"
-"""Folder of the index when none is given, now and in earlier releases."""
 CACHE_BYTES = 2**30
 """Bytes of visual tokens that are kept in memory for the next search."""
 MAX_TOKEN_BYTES = 2**28
 """Bytes of the largest file of visual tokens that is read."""
 STORED_DTYPE = torch.float16
 """Data type of the tokens on disk; they are normalized, so half precision is enough."""
-
-
-def is_index(folder: str | os.PathLike) -> bool:
-    """Whether a folder is an index, whose uploads and previews are not videos to index."""
-    folder = Path(folder)
-    return (folder / RECORDS).is_file() or ((folder / OLD_MANIFEST).is_file() and (folder / "tokens").is_dir())
-
-
-def default_folder() -> str:
-    """Return the folder of the index when none is given; that of earlier releases if only that one exists."""
-    return OLD_DEFAULT_FOLDER if is_index(OLD_DEFAULT_FOLDER) and not is_index(DEFAULT_FOLDER) else DEFAULT_FOLDER
 
 
 @dataclass(frozen=True)
@@ -326,40 +311,8 @@ class VideoIndex:
             ) from error
 
     def locked(self) -> AbstractContextManager[None]:
-        """Lock the index against changes by other processes and threads; see :meth:`lock`."""
-        return self.lock(self.folder)
-
-    @staticmethod
-    @contextmanager
-    def lock(folder: Path) -> Iterator[None]:
-        """Lock the folder of an index against changes by other processes and threads.
-
-        Raises:
-            BusyFolderError: If another one is changing it.
-            VideoIndexError: If a file or folder to write is a symbolic link, which may lead out of the index.
-        """
-        folder.mkdir(parents=True, exist_ok=True)
-        databases = (RECORDS, *(f"{RECORDS}-{kind}" for kind in ("journal", "wal", "shm")))
-        for name in ("tokens", ".lock", OLD_MANIFEST, *databases, *(path.name for path in folder.glob("vectors-*"))):
-            if (folder / name).is_symlink():
-                raise VideoIndexError(
-                    f"{folder / name} is a symbolic link, and an index is never written outside its folder. Replace the link "
-                    "by its target."
-                )
-        try:
-            lock = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
-        except OSError as error:
-            raise VideoIndexError(f"Cannot change the index {folder}: {error.strerror} ({error.filename}).") from error
-        try:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
-                raise BusyFolderError(
-                    f"Another process is changing the index {folder}. Wait until it is done."
-                ) from None
-            yield
-        finally:
-            os.close(lock)
+        """Lock the index against changes by other processes and threads; see :func:`~clipbert_mm.index.folders.lock_index`."""
+        return lock_index(self.folder)
 
     @contextmanager
     def _refuse_folder(self, entry: Entry) -> Iterator[None]:

@@ -1,0 +1,113 @@
+"""Options of the command ``clipbert``."""
+
+import argparse
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from clipbert_mm.errors import quoted
+
+MODEL_HELP = "checkpoint, work folder, config, or Hugging Face folder or name[@revision]"
+
+
+def add_arguments(command: argparse.ArgumentParser, name: str) -> None:
+    """Add the arguments of a sub-command."""
+    if name == "index":
+        _add_index_options(command)
+    if name in ("rank", "ask"):
+        command.add_argument("video")
+    if name in ("search", "rank"):
+        command.add_argument("text", nargs=None if name == "search" else "+")
+    if name == "ask":
+        command.add_argument("question")
+        help_text = "an option of multiple choice, or a candidate answer; repeat it for each"
+        command.add_argument("--option", action="append", help=help_text)
+        command.add_argument("--answers", help="answer vocabulary (JSON), for a model that rates candidate answers")
+    if name in ("search", "ask"):
+        command.add_argument("--topk", type=at_least(1), default=5, help="number of hits or answers (default: 5)")
+        command.add_argument("--explain", metavar="PNG", help="draw an explanation of the first one")
+    if name == "search":
+        _add_search_options(command)
+    if name == "serve":
+        _add_serve_options(command)
+    if name == "ask":
+        command.add_argument("--model", required=True, help=MODEL_HELP)
+    else:
+        command.add_argument("--model", help=f"{MODEL_HELP} (default: that of the index)")
+        command.add_argument("--index", help="folder of the index (default: clipbert_index)")
+        command.add_argument("--gallery", dest="index", action=OldOption, help=argparse.SUPPRESS)
+    if name not in ("index", "info"):
+        command.add_argument(
+            "--pooling", help="how clips become one score: mean, max, logsumexp, concat, ... (default: the model's)"
+        )
+    command.add_argument("--weights", help="checkpoint, if --model is a config")
+    command.add_argument("--device", help="cpu, cuda, cuda:1, ... (default: a GPU if there is one)")
+    help_text = "what the model computes in (default: bf16 of a public model on a GPU that computes in it, else fp32)"
+    command.add_argument("--precision", choices=("fp32", "bf16", "fp16"), help=help_text)
+
+
+def _add_index_options(command: argparse.ArgumentParser) -> None:
+    add = command.add_argument
+    add("paths", nargs="*", metavar="VIDEO|FOLDER", help="videos, and folders of videos")
+    help_text = "remove these videos, or all below these folders, from the index instead"
+    add("--remove", action="store_true", help=help_text)
+    help_text = "keep visual tokens (1.3 MB a video of the paper's model), so that a search decodes no video"
+    add("--keep-tokens", action="store_true", default=None, help=help_text)
+    help_text = "take over the index, made by a release before format 2, decoding nothing; needs no VIDEO"
+    add("--take-over", action="store_true", help=help_text)
+    add("--prune", action="store_true", help="remove videos from the index that no longer exist in these folders")
+    add("--retry", action="store_true", help="try files again that were unreadable before and have not changed")
+    add("--workers", type=at_least(1), default=2, help="decoding processes (default: 2)")
+    add("--batch-size", type=at_least(1), default=4, help="videos per batch (default: 4)")
+    help_text = "most time for decoding one video (default: 120)"
+    add("--timeout", type=at_least(1), default=120, metavar="SECONDS", help=help_text)
+
+
+def _add_search_options(command: argparse.ArgumentParser) -> None:
+    add = command.add_argument
+    help_text = "videos to score with all clips, chosen by their vectors or coarse tokens; 0 for all"
+    add("--shortlist", type=at_least(0), help=help_text)
+    add("--vectors-only", action="store_true", help="rank by the vectors alone, which decodes no video")
+    help_text = "how the vectors of a video's clips choose the shortlist: max, mean, logsumexp or query-weighted"
+    add("--vector-pooling", help=help_text)
+
+
+def _add_serve_options(command: argparse.ArgumentParser) -> None:
+    add = command.add_argument
+    add("--qa", metavar="CHECKPOINT", help="model for questions (default: none, no questions)")
+    add("--host", default="127.0.0.1", help="address to listen on (default: 127.0.0.1, this machine only)")
+    add("--port", type=at_least(0, 65535), default=7860, help="port to listen on (default: 7860)")
+    help_text = "host name of the page, if it is not --host; repeat it for each"
+    add("--allow-host", action="append", default=[], metavar="NAME", help=help_text)
+    add("--max-upload", type=at_least(1), default=200, metavar="MB", help="largest upload (default: 200 MB)")
+    add("--max-uploads", type=at_least(0), default=100, help="most uploads to keep (default: 100)")
+
+
+class OldOption(argparse.Action):
+    """Old name of an option, which still works with a warning."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: Any,  # noqa: ANN401
+        option_string: str | None = None,
+    ) -> None:
+        """Warn, and set the option."""
+        sys.stderr.write(
+            f"warning: {option_string} is deprecated and will go with the next release. Use --{self.dest}."
+        )
+        setattr(namespace, self.dest, values)
+
+
+def at_least(smallest: int, largest: int | None = None) -> Callable[[str], int]:
+    """Return an argument type: whole numbers in a range."""
+    expected = f"{smallest} or more" if largest is None else f"{smallest} to {largest}"
+
+    def parse(text: str) -> int:
+        number = int(text) if text.isascii() and len(text) < 20 and text.lstrip("-").isdigit() else smallest - 1
+        if number < smallest or (largest is not None and number > largest):
+            raise argparse.ArgumentTypeError(f"expected a whole number, {expected}, got {quoted(text)}")
+        return number
+
+    return parse
