@@ -95,7 +95,7 @@ class OldOption(argparse.Action):
     ) -> None:
         """Warn, and set the option."""
         sys.stderr.write(
-            f"warning: {option_string} is deprecated and will go with the next release. Use --{self.dest}."
+            f"warning: {option_string} is deprecated and will go with the next release. Use --{self.dest}.\n"
         )
         setattr(namespace, self.dest, values)
 
