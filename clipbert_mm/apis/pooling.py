@@ -45,3 +45,14 @@ def with_pooling(model: Mapping[str, Any], pooling: str | None) -> dict[str, Any
             f"{other!r}, or one that scores each clip alone: {', '.join(AGGREGATORS)}."
         )
     return {**model, "clip_fusion": dict(type=CLIP_FUSIONS[pooling])}
+
+
+def pooling_of(aggregator: object) -> str:
+    """Return the word of a model's aggregator; "max" for one that has none, such as your own.
+
+    >>> from clipbert_mm.models.aggregators import MeanAggregator
+    >>> pooling_of(MeanAggregator()), pooling_of(None)
+    ('mean', 'max')
+    """
+    name = type(aggregator).__name__
+    return next((word for word, config in AGGREGATORS.items() if config["type"] == name), "max")

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from torch import Tensor
 
+from clipbert_mm.apis.pooling import pooling_of
 from clipbert_mm.apis.predictor import Predictor
 from clipbert_mm.apis.results import Hit, best_of, moments_of, probability
 from clipbert_mm.apis.video_tokens import Block, VideoTokens
@@ -30,7 +31,7 @@ class SearchOptions:
             vectors for a tenth of more than 1,000 videos, and for all of fewer.
         where: Conditions that the videos meet; None for all videos.
         vector_pooling: How the similarities of a video's clips become one in the first stage, of
-            :data:`~clipbert_mm.index.vectors.VECTOR_POOLINGS`; None for "mean" of a model that joins clips, else "max".
+            :data:`~clipbert_mm.index.vectors.VECTOR_POOLINGS`; None for that of the model's scores, "mean" if it joins clips.
         vectors_only: Whether to rank by the vectors alone, which decodes nothing and reads no tokens.
 
     Raises:
@@ -162,7 +163,9 @@ class TwoStages:
         return vectors[0].float().cpu()
 
     def _pooling(self, options: SearchOptions) -> str:
-        return options.vector_pooling or ("mean" if self.predictor.model.joins_clips else "max")
+        """Return how the similarities of a video's clips become one: as its scores do, unless the options say otherwise."""
+        model = self.predictor.model
+        return options.vector_pooling or ("mean" if model.joins_clips else pooling_of(model.aggregator))
 
     def _score_coarse(
         self, entries: Sequence[Entry], token_ids: np.ndarray, left_out: dict[str, str]

@@ -21,6 +21,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
     ),
     "public": ("bench_public", "public image-text models: pairs against the library's own loop, and indexing"),
     "vectors": ("bench_vectors", "searching vectors of clips: engines for it, their times, memory, disk and recall"),
+    "index": (
+        "bench_index",
+        "an index of 100,000 generated videos: adding, searching, filters, removing, memory, disk",
+    ),
     "search": ("bench_search", "indexing, a search, and the first answer of the command, and of what they are made"),
     "step": ("bench_step", "time of a training step against N_train and T, and achieved FLOP/s"),
     "gains": ("bench_speedups", "time and memory that each way of computing a step gains"),
@@ -28,7 +32,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "memory": ("bench_memory", "memory of a training step against N_train and T, and the largest batch that fits"),
 }
 """Module of the package benchmarks and what it measures, by sub-command."""
-WITHOUT_CONFIG = {"public": "Hugging Face folder or name", "vectors": ""}
+WITHOUT_CONFIG = {"public": "Hugging Face folder or name", "vectors": "", "index": ""}
 """What a sub-command measures that needs no config; empty if it is generated."""
 
 
