@@ -1,6 +1,7 @@
 """Options of the command ``clipbert``."""
 
 import argparse
+import datetime
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -16,18 +17,24 @@ def add_arguments(command: argparse.ArgumentParser, name: str) -> None:
         _add_index_options(command)
     if name in ("rank", "ask"):
         command.add_argument("video")
-    if name in ("search", "rank"):
-        command.add_argument("text", nargs=None if name == "search" else "+")
+    if name == "rank":
+        command.add_argument("text", nargs="+")
     if name == "ask":
         command.add_argument("question")
         help_text = "an option of multiple choice, or a candidate answer; repeat it for each"
         command.add_argument("--option", action="append", help=help_text)
         command.add_argument("--answers", help="answer vocabulary (JSON), for a model that rates candidate answers")
+    if name == "search":
+        texts = command.add_mutually_exclusive_group(required=True)
+        texts.add_argument("text", nargs="?", help="what the video shows")
+        texts.add_argument("--queries", metavar="FILE", help="search for many texts, one a line; - for standard input")
     if name in ("search", "ask"):
         command.add_argument("--topk", type=at_least(1), default=5, help="number of hits or answers (default: 5)")
         command.add_argument("--explain", metavar="PNG", help="draw an explanation of the first one")
     if name == "search":
         _add_search_options(command)
+        _add_conditions(command)
+        command.add_argument("--csv", action="store_true", help="print CSV")
     if name == "serve":
         _add_serve_options(command)
     if name == "ask":
@@ -72,6 +79,17 @@ def _add_search_options(command: argparse.ArgumentParser) -> None:
     add("--vector-pooling", help=help_text)
 
 
+def _add_conditions(command: argparse.ArgumentParser) -> None:
+    add = command.add_argument
+    help_text = "search only videos below this folder, or this video; repeat it for each"
+    add("--in", dest="folders", action="append", metavar="FOLDER", help=help_text)
+    add("--min-seconds", type=_seconds, metavar="S", help="search only videos of at least so many seconds")
+    add("--max-seconds", type=_seconds, metavar="S", help="search only videos of at most so many seconds")
+    help_text = "search only files last written at or {} this date, as 2026-03-01 or 2026-03-01T12:30 (local time)"
+    add("--written-after", type=_time, metavar="DATE", help=help_text.format("after"))
+    add("--written-before", type=_time, metavar="DATE", help=help_text.format("before"))
+
+
 def _add_serve_options(command: argparse.ArgumentParser) -> None:
     add = command.add_argument
     add("--qa", metavar="CHECKPOINT", help="model for questions (default: none, no questions)")
@@ -111,3 +129,24 @@ def at_least(smallest: int, largest: int | None = None) -> Callable[[str], int]:
         return number
 
     return parse
+
+
+def _seconds(text: str) -> float:
+    """Parse a number of seconds, 0 or more."""
+    try:
+        number = float(text)
+    except ValueError:
+        number = -1.0
+    if not 0 <= number < float("inf"):
+        raise argparse.ArgumentTypeError(f"expected a number of seconds, 0 or more, got {quoted(text)}")
+    return number
+
+
+def _time(text: str) -> float:
+    """Parse a date, or date and time, of ISO 8601, as seconds since 1970; it is local time unless it has an offset."""
+    try:
+        return datetime.datetime.fromisoformat(text).timestamp()
+    except (ValueError, OverflowError, OSError):
+        raise argparse.ArgumentTypeError(
+            f"expected a date such as 2026-03-01, or 2026-03-01T12:30, got {quoted(text)}"
+        ) from None

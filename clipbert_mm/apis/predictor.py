@@ -24,6 +24,7 @@ from clipbert_mm.structures.answer_vocabulary import CANDIDATES
 if TYPE_CHECKING:
     from clipbert_mm.media.media_file import Media
     from clipbert_mm.models import ClipBert
+    from clipbert_mm.models.encoders import EncodedTexts
 
 COMPARED_TEXTS = ("a dog runs", "two people talk")
 """Texts by which a public model is compared with the library's own."""
@@ -252,10 +253,28 @@ class Predictor:
         """
         shape = (len(token_ids), len(tokens))
         text_of, video_of = torch.arange(shape[0]).repeat_interleave(shape[1]), torch.arange(shape[1]).repeat(shape[0])
+        return self.pair_logits(tokens, self.encode_texts(token_ids), text_of, video_of).unflatten(0, shape)
+
+    @torch.no_grad()
+    def encode_texts(self, token_ids: Sequence[np.ndarray]) -> "EncodedTexts":
+        """Read texts, token ids (L,) each, as far as they do not depend on a video."""
         self.model.data_preprocessor.check_token_ids(token_ids)
-        texts = self.pairs.encode_texts(token_ids)
-        logits = self.model.score_pairs(self.pairs, texts, tokens, text_of, video_of)  # (M·V, K, C)
-        return logits.cpu().unflatten(0, shape)
+        return self.pairs.encode_texts(token_ids)
+
+    @torch.no_grad()
+    def pair_logits(self, tokens: Tensor, texts: "EncodedTexts", text_of: Tensor, video_of: Tensor) -> Tensor:
+        """Predict some pairs of a text and a video clip by clip, as :meth:`clip_logits` does all.
+
+        Args:
+            tokens: Visual tokens of videos, (V, K, S, D).
+            texts: Texts that :meth:`encode_texts` read.
+            text_of: Text of each pair, (P,).
+            video_of: Video of each pair, (P,).
+
+        Returns:
+            Logits on the CPU, (P, K, C).
+        """
+        return self.model.score_pairs(self.pairs, texts, tokens, text_of, video_of).cpu()
 
     def score(self, tokens: Tensor, token_ids: Sequence[np.ndarray]) -> Tensor:
         """Predict the same in one forward pass, on the device and with gradients unless they are disabled."""

@@ -1,10 +1,12 @@
 """Search in two stages: the vectors of all videos, exactly, then the model itself on a shortlist."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from clipbert_mm.apis.pooling import pooling_of
@@ -16,8 +18,13 @@ from clipbert_mm.index import Entry, Filter, VideoIndex
 from clipbert_mm.index.vectors import VECTOR_POOLINGS
 from clipbert_mm.retrieval.rerank import default_shortlist
 
+if TYPE_CHECKING:  # its import takes seconds
+    from clipbert_mm.models.encoders import EncodedTexts
+
 VECTORS, MODEL = "vectors", "model"
 """What ranks a hit, its vectors alone or the model."""
+PAIRS_AT_ONCE = 4096
+"""Pairs of a text and a video whose states are in memory at a time."""
 
 
 @dataclass(frozen=True)
@@ -101,54 +108,50 @@ class TwoStages:
         self.predictor, self.video_index = predictor, video_index
         self.tokens = VideoTokens(predictor, video_index)
 
-    def find(self, token_ids: np.ndarray, options: SearchOptions) -> Found:
-        """Find the videos that match a text, token ids (L,).
+    def find(self, token_ids: Sequence[np.ndarray], options: SearchOptions) -> list[Found]:
+        """Find the videos that match each of some texts, token ids (L,).
+
+        The vectors are read once for all texts, and so is, or decoded, each video that the model scores with any of them.
 
         Raises:
             OptionError: If only vectors are to be compared, and the model has none.
             VideoIndexError: If the index has no vectors that fit the model, or cannot be read.
         """
-        encoder = self.predictor.model.encoder
-        count, left_out = self.video_index.count(options.where), dict[str, str]()
-        self.predictor.model.data_preprocessor.check_token_ids([token_ids])
         if options.vectors_only:
-            return self.nearest(self.text_vector(token_ids), options)
-        shortlist = options.shortlist
-        if shortlist is None:
-            shortlist = default_shortlist(encoder, options.topk, count)
-        by_vectors = 0
-        if not 0 < shortlist < count:
-            chosen = list(self.video_index.listed(options.where))
-        elif encoder.has_vectors:
-            nearest = self.video_index.nearest(
-                self.text_vector(token_ids), shortlist, pooling=self._pooling(options), where=options.where
-            )
-            left_out |= nearest.left_out
-            by_vectors, chosen = nearest.searched, list(self.video_index.found(list(nearest.similarities)).values())
-        else:
-            coarse = self._score_coarse(list(self.video_index.listed(options.where)), token_ids, left_out)
-            by_vectors = len(coarse)
-            chosen = list(self.video_index.found(sorted(coarse, key=lambda path: -coarse[path])[:shortlist]).values())
-        scored = self._score(chosen, token_ids, left_out)
-        entries = {entry.path: entry for entry in chosen}
-        best = sorted(scored, key=lambda path: -scored[path].score)[: options.topk]
-        hits = tuple(self._hit(entries[path], scored[path], token_ids) for path in best)
-        return Found(hits, count - len(left_out), by_vectors, len(scored), left_out)
+            return self.nearest(self.text_vectors(token_ids), options)
+        texts = self.predictor.encode_texts(token_ids)
+        count, left_out = self.video_index.count(options.where), [dict[str, str]() for _ in token_ids]
+        chosen, by_vectors = self._chosen(texts, count, options, left_out)
+        scored = self._score(chosen, texts, left_out)
+        best = [
+            {path: chosen[i][path] for path in sorted(own, key=lambda path: -own[path].score)[: options.topk]}
+            for i, own in enumerate(scored)
+        ]
+        hits = self._hits(best, scored, texts)
+        return [
+            Found(tuple(hits[i]), count - len(left_out[i]), by_vectors[i], len(scored[i]), left_out[i])
+            for i in range(len(token_ids))
+        ]
 
-    def nearest(self, vector: Tensor, options: SearchOptions) -> Found:
-        """Find the videos whose vectors are nearest to a unit vector, (P,)."""
-        nearest = self.video_index.nearest(vector, options.topk, pooling=self._pooling(options), where=options.where)
-        entries = self.video_index.found(list(nearest.similarities))
-        hits = []
-        for path, similarity in nearest.similarities.items():
-            if path in entries:
-                clips = self.video_index.vectors(path) @ vector.cpu()  # (K,)
-                moments = moments_of(entries[path].clip_times, clips.tolist())
-                hits.append(Hit(path, similarity, None, best_of(moments), moments, VECTORS))
-        return Found(tuple(hits), nearest.searched, nearest.searched, 0, dict(nearest.left_out))
+    def nearest(self, vectors: Tensor, options: SearchOptions) -> list[Found]:
+        """Find the videos whose vectors are nearest to each of some unit vectors, (Q, P)."""
+        found = []
+        nearest = self.video_index.nearest_of_each(
+            vectors, options.topk, pooling=self._pooling(options), where=options.where
+        )
+        for vector, each in zip(vectors, nearest, strict=True):
+            entries = self.video_index.found(list(each.similarities))
+            hits = []
+            for path, similarity in each.similarities.items():
+                if path in entries:
+                    clips = self.video_index.vectors(path) @ vector.cpu()  # (K,)
+                    moments = moments_of(entries[path].clip_times, clips.tolist())
+                    hits.append(Hit(path, similarity, None, best_of(moments), moments, VECTORS))
+            found.append(Found(tuple(hits), each.searched, each.searched, 0, dict(each.left_out)))
+        return found
 
-    def text_vector(self, token_ids: np.ndarray) -> Tensor:
-        """Return the unit vector of a text, float32 (P,).
+    def text_vectors(self, token_ids: Sequence[np.ndarray]) -> Tensor:
+        """Return the unit vectors of texts, float32 (Q, P).
 
         Raises:
             OptionError: If the model has no vectors.
@@ -158,9 +161,27 @@ class TwoStages:
                 f"{self.predictor.source} has no vectors to search by. Use a model that has, such as BLIP, CLIP or SigLIP, or "
                 "leave the option out."
             )
-        vectors = self.predictor.pairs.encode_texts([token_ids]).vectors
-        assert vectors is not None
-        return vectors[0].float().cpu()
+        return _vectors(self.predictor.encode_texts(token_ids))
+
+    def _chosen(
+        self, texts: "EncodedTexts", count: int, options: SearchOptions, left_out: Sequence[dict[str, str]]
+    ) -> tuple[list[dict[str, Entry]], list[int]]:
+        """Return the videos that the model scores with each text, by path, and the number of those compared before."""
+        index, encoder = self.video_index, self.predictor.model.encoder
+        shortlist = options.shortlist
+        if shortlist is None:
+            shortlist = default_shortlist(encoder, options.topk, count)
+        if not 0 < shortlist < count:
+            everything = {entry.path: entry for entry in index.listed(options.where)}
+            return [everything] * len(left_out), [0] * len(left_out)
+        if not encoder.has_vectors:
+            coarse = self._score_coarse(list(index.listed(options.where)), texts, left_out)
+            best = (sorted(own, key=lambda path, own=own: -own[path])[:shortlist] for own in coarse)  # type: ignore[misc]
+            return [index.found(paths) for paths in best], [len(own) for own in coarse]
+        nearest = index.nearest_of_each(_vectors(texts), shortlist, pooling=self._pooling(options), where=options.where)
+        for reasons, each in zip(left_out, nearest, strict=True):
+            reasons |= each.left_out
+        return [index.found(list(each.similarities)) for each in nearest], [each.searched for each in nearest]
 
     def _pooling(self, options: SearchOptions) -> str:
         """Return how the similarities of a video's clips become one: as its scores do, unless the options say otherwise."""
@@ -168,40 +189,95 @@ class TwoStages:
         return options.vector_pooling or ("mean" if model.joins_clips else pooling_of(model.aggregator))
 
     def _score_coarse(
-        self, entries: Sequence[Entry], token_ids: np.ndarray, left_out: dict[str, str]
-    ) -> dict[str, float]:
-        """Score a text with the coarse tokens of videos, by path; see :meth:`_score`."""
-        predictor, coarse = self.predictor, dict[str, float]()
-        for paths, tokens in self.tokens.coarse_blocks(entries, left_out):
-            scores = predictor.pooled_scores(predictor.clip_logits(tokens, [token_ids]))
-            coarse |= zip(paths, scores[0].tolist(), strict=True)
-        return _finite(coarse, left_out)
+        self, entries: Sequence[Entry], texts: "EncodedTexts", left_out: Sequence[dict[str, str]]
+    ) -> list[dict[str, float]]:
+        """Score texts with the coarse tokens of videos, by path; see :meth:`_score`."""
+        wanted, coarse = (
+            [{entry.path: entry for entry in entries}] * len(left_out),
+            [dict[str, float]() for _ in left_out],
+        )
+        for pairs, logits in self._logits(wanted, texts, left_out, self.tokens.coarse_blocks):
+            for (query, path), score in zip(pairs, self.predictor.pooled_scores(logits[None])[0].tolist(), strict=True):
+                coarse[query][path] = score
+        return [_finite(own, reasons) for own, reasons in zip(coarse, left_out, strict=True)]
 
-    def _score(self, entries: Sequence[Entry], token_ids: np.ndarray, left_out: dict[str, str]) -> dict[str, Scored]:
-        """Score a text with videos, by path.
+    def _score(
+        self, wanted: Sequence[Mapping[str, Entry]], texts: "EncodedTexts", left_out: Sequence[dict[str, str]]
+    ) -> list[dict[str, Scored]]:
+        """Score each text with its own videos, by path.
 
-        Videos whose visual tokens cannot be used are added to ``left_out``, with the reason.
+        Videos whose visual tokens cannot be used are added to the ``left_out`` of the text, with the reason.
         """
-        scored: dict[str, Scored] = {}
-        for block in self.tokens.blocks(entries, left_out):
-            scored |= self._scored(block, token_ids)
-        finite = _finite({path: each.score for path, each in scored.items()}, left_out)
-        return {path: scored[path] for path in finite}
+        predictor, scored = self.predictor, [dict[str, Scored]() for _ in wanted]
+        joins = predictor.model.joins_clips
+        for pairs, logits in self._logits(wanted, texts, left_out, self.tokens.blocks, joined=joins):
+            clips = None if joins else predictor.clip_scores(logits[None])[0].numpy()  # (N, K)
+            values = scores_and_probabilities(predictor, logits[None])
+            for i, ((query, path), own) in enumerate(zip(pairs, values, strict=True)):
+                scored[query][path] = Scored(*own, None if clips is None else clips[i])
+        for found, reasons in zip(scored, left_out, strict=True):
+            finite = _finite({path: each.score for path, each in found.items()}, reasons)
+            for path in found.keys() - finite.keys():
+                del found[path]
+        return scored
 
-    def _scored(self, block: Block, token_ids: np.ndarray) -> Iterable[tuple[str, Scored]]:
-        predictor, (paths, tokens) = self.predictor, block
-        logits = predictor.logits(tokens, [token_ids])  # (1, v, K, C)
-        clips = None if predictor.model.joins_clips else predictor.clip_scores(logits)[0].numpy()  # (v, K)
-        for i, (path, pair) in enumerate(zip(paths, scores_and_probabilities(predictor, logits), strict=True)):
-            yield path, Scored(*pair, None if clips is None else clips[i])
+    def _logits(
+        self,
+        wanted: Sequence[Mapping[str, Entry]],
+        texts: "EncodedTexts",
+        left_out: Sequence[dict[str, str]],
+        blocks: Callable[[Sequence[Entry], dict[str, str]], Iterator[Block]],
+        *,
+        joined: bool = False,
+    ) -> Iterator[tuple[list[tuple[int, str]], Tensor]]:
+        """Yield some pairs of a text's number and a video's path, and their logits, (N, K, C), until all are computed.
 
-    def _hit(self, entry: Entry, scored: Scored, token_ids: np.ndarray) -> Hit:
-        clips = scored.clips
-        if clips is None:  # of the videos that were found alone
-            tokens = self.tokens.of(entry)[None]
-            clips = self.predictor.clip_scores(self.predictor.clip_logits(tokens, [token_ids]))[0, 0].numpy()
-        moments = moments_of(entry.clip_times, clips)
-        return Hit(entry.path, scored.score, scored.probability, best_of(moments), moments, MODEL)
+        Args:
+            wanted: The videos of each text, by path.
+            texts: The texts.
+            left_out: Where videos whose tokens cannot be used are added, for each text.
+            blocks: Gives the visual tokens of videos; it is asked once for each.
+            joined: Whether the clips are joined before they are scored.
+        """
+        queries: dict[str, list[int]] = {}
+        for query, own in enumerate(wanted):
+            for path in own:
+                queries.setdefault(path, []).append(query)
+        entries, lost = {path: entry for own in wanted for path, entry in own.items()}, dict[str, str]()
+        for paths, tokens in blocks(list(entries.values()), lost):
+            tokens = self.predictor.model.clip_fusion(tokens) if joined else tokens
+            pairs = [(query, i) for i, path in enumerate(paths) for query in queries[path]]
+            for first in range(0, len(pairs), PAIRS_AT_ONCE):
+                some = pairs[first : first + PAIRS_AT_ONCE]
+                text_of, video_of = torch.tensor(some).T
+                logits = self.predictor.pair_logits(tokens, texts, text_of, video_of)
+                yield [(query, paths[i]) for query, i in some], logits
+        for path, reason in lost.items():
+            for query in queries[path]:
+                left_out[query][path] = reason
+
+    def _hits(
+        self, best: Sequence[Mapping[str, Entry]], scored: Sequence[Mapping[str, Scored]], texts: "EncodedTexts"
+    ) -> list[list[Hit]]:
+        """Return the hits of each text, the best first."""
+        clips = {(i, path): scored[i][path].clips for i, own in enumerate(best) for path in own}
+        if self.predictor.model.joins_clips:  # of the videos that were found alone
+            lost = [dict[str, str]() for _ in best]
+            for pairs, logits in self._logits(best, texts, lost, self.tokens.blocks):
+                clips |= zip(pairs, self.predictor.clip_scores(logits[None])[0].numpy(), strict=True)
+        hits: list[list[Hit]] = [[] for _ in best]
+        for (i, path), alone in clips.items():
+            times = None if alone is None else best[i][path].clip_times
+            moments = moments_of(times, [] if alone is None else alone)
+            pair = scored[i][path]
+            hits[i].append(Hit(path, pair.score, pair.probability, best_of(moments), moments, MODEL))
+        return hits
+
+
+def _vectors(texts: "EncodedTexts") -> Tensor:
+    """Return the unit vectors of texts of a model that has them, float32 (Q, P)."""
+    assert texts.vectors is not None
+    return texts.vectors.float().cpu()
 
 
 def scores_and_probabilities(predictor: Predictor, logits: Tensor) -> list[tuple[float, float | None]]:

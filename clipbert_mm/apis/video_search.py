@@ -17,7 +17,7 @@ from clipbert_mm.apis.results import (
     largest_probability,
     moments_of,
 )
-from clipbert_mm.apis.two_stages import SearchOptions, TwoStages, scores_and_probabilities
+from clipbert_mm.apis.two_stages import Found, SearchOptions, TwoStages, scores_and_probabilities
 from clipbert_mm.deprecation import renamed_arguments, warn_renamed
 from clipbert_mm.errors import OptionError, VideoIndexError, printable, quoted
 from clipbert_mm.index import Filter, VideoIndex, default_folder, name_below
@@ -143,13 +143,64 @@ class VideoSearch:
             VideoIndexError: If the index is empty, or none of its videos can be searched.
             OptionError: If the text is empty or too long, or an option cannot be used.
         """
-        options = SearchOptions(topk, shortlist, where, vector_pooling, vectors_only)
-        (token_ids,) = self.predictor.token_ids([text])
+        return self._search([text], SearchOptions(topk, shortlist, where, vector_pooling, vectors_only))[0]
+
+    def search_many(
+        self,
+        texts: Sequence[str],
+        topk: int = 10,
+        *,
+        shortlist: int | None = None,
+        where: Filter | None = None,
+        vector_pooling: str | None = None,
+        vectors_only: bool = False,
+    ) -> list[SearchResult]:
+        """Search for many texts at once, which reads the vectors once, and decodes a video of several shortlists once.
+
+        Args:
+            texts: One or more texts.
+            topk: Number of hits for each; this and the others are those of :meth:`search`.
+            shortlist: As of :meth:`search`.
+            where: As of :meth:`search`.
+            vector_pooling: As of :meth:`search`.
+            vectors_only: As of :meth:`search`.
+
+        Returns:
+            What :meth:`search` returns for each text.
+
+        Raises:
+            VideoIndexError: As of :meth:`search`.
+            OptionError: As of :meth:`search`, and if there is no text.
+        """
+        if isinstance(texts, str) or not texts:
+            raise OptionError(f"search_many expects a list of one or more texts, got {quoted(texts)}.")
+        return self._search(list(texts), SearchOptions(topk, shortlist, where, vector_pooling, vectors_only))
+
+    def _search(self, texts: list[str], options: SearchOptions) -> list[SearchResult]:
+        token_ids = self.predictor.token_ids(texts)
+        self._check_not_empty()
+        return [
+            self._result(text, found, options)
+            for text, found in zip(texts, self.stages.find(token_ids, options), strict=True)
+        ]
+
+    def _check_not_empty(self) -> None:
+        """Check that there is something to search.
+
+        Raises:
+            VideoIndexError: If there is not.
+        """
         if not self.video_index.count():
             raise VideoIndexError(
                 f"The index {self.video_index.folder} is empty. Index videos first: clipbert index FOLDER."
             )
-        found = self.stages.find(token_ids, options)
+
+    def _result(self, text: str, found: Found, options: SearchOptions) -> SearchResult:
+        """Return what was found for a text.
+
+        Raises:
+            VideoIndexError: If no video could be searched.
+        """
         if not found.hits and found.left_out:
             raise VideoIndexError(
                 f"No video of the index {self.video_index.folder} can be searched: {next(iter(found.left_out.values()))}"
@@ -162,7 +213,7 @@ class VideoSearch:
             found.left_out,
             unknown,
             is_good_match(largest_probability(found.hits), [text], unknown),
-            score_kind=COSINE if vectors_only else self.predictor.score_kind,
+            score_kind=COSINE if options.vectors_only else self.predictor.score_kind,
             model=self.predictor.name,
             by_vectors=found.by_vectors,
             by_model=found.by_model,

@@ -17,6 +17,8 @@ from clipbert_mm.fileio import naming_path_when_full
 
 BLOCK_ROWS = 4096
 """Rows that are converted to single precision at a time, so few that they stay in the caches."""
+QUERIES_AT_ONCE = 32
+"""Queries that are compared in one pass over the vectors; more would need more memory than the vectors."""
 TEMPERATURE = 0.1
 """Difference of cosine similarities that counts e-fold when the clips of a video are weighted."""
 
@@ -149,13 +151,15 @@ def damaged_rows(rows: np.ndarray, videos: VideoRows) -> np.ndarray:
     return wrong
 
 
-def similarities(rows: np.ndarray, query: Tensor) -> np.ndarray:
-    """Return the dot products of float16 rows, (N, P), with a vector, float32 (P,), in single precision: float32 (N,)."""
+def similarities(rows: np.ndarray, queries: Tensor) -> np.ndarray:
+    """Return the dot products of float16 rows, (N, P), with vectors, float32 (Q, P), in single precision: float32 (Q, N)."""
     with warnings.catch_warnings():  # of an array that torch could write to, which nothing here does
         warnings.filterwarnings("ignore", message="The given (NumPy array|buffer) is not writable")
         halves = torch.from_numpy(rows)
-    out, block = torch.empty(len(rows)), torch.empty(BLOCK_ROWS, rows.shape[1])
+    out, block = torch.empty(len(queries), len(rows)), torch.empty(BLOCK_ROWS, rows.shape[1])
+    products = torch.empty(BLOCK_ROWS, len(queries))  # row by row, which is quicker than the other way round
     for start in range(0, len(rows), BLOCK_ROWS):
         part = halves[start : start + BLOCK_ROWS]
-        torch.mv(block[: len(part)].copy_(part), query, out=out[start : start + BLOCK_ROWS])
+        torch.mm(block[: len(part)].copy_(part), queries.T, out=products[: len(part)])
+        out[:, start : start + len(part)] = products[: len(part)].T
     return out.numpy()

@@ -268,8 +268,14 @@ class VideoIndex:
         }
 
     def nearest(self, query: Tensor, count: int, *, pooling: str, where: Filter | None = None) -> Nearest:
-        """Return the videos whose vectors are nearest; see :meth:`~clipbert_mm.index.video_vectors.VideoVectors.nearest`."""
-        return self.video_vectors.nearest(query, count, pooling=pooling, where=where)
+        """Return the videos whose vectors are nearest to a unit vector, (P,); see :meth:`nearest_of_each`."""
+        return self.nearest_of_each(query[None], count, pooling=pooling, where=where)[0]
+
+    def nearest_of_each(
+        self, queries: Tensor, count: int, *, pooling: str, where: Filter | None = None
+    ) -> list[Nearest]:
+        """Return the nearest videos of each query; see :meth:`~clipbert_mm.index.video_vectors.VideoVectors.nearest`."""
+        return self.video_vectors.nearest(queries, count, pooling=pooling, where=where)
 
     def vectors(self, path: str) -> Tensor:
         """Return the vectors of a video's clips; see :meth:`~clipbert_mm.index.video_vectors.VideoVectors.of`."""

@@ -13,7 +13,14 @@ from torch import Tensor
 from clipbert_mm.errors import VideoIndexError, printable
 from clipbert_mm.index.filters import Filter
 from clipbert_mm.index.record_table import RecordTable, Rows
-from clipbert_mm.index.vectors import VectorFile, VideoRows, damaged_rows, pool_similarities, similarities
+from clipbert_mm.index.vectors import (
+    QUERIES_AT_ONCE,
+    VectorFile,
+    VideoRows,
+    damaged_rows,
+    pool_similarities,
+    similarities,
+)
 
 WASTED_SHARE = 0.25
 """Share of rows that may belong to no video before :meth:`VideoVectors.compact` is worth its time."""
@@ -100,40 +107,63 @@ class VideoVectors:
         start, count = int(snapshot.videos.starts[at[0]]), int(snapshot.videos.counts[at[0]])
         return torch.from_numpy(snapshot.rows[start : start + count].astype(np.float32))
 
-    def nearest(self, query: Tensor, count: int, *, pooling: str, where: Filter | None = None) -> Nearest:
-        """Compare a query with the vectors of all videos, or of those that meet conditions: every one of them, exactly.
+    def nearest(self, queries: Tensor, count: int, *, pooling: str, where: Filter | None = None) -> list[Nearest]:
+        """Compare queries with the vectors of all videos, or of those that meet conditions: every one of them, exactly.
 
         Args:
-            query: Unit vector of a text, video or image, (P,).
-            count: Most videos to return.
+            queries: Unit vectors of texts, videos or images, (Q, P); all are compared in one pass over the vectors.
+            count: Most videos to return for each.
             pooling: How the similarities of a video's clips become one, of :data:`~clipbert_mm.index.vectors.VECTOR_POOLINGS`.
             where: The conditions; None for all videos.
 
+        Returns:
+            The nearest videos of each query.
+
         Raises:
-            VideoIndexError: If the vectors cannot be read, or the query has another size.
+            VideoIndexError: If the vectors cannot be read, or the queries have another size.
             OptionError: If there is no such pooling.
         """
         snapshot = self._current()
-        if query.shape != snapshot.rows.shape[1:]:
+        self._check_size(snapshot, queries)
+        usable, left_out = self._usable(snapshot, where)
+        rows = snapshot.rows if len(usable.ids) else snapshot.rows[:0]
+        found = []
+        for first in range(0, len(queries), QUERIES_AT_ONCE):
+            for compared in similarities(rows, queries[first : first + QUERIES_AT_ONCE].float().cpu()):
+                pooled = pool_similarities(compared, usable.starts, usable.counts, pooling)
+                found.append(self._best(pooled, usable, count, left_out))
+        return found
+
+    def _check_size(self, snapshot: _Snapshot, queries: Tensor) -> None:
+        """Check that queries, (Q, P), have the size of the vectors.
+
+        Raises:
+            VideoIndexError: If they have not.
+        """
+        if queries.shape[1:] != snapshot.rows.shape[1:]:
             raise VideoIndexError(
                 f"The vectors of {self.folder} have {snapshot.rows.shape[1]} numbers, and the query has "
-                f"{tuple(query.shape)}. Use the model that made the index."
+                f"{tuple(queries.shape[1:])}. Use the model that made the index."
             )
-        videos, chosen = snapshot.videos, np.ones(len(snapshot.wrong), bool)
+
+    def _usable(self, snapshot: _Snapshot, where: Filter | None) -> tuple[VideoRows, dict[str, str]]:
+        """Return the videos that meet conditions, and those of them that cannot be compared, with the reason."""
+        chosen = np.ones(len(snapshot.wrong), bool)
         if where is not None:
-            chosen = np.isin(videos.ids, self.table.ids(where))
-        usable = videos.select(chosen & ~snapshot.wrong)
-        compared = similarities(snapshot.rows if len(usable.ids) else snapshot.rows[:0], query.float().cpu())
-        pooled = pool_similarities(compared, usable.starts, usable.counts, pooling)
+            chosen = np.isin(snapshot.videos.ids, self.table.ids(where))
+        left_out = dict.fromkeys(self._paths(snapshot.videos.ids[chosen & snapshot.wrong]), DAMAGED)
+        return snapshot.videos.select(chosen & ~snapshot.wrong), left_out
+
+    def _best(self, pooled: np.ndarray, videos: VideoRows, count: int, left_out: Mapping[str, str]) -> Nearest:
+        """Return the videos of the largest similarities, (V,)."""
         finite = np.isfinite(pooled)
         best = _largest_first(np.where(finite, pooled, -np.inf), min(count, int(finite.sum())))
-        numbers = usable.ids[best].tolist()
+        numbers = videos.ids[best].tolist()
         entries = self.table.find("id", numbers)  # without those that were removed meanwhile
         pairs = zip(numbers, pooled[best].tolist(), strict=True)
         found = {entries[number].path: similarity for number, similarity in pairs if number in entries}
-        left_out = dict.fromkeys(self._paths(videos.ids[chosen & snapshot.wrong]), DAMAGED)
-        left_out |= dict.fromkeys(self._paths(usable.ids[~finite]), NOT_FINITE)
-        return Nearest(found, int(finite.sum()), left_out)
+        not_finite = dict.fromkeys(self._paths(videos.ids[~finite]), NOT_FINITE)
+        return Nearest(found, int(finite.sum()), {**left_out, **not_finite})
 
     def compact(self, *, always: bool = False) -> None:
         """Write the vectors into a new file without the rows of removed and replaced videos.

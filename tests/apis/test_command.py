@@ -1,5 +1,7 @@
 """The command, as a shell has it."""
 
+import csv
+import io
 import json
 import subprocess
 import sys
@@ -129,6 +131,59 @@ def test_an_index_of_before_is_the_default_and_its_option_works(
     assert "warning" not in err
     (tmp_path / "clipbert_gallery").rename(tmp_path / "clipbert_index")
     assert json.loads(run("info", "--json")[1])["index"] == "clipbert_index"
+
+
+def test_many_texts_conditions_and_formats(run: Callable, checkpoint: Path, world: Path, tmp_path: Path):
+    videos = sorted((world / "videos").glob("test_*.mp4"))
+    assert run("index", *videos, "--model", checkpoint, "--workers", 1)[0] == 0
+    (tmp_path / "texts.txt").write_text("\ufeffa red circle\n\n  a blue square \n", encoding="utf-8")
+    code, out, _ = run("search", "--queries", "texts.txt", "--json", "--topk", 2)
+    results = [json.loads(line) for line in out.splitlines()]
+    assert (code, [each["text"] for each in results]) == (0, ["a red circle", "a blue square"])
+    assert results[0] == json.loads(run("search", "a red circle", "--json", "--topk", 2)[1])
+    code, out, _ = run("search", "--queries", "texts.txt", "--csv", "--topk", 2)
+    rows = list(csv.DictReader(io.StringIO(out)))
+    expected = [(each["text"], hit["path"]) for each in results for hit in each["hits"]]
+    assert [(row["text"], row["path"]) for row in rows] == expected
+    assert float(rows[0]["score"]) == results[0]["hits"][0]["score"]
+    assert float(rows[0]["start"]) == results[0]["hits"][0]["moment"]["start"]
+    assert out.splitlines()[0] == "text,rank,path,score,probability,start,end,stage"
+    assert run("search", "--queries", "texts.txt")[1].count(" in 7 videos") == 2
+    paths = [str(path) for path in videos]
+    for conditions, count in (
+        (("--in", paths[0], "--in", paths[3]), 2),
+        (("--in", videos[0].parent), 7),
+        (("--in", tmp_path), 0),
+        (("--min-seconds", "0.5", "--max-seconds", 1000), 7),
+        (("--min-seconds", "1000"), 0),
+        (("--written-after", "2001-01-01"), 7),
+        (("--written-before", "2001-01-01T12:30"), 0),
+    ):
+        code, out, _ = run("search", "a red circle", "--json", *conditions)
+        assert (code, json.loads(out)["searched"]) == (0, count)
+
+
+def test_what_cannot_be_searched_for(run: Callable, tmp_path: Path):
+    (tmp_path / "none.txt").write_text("\n \n")
+    (tmp_path / "latin.txt").write_bytes("käse".encode("latin-1"))
+    for arguments, message in (
+        (("--queries", "none.txt"), "--queries none.txt has no text. Write one text a line."),
+        (("--queries", "latin.txt"), "--queries latin.txt: expected text in UTF-8, one a line"),
+        (("--queries", "gone.txt"), "Cannot read --queries gone.txt: No such file or directory."),
+        (("a", "--json", "--csv"), "Give --json or --csv, not both."),
+        (("--queries", "none.txt", "--explain", "a.png"), "--explain goes with one text"),
+    ):
+        code, _, err = run("search", *arguments)
+        assert code == 1
+        assert err.startswith(f"error: {message}")
+    for arguments, message in (
+        (("a", "--queries", "none.txt"), "not allowed with argument"),
+        (("a", "--min-seconds", "nan"), "expected a number of seconds, 0 or more, got 'nan'"),
+        (("a", "--written-after", "yesterday"), "expected a date such as 2026-03-01"),
+    ):
+        code, _, err = run("search", *arguments)
+        assert code == 2
+        assert message in err
 
 
 def test_help_is_quick():

@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +14,7 @@ import torch
 from mmengine.config import Config
 from mmengine.runner import Runner
 
-from clipbert_mm.apis import Filter, VideoIndexError, VideoSearch, reading, video_tokens
+from clipbert_mm.apis import Filter, VideoIndexError, VideoSearch, reading, two_stages, video_tokens
 from clipbert_mm.apis.results import Moment, clock
 from clipbert_mm.engine.launch import build_runner
 from clipbert_mm.evaluation import read_rankings
@@ -205,6 +206,49 @@ def test_a_shortlist_without_kept_tokens_is_decoded_again(
     assert again.search("a red circle", topk=3, vectors_only=True).hits[0].stage == "vectors"
 
 
+@pytest.mark.parametrize("at_once", [4096, 2])
+def test_many_texts_find_what_each_finds_alone(
+    search: VideoSearch, search_joined: VideoSearch, monkeypatch: pytest.MonkeyPatch, at_once: int
+):
+    """With all pairs, a shortlist by coarse tokens or vectors, and vectors alone; each video is read once for all texts."""
+    texts = ["a red circle", "a blue square on green", "a red circle", "a green triangle moves left"]
+    for each, options in (
+        (search, dict(topk=3)),
+        (search, dict(topk=2, shortlist=3)),
+        (search_joined, dict(topk=2, shortlist=3)),
+        (search_joined, dict(topk=3, vectors_only=True)),
+    ):
+        alone = [each.search(text, **options) for text in texts]
+        monkeypatch.setattr(two_stages, "PAIRS_AT_ONCE", at_once)
+        read, index = Counter(), each.video_index
+
+        def tokens(path: str, which: str = "clips", read=read, stored=index.tokens) -> torch.Tensor:
+            read[path, which] += 1
+            return stored(path, which)
+
+        with monkeypatch.context() as patched:
+            patched.setattr(index, "tokens", tokens)
+            found = each.search_many(texts, **options)
+        again = 2 if each is search_joined else 1  # the hits' clips alone, where the clips are joined before
+        assert max(read.values(), default=0) <= again
+        for one, many in zip(alone, found, strict=True):
+            assert (one.text, one.searched, one.by_vectors, one.by_model) == (
+                *(many.text, many.searched, many.by_vectors, many.by_model),
+            )
+            assert [hit.path for hit in many.hits] == [hit.path for hit in one.hits]
+            for a, b in zip(one.hits, many.hits, strict=True):
+                assert b.score == pytest.approx(a.score, abs=1e-4)
+                assert [m.score for m in b.moments] == pytest.approx([m.score for m in a.moments], abs=1e-4)
+    lost = next(iter(search.video_index.entries))
+    search.video_index.store.path_of(search.video_index.entries[lost].key).unlink()
+    search.video_index.store = type(search.video_index.store)(search.video_index.folder / "tokens")
+    for each in search.search_many(texts[:2]):
+        assert list(each.left_out) == [lost]
+    for wrong in ([], "a red circle"):
+        with pytest.raises(ValueError, match="search_many expects a list of one or more texts"):
+            search.search_many(wrong)
+
+
 def test_a_model_without_vectors_says_so(search: VideoSearch):
     with pytest.raises(ValueError, match=r"has no vectors to search by\. Use a model that has, such as BLIP"):
         search.search("a red circle", vectors_only=True)
@@ -392,9 +436,9 @@ def test_more_than_1000_videos_are_searched_by_a_tenth(
         return torch.randn(1 if which == "coarse" else 3, 1, 16)
 
     monkeypatch.setattr(index, "tokens", tokens)
-    logits = search.predictor.clip_logits
-    search.predictor.clip_logits = lambda tokens, ids: (
-        blocks.append(len(tokens) * tokens.shape[1]) or logits(tokens, ids)
+    logits = search.predictor.pair_logits
+    search.predictor.pair_logits = lambda tokens, *pairs: (
+        blocks.append(len(tokens) * tokens.shape[1]) or logits(tokens, *pairs)
     )
     for videos, options, coarse, fine in (
         (1000, {}, 0, 1000),

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from clipbert_mm.errors import OptionError, VideoIndexError
-from clipbert_mm.index import EncodedVideo, Entry, Filter, VideoIndex
+from clipbert_mm.index import EncodedVideo, Entry, Filter, VideoIndex, video_vectors
 from clipbert_mm.index.vectors import TEMPERATURE, VECTOR_POOLINGS, pool_similarities, similarities
 
 WIDTH = 8
@@ -200,8 +200,24 @@ def test_pooling_leaves_out_rows_of_no_video():
 
 def test_similarities_are_computed_in_blocks():
     rows = np.random.default_rng(0).standard_normal((5000, 16)).astype(np.float16)
-    query = torch.randn(16)
-    assert np.allclose(similarities(rows, query), rows.astype(np.float64) @ query.double().numpy(), atol=1e-4)
+    queries = torch.randn(3, 16)
+    expected = queries.double().numpy() @ rows.astype(np.float64).T
+    assert np.allclose(similarities(rows, queries), expected, atol=1e-4)
+
+
+def test_many_queries_find_what_each_finds_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    index = new_index(tmp_path / "index", [video(i, 1 + i % 5) for i in range(40)])
+    passes, compare = [], video_vectors.similarities
+    monkeypatch.setattr(
+        video_vectors, "similarities", lambda rows, queries: passes.append(len(queries)) or compare(rows, queries)
+    )
+    queries = torch.nn.functional.normalize(torch.randn(70, WIDTH), dim=1)
+    found = index.nearest_of_each(queries, 5, pooling="max")
+    assert passes == [32, 32, 6], "a pass for so many"
+    for query, each in zip(queries, found, strict=True):
+        alone = index.nearest(query, 5, pooling="max")
+        assert list(each.similarities) == list(alone.similarities)
+        assert each.similarities == pytest.approx(alone.similarities, abs=1e-5)
 
 
 KILLED = """

@@ -1,0 +1,125 @@
+"""What ``clipbert search`` does: for one text or a file of them, on the terminal, as JSON or CSV."""
+
+import argparse
+import csv
+import io
+import sys
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+from clipbert_mm.command_steps import note, open_search, print_value, show
+from clipbert_mm.errors import OptionError, encodable
+
+if TYPE_CHECKING:  # these imports take seconds, which `clipbert --help` does without
+    from clipbert_mm.apis.results import SearchResult
+    from clipbert_mm.index import Filter
+
+COLUMNS = ("text", "rank", "path", "score", "probability", "start", "end", "stage")
+"""Columns of CSV; the times are those of the best clip."""
+MAX_QUERIES_BYTES = 2**26
+"""Bytes of the largest file of texts."""
+
+
+def run_search(args: argparse.Namespace) -> int:
+    """Search for one text, or for those of a file."""
+    _check_output(args)
+    texts = [args.text] if args.queries is None else read_queries(args.queries)
+    search = open_search(args)
+    results = search.search_many(
+        texts,
+        args.topk,
+        shortlist=args.shortlist,
+        where=filter_of(args),
+        vector_pooling=args.vector_pooling,
+        vectors_only=args.vectors_only,
+    )
+    print_results(results, args)
+    if args.explain:
+        if not results[0].hits:
+            raise OptionError("There is no hit to explain.")
+        search.explain(args.text, results[0].hits[0].path, args.explain)
+        note(f"drew {args.explain}")
+    return 0
+
+
+def _check_output(args: argparse.Namespace) -> None:
+    """Check that the options of the output go together.
+
+    Raises:
+        OptionError: If they do not.
+    """
+    if args.json and args.csv:
+        raise OptionError("Give --json or --csv, not both.")
+    if args.explain and args.queries is not None:
+        raise OptionError("--explain goes with one text, and --queries has many. Search for the text alone.")
+
+
+def read_queries(file: str) -> list[str]:
+    """Read texts, one a line; empty lines are left out.
+
+    Args:
+        file: The file; "-" for the standard input.
+
+    Raises:
+        OptionError: If it cannot be read, is not UTF-8, or has no text.
+    """
+    try:
+        with open(0 if file == "-" else file, "rb", closefd=file != "-") as stream:
+            content = stream.read(MAX_QUERIES_BYTES + 1)
+    except OSError as error:
+        raise OptionError(f"Cannot read --queries {encodable(file)}: {error.strerror}.") from error
+    if len(content) > MAX_QUERIES_BYTES:
+        raise OptionError(
+            f"--queries {encodable(file)}: expected at most {MAX_QUERIES_BYTES / 2**20:.0f} MiB, got more."
+        )
+    try:
+        lines = content.decode("utf-8-sig").splitlines()
+    except UnicodeDecodeError as error:
+        raise OptionError(f"--queries {encodable(file)}: expected text in UTF-8, one a line, got {error}.") from error
+    texts = [line.strip() for line in lines if line.strip()]
+    if not texts:
+        raise OptionError(f"--queries {encodable(file)} has no text. Write one text a line.")
+    return texts
+
+
+def filter_of(args: argparse.Namespace) -> "Filter | None":
+    """Return the conditions that the options name; None for none.
+
+    Raises:
+        OptionError: If no video can meet them.
+    """
+    from clipbert_mm.index import Filter
+
+    conditions = Filter(
+        None if args.folders is None else tuple(args.folders),
+        args.min_seconds,
+        args.max_seconds,
+        args.written_after,
+        args.written_before,
+    )
+    return None if conditions == Filter() else conditions
+
+
+def print_results(results: "Sequence[SearchResult]", args: argparse.Namespace) -> None:
+    """Print results as the options say: CSV, JSON (of many texts a line each), or one hit a line."""
+    if args.csv:
+        output = io.StringIO()
+        writer = csv.writer(output, lineterminator="\n")
+        writer.writerows([COLUMNS, *(row for result in results for row in _rows(result))])
+        sys.stdout.write(encodable(output.getvalue()))
+    elif args.queries is None:
+        show(results[0], args)
+    elif args.json:
+        from clipbert_mm.json_text import json_line
+
+        for result in results:
+            sys.stdout.write(json_line(result.to_dict()))
+    else:
+        print_value("\n\n".join(str(result) for result in results))
+    sys.stdout.flush()
+
+
+def _rows(result: "SearchResult") -> Iterator[list[Any]]:
+    for rank, hit in enumerate(result.hits, start=1):
+        times = ("", "") if hit.moment is None else (hit.moment.start, hit.moment.end)
+        yield [result.text, rank, hit.path, hit.score, hit.probability, *times, hit.stage]
