@@ -105,6 +105,7 @@ def measure(config: Config, args: argparse.Namespace) -> dict[str, Any]:
             remove_s=timed(lambda: index.remove(one_folder)),
             page_s=timed(lambda: list(index.listed(first=args.videos // 2, most=50))),
             count_s=timed(lambda: index.count(CONDITION)),
+            find_gone_s=timed(lambda: [not os.path.exists(entry.path) for entry in index.listed()]),
             states_s=timed(lambda: index.states(index.paths_below("/nowhere/004"))),
             compact_s=timed(lambda: index.compact(always=True)),
         )
