@@ -45,6 +45,7 @@ add_module_names = False  # the page says them
 autodoc_inherit_docstrings = False
 autodoc_typehints = "description"
 autodoc_typehints_format = "short"
+autodoc_use_type_comments = False  # there are none, and looking for them parses each function anew
 autoclass_content = "both"  # so that the types of a constructor's arguments stand beside what the class says of them
 python_use_unqualified_type_names = True
 napoleon_google_docstring = True
