@@ -111,9 +111,14 @@ setup(
         "tests": requirements("tests"),
         "docs": requirements("docs"),
         "page": requirements("page"),
+        "lancedb": requirements("lancedb"),
         "open-clip": requirements("open_clip"),
         "optional": requirements("optional"),
-        "all": [each for name in ("tests", "docs", "page", "open_clip", "optional") for each in requirements(name)],
+        "all": [
+            each
+            for name in ("tests", "docs", "page", "lancedb", "open_clip", "optional")
+            for each in requirements(name)
+        ],
     },
     entry_points={"console_scripts": ["clipbert = clipbert_mm.__main__:main"]},
     cmdclass={"build_mim": build_mim},

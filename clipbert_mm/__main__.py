@@ -73,9 +73,9 @@ def _index(args: argparse.Namespace) -> int:
         raise OptionError("clipbert index expects videos or folders of videos: clipbert index FOLDER.")
     if args.remove:
         from clipbert_mm.apis.video_search import remove
-        from clipbert_mm.index import VideoIndex
+        from clipbert_mm.index.engines import open_index
 
-        removed = remove(VideoIndex(index_folder(args)), args.paths)
+        removed = remove(open_index(index_folder(args)), args.paths)
         print_value({"removed": removed} if args.json else f"removed {len(removed)}")
         return 0
     search = open_search(args)
@@ -182,17 +182,17 @@ def _info(args: argparse.Namespace) -> int:
             text_length=steps.get("Tokenize", {}).get("max_length"),
         )
     else:
-        from clipbert_mm.index import VideoIndex
+        from clipbert_mm.index.engines import open_index
 
-        video_index = VideoIndex(index_folder(args))
+        video_index = open_index(index_folder(args))
         if not video_index.exists:
             raise VideoIndexError(
-                f"There is no index {video_index.folder}. Create one: clipbert index FOLDER --model CHECKPOINT."
+                f"There is no index {video_index.name}. Create one: clipbert index FOLDER --model CHECKPOINT."
             )
         states = video_index.states(list(video_index.entries))
         seconds = sum(entry.seconds or 0 for entry in video_index.entries.values())
         facts = dict(
-            index=str(video_index.folder),
+            index=video_index.name,
             **video_index.manifest,
             hours=round(seconds / 3600, 3),
             stale=[path for path, is_up_to_date in states.items() if not is_up_to_date],

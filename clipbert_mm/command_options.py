@@ -41,7 +41,7 @@ def add_arguments(command: argparse.ArgumentParser, name: str) -> None:
         command.add_argument("--model", required=True, help=MODEL_HELP)
     else:
         command.add_argument("--model", help=f"{MODEL_HELP} (default: that of the index)")
-        command.add_argument("--index", help="folder of the index (default: clipbert_index)")
+        command.add_argument("--index", help="folder or URL of the index (default: clipbert_index)")
         command.add_argument("--gallery", dest="index", action=OldOption, help=argparse.SUPPRESS)
     if name not in ("index", "info"):
         command.add_argument(

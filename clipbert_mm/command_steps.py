@@ -59,12 +59,12 @@ def model_of(args: argparse.Namespace) -> str:
     Raises:
         VideoIndexError: If there is no index, or its model cannot be opened without running code.
     """
-    from clipbert_mm.index import VideoIndex
+    from clipbert_mm.index.engines import open_index
 
     if args.model is not None:
         return args.model
     folder = index_folder(args)
-    manifest = VideoIndex(folder).manifest
+    manifest = open_index(folder).manifest
     if not manifest:
         first = {"search": "Index videos first: clipbert index FOLDER --model CHECKPOINT"}
         advice = first.get(args.command, "Give the model: --model CHECKPOINT")

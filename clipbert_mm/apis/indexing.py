@@ -122,7 +122,14 @@ def index(
         unreadable = {path: failed[path].reason for path in not_tried}
         todo = sorted(set(videos) - set(unchanged) - set(not_tried))
         done = len(videos) - len(todo)
-        batches = read_videos(predictor.media_steps, todo, workers=workers, batch_size=batch_size, timeout=timeout)
+        batches = read_videos(
+            predictor.media_steps,
+            todo,
+            workers=workers,
+            batch_size=batch_size,
+            timeout=timeout,
+            fork=video_index.safe_to_fork,
+        )
         for batch in batches:
             add(predictor, video_index, batch)
             for read in batch:

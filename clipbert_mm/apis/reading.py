@@ -95,7 +95,7 @@ class _Files(Dataset):
 
 
 def read_videos(
-    steps: Sequence[Any], paths: Sequence[str], *, workers: int, batch_size: int, timeout: float
+    steps: Sequence[Any], paths: Sequence[str], *, workers: int, batch_size: int, timeout: float, fork: bool = True
 ) -> Iterator[list[ReadResult]]:
     """Read videos, or images, in batches and in their order.
 
@@ -105,6 +105,7 @@ def read_videos(
         workers: Processes that decode; 0 for this process.
         batch_size: Files of a batch.
         timeout: Most seconds for one file.
+        fork: Whether the processes may be forked from this one; they start more slowly otherwise.
     """
     workers = min(workers, len(paths))
     # A fork from one of several threads, as in the web page, may copy a lock that nobody releases.
@@ -115,6 +116,6 @@ def read_videos(
         num_workers=workers,
         collate_fn=list,
         timeout=timeout if workers else 0,
-        multiprocessing_context="forkserver" if workers and in_thread else None,
+        multiprocessing_context="forkserver" if workers and (in_thread or not fork) else None,
     )
     yield from WatchedLoader(loader, memory_limit=MEMORY)

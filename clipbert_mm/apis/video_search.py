@@ -21,6 +21,7 @@ from clipbert_mm.apis.two_stages import Found, SearchOptions, TwoStages, scores_
 from clipbert_mm.deprecation import renamed_arguments, warn_renamed
 from clipbert_mm.errors import OptionError, VideoIndexError, printable, quoted
 from clipbert_mm.index import Filter, VideoIndex, default_folder, name_below
+from clipbert_mm.index.engines import open_index
 from clipbert_mm.structures import COSINE
 
 if TYPE_CHECKING:  # imported when they are used, since a search needs none of them
@@ -72,7 +73,7 @@ class VideoSearch:
         pooling: str | None = None,
     ) -> None:
         self.predictor = open_predictor(config_or_checkpoint, device, weights, revision, precision, pooling)
-        self.video_index = VideoIndex(default_folder() if index is None else index)
+        self.video_index = open_index(default_folder() if index is None else index)
         self._stages: TwoStages | None = None
         if self.video_index.exists:
             self.video_index.check_identity(self.predictor.identity, self.predictor.source)
@@ -192,7 +193,7 @@ class VideoSearch:
         """
         if not self.video_index.count():
             raise VideoIndexError(
-                f"The index {self.video_index.folder} is empty. Index videos first: clipbert index FOLDER."
+                f"The index {self.video_index.name} is empty. Index videos first: clipbert index FOLDER."
             )
 
     def _result(self, text: str, found: Found, options: SearchOptions) -> SearchResult:
@@ -203,7 +204,7 @@ class VideoSearch:
         """
         if not found.hits and found.left_out:
             raise VideoIndexError(
-                f"No video of the index {self.video_index.folder} can be searched: {next(iter(found.left_out.values()))}"
+                f"No video of the index {self.video_index.name} can be searched: {next(iter(found.left_out.values()))}"
             )
         unknown = self.predictor.unknown_words([text])
         return SearchResult(
@@ -348,13 +349,13 @@ def remove(video_index: VideoIndex, paths: Paths) -> list[str]:
     paths = [paths] if isinstance(paths, (str, os.PathLike)) else paths
     removed: list[str] = []
     if not video_index.exists:
-        raise VideoIndexError(f"There is no index {video_index.folder}.")
+        raise VideoIndexError(f"There is no index {video_index.name}.")
     with video_index.locked():
         for path in map(os.path.abspath, paths):
             below = video_index.paths_below(path)
             if not below:
                 raise VideoIndexError(
-                    f"{printable(path)} is not in the index {video_index.folder}, nor is anything below it. List its videos "
+                    f"{printable(path)} is not in the index {video_index.name}, nor is anything below it. List its videos "
                     "with clipbert info."
                 )
             removed += below

@@ -107,6 +107,7 @@ class VideoTokens:
             workers=DECODING_PROCESSES,
             batch_size=VIDEOS_AT_ONCE,
             timeout=DECODING_SECONDS,
+            fork=self.video_index.safe_to_fork,
         )
         for batch in batches if todo else ():
             left_out |= {read.path: f"it cannot be read now: {read.reason}" for read in batch if read.media is None}

@@ -60,6 +60,9 @@ class VideoIndex:
         VideoIndexError: If the records are damaged or of another format.
     """
 
+    safe_to_fork = True
+    """Whether a process may be forked while the index is open."""
+
     def __init__(self, folder: str | os.PathLike) -> None:
         self.folder = Path(folder)
         self.table = RecordTable(self.folder / RECORDS)
@@ -74,6 +77,11 @@ class VideoIndex:
             )
         if self.exists:
             self.check_facts()
+
+    @property
+    def name(self) -> str:
+        """What messages call the index, by its folder or its URL."""
+        return str(self.folder)
 
     @property
     def exists(self) -> bool:
@@ -215,7 +223,7 @@ class VideoIndex:
         facts = self.manifest
         if facts["identity"] != identity:
             raise VideoIndexError(
-                f"The index {self.folder} was made by {shown(facts['weights'])} (digest {shown(facts['identity'])}), not by "
+                f"The index {self.name} was made by {shown(facts['weights'])} (digest {shown(facts['identity'])}), not by "
                 f"{source} (digest {identity}): weights, clips or frame size differ. Use that model, or index the videos "
                 "into a new folder."
             )
@@ -231,7 +239,7 @@ class VideoIndex:
             with self.table.changing():
                 rows: list[Rows] | list[None] = [None] * len(videos)
                 if self.vector_size is not None:
-                    rows = self.video_vectors.append([_rows_of(video, self.vector_size) for video in videos])
+                    rows = self.video_vectors.append([stored_vectors(video, self.vector_size) for video in videos])
                 self.table.put(zip([video.entry for video in videos], rows, strict=True))
 
     def note_unreadable(self, records: Sequence[Unreadable]) -> None:
@@ -335,7 +343,7 @@ class VideoIndex:
             ) from error
 
 
-def _rows_of(video: EncodedVideo, size: int) -> np.ndarray:
+def stored_vectors(video: EncodedVideo, size: int) -> np.ndarray:
     """Return the vectors of a video as they are stored, float16 (K, P).
 
     Raises:
