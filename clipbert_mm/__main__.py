@@ -7,7 +7,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from clipbert_mm.command_options import add_arguments
-from clipbert_mm.command_search import run_search
+from clipbert_mm.command_search import run_calibrate, run_search
 from clipbert_mm.command_steps import (
     checked_source,
     importing,
@@ -108,7 +108,8 @@ def _take_over(args: argparse.Namespace) -> int:
 
 def _rank(args: argparse.Namespace) -> int:
     with importing():
-        from clipbert_mm.apis.video_search import open_predictor, rank
+        from clipbert_mm.apis.ranking import rank
+        from clipbert_mm.apis.video_search import open_predictor
 
         predictor = open_predictor(
             model_of(args), args.device, args.weights, precision=args.precision, pooling=args.pooling
@@ -228,6 +229,7 @@ def _progress() -> "Progress":
 COMMANDS = {
     "index": (_index, "encode videos into an index, each video once"),
     "search": (run_search, "find the videos of an index that match a text"),
+    "calibrate": (run_calibrate, "fit the probabilities of an index on labelled pairs of text and video"),
     "rank": (_rank, "rank texts by how well they match a video"),
     "ask": (_ask, "ask a question about a video"),
     "serve": (_serve, "serve a web page to search, play and ask"),

@@ -17,6 +17,9 @@ def add_arguments(command: argparse.ArgumentParser, name: str) -> None:
         _add_index_options(command)
     if name in ("rank", "ask"):
         command.add_argument("video")
+    if name == "calibrate":
+        help_text = 'labelled pairs, a line each: {"text": "a dog", "video": "a.mp4", "match": true}'
+        command.add_argument("pairs", metavar="PAIRS.jsonl", help=help_text)
     if name == "rank":
         command.add_argument("text", nargs="+")
     if name == "ask":
@@ -77,6 +80,9 @@ def _add_search_options(command: argparse.ArgumentParser) -> None:
     add("--vectors-only", action="store_true", help="rank by the vectors alone, which decodes no video")
     help_text = "how the vectors of a video's clips choose the shortlist: max, mean, logsumexp or query-weighted"
     add("--vector-pooling", help=help_text)
+    add("--clips", action="store_true", help="find the best clips of all videos, not the best videos")
+    help_text = "leave out hits of a smaller probability, 0 to 1; see clipbert calibrate"
+    add("--threshold", type=_share, metavar="P", help=help_text)
 
 
 def _add_conditions(command: argparse.ArgumentParser) -> None:
@@ -150,3 +156,14 @@ def _time(text: str) -> float:
         raise argparse.ArgumentTypeError(
             f"expected a date such as 2026-03-01, or 2026-03-01T12:30, got {quoted(text)}"
         ) from None
+
+
+def _share(text: str) -> float:
+    """Parse a number from 0 to 1."""
+    try:
+        number = float(text)
+    except ValueError:
+        number = -1.0
+    if not 0 <= number <= 1:
+        raise argparse.ArgumentTypeError(f"expected a number from 0 to 1, got {quoted(text)}")
+    return number

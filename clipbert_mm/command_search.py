@@ -11,7 +11,7 @@ from clipbert_mm.command_steps import note, open_search, print_value, show
 from clipbert_mm.errors import OptionError, encodable
 
 if TYPE_CHECKING:  # these imports take seconds, which `clipbert --help` does without
-    from clipbert_mm.apis.results import SearchResult
+    from clipbert_mm.apis.search_results import SearchResult
     from clipbert_mm.index import Filter
 
 COLUMNS = ("text", "rank", "path", "score", "probability", "start", "end", "stage")
@@ -32,6 +32,8 @@ def run_search(args: argparse.Namespace) -> int:
         where=filter_of(args),
         vector_pooling=args.vector_pooling,
         vectors_only=args.vectors_only,
+        threshold=args.threshold,
+        clips=args.clips,
     )
     print_results(results, args)
     if args.explain:
@@ -39,6 +41,15 @@ def run_search(args: argparse.Namespace) -> int:
             raise OptionError("There is no hit to explain.")
         search.explain(args.text, results[0].hits[0].path, args.explain)
         note(f"drew {args.explain}")
+    return 0
+
+
+def run_calibrate(args: argparse.Namespace) -> int:
+    """Calibrate the scores of an index."""
+    from clipbert_mm.apis.calibration import read_pairs
+
+    pairs = read_pairs(args.pairs)
+    show(open_search(args).calibrate(pairs), args)
     return 0
 
 

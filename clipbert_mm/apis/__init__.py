@@ -7,19 +7,17 @@ from clipbert_mm.errors import VideoIndexError
 from clipbert_mm.lazy import lazy_exports
 
 if TYPE_CHECKING:
+    from clipbert_mm.apis.calibration import CalibrationReport, LabelledPair, read_pairs
     from clipbert_mm.apis.explanation import Explanation
     from clipbert_mm.apis.inferencer import ClipBertInferencer, inference_model, init_model
     from clipbert_mm.apis.predictor import Predictor
     from clipbert_mm.apis.results import (
         Answer,
         AnswerResult,
-        Hit,
         IndexReport,
         Moment,
-        RankedText,
-        Ranking,
-        SearchResult,
     )
+    from clipbert_mm.apis.search_results import Hit, RankedText, Ranking, SearchResult
     from clipbert_mm.apis.video_qa import VideoQA
     from clipbert_mm.apis.video_search import VideoSearch
     from clipbert_mm.index import Filter, VideoIndex
@@ -27,11 +25,13 @@ if TYPE_CHECKING:
 __all__ = [
     "Answer",
     "AnswerResult",
+    "CalibrationReport",
     "ClipBertInferencer",
     "Explanation",
     "Filter",
     "Hit",
     "IndexReport",
+    "LabelledPair",
     "Moment",
     "Predictor",
     "RankedText",
@@ -43,24 +43,23 @@ __all__ = [
     "VideoSearch",
     "inference_model",
     "init_model",
+    "read_pairs",
 ]
 
 __getattr__ = lazy_exports(
     __name__,
     {
+        "calibration": ["CalibrationReport", "LabelledPair", "read_pairs"],
         "explanation": ["Explanation"],
         "inferencer": ["ClipBertInferencer", "inference_model", "init_model"],
         "predictor": ["Predictor"],
         "results": [
             "Answer",
             "AnswerResult",
-            "Hit",
             "IndexReport",
             "Moment",
-            "RankedText",
-            "Ranking",
-            "SearchResult",
         ],
+        "search_results": ["Hit", "RankedText", "Ranking", "SearchResult"],
         "video_qa": ["VideoQA"],
         "video_search": ["VideoSearch"],
         "clipbert_mm.index": ["Filter", "VideoIndex"],

@@ -11,9 +11,9 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
 from clipbert_mm.apis.predictor import Predictor
+from clipbert_mm.apis.ranking import TextsToRank
 from clipbert_mm.apis.results import Moment, format_score
 from clipbert_mm.apis.video_qa import CHOICE, COUNTING, TASKS, Question
-from clipbert_mm.apis.video_search import TextsToRank
 from clipbert_mm.datasets.transforms import ClipBertTransforms
 from clipbert_mm.datasets.wrappers import leaves
 from clipbert_mm.engine.bare_model import bare_model

@@ -17,11 +17,12 @@ from mmengine.visualization import Visualizer
 from torch import nn
 
 from clipbert_mm.apis.predictor import ModelSource, Predictor, indices_by_shape
-from clipbert_mm.apis.results import AnswerResult, Ranking
+from clipbert_mm.apis.ranking import TextsToRank
+from clipbert_mm.apis.results import AnswerResult
+from clipbert_mm.apis.search_results import Ranking
 from clipbert_mm.apis.video_qa import TASKS as QUESTION_TASKS
 from clipbert_mm.apis.video_qa import Question
 from clipbert_mm.apis.video_search import TASKS as SEARCH_TASKS
-from clipbert_mm.apis.video_search import TextsToRank
 from clipbert_mm.errors import OptionError, is_count, printable, quoted
 from clipbert_mm.fileio import atomic_write, temporary_folder
 from clipbert_mm.registry import INFERENCERS

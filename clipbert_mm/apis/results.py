@@ -29,49 +29,6 @@ def probability(score: float) -> float:
     return 1 / (1 + math.exp(-score)) if score >= 0 else math.exp(score) / (1 + math.exp(score))
 
 
-GOOD_MATCH = 0.5
-"""Probability from which a match is good. Where it is calibrated, which tests measure, half of such pairs are right."""
-
-
-def is_good_match(best: float | None, texts: Sequence[str], unknown_words: Sequence[str]) -> bool | None:
-    """Whether the best of some pairs of texts and videos is a good match; None if the model gives no probabilities.
-
-    Args:
-        best: Its probability, 0 to 1; None without probabilities.
-        texts: The texts.
-        unknown_words: Words of the texts that the model does not know; if it knows none, no probability means anything.
-
-    >>> is_good_match(0.8, ["a dog"], []), is_good_match(0.4, ["a dog"], []), is_good_match(0.8, ["zyxw"], ["zyxw"])
-    (True, False, False)
-    """
-    if best is None:
-        return None
-    return best >= GOOD_MATCH and not set(unknown_words) >= {word for text in texts for word in text.split()}
-
-
-def largest_probability(pairs: "Sequence[Hit | RankedText]") -> float | None:
-    """Return the largest probability of some hits or texts; None if they have none."""
-    return max((pair.probability for pair in pairs if pair.probability is not None), default=None)
-
-
-def format_match(is_good: bool | None, best: float | None) -> list[str]:
-    """Return one line that says that there is no good match; no line if there is one, or if it is not known.
-
-    >>> format_match(False, 0.012)
-    ['no good match: the best has 1.2%, and a good match has 50% or more']
-    >>> format_match(False, 0.8)
-    ['no good match: the best has 80.0%, but the model knows none of the words']
-    """
-    if is_good is not False or best is None:
-        return []
-    why = (
-        "but the model knows none of the words"
-        if best >= GOOD_MATCH
-        else f"and a good match has {GOOD_MATCH:.0%} or more"
-    )
-    return [f"no good match: the best has {best:.1%}, {why}"]
-
-
 def format_score(score: float, kind: str) -> str:
     """Format a score of a kind; cosine similarities, all of which are small, with one more decimal.
 
@@ -79,11 +36,6 @@ def format_score(score: float, kind: str) -> str:
     ('-1.50', '0.314')
     """
     return f"{score:.3f}" if kind == COSINE else f"{score:.2f}"
-
-
-def _columns(score: float, probability: float | None, kind: str) -> str:
-    """Format the score of a pair and, if it has one, its probability, each with two spaces after it."""
-    return f"{format_score(score, kind):>7}  " + ("" if probability is None else f"{probability:6.1%}  ")
 
 
 @dataclass(frozen=True)
@@ -117,6 +69,15 @@ class Moment(Record):
         """
         return f"{clock(self.start)}–{clock(math.ceil(self.end))}"
 
+    @property
+    def exact(self) -> str:
+        """The time span in seconds.
+
+        >>> Moment(12.0, 13.54, 0.0).exact
+        '12.0–13.5 s'
+        """
+        return f"{self.start:.1f}–{self.end:.1f} s"
+
 
 def best_of(moments: Sequence[Moment]) -> Moment | None:
     """Return the moment with the highest score; None for images, which have no moments."""
@@ -132,7 +93,8 @@ def moments_of(clip_times: Iterable[tuple[float, float]] | None, scores: Iterabl
     )
 
 
-def _span(moment: Moment | None) -> str:
+def format_span(moment: Moment | None) -> str:
+    """Format the time span of a moment; empty for images, which have none."""
     return "" if moment is None else str(moment)
 
 
@@ -147,125 +109,6 @@ def format_unknown(words: Sequence[str]) -> list[str]:
     listed = ", ".join(quoted(word, 40) for word in words[:5])
     more = f" and {len(words) - 5:,} more" if len(words) > 5 else ""
     return [f"warning: the model does not know {listed}{more}; all unknown words look the same to it"]
-
-
-@dataclass(frozen=True)
-class Hit(Record):
-    """A video that a search found.
-
-    Args:
-        path: The video.
-        score: Score of the whole video, of the kind that the result names.
-        probability: Probability of a match, 0 to 1; None if the model gives none.
-        moment: The best clip; None for images.
-        moments: All clips with their scores.
-        stage: What ranked it: the "model", or its "vectors" alone.
-    """
-
-    path: str
-    score: float
-    probability: float | None
-    moment: Moment | None
-    moments: tuple[Moment, ...]
-    stage: str = "model"
-
-
-@dataclass(frozen=True)
-class SearchResult(Record):
-    """The videos that match a text best, best first.
-
-    Args:
-        text: The query.
-        searched: Number of videos that were searched.
-        hits: The best videos.
-        left_out: Videos that could not be searched, with the reason.
-        unknown_words: Words of the text that are unknown to the model.
-        good_match: Whether the best video is a good match (:func:`is_good_match`); None if the model gives no probabilities.
-        score_kind: What the scores are, such as "log-odds" or "cosine".
-        model: What was used: the model's checkpoint, or name with its commit, and its digest.
-        by_vectors: Number of videos whose vectors, or coarse tokens, were compared, to choose which the model scores.
-        by_model: Number of videos that the model scored with all clips.
-    """
-
-    text: str
-    searched: int
-    hits: tuple[Hit, ...]
-    left_out: Mapping[str, str] = field(default_factory=dict)
-    unknown_words: tuple[str, ...] = ()
-    good_match: bool | None = None
-    score_kind: str = field(kw_only=True)
-    model: str = field(default="", kw_only=True)
-    by_vectors: int = field(default=0, kw_only=True)
-    by_model: int = field(default=0, kw_only=True)
-
-    @property
-    def warnings(self) -> list[str]:
-        """What is to be said of the hits, such as words unknown to the model, or that there is no good match."""
-        return [
-            *format_unknown(self.unknown_words),
-            *format_match(self.good_match, largest_probability(self.hits)),
-        ]
-
-    @property
-    def _stages(self) -> str:
-        """What ranked the hits, if it was more than the model: the best of the vectors, or the vectors alone."""
-        if not self.by_vectors:
-            return ""
-        return f" (the best {self.by_model:,} by vectors)" if self.by_model else " (by vectors alone)"
-
-    def __str__(self) -> str:
-        """Format one hit per line, and the videos that were left out."""
-        lines = [f"{self.text!r} in {self.searched} videos, scored by {self.score_kind}{self._stages}", *self.warnings]
-        for rank, hit in enumerate(self.hits, start=1):
-            scores = _columns(hit.score, hit.probability, self.score_kind)
-            lines.append(f"{rank:3}. {scores}{_span(hit.moment):<13} {printable(hit.path)}")
-        if self.left_out:
-            lines += [f"left out: {len(self.left_out)} videos", *_format_reasons(self.left_out)]
-        return "\n".join(lines)
-
-
-@dataclass(frozen=True)
-class RankedText(Record):
-    """A text with its score; the fields are those of :class:`Hit`."""
-
-    text: str
-    score: float
-    probability: float | None
-    moment: Moment | None
-    moments: tuple[Moment, ...]
-
-
-@dataclass(frozen=True)
-class Ranking(Record):
-    """Texts ranked by how well they match a video.
-
-    Args:
-        path: The video.
-        texts: The texts, best first.
-        unknown_words: Words of the texts that are unknown to the model.
-        good_match: Whether the best text is a good match, as in :class:`SearchResult`.
-        score_kind: What the scores are, such as "log-odds" or "cosine".
-        model: What was used: the model's checkpoint, or name with its commit, and its digest.
-    """
-
-    path: str
-    texts: tuple[RankedText, ...]
-    unknown_words: tuple[str, ...] = ()
-    good_match: bool | None = None
-    score_kind: str = field(kw_only=True)
-    model: str = field(default="", kw_only=True)
-
-    def __str__(self) -> str:
-        """Format one text per line."""
-        lines = [
-            f"{printable(self.path)}, scored by {self.score_kind}",
-            *format_unknown(self.unknown_words),
-            *format_match(self.good_match, largest_probability(self.texts)),
-        ]
-        for rank, text in enumerate(self.texts, start=1):
-            scores = _columns(text.score, text.probability, self.score_kind)
-            lines.append(f"{rank:3}. {scores}{_span(text.moment):<13} {text.text}")
-        return "\n".join(lines)
 
 
 @dataclass(frozen=True)
@@ -325,7 +168,7 @@ class AnswerResult(Record):
         lines = [f"{self.question}  ({printable(self.path)}){kind}", *format_unknown(self.unknown_words)]
         for rank, answer in enumerate(self.answers, start=1):
             value = self.value_of(answer)
-            lines.append(f"{rank:3}. {value and f'{value:>6}  '}{_span(answer.moment):<13} {answer.text}")
+            lines.append(f"{rank:3}. {value and f'{value:>6}  '}{format_span(answer.moment):<13} {answer.text}")
         return "\n".join(lines)
 
 
@@ -361,9 +204,3 @@ class IndexReport(Record):
         if self.gone:
             lines.append(f"{len(self.gone)} videos of the index no longer exist; --prune removes them")
         return "\n".join([counts, *lines])
-
-
-def _format_reasons(reasons: Mapping[str, str], most: int = 5) -> list[str]:
-    """Format files with their reasons, one per line, and count the rest."""
-    lines = [f"  {printable(path)}: {reason}" for path, reason in list(reasons.items())[:most]]
-    return [*lines, f"  and {len(reasons) - most} more"] if len(reasons) > most else lines

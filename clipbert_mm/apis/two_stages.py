@@ -2,98 +2,29 @@
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from clipbert_mm.apis.calibration import calibration_of
 from clipbert_mm.apis.pooling import pooling_of
 from clipbert_mm.apis.predictor import Predictor
-from clipbert_mm.apis.results import Hit, best_of, moments_of, probability
+from clipbert_mm.apis.results import best_of, moments_of, probability
+from clipbert_mm.apis.search_options import MODEL, VECTORS, Found, Scored, SearchOptions
+from clipbert_mm.apis.search_results import Hit, largest_probability
 from clipbert_mm.apis.video_tokens import Block, VideoTokens
-from clipbert_mm.errors import OptionError, is_count, quoted
-from clipbert_mm.index import Entry, Filter, VideoIndex
-from clipbert_mm.index.vectors import VECTOR_POOLINGS
+from clipbert_mm.errors import OptionError
+from clipbert_mm.index import Entry, VideoIndex
 from clipbert_mm.retrieval.rerank import default_shortlist
 
 if TYPE_CHECKING:  # its import takes seconds
     from clipbert_mm.models.encoders import EncodedTexts
 
-VECTORS, MODEL = "vectors", "model"
-"""What ranks a hit, its vectors alone or the model."""
 PAIRS_AT_ONCE = 4096
 """Pairs of a text and a video whose states are in memory at a time."""
-
-
-@dataclass(frozen=True)
-class SearchOptions:
-    """How a search goes about it.
-
-    Args:
-        topk: Number of hits.
-        shortlist: Videos that the model scores with all clips, chosen by their vectors or coarse tokens; 0 for all. None is for
-            128 by a model with vectors, or for all of at most 1,000 if it compares vectors alone, as CLIP; of a model without
-            vectors for a tenth of more than 1,000 videos, and for all of fewer.
-        where: Conditions that the videos meet; None for all videos.
-        vector_pooling: How the similarities of a video's clips become one in the first stage, of
-            :data:`~clipbert_mm.index.vectors.VECTOR_POOLINGS`; None for that of the model's scores, "mean" if it joins clips.
-        vectors_only: Whether to rank by the vectors alone, which decodes nothing and reads no tokens.
-
-    Raises:
-        OptionError: If a number is too small, or there is no such pooling.
-    """
-
-    topk: int = 10
-    shortlist: int | None = None
-    where: Filter | None = None
-    vector_pooling: str | None = None
-    vectors_only: bool = False
-
-    def __post_init__(self) -> None:
-        if not is_count(self.topk) or not (self.shortlist in (None, 0) or is_count(self.shortlist, self.topk)):
-            raise OptionError(
-                f"search expects topk >= 1 and shortlist 0 or >= topk, got {quoted(self.topk)} and {quoted(self.shortlist)}."
-            )
-        if self.vector_pooling is not None and self.vector_pooling not in VECTOR_POOLINGS:
-            raise OptionError(
-                f"vector_pooling is one of {', '.join(VECTOR_POOLINGS)}, got {quoted(self.vector_pooling)}."
-            )
-
-
-@dataclass(frozen=True)
-class Scored:
-    """A pair of a text and a video.
-
-    Args:
-        score: Its score.
-        probability: Its probability; None if the model gives none.
-        clips: Scores of the clips alone, (K,); None if they are to be computed.
-    """
-
-    score: float
-    probability: float | None
-    clips: np.ndarray | None
-
-
-@dataclass(frozen=True)
-class Found:
-    """What a search found.
-
-    Args:
-        hits: The best videos, the best first.
-        searched: Number of videos that were searched.
-        by_vectors: Number of videos whose vectors, or coarse tokens, were compared.
-        by_model: Number of videos that the model scored.
-        left_out: Videos that could not be searched, with the reason.
-    """
-
-    hits: tuple[Hit, ...]
-    searched: int
-    by_vectors: int
-    by_model: int
-    left_out: dict[str, str]
 
 
 class TwoStages:
@@ -122,33 +53,77 @@ class TwoStages:
         texts = self.predictor.encode_texts(token_ids)
         count, left_out = self.video_index.count(options.where), [dict[str, str]() for _ in token_ids]
         chosen, by_vectors = self._chosen(texts, count, options, left_out)
-        scored = self._score(chosen, texts, left_out)
-        best = [
-            {path: chosen[i][path] for path in sorted(own, key=lambda path: -own[path].score)[: options.topk]}
-            for i, own in enumerate(scored)
-        ]
-        hits = self._hits(best, scored, texts)
+        if options.clips:
+            scored = self.score(chosen, texts, left_out, joined=False)
+            hits = [self._clip_hits(chosen[i], own, options.topk) for i, own in enumerate(scored)]
+        else:
+            scored = self.score(chosen, texts, left_out, joined=self.predictor.model.joins_clips)
+            best = [
+                {path: chosen[i][path] for path in sorted(own, key=lambda path: -own[path].score)[: options.topk]}
+                for i, own in enumerate(scored)
+            ]
+            hits = self._hits(best, scored, texts)
         return [
-            Found(tuple(hits[i]), count - len(left_out[i]), by_vectors[i], len(scored[i]), left_out[i])
+            self._found(hits[i], MODEL, options, (count - len(left_out[i]), by_vectors[i], len(scored[i]), left_out[i]))
             for i in range(len(token_ids))
         ]
 
     def nearest(self, vectors: Tensor, options: SearchOptions) -> list[Found]:
         """Find the videos whose vectors are nearest to each of some unit vectors, (Q, P)."""
         found = []
+        # So many best clips are in at most as many videos, those of the best single clips.
         nearest = self.video_index.nearest_of_each(
-            vectors, options.topk, pooling=self._pooling(options), where=options.where
+            vectors, options.topk, pooling=self.vector_pooling(options), where=options.where
         )
         for vector, each in zip(vectors, nearest, strict=True):
             entries = self.video_index.found(list(each.similarities))
-            hits = []
-            for path, similarity in each.similarities.items():
-                if path in entries:
-                    clips = self.video_index.vectors(path) @ vector.cpu()  # (K,)
-                    moments = moments_of(entries[path].clip_times, clips.tolist())
-                    hits.append(Hit(path, similarity, None, best_of(moments), moments, VECTORS))
-            found.append(Found(tuple(hits), each.searched, each.searched, 0, dict(each.left_out)))
+            clips = {path: (self.video_index.vectors(path) @ vector.cpu()).numpy() for path in entries}  # (K,)
+            if options.clips:
+                scored = {path: Scored(each.similarities[path], None, own) for path, own in clips.items()}
+                hits = self._clip_hits(entries, scored, options.topk, VECTORS)
+            else:
+                moments = {path: moments_of(entries[path].clip_times, own) for path, own in clips.items()}
+                hits = [
+                    Hit(path, each.similarities[path], None, best_of(own), own, VECTORS)
+                    for path, own in moments.items()
+                ]
+            found.append(self._found(hits, VECTORS, options, (each.searched, each.searched, 0, dict(each.left_out))))
         return found
+
+    def _found(
+        self, hits: Sequence[Hit], stage: str, options: SearchOptions, counts: tuple[int, int, int, dict[str, str]]
+    ) -> Found:
+        """Return hits with the probabilities of the index's calibration, and without those below the threshold.
+
+        Raises:
+            OptionError: If there is a threshold, but no probabilities.
+        """
+        pooling = self.vector_pooling(options) if stage == VECTORS else self.score_pooling
+        fit = None if options.clips else calibration_of(self.video_index, stage, pooling)
+        if fit is not None:
+            hits = [replace(hit, probability=fit.probability(hit.score)) for hit in hits]
+        best = largest_probability(hits)
+        if options.threshold is not None:
+            if best is None and hits:
+                raise OptionError(
+                    f"A threshold needs probabilities, and {self.predictor.source} gives none for these scores. Calibrate them "
+                    "first, with this pooling: clipbert calibrate PAIRS."
+                )
+            hits = [hit for hit in hits if hit.probability is not None and hit.probability >= options.threshold]
+        return Found(tuple(hits), *counts, best, fit is not None)
+
+    @staticmethod
+    def _clip_hits(
+        entries: Mapping[str, Entry], scored: Mapping[str, Scored], topk: int, stage: str = MODEL
+    ) -> list[Hit]:
+        """Return the best clips of some videos, the best first; an image is one without a time."""
+        clips = [(float(score), path, k) for path, own in scored.items() for k, score in enumerate(_of(own.clips))]
+        hits = []
+        for score, path, k in sorted(clips, key=lambda clip: -clip[0])[:topk]:
+            times = entries[path].clip_times
+            moments = moments_of(None if times is None else times[k : k + 1], [score])
+            hits.append(Hit(path, score, None, best_of(moments), moments, stage))
+        return hits
 
     def text_vectors(self, token_ids: Sequence[np.ndarray]) -> Tensor:
         """Return the unit vectors of texts, float32 (Q, P).
@@ -178,20 +153,32 @@ class TwoStages:
             coarse = self._score_coarse(list(index.listed(options.where)), texts, left_out)
             best = (sorted(own, key=lambda path, own=own: -own[path])[:shortlist] for own in coarse)  # type: ignore[misc]
             return [index.found(paths) for paths in best], [len(own) for own in coarse]
-        nearest = index.nearest_of_each(_vectors(texts), shortlist, pooling=self._pooling(options), where=options.where)
+        nearest = index.nearest_of_each(
+            _vectors(texts), shortlist, pooling=self.vector_pooling(options), where=options.where
+        )
         for reasons, each in zip(left_out, nearest, strict=True):
             reasons |= each.left_out
         return [index.found(list(each.similarities)) for each in nearest], [each.searched for each in nearest]
 
-    def _pooling(self, options: SearchOptions) -> str:
-        """Return how the similarities of a video's clips become one: as its scores do, unless the options say otherwise."""
+    @property
+    def score_pooling(self) -> str:
+        """How the clips of a video become the model's score, by name."""
         model = self.predictor.model
-        return options.vector_pooling or ("mean" if model.joins_clips else pooling_of(model.aggregator))
+        return type(model.clip_fusion).__name__ if model.joins_clips else pooling_of(model.aggregator)
+
+    def vector_pooling(self, options: SearchOptions) -> str:
+        """Return how the similarities of a video's clips become one: as its scores do, unless the options say otherwise.
+
+        Of a search for clips it is the best one, which a video is chosen by.
+        """
+        model = self.predictor.model
+        default = "max" if options.clips else "mean" if model.joins_clips else pooling_of(model.aggregator)
+        return options.vector_pooling or default
 
     def _score_coarse(
         self, entries: Sequence[Entry], texts: "EncodedTexts", left_out: Sequence[dict[str, str]]
     ) -> list[dict[str, float]]:
-        """Score texts with the coarse tokens of videos, by path; see :meth:`_score`."""
+        """Score texts with the coarse tokens of videos, by path; see :meth:`score`."""
         wanted, coarse = (
             [{entry.path: entry for entry in entries}] * len(left_out),
             [dict[str, float]() for _ in left_out],
@@ -201,17 +188,25 @@ class TwoStages:
                 coarse[query][path] = score
         return [_finite(own, reasons) for own, reasons in zip(coarse, left_out, strict=True)]
 
-    def _score(
-        self, wanted: Sequence[Mapping[str, Entry]], texts: "EncodedTexts", left_out: Sequence[dict[str, str]]
+    def score(
+        self,
+        wanted: Sequence[Mapping[str, Entry]],
+        texts: "EncodedTexts",
+        left_out: Sequence[dict[str, str]],
+        *,
+        joined: bool,
     ) -> list[dict[str, Scored]]:
         """Score each text with its own videos, by path.
 
-        Videos whose visual tokens cannot be used are added to the ``left_out`` of the text, with the reason.
+        Args:
+            wanted: The videos of each text, by path.
+            texts: The texts.
+            left_out: Where videos whose visual tokens cannot be used are added for each text, with the reason.
+            joined: Whether the clips are joined before they are scored, as those of a model that joins clips.
         """
         predictor, scored = self.predictor, [dict[str, Scored]() for _ in wanted]
-        joins = predictor.model.joins_clips
-        for pairs, logits in self._logits(wanted, texts, left_out, self.tokens.blocks, joined=joins):
-            clips = None if joins else predictor.clip_scores(logits[None])[0].numpy()  # (N, K)
+        for pairs, logits in self._logits(wanted, texts, left_out, self.tokens.blocks, joined=joined):
+            clips = None if joined else predictor.clip_scores(logits[None])[0].numpy()  # (N, K)
             values = scores_and_probabilities(predictor, logits[None])
             for i, ((query, path), own) in enumerate(zip(pairs, values, strict=True)):
                 scored[query][path] = Scored(*own, None if clips is None else clips[i])
@@ -272,6 +267,12 @@ class TwoStages:
             pair = scored[i][path]
             hits[i].append(Hit(path, pair.score, pair.probability, best_of(moments), moments, MODEL))
         return hits
+
+
+def _of(clips: np.ndarray | None) -> np.ndarray:
+    """Return the scores of the clips, (K,), of a video whose clips were scored alone."""
+    assert clips is not None
+    return clips
 
 
 def _vectors(texts: "EncodedTexts") -> Tensor:

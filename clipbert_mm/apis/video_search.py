@@ -5,19 +5,12 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor
 
 from clipbert_mm.apis.predictor import ModelSource, Predictor
-from clipbert_mm.apis.results import (
-    RankedText,
-    Ranking,
-    SearchResult,
-    best_of,
-    is_good_match,
-    largest_probability,
-    moments_of,
-)
-from clipbert_mm.apis.two_stages import Found, SearchOptions, TwoStages, scores_and_probabilities
+from clipbert_mm.apis.ranking import rank
+from clipbert_mm.apis.search_options import Found, SearchOptions
+from clipbert_mm.apis.search_results import GOOD_MATCH, Ranking, SearchResult, is_good_match
+from clipbert_mm.apis.two_stages import TwoStages
 from clipbert_mm.deprecation import renamed_arguments, warn_renamed
 from clipbert_mm.errors import OptionError, VideoIndexError, printable, quoted
 from clipbert_mm.index import Filter, VideoIndex, default_folder, name_below
@@ -25,10 +18,10 @@ from clipbert_mm.index.engines import open_index
 from clipbert_mm.structures import COSINE
 
 if TYPE_CHECKING:  # imported when they are used, since a search needs none of them
+    from clipbert_mm.apis.calibration import CalibrationReport, LabelledPair
     from clipbert_mm.apis.explanation import Explanation
     from clipbert_mm.apis.indexing import Progress
     from clipbert_mm.apis.results import IndexReport
-    from clipbert_mm.media.media_file import Media
 
 Paths = str | os.PathLike | Sequence[str | os.PathLike]
 """A file or folder, or several."""
@@ -127,6 +120,8 @@ class VideoSearch:
         where: Filter | None = None,
         vector_pooling: str | None = None,
         vectors_only: bool = False,
+        threshold: float | None = None,
+        clips: bool = False,
     ) -> SearchResult:
         """Find the videos of the index that match a text best: by their vectors, then the shortlist by the model.
 
@@ -135,16 +130,19 @@ class VideoSearch:
         Args:
             text: What the video shows.
             topk: Number of hits.
-            shortlist: As of :class:`~clipbert_mm.apis.two_stages.SearchOptions`, and so are the others.
+            shortlist: As of :class:`~clipbert_mm.apis.search_options.SearchOptions`, and so are the others.
             where: Conditions that the videos meet.
             vector_pooling: How the similarities of a video's clips become one in the first stage.
             vectors_only: Whether to rank by the vectors alone.
+            threshold: Least probability of a hit, 0 to 1; others are left out.
+            clips: Whether to find the best clips of all videos, and not the best videos.
 
         Raises:
             VideoIndexError: If the index is empty, or none of its videos can be searched.
             OptionError: If the text is empty or too long, or an option cannot be used.
         """
-        return self._search([text], SearchOptions(topk, shortlist, where, vector_pooling, vectors_only))[0]
+        options = SearchOptions(topk, shortlist, where, vector_pooling, vectors_only, threshold, clips)
+        return self._search([text], options)[0]
 
     def search_many(
         self,
@@ -155,6 +153,8 @@ class VideoSearch:
         where: Filter | None = None,
         vector_pooling: str | None = None,
         vectors_only: bool = False,
+        threshold: float | None = None,
+        clips: bool = False,
     ) -> list[SearchResult]:
         """Search for many texts at once, which reads the vectors once, and decodes a video of several shortlists once.
 
@@ -165,6 +165,8 @@ class VideoSearch:
             where: As of :meth:`search`.
             vector_pooling: As of :meth:`search`.
             vectors_only: As of :meth:`search`.
+            threshold: As of :meth:`search`.
+            clips: As of :meth:`search`.
 
         Returns:
             What :meth:`search` returns for each text.
@@ -175,7 +177,8 @@ class VideoSearch:
         """
         if isinstance(texts, str) or not texts:
             raise OptionError(f"search_many expects a list of one or more texts, got {quoted(texts)}.")
-        return self._search(list(texts), SearchOptions(topk, shortlist, where, vector_pooling, vectors_only))
+        options = SearchOptions(topk, shortlist, where, vector_pooling, vectors_only, threshold, clips)
+        return self._search(list(texts), options)
 
     def _search(self, texts: list[str], options: SearchOptions) -> list[SearchResult]:
         token_ids = self.predictor.token_ids(texts)
@@ -202,23 +205,37 @@ class VideoSearch:
         Raises:
             VideoIndexError: If no video could be searched.
         """
-        if not found.hits and found.left_out:
+        if not found.searched and found.left_out:
             raise VideoIndexError(
                 f"No video of the index {self.video_index.name} can be searched: {next(iter(found.left_out.values()))}"
             )
         unknown = self.predictor.unknown_words([text])
+        threshold = GOOD_MATCH if options.threshold is None else options.threshold
         return SearchResult(
             text,
             found.searched,
             found.hits,
             found.left_out,
             unknown,
-            is_good_match(largest_probability(found.hits), [text], unknown),
+            is_good_match(found.best_probability, [text], unknown, threshold),
             score_kind=COSINE if options.vectors_only else self.predictor.score_kind,
             model=self.predictor.name,
+            threshold=options.threshold,
+            best_probability=found.best_probability,
+            calibrated=found.calibrated,
+            clips=options.clips,
             by_vectors=found.by_vectors,
             by_model=found.by_model,
         )
+
+    def calibrate(self, pairs: "Sequence[LabelledPair]") -> "CalibrationReport":
+        """Fit probabilities on labelled pairs and keep them with the index.
+
+        See :func:`~clipbert_mm.apis.calibrating.calibrate`.
+        """
+        from clipbert_mm.apis.calibrating import calibrate
+
+        return calibrate(self.stages, pairs)
 
     @property
     def stages(self) -> TwoStages:
@@ -285,55 +302,6 @@ def open_predictor(
             f"{predictor.task}. Ask questions with VideoQA (clipbert ask)."
         )
     return predictor
-
-
-def rank(predictor: Predictor, video: str | os.PathLike, texts: Sequence[str]) -> Ranking:
-    """Rank texts by how well they match a video; see :meth:`VideoSearch.rank`."""
-    request = TextsToRank(predictor, os.fspath(video), texts)
-    media = predictor.read(request.path)
-    return request.answer(media, predictor.encode([media.frames], [media.content_shape]))
-
-
-class TextsToRank:
-    """Texts that are to be ranked for a video, checked before the video is read.
-
-    Args:
-        predictor: A model trained for retrieval.
-        path: The video.
-        texts: The texts.
-
-    Raises:
-        OptionError: If there is no text, or one is empty or too long.
-    """
-
-    def __init__(self, predictor: Predictor, path: str, texts: Sequence[str]) -> None:
-        if not isinstance(texts, (list, tuple)) or not texts or not all(isinstance(text, str) for text in texts):
-            raise OptionError(f"rank expects a list of one or more texts, got {quoted(texts)}.")
-        self.predictor, self.path, self.texts = predictor, path, list(texts)
-        self.token_ids = predictor.token_ids(self.texts)
-
-    def answer(self, media: "Media", tokens: Tensor) -> Ranking:
-        """Rank them for the video that was read, with its visual tokens, (1, K, S, D)."""
-        predictor = self.predictor
-        logits, clip_logits = predictor.logits_of_both(tokens, self.token_ids)  # (M, 1, K, C)
-        pairs, clips = (
-            scores_and_probabilities(predictor, logits),
-            predictor.clip_scores(clip_logits)[:, 0].numpy(),
-        )  # M and (M, K)
-        ranked = []
-        for i in sorted(range(len(pairs)), key=lambda i: -pairs[i][0]):
-            moments = moments_of(media.clip_times, clips[i])
-            ranked.append(RankedText(self.texts[i], *pairs[i], best_of(moments), moments))
-        best = ranked[0].text  # whose words alone count
-        good = is_good_match(largest_probability(ranked), [best], predictor.unknown_words([best]))
-        unknown = predictor.unknown_words(self.texts)
-        return Ranking(self.path, tuple(ranked), unknown, good, score_kind=predictor.score_kind, model=predictor.name)
-
-    def explain(self, ranking: Ranking) -> "Explanation":
-        """Explain why the video matches the best text of what :meth:`answer` returned."""
-        from clipbert_mm.apis.explanation import explain_match
-
-        return explain_match(self.predictor, self.path, ranking.texts[0].text)
 
 
 def remove(video_index: VideoIndex, paths: Paths) -> list[str]:

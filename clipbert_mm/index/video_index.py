@@ -212,7 +212,11 @@ class VideoIndex:
     def note_folders(self, folders: Sequence[str]) -> None:
         """Record folders that are indexed."""
         if new := [folder for folder in dict.fromkeys(folders) if folder not in self.folders]:
-            self.table.set_facts({"folders": [*self.folders, *new]})
+            self.set_facts({"folders": [*self.folders, *new]})
+
+    def set_facts(self, facts: Mapping[str, Any]) -> None:
+        """Set some facts about the index, JSON values by name."""
+        self.table.set_facts(facts)
 
     def check_identity(self, identity: str, source: str) -> None:
         """Check that a model is the one that made the index.

@@ -11,21 +11,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from clipbert_mm.__main__ import main
-
 
 @pytest.fixture
-def run(tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple]:
-    """Run the command in an empty folder; returns exit code, output and errors."""
-    monkeypatch.chdir(tmp_path)
-
-    def call(*arguments: object) -> tuple[int, str, str]:
-        with pytest.raises(SystemExit) as left:
-            main([str(argument) for argument in arguments])
-        said = capsys.readouterr()
-        return left.value.code or 0, said.out, said.err
-
-    return call
+def run(run_command: Callable[..., tuple]) -> Callable[..., tuple]:
+    """Run the command in an empty folder."""
+    return run_command
 
 
 def test_index_search_rank_info(run: Callable, checkpoint: Path, own_world: Path, break_file: Callable, tmp_path: Path):

@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from clipbert_mm.apis import Answer, AnswerResult, Hit, IndexReport, Moment, RankedText, Ranking, SearchResult
-from clipbert_mm.apis.results import best_of, clock, is_good_match, moments_of, probability
+from clipbert_mm.apis.results import best_of, clock, moments_of, probability
+from clipbert_mm.apis.search_results import is_good_match
 
 
 @pytest.mark.parametrize(

@@ -249,6 +249,43 @@ def test_many_texts_find_what_each_finds_alone(
             search.search_many(wrong)
 
 
+def test_the_best_clips_of_all_videos(search: VideoSearch, search_joined: VideoSearch):
+    """The oracle scores every clip of every video alone."""
+    text = "a red circle"
+    for each, options, scores_of in (
+        (search, {}, clip_scores),
+        (search_joined, dict(shortlist=0), clip_scores),
+        (search_joined, dict(vectors_only=True), clip_cosines),
+    ):
+        index = each.video_index
+        clips = {}
+        for path, entry in index.entries.items():
+            for times, score in zip(entry.clip_times, scores_of(each, path, text), strict=True):
+                clips[path, times] = float(score)
+        best = sorted(clips, key=clips.get, reverse=True)[:5]
+        result = each.search(text, 5, clips=True, **options)
+        assert [(hit.path, (hit.moment.start, hit.moment.end)) for hit in result.hits] == best
+        assert [hit.score for hit in result.hits] == pytest.approx([clips[clip] for clip in best], abs=2e-3)
+        assert {(len(hit.moments), hit.probability) for hit in result.hits} == {(1, None)}
+        assert (result.clips, result.searched) == (True, 7)
+        start, end = best[0][1]
+        assert f"{start:.1f}–{end:.1f} s" in str(result).splitlines()[1]
+    for options in (dict(threshold=0.5), dict(vector_pooling="mean")):
+        with pytest.raises(ValueError, match="goes with videos"):
+            search.search(text, clips=True, **options)
+
+
+def clip_scores(search: VideoSearch, path: str, text: str) -> list[float]:
+    predictor = search.predictor
+    logits = predictor.clip_logits(search.video_index.tokens(path)[None], predictor.token_ids([text]))
+    return predictor.clip_scores(logits)[0, 0].tolist()
+
+
+def clip_cosines(search: VideoSearch, path: str, text: str) -> list[float]:
+    vector = search.stages.text_vectors(search.predictor.token_ids([text]))[0]
+    return (search.video_index.vectors(path) @ vector).tolist()
+
+
 def test_a_model_without_vectors_says_so(search: VideoSearch):
     with pytest.raises(ValueError, match=r"has no vectors to search by\. Use a model that has, such as BLIP"):
         search.search("a red circle", vectors_only=True)

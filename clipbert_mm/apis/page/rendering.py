@@ -3,7 +3,8 @@
 import html
 from collections.abc import Mapping, Sequence
 
-from clipbert_mm.apis.results import AnswerResult, Hit, Moment, SearchResult, format_score, format_unknown
+from clipbert_mm.apis.results import AnswerResult, Moment, format_score, format_unknown
+from clipbert_mm.apis.search_results import Hit, SearchResult
 from clipbert_mm.errors import printable
 from clipbert_mm.index.records import Entry, name_below
 
