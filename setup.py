@@ -111,12 +111,13 @@ setup(
         "tests": requirements("tests"),
         "docs": requirements("docs"),
         "page": requirements("page"),
+        "faiss": requirements("faiss"),
         "lancedb": requirements("lancedb"),
         "open-clip": requirements("open_clip"),
         "optional": requirements("optional"),
         "all": [
             each
-            for name in ("tests", "docs", "page", "lancedb", "open_clip", "optional")
+            for name in ("tests", "docs", "page", "faiss", "lancedb", "open_clip", "optional")
             for each in requirements(name)
         ],
     },

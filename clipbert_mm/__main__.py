@@ -4,6 +4,7 @@ import argparse
 import importlib.util
 import os
 import sys
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from clipbert_mm.command_options import add_arguments
@@ -69,6 +70,8 @@ def main(argv: list[str] | None = None) -> None:
 def _index(args: argparse.Namespace) -> int:
     if args.take_over:
         return _take_over(args)
+    if args.approximate:
+        return _build_approximate(args)
     if not args.paths:
         raise OptionError("clipbert index expects videos or folders of videos: clipbert index FOLDER.")
     if args.remove:
@@ -103,6 +106,15 @@ def _take_over(args: argparse.Namespace) -> int:
     predictor = open_predictor(source, args.device, args.weights, precision=args.precision)
     count = take_over(folder, predictor)
     print_value({"taken_over": count} if args.json else f"took over {count} videos")
+    return 0
+
+
+def _build_approximate(args: argparse.Namespace) -> int:
+    from clipbert_mm.index.engines import open_index
+
+    facts = open_index(index_folder(args)).build_approximate(args.recall)
+    shown = f"{facts.rows:,} vectors; a search found {facts.recall:.1%} of the nearest videos of generated queries"
+    print_value(asdict(facts) if args.json else shown)
     return 0
 
 

@@ -65,6 +65,10 @@ def _add_index_options(command: argparse.ArgumentParser) -> None:
     add("--keep-tokens", action="store_true", default=None, help=help_text)
     help_text = "take over the index, made by a release before format 2, decoding nothing; needs no VIDEO"
     add("--take-over", action="store_true", help=help_text)
+    help_text = "build an approximate index of the vectors, for search --approximate; needs no VIDEO"
+    add("--approximate", action="store_true", help=help_text)
+    help_text = "share of the nearest videos that it is to find, 0 to 1 (default: 0.95)"
+    add("--recall", type=_share, default=0.95, metavar="P", help=help_text)
     add("--prune", action="store_true", help="remove videos from the index that no longer exist in these folders")
     add("--retry", action="store_true", help="try files again that were unreadable before and have not changed")
     add("--workers", type=at_least(1), default=2, help="decoding processes (default: 2)")
@@ -80,6 +84,7 @@ def _add_search_options(command: argparse.ArgumentParser) -> None:
     add("--vectors-only", action="store_true", help="rank by the vectors alone, which decodes no video")
     help_text = "how the vectors of a video's clips choose the shortlist: max, mean, logsumexp or query-weighted"
     add("--vector-pooling", help=help_text)
+    add("--approximate", action="store_true", help="choose by the approximate index, which index --approximate builds")
     add("--clips", action="store_true", help="find the best clips of all videos, not the best videos")
     help_text = "leave out hits of a smaller probability, 0 to 1; see clipbert calibrate"
     add("--threshold", type=_share, metavar="P", help=help_text)

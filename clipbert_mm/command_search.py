@@ -25,6 +25,8 @@ def run_search(args: argparse.Namespace) -> int:
     _check_output(args)
     texts = [args.text] if args.queries is None else read_queries(args.queries)
     search = open_search(args)
+    if args.approximate:
+        search.video_index.use_approximate()
     results = search.search_many(
         texts,
         args.topk,

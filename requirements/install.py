@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 
 HERE = Path(__file__).parent
-PACKAGE = ("--editable", f"{HERE.parent}[tests,docs,page,open-clip]")
+PACKAGE = ("--editable", f"{HERE.parent}[tests,docs,page,open-clip,faiss]")
 HEADLESS = "opencv-python-headless"
 UV_NAMES = {
     "index-url": "UV_DEFAULT_INDEX",

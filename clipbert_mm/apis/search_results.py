@@ -97,6 +97,7 @@ class SearchResult(Record):
         clips: Whether each hit is a clip, and not a video.
         by_vectors: Number of videos whose vectors, or coarse tokens, were compared, to choose which the model scores.
         by_model: Number of videos that the model scored with all clips.
+        recall: Share of the nearest videos that the approximate index of the vectors finds; None if all were compared.
     """
 
     text: str
@@ -113,6 +114,7 @@ class SearchResult(Record):
     clips: bool = field(default=False, kw_only=True)
     by_vectors: int = field(default=0, kw_only=True)
     by_model: int = field(default=0, kw_only=True)
+    recall: float | None = field(default=None, kw_only=True)
 
     @property
     def warnings(self) -> list[str]:
@@ -140,7 +142,8 @@ class SearchResult(Record):
         """What ranked the hits, if it was more than the model: the best of the vectors, or the vectors alone."""
         if not self.by_vectors:
             return ""
-        return f" (the best {self.by_model:,} by vectors)" if self.by_model else " (by vectors alone)"
+        of_all = "" if self.recall is None else f", approximately: {self.recall:.0%} of the nearest are found"
+        return f" (the best {self.by_model:,} by vectors{of_all})" if self.by_model else f" (by vectors alone{of_all})"
 
     def __str__(self) -> str:
         """Format one hit per line, and the videos that were left out."""

@@ -226,6 +226,7 @@ class VideoSearch:
             clips=options.clips,
             by_vectors=found.by_vectors,
             by_model=found.by_model,
+            recall=self.video_index.recall if found.by_vectors else None,
         )
 
     def calibrate(self, pairs: "Sequence[LabelledPair]") -> "CalibrationReport":

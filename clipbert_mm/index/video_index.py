@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from clipbert_mm.errors import VideoIndexError, printable
+from clipbert_mm.index.approximate import Facts
 from clipbert_mm.index.filters import Filter
 from clipbert_mm.index.folders import OLD_MANIFEST, RECORDS, lock_index
 from clipbert_mm.index.record_table import Entries, RecordTable, Rows
@@ -288,6 +289,19 @@ class VideoIndex:
     ) -> list[Nearest]:
         """Return the nearest videos of each query; see :meth:`~clipbert_mm.index.video_vectors.VideoVectors.nearest`."""
         return self.video_vectors.nearest(queries, count, pooling=pooling, where=where)
+
+    def build_approximate(self, recall: float = 0.95) -> Facts:
+        """Build an approximate index; see :meth:`~clipbert_mm.index.video_vectors.VideoVectors.build_approximate`."""
+        return self.video_vectors.build_approximate(recall)
+
+    @property
+    def recall(self) -> float | None:
+        """Share of the nearest videos that a search by vectors finds, as it was measured; None if it is exact."""
+        return self.video_vectors.recall
+
+    def use_approximate(self) -> None:
+        """Search by it from now on; see :meth:`~clipbert_mm.index.video_vectors.VideoVectors.use_approximate`."""
+        self.video_vectors.use_approximate()
 
     def vectors(self, path: str) -> Tensor:
         """Return the vectors of a video's clips; see :meth:`~clipbert_mm.index.video_vectors.VideoVectors.of`."""

@@ -3,14 +3,24 @@
 import threading
 import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from clipbert_mm.errors import VideoIndexError, printable
+from clipbert_mm.errors import OptionError, VideoIndexError, printable, quoted
+from clipbert_mm.index.approximate import (
+    MEASURED_VIDEOS,
+    ApproximateIndex,
+    Facts,
+    build,
+    cache_path,
+    make_queries,
+    read,
+    write,
+)
 from clipbert_mm.index.filters import Filter
 from clipbert_mm.index.record_table import RecordTable, Rows
 from clipbert_mm.index.vectors import (
@@ -75,6 +85,8 @@ class VideoVectors:
 
     def __init__(self, folder: Path, table: RecordTable) -> None:
         self.folder, self.table = folder, table
+        self.approximate: ApproximateIndex | None = None
+        """What chooses the videos that are compared; None compares every one."""
         self._snapshot: _Snapshot | None = None
         self._lock = threading.RLock()
 
@@ -110,6 +122,8 @@ class VideoVectors:
     def nearest(self, queries: Tensor, count: int, *, pooling: str, where: Filter | None = None) -> list[Nearest]:
         """Compare queries with the vectors of all videos, or of those that meet conditions: every one of them, exactly.
 
+        With an :attr:`approximate` index, those are compared that it chooses, and those that were added since it was built.
+
         Args:
             queries: Unit vectors of texts, videos or images, (Q, P); all are compared in one pass over the vectors.
             count: Most videos to return for each.
@@ -127,11 +141,94 @@ class VideoVectors:
         self._check_size(snapshot, queries)
         usable, left_out = self._usable(snapshot, where)
         rows = snapshot.rows if len(usable.ids) else snapshot.rows[:0]
+        if self.approximate is not None and self.recall is not None:
+            return self._nearest_of_chosen(self.approximate, snapshot, usable, queries, count, pooling, left_out)
         found = []
         for first in range(0, len(queries), QUERIES_AT_ONCE):
             for compared in similarities(rows, queries[first : first + QUERIES_AT_ONCE].float().cpu()):
                 pooled = pool_similarities(compared, usable.starts, usable.counts, pooling)
                 found.append(self._best(pooled, usable, count, left_out))
+        return found
+
+    def build_approximate(self, recall: float) -> Facts:
+        """Build an approximate index in this user's cache, and choose how much of it a search looks into.
+
+        Args:
+            recall: Share of the nearest 128 videos that a search is to find; if it cannot, it looks into all of it.
+
+        Raises:
+            BackendError: If faiss is not installed.
+            OptionError: If the recall is no share.
+            VideoIndexError: If there are no vectors.
+        """
+        if not isinstance(recall, (int, float)) or not 0 < recall <= 1:
+            raise OptionError(f"recall is a share, above 0 and at most 1, got {quoted(recall)}.")
+        path, snapshot = self._approximate_path(), self._current()
+        usable, _ = self._usable(snapshot, None)
+        if not len(usable.ids):
+            raise VideoIndexError(f"The index {self.folder} has no vectors. Index videos first: clipbert index FOLDER.")
+        queries, before = make_queries(snapshot.rows), self.approximate
+        self.approximate = None
+        try:
+            wanted = [set(each.similarities) for each in self.nearest(queries, MEASURED_VIDEOS, pooling="max")]
+            built = build(snapshot.rows, snapshot.file)
+            probes, lists = 1, built.index.nlist
+            while True:
+                built.probe(probes)
+                found = self._nearest_of_chosen(built, snapshot, usable, queries, MEASURED_VIDEOS, "max", {})
+                shares = [len(own & set(each.similarities)) / len(own) for own, each in zip(wanted, found, strict=True)]
+                if np.mean(shares) >= recall or probes == lists:
+                    break
+                probes = min(2 * probes, lists)
+        finally:
+            self.approximate = before
+        built.facts = Facts(len(snapshot.rows), probes, float(np.mean(shares)))
+        write(built, path)
+        return built.facts
+
+    def use_approximate(self) -> None:
+        """Search by the approximate index from now on.
+
+        Raises:
+            BackendError: If faiss is not installed.
+            VideoIndexError: If none was built of these vectors, or it is damaged.
+        """
+        self.approximate = read(self._approximate_path(), self.table.facts()["vectors"], str(self.folder))
+
+    @property
+    def recall(self) -> float | None:
+        """Share of the nearest videos that the approximate index finds; None if there is none of these vectors."""
+        used = self.approximate
+        return None if used is None or used.vectors != self.table.facts()["vectors"] else used.facts.recall
+
+    def _approximate_path(self) -> Path:
+        facts = self.table.facts() if self.table.exists else {}
+        if facts.get("vector_size") is None:
+            raise VideoIndexError(f"The index {self.folder} has no vectors. An approximate index is one of vectors.")
+        return cache_path(self.folder, facts["vectors"], facts["identity"])
+
+    def _nearest_of_chosen(
+        self,
+        approximate: ApproximateIndex,
+        snapshot: _Snapshot,
+        usable: VideoRows,
+        queries: Tensor,
+        count: int,
+        pooling: str,
+        left_out: Mapping[str, str],
+    ) -> list[Nearest]:
+        """Compare each query with the videos that an approximate index chooses, and with those that it does not cover."""
+        later, found = np.flatnonzero(usable.starts >= approximate.facts.rows), []
+        for query, rows in zip(queries.float().cpu(), approximate.near(queries.float().cpu(), count), strict=True):
+            at = np.searchsorted(usable.starts, rows, side="right") - 1
+            at = at[(at >= 0) & (rows < (usable.starts + usable.counts)[at])]
+            videos = usable.select(np.union1d(at, later))
+            spans = zip(videos.starts.tolist(), (videos.starts + videos.counts).tolist(), strict=True)
+            own = [snapshot.rows[start:end] for start, end in spans]
+            (compared,) = similarities(np.concatenate([snapshot.rows[:0], *own]), query[None])
+            pooled = pool_similarities(compared, np.cumsum(videos.counts) - videos.counts, videos.counts, pooling)
+            best = self._best(pooled, videos, count, left_out)
+            found.append(replace(best, searched=len(usable.ids)))
         return found
 
     def _check_size(self, snapshot: _Snapshot, queries: Tensor) -> None:

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from clipbert_mm.errors import OptionError, VideoIndexError, printable, quoted
 from clipbert_mm.fileio import cache_folder
+from clipbert_mm.index.approximate import Facts
 from clipbert_mm.index.engines.engine import Engine, StoredVideo
 from clipbert_mm.index.filters import Filter
 from clipbert_mm.index.records import Entry, Unreadable, entry_from, expect, unreadable_from
@@ -289,6 +290,26 @@ class RemoteIndex(VideoIndex):
     ) -> list[Nearest]:
         """Return the nearest videos of each query, (Q, P), one after the other; see :meth:`nearest`."""
         return [self.nearest(query, count, pooling=pooling, where=where) for query in queries]
+
+    def build_approximate(self, recall: float = 0.95) -> Facts:
+        """Refuse: an approximate index is one of the engine.
+
+        Raises:
+            OptionError: Always.
+        """
+        raise OptionError(
+            f"{self.name} is searched by its engine, whose own approximate index is used once it has one. Build it there, "
+            "and leave --approximate out."
+        )
+
+    @property
+    def recall(self) -> float | None:
+        """None: what the engine finds is not measured here."""
+        return None
+
+    def use_approximate(self) -> None:
+        """Refuse, as :meth:`build_approximate`."""
+        self.build_approximate()
 
     def tokens(self, path: str, which: str = "clips") -> Tensor:
         """Refuse: no visual tokens are kept.
