@@ -1,4 +1,4 @@
-"""The command: clipbert index|search|rank|ask|info|serve; the same as python -m clipbert_mm."""
+"""The command: clipbert index|search|similar|duplicates|calibrate|rank|ask|serve|info; the same as python -m clipbert_mm."""
 
 import argparse
 import importlib.util
@@ -8,7 +8,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from clipbert_mm.command_options import add_arguments
-from clipbert_mm.command_search import run_calibrate, run_search
+from clipbert_mm.command_search import run_calibrate, run_duplicates, run_search, run_similar
 from clipbert_mm.command_steps import (
     checked_source,
     importing,
@@ -241,6 +241,8 @@ def _progress() -> "Progress":
 COMMANDS = {
     "index": (_index, "encode videos into an index, each video once"),
     "search": (run_search, "find the videos of an index that match a text"),
+    "similar": (run_similar, "find the videos of an index that are similar to a video or an image"),
+    "duplicates": (run_duplicates, "find copies and near duplicates among the videos of an index"),
     "calibrate": (run_calibrate, "fit the probabilities of an index on labelled pairs of text and video"),
     "rank": (_rank, "rank texts by how well they match a video"),
     "ask": (_ask, "ask a question about a video"),

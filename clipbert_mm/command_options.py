@@ -15,7 +15,7 @@ def add_arguments(command: argparse.ArgumentParser, name: str) -> None:
     """Add the arguments of a sub-command."""
     if name == "index":
         _add_index_options(command)
-    if name in ("rank", "ask"):
+    if name in ("rank", "ask", "similar"):
         command.add_argument("video")
     if name == "calibrate":
         help_text = 'labelled pairs, a line each: {"text": "a dog", "video": "a.mp4", "match": true}'
@@ -31,12 +31,18 @@ def add_arguments(command: argparse.ArgumentParser, name: str) -> None:
         texts = command.add_mutually_exclusive_group(required=True)
         texts.add_argument("text", nargs="?", help="what the video shows")
         texts.add_argument("--queries", metavar="FILE", help="search for many texts, one a line; - for standard input")
-    if name in ("search", "ask"):
+    if name in ("search", "similar", "ask"):
         command.add_argument("--topk", type=at_least(1), default=5, help="number of hits or answers (default: 5)")
+    if name in ("search", "ask"):
         command.add_argument("--explain", metavar="PNG", help="draw an explanation of the first one")
     if name == "search":
         _add_search_options(command)
+    if name == "duplicates":
+        help_text = "cosine similarity of near duplicates, more than 0 (default: 0.97)"
+        command.add_argument("--threshold", type=_share, metavar="COSINE", help=help_text)
+    if name in ("search", "similar", "duplicates"):
         _add_conditions(command)
+    if name in ("search", "similar"):
         command.add_argument("--csv", action="store_true", help="print CSV")
     if name == "serve":
         _add_serve_options(command)
@@ -46,7 +52,7 @@ def add_arguments(command: argparse.ArgumentParser, name: str) -> None:
         command.add_argument("--model", help=f"{MODEL_HELP} (default: that of the index)")
         command.add_argument("--index", help="folder or URL of the index (default: clipbert_index)")
         command.add_argument("--gallery", dest="index", action=OldOption, help=argparse.SUPPRESS)
-    if name not in ("index", "info"):
+    if name in ("search", "calibrate", "rank", "ask", "serve"):
         command.add_argument(
             "--pooling", help="how clips become one score: mean, max, logsumexp, concat, ... (default: the model's)"
         )

@@ -1,20 +1,20 @@
-"""What ``clipbert search`` does: for one text or a file of them, on the terminal, as JSON or CSV."""
+"""What ``clipbert search|similar|duplicates|calibrate`` do."""
 
 import argparse
 import csv
 import io
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from clipbert_mm.command_steps import note, open_search, print_value, show
+from clipbert_mm.command_steps import importing, index_folder, note, open_search, print_value, show
 from clipbert_mm.errors import OptionError, encodable
 
 if TYPE_CHECKING:  # these imports take seconds, which `clipbert --help` does without
-    from clipbert_mm.apis.search_results import SearchResult
+    from clipbert_mm.apis.search_results import Hit, SearchResult
     from clipbert_mm.index import Filter
 
-COLUMNS = ("text", "rank", "path", "score", "probability", "start", "end", "stage")
+COLUMNS = ("query", "rank", "path", "score", "probability", "start", "end", "stage")
 """Columns of CSV; the times are those of the best clip."""
 MAX_QUERIES_BYTES = 2**26
 """Bytes of the largest file of texts."""
@@ -22,7 +22,9 @@ MAX_QUERIES_BYTES = 2**26
 
 def run_search(args: argparse.Namespace) -> int:
     """Search for one text, or for those of a file."""
-    _check_output(args)
+    _check_format(args)
+    if args.explain and args.queries is not None:
+        raise OptionError("--explain goes with one text, and --queries has many. Search for the text alone.")
     texts = [args.text] if args.queries is None else read_queries(args.queries)
     search = open_search(args)
     if args.approximate:
@@ -46,6 +48,35 @@ def run_search(args: argparse.Namespace) -> int:
     return 0
 
 
+def run_similar(args: argparse.Namespace) -> int:
+    """Find videos that are similar to another one; the model is opened only if that one is not in the index."""
+    _check_format(args)
+    with importing():
+        from clipbert_mm.apis.similar import in_index, similar
+        from clipbert_mm.index.engines import open_index
+
+        index = open_index(index_folder(args))
+    predictor = None if in_index(index, args.video) else open_search(args).predictor
+    result = similar(index, args.video, args.topk, where=filter_of(args), predictor=predictor)
+    if args.csv:
+        _print_csv([result.path, *row] for row in hit_rows(result.hits))
+    else:
+        show(result, args)
+    return 0
+
+
+def run_duplicates(args: argparse.Namespace) -> int:
+    """Find copies and near duplicates in the index, which takes no model."""
+    with importing():
+        from clipbert_mm.apis.duplicates import THRESHOLD, duplicates
+        from clipbert_mm.index.engines import open_index
+
+        index = open_index(index_folder(args))
+    threshold = THRESHOLD if args.threshold is None else args.threshold
+    show(duplicates(index, threshold, where=filter_of(args)), args)
+    return 0
+
+
 def run_calibrate(args: argparse.Namespace) -> int:
     """Calibrate the scores of an index."""
     from clipbert_mm.apis.calibration import read_pairs
@@ -55,16 +86,14 @@ def run_calibrate(args: argparse.Namespace) -> int:
     return 0
 
 
-def _check_output(args: argparse.Namespace) -> None:
-    """Check that the options of the output go together.
+def _check_format(args: argparse.Namespace) -> None:
+    """Check that one format is asked for.
 
     Raises:
-        OptionError: If they do not.
+        OptionError: If there are two.
     """
     if args.json and args.csv:
         raise OptionError("Give --json or --csv, not both.")
-    if args.explain and args.queries is not None:
-        raise OptionError("--explain goes with one text, and --queries has many. Search for the text alone.")
 
 
 def read_queries(file: str) -> list[str]:
@@ -116,10 +145,7 @@ def filter_of(args: argparse.Namespace) -> "Filter | None":
 def print_results(results: "Sequence[SearchResult]", args: argparse.Namespace) -> None:
     """Print results as the options say: CSV, JSON (of many texts a line each), or one hit a line."""
     if args.csv:
-        output = io.StringIO()
-        writer = csv.writer(output, lineterminator="\n")
-        writer.writerows([COLUMNS, *(row for result in results for row in _rows(result))])
-        sys.stdout.write(encodable(output.getvalue()))
+        _print_csv([result.text, *row] for result in results for row in hit_rows(result.hits))
     elif args.queries is None:
         show(results[0], args)
     elif args.json:
@@ -132,7 +158,15 @@ def print_results(results: "Sequence[SearchResult]", args: argparse.Namespace) -
     sys.stdout.flush()
 
 
-def _rows(result: "SearchResult") -> Iterator[list[Any]]:
-    for rank, hit in enumerate(result.hits, start=1):
+def hit_rows(hits: "Sequence[Hit]") -> Iterator[list[Any]]:
+    """Yield the rank of each hit, its path, score and probability, the times of its best clip, and what ranked it."""
+    for rank, hit in enumerate(hits, start=1):
         times = ("", "") if hit.moment is None else (hit.moment.start, hit.moment.end)
-        yield [result.text, rank, hit.path, hit.score, hit.probability, *times, hit.stage]
+        yield [rank, hit.path, hit.score, hit.probability, *times, hit.stage]
+
+
+def _print_csv(rows: Iterable[Sequence[Any]]) -> None:
+    output = io.StringIO()
+    csv.writer(output, lineterminator="\n").writerows([COLUMNS, *rows])
+    sys.stdout.write(encodable(output.getvalue()))
+    sys.stdout.flush()

@@ -8,6 +8,7 @@ from clipbert_mm.lazy import lazy_exports
 
 if TYPE_CHECKING:
     from clipbert_mm.apis.calibration import CalibrationReport, LabelledPair, read_pairs
+    from clipbert_mm.apis.duplicates import Duplicate, DuplicateReport
     from clipbert_mm.apis.explanation import Explanation
     from clipbert_mm.apis.inferencer import ClipBertInferencer, inference_model, init_model
     from clipbert_mm.apis.predictor import Predictor
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
         Moment,
     )
     from clipbert_mm.apis.search_results import Hit, RankedText, Ranking, SearchResult
+    from clipbert_mm.apis.similar import SimilarVideos
     from clipbert_mm.apis.video_qa import VideoQA
     from clipbert_mm.apis.video_search import VideoSearch
     from clipbert_mm.index import Filter, VideoIndex
@@ -27,6 +29,8 @@ __all__ = [
     "AnswerResult",
     "CalibrationReport",
     "ClipBertInferencer",
+    "Duplicate",
+    "DuplicateReport",
     "Explanation",
     "Filter",
     "Hit",
@@ -37,6 +41,7 @@ __all__ = [
     "RankedText",
     "Ranking",
     "SearchResult",
+    "SimilarVideos",
     "VideoIndex",
     "VideoIndexError",
     "VideoQA",
@@ -50,6 +55,7 @@ __getattr__ = lazy_exports(
     __name__,
     {
         "calibration": ["CalibrationReport", "LabelledPair", "read_pairs"],
+        "duplicates": ["Duplicate", "DuplicateReport"],
         "explanation": ["Explanation"],
         "inferencer": ["ClipBertInferencer", "inference_model", "init_model"],
         "predictor": ["Predictor"],
@@ -60,6 +66,7 @@ __getattr__ = lazy_exports(
             "Moment",
         ],
         "search_results": ["Hit", "RankedText", "Ranking", "SearchResult"],
+        "similar": ["SimilarVideos"],
         "video_qa": ["VideoQA"],
         "video_search": ["VideoSearch"],
         "clipbert_mm.index": ["Filter", "VideoIndex"],

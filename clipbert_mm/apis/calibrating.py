@@ -37,7 +37,7 @@ def calibrate(stages: TwoStages, pairs: Sequence[LabelledPair]) -> CalibrationRe
     entries = index.found(list(dict.fromkeys(paths)))
     if missing := [path for path in paths if path not in entries]:
         raise VideoIndexError(
-            f"{printable(missing[0])} is not in the index {index.folder}. Index the videos of the pairs first."
+            f"{printable(missing[0])} is not in the index {index.name}. Index the videos of the pairs first."
         )
     wanted: list[dict[str, Entry]] = [{} for _ in texts]
     for row, path in zip(rows, paths, strict=True):

@@ -273,6 +273,6 @@ def calibration_of(index: "VideoIndex", stage: str, pooling: str) -> Calibration
     except (AttributeError, KeyError, TypeError, ValueError, OverflowError) as error:
         reason = f"{type(error).__name__}: {error}"[:200]
         raise VideoIndexError(
-            f"The calibration of the index {index.folder} is damaged: {reason}. Calibrate again: clipbert calibrate PAIRS."
+            f"The calibration of the index {index.name} is damaged: {reason}. Calibrate again: clipbert calibrate PAIRS."
         ) from error
     return fit if fit.pooling == pooling else None

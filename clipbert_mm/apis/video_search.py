@@ -19,9 +19,11 @@ from clipbert_mm.structures import COSINE
 
 if TYPE_CHECKING:  # imported when they are used, since a search needs none of them
     from clipbert_mm.apis.calibration import CalibrationReport, LabelledPair
+    from clipbert_mm.apis.duplicates import DuplicateReport
     from clipbert_mm.apis.explanation import Explanation
     from clipbert_mm.apis.indexing import Progress
     from clipbert_mm.apis.results import IndexReport
+    from clipbert_mm.apis.similar import SimilarVideos
 
 Paths = str | os.PathLike | Sequence[str | os.PathLike]
 """A file or folder, or several."""
@@ -237,6 +239,18 @@ class VideoSearch:
         from clipbert_mm.apis.calibrating import calibrate
 
         return calibrate(self.stages, pairs)
+
+    def similar(self, path: str | os.PathLike, topk: int = 10, *, where: Filter | None = None) -> "SimilarVideos":
+        """Find the videos that are most similar to a video or an image; see :func:`~clipbert_mm.apis.similar.similar`."""
+        from clipbert_mm.apis.similar import similar
+
+        return similar(self.video_index, path, topk, where=where, predictor=self.predictor)
+
+    def duplicates(self, threshold: float | None = None, *, where: Filter | None = None) -> "DuplicateReport":
+        """Find copies and near duplicates in the index; see :func:`~clipbert_mm.apis.duplicates.duplicates`."""
+        from clipbert_mm.apis.duplicates import THRESHOLD, duplicates
+
+        return duplicates(self.video_index, THRESHOLD if threshold is None else threshold, where=where)
 
     @property
     def stages(self) -> TwoStages:

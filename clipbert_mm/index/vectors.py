@@ -4,7 +4,7 @@ import mmap
 import os
 import warnings
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +19,8 @@ BLOCK_ROWS = 4096
 """Rows that are converted to single precision at a time, so few that they stay in the caches."""
 QUERIES_AT_ONCE = 32
 """Queries that are compared in one pass over the vectors; more would need more memory than the vectors."""
+VIDEOS_AT_ONCE = 64
+"""Videos whose mean vectors are computed at a time."""
 TEMPERATURE = 0.1
 """Difference of cosine similarities that counts e-fold when the clips of a video are weighted."""
 
@@ -153,9 +155,7 @@ def damaged_rows(rows: np.ndarray, videos: VideoRows) -> np.ndarray:
 
 def similarities(rows: np.ndarray, queries: Tensor) -> np.ndarray:
     """Return the dot products of float16 rows, (N, P), with vectors, float32 (Q, P), in single precision: float32 (Q, N)."""
-    with warnings.catch_warnings():  # of an array that torch could write to, which nothing here does
-        warnings.filterwarnings("ignore", message="The given (NumPy array|buffer) is not writable")
-        halves = torch.from_numpy(rows)
+    halves = _halves(rows)
     out, block = torch.empty(len(queries), len(rows)), torch.empty(BLOCK_ROWS, rows.shape[1])
     products = torch.empty(BLOCK_ROWS, len(queries))  # row by row, which is quicker than the other way round
     for start in range(0, len(rows), BLOCK_ROWS):
@@ -163,3 +163,27 @@ def similarities(rows: np.ndarray, queries: Tensor) -> np.ndarray:
         torch.mm(block[: len(part)].copy_(part), queries.T, out=products[: len(part)])
         out[:, start : start + len(part)] = products[: len(part)].T
     return out.numpy()
+
+
+def _halves(rows: np.ndarray) -> Tensor:
+    """Return rows as a tensor that shares their memory."""
+    with warnings.catch_warnings():  # of an array that torch could write to, which nothing here does
+        warnings.filterwarnings("ignore", message="The given (NumPy array|buffer) is not writable")
+        return torch.from_numpy(rows)
+
+
+def mean_blocks(rows: np.ndarray, videos: VideoRows) -> Iterator[tuple[slice, Tensor]]:
+    """Yield the mean vectors of videos as unit vectors, float32 (v, P), for some videos at a time; NaN for a mean of zero.
+
+    Args:
+        rows: All rows, float16 (N, P).
+        videos: Whose they are.
+    """
+    ends, halves = videos.starts + videos.counts, _halves(rows)
+    for first in range(0, len(ends), VIDEOS_AT_ONCE):
+        some = slice(first, first + VIDEOS_AT_ONCE)
+        start = videos.starts[first]
+        bounds = np.stack([videos.starts[some], ends[some]], axis=1).ravel() - start
+        block = halves[start : start + bounds[-1]].float().numpy()
+        sums = torch.from_numpy(np.add.reduceat(block, bounds[:-1], axis=0)[::2])  # every second part is a video
+        yield some, sums / sums.norm(dim=1, keepdim=True)

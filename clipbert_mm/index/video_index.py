@@ -63,6 +63,8 @@ class VideoIndex:
 
     safe_to_fork = True
     """Whether a process may be forked while the index is open."""
+    gives_all_vectors = True
+    """Whether :meth:`means` reads the vectors of all videos."""
 
     def __init__(self, folder: str | os.PathLike) -> None:
         self.folder = Path(folder)
@@ -302,6 +304,14 @@ class VideoIndex:
     def use_approximate(self) -> None:
         """Search by it from now on; see :meth:`~clipbert_mm.index.video_vectors.VideoVectors.use_approximate`."""
         self.video_vectors.use_approximate()
+
+    def nearest_means(self, query: Tensor, count: int, *, where: Filter | None = None) -> Nearest:
+        """Return the videos whose mean vectors are nearest to a unit vector, (P,); exact, but on an engine."""
+        return self.video_vectors.nearest_means(query, count, where=where)
+
+    def means(self, where: Filter | None = None) -> tuple[list[Entry], Tensor]:
+        """Return videos and their mean vectors; see :meth:`~clipbert_mm.index.video_vectors.VideoVectors.means`."""
+        return self.video_vectors.means(where)
 
     def vectors(self, path: str) -> Tensor:
         """Return the vectors of a video's clips; see :meth:`~clipbert_mm.index.video_vectors.VideoVectors.of`."""

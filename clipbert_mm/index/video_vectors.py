@@ -23,11 +23,13 @@ from clipbert_mm.index.approximate import (
 )
 from clipbert_mm.index.filters import Filter
 from clipbert_mm.index.record_table import RecordTable, Rows
+from clipbert_mm.index.records import Entry
 from clipbert_mm.index.vectors import (
     QUERIES_AT_ONCE,
     VectorFile,
     VideoRows,
     damaged_rows,
+    mean_blocks,
     pool_similarities,
     similarities,
 )
@@ -230,6 +232,35 @@ class VideoVectors:
             best = self._best(pooled, videos, count, left_out)
             found.append(replace(best, searched=len(usable.ids)))
         return found
+
+    def nearest_means(self, query: Tensor, count: int, *, where: Filter | None = None) -> Nearest:
+        """Compare a unit vector, (P,), with the mean vectors of all videos, or of those that meet conditions.
+
+        Raises:
+            VideoIndexError: If the vectors cannot be read, or the query has another size.
+        """
+        snapshot = self._current()
+        self._check_size(snapshot, query[None])
+        usable, left_out = self._usable(snapshot, where)
+        cosines = np.zeros(len(usable.ids), np.float32)
+        for some, means in mean_blocks(snapshot.rows, usable):
+            cosines[some] = (means @ query.float().cpu()).numpy()
+        return self._best(cosines, usable, count, left_out)
+
+    def means(self, where: Filter | None = None) -> tuple[list[Entry], Tensor]:
+        """Return the videos that meet conditions, and their mean vectors as unit vectors, float32 (V, P).
+
+        Videos without usable vectors are left out.
+        """
+        snapshot = self._current()
+        usable, _ = self._usable(snapshot, where)
+        means = torch.full((len(usable.ids), snapshot.rows.shape[1]), torch.nan)
+        for some, block in mean_blocks(snapshot.rows, usable):
+            means[some] = block
+        entries = self.table.find("id", usable.ids.tolist())
+        finite = means.isfinite().all(dim=1).tolist()
+        kept = [i for i, number in enumerate(usable.ids.tolist()) if number in entries and finite[i]]
+        return [entries[int(usable.ids[i])] for i in kept], means[kept]
 
     def _check_size(self, snapshot: _Snapshot, queries: Tensor) -> None:
         """Check that queries, (Q, P), have the size of the vectors.

@@ -134,10 +134,10 @@ def test_many_texts_conditions_and_formats(run: Callable, checkpoint: Path, worl
     code, out, _ = run("search", "--queries", "texts.txt", "--csv", "--topk", 2)
     rows = list(csv.DictReader(io.StringIO(out)))
     expected = [(each["text"], hit["path"]) for each in results for hit in each["hits"]]
-    assert [(row["text"], row["path"]) for row in rows] == expected
+    assert [(row["query"], row["path"]) for row in rows] == expected
     assert float(rows[0]["score"]) == results[0]["hits"][0]["score"]
     assert float(rows[0]["start"]) == results[0]["hits"][0]["moment"]["start"]
-    assert out.splitlines()[0] == "text,rank,path,score,probability,start,end,stage"
+    assert out.splitlines()[0] == "query,rank,path,score,probability,start,end,stage"
     assert run("search", "--queries", "texts.txt")[1].count(" in 7 videos") == 2
     paths = [str(path) for path in videos]
     for conditions, count in (

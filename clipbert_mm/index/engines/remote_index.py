@@ -6,7 +6,7 @@ import math
 import os
 import threading
 import time
-from collections.abc import ItemsView, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from typing import Any
@@ -19,6 +19,7 @@ from clipbert_mm.errors import OptionError, VideoIndexError, printable, quoted
 from clipbert_mm.fileio import cache_folder
 from clipbert_mm.index.approximate import Facts
 from clipbert_mm.index.engines.engine import Engine, StoredVideo
+from clipbert_mm.index.engines.entries import RemoteEntries
 from clipbert_mm.index.filters import Filter
 from clipbert_mm.index.records import Entry, Unreadable, entry_from, expect, unreadable_from
 from clipbert_mm.index.vectors import TEMPERATURE, VECTOR_POOLINGS, pool_similarities
@@ -55,6 +56,7 @@ class RemoteIndex(VideoIndex):
 
     safe_to_fork = False  # an engine's client has threads, whose locks a forked process would inherit
     """Whether a process may be forked while the index is open."""
+    gives_all_vectors = False
 
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
@@ -138,15 +140,14 @@ class RemoteIndex(VideoIndex):
         self.check_facts()
         self.check_identity(identity, source)
 
-    def note_folders(self, folders: Sequence[str]) -> None:
-        """Record folders that are indexed."""
-        if new := [folder for folder in dict.fromkeys(folders) if folder not in self.folders]:
-            self.engine.set_facts({"folders": [*self.folders, *new]})
+    def set_facts(self, facts: Mapping[str, Any]) -> None:
+        """Set some facts about the index, JSON values by name."""
+        self.engine.set_facts(facts)
 
     @property
     def entries(self) -> Mapping[str, Entry]:
         """The videos, by path; they are read when they are asked for."""
-        return _Entries(self)
+        return RemoteEntries(self)
 
     def count(self, where: Filter | None = None) -> int:
         """Return the number of videos, or of those that meet conditions."""
@@ -311,6 +312,13 @@ class RemoteIndex(VideoIndex):
         """Refuse, as :meth:`build_approximate`."""
         self.build_approximate()
 
+    def nearest_means(self, query: Tensor, count: int, *, where: Filter | None = None) -> Nearest:
+        """Return the videos whose mean vectors are nearest, of those whose sums are: a few more than are wanted."""
+        nearest = self.nearest(query, WIDENED * count, pooling="mean", where=where)
+        means = {path: dot / float(self.vectors(path).mean(0).norm()) for path, dot in nearest.similarities.items()}
+        best = sorted(means, key=lambda path: -means[path])[:count]
+        return Nearest({path: means[path] for path in best}, nearest.searched, nearest.left_out)
+
     def tokens(self, path: str, which: str = "clips") -> Tensor:
         """Refuse: no visual tokens are kept.
 
@@ -383,30 +391,3 @@ def _parse(parse: Any, record: str) -> Any:  # noqa: ANN401
 def _parsed(records: Any) -> list[Entry]:  # noqa: ANN401
     """Parse records of videos; damaged ones are left out."""
     return [entry for record in records if (entry := _parse(entry_from, record)) is not None]
-
-
-class _Entries(Mapping[str, Entry]):
-    """The videos of an index by path, in the order of their paths, each read when it is asked for."""
-
-    def __init__(self, index: RemoteIndex) -> None:
-        self.index = index
-
-    def __getitem__(self, path: str) -> Entry:
-        return self.index.found([path])[path]
-
-    def __iter__(self) -> Iterator[str]:
-        return (entry.path for entry in self.index.listed())
-
-    def __len__(self) -> int:
-        return self.index.count()
-
-    def items(self) -> ItemsView[str, Entry]:
-        """Return pairs of path and video, which are read in order and not one by one."""
-        return _Items(self)
-
-
-class _Items(ItemsView[str, Entry]):
-    _mapping: _Entries
-
-    def __iter__(self) -> Iterator[tuple[str, Entry]]:
-        return ((entry.path, entry) for entry in self._mapping.index.listed())

@@ -111,6 +111,13 @@ def test_the_nearest_videos_are_those_of_brute_force(opened: Callable[[], Remote
         assert list(nearest.similarities) == list(expected)[:5]
         assert list(nearest.similarities.values()) == pytest.approx(list(expected.values())[:5], abs=1e-6)
         assert (nearest.searched, nearest.left_out) == (39, {})
+    means = {each.entry.path: torch.nn.functional.normalize(each.vectors.mean(0), dim=0) for each in videos}
+    expected = sorted(means, key=lambda path: -float(means[path] @ query))[:3]
+    nearest = other.nearest_means(query, 3)
+    assert list(nearest.similarities) == expected
+    assert list(nearest.similarities.values()) == pytest.approx(
+        [float(means[path] @ query) for path in expected], abs=1e-3
+    )
     index.compact(always=True)
     assert len(other.nearest(query, 100, pooling="max").similarities) == other.count() == 39, "more than there are"
     assert other.vectors(videos[0].entry.path).numpy() == pytest.approx(videos[0].vectors.half().float().numpy())
