@@ -22,7 +22,7 @@ from clipbert_mm.command_steps import (
 from clipbert_mm.errors import OptionError, VideoIndexError
 
 if TYPE_CHECKING:  # these imports take seconds, which `clipbert --help` does without
-    from clipbert_mm.apis.indexing import Progress
+    from clipbert_mm.apis.index_run import Progress
 
 FAILED, LEFT_OUT = 1, 3
 """Exit codes of an error, of a run that left unreadable videos out, and of Ctrl-C; 2 is a wrong command line."""
@@ -33,7 +33,8 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="clipbert",
         description="Search your own videos by text, rank texts for a video, ask questions about it.",
-        epilog="Exit codes: 0 done; 1 an error; 2 a wrong command line; 3 done, but some videos could not be read.",
+        epilog="Exit codes: 0 done; 1 an error; 2 a wrong command line; 3 done, but some videos could not be read; "
+        "75 indexing was stopped by SIGTERM or SIGUSR1; 130 Ctrl-C.",
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, (_, help_text) in COMMANDS.items():
@@ -72,6 +73,8 @@ def _index(args: argparse.Namespace) -> int:
         return _take_over(args)
     if args.approximate:
         return _build_approximate(args)
+    if args.compact:
+        return _compact(args)
     if not args.paths:
         raise OptionError("clipbert index expects videos or folders of videos: clipbert index FOLDER.")
     if args.remove:
@@ -81,6 +84,12 @@ def _index(args: argparse.Namespace) -> int:
         removed = remove(open_index(index_folder(args)), args.paths)
         print_value({"removed": removed} if args.json else f"removed {len(removed)}")
         return 0
+    together = args.launcher != "none"
+    if together:
+        from clipbert_mm.engine.team import join_team
+
+        join_team(args.launcher)
+    is_first = int(os.environ.get("RANK", 0)) == 0 or not together
     search = open_search(args)
     report = search.index(
         args.paths,
@@ -90,10 +99,23 @@ def _index(args: argparse.Namespace) -> int:
         prune=args.prune,
         retry=args.retry,
         keep_tokens=args.keep_tokens,
-        progress=None if args.json else _progress(),
+        together=together,
+        progress=_progress(args) if is_first else None,
     )
-    show(report, args)
-    return LEFT_OUT if report.unreadable else 0
+    if is_first:
+        show(report, args)
+    return LEFT_OUT if report.unreadable and is_first else 0
+
+
+def _compact(args: argparse.Namespace) -> int:
+    from clipbert_mm.index.engines import open_index
+
+    video_index = open_index(index_folder(args))
+    if not video_index.exists:
+        raise VideoIndexError(f"There is no index {video_index.name}.")
+    with video_index.locked():
+        video_index.compact(always=True)
+    return 0
 
 
 @importing()
@@ -202,6 +224,10 @@ def _info(args: argparse.Namespace) -> int:
             raise VideoIndexError(
                 f"There is no index {video_index.name}. Create one: clipbert index FOLDER --model CHECKPOINT."
             )
+        if args.unreadable:
+            reasons = {path: each.reason for path, each in video_index.unreadable.items()}
+            print_value(reasons if args.json else "\n".join(f"{path}\t{reason}" for path, reason in reasons.items()))
+            return 0
         states = video_index.states(list(video_index.entries))
         seconds = sum(entry.seconds or 0 for entry in video_index.entries.values())
         facts = dict(
@@ -222,11 +248,17 @@ def _info(args: argparse.Namespace) -> int:
     return 0
 
 
-def _progress() -> "Progress":
-    """Return a progress bar on the standard error stream."""
+def _progress(args: argparse.Namespace) -> "Progress | None":
+    """Return a progress bar on the standard error stream; without a terminal, a line of the log a minute goes there."""
+    if not sys.stderr.isatty():
+        from clipbert_mm.log import show_on_stderr
+
+        show_on_stderr()
+    if args.json or not sys.stderr.isatty():
+        return None
     from tqdm import tqdm
 
-    bar = tqdm(unit="video", file=sys.stderr, disable=None)  # only on a terminal
+    bar = tqdm(unit="video", file=sys.stderr)
 
     def show_progress(done: int, total: int, path: str) -> None:
         bar.total, bar.n = total, done

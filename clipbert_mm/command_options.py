@@ -46,6 +46,9 @@ def add_arguments(command: argparse.ArgumentParser, name: str) -> None:
         command.add_argument("--csv", action="store_true", help="print CSV")
     if name == "serve":
         _add_serve_options(command)
+    if name == "info":
+        help_text = "print only the files that could not be read, one a line, and after a tab the reason"
+        command.add_argument("--unreadable", action="store_true", help=help_text)
     if name == "ask":
         command.add_argument("--model", required=True, help=MODEL_HELP)
     else:
@@ -69,6 +72,8 @@ def _add_index_options(command: argparse.ArgumentParser) -> None:
     add("--remove", action="store_true", help=help_text)
     help_text = "keep visual tokens (1.3 MB a video of the paper's model), so that a search decodes no video"
     add("--keep-tokens", action="store_true", default=None, help=help_text)
+    help_text = "only free the disk of what removed and changed videos have left; needs no VIDEO"
+    add("--compact", action="store_true", help=help_text)
     help_text = "take over the index, made by a release before format 2, decoding nothing; needs no VIDEO"
     add("--take-over", action="store_true", help=help_text)
     help_text = "build an approximate index of the vectors, for search --approximate; needs no VIDEO"
@@ -81,6 +86,8 @@ def _add_index_options(command: argparse.ArgumentParser) -> None:
     add("--batch-size", type=at_least(1), default=4, help="videos per batch (default: 4)")
     help_text = "most time for decoding one video (default: 120)"
     add("--timeout", type=at_least(1), default=120, metavar="SECONDS", help=help_text)
+    help_text = "what started several of these processes, which share the work; see tools/dist_index.sh (default: none)"
+    add("--launcher", choices=("none", "pytorch", "slurm", "mpi"), default="none", help=help_text)
 
 
 def _add_search_options(command: argparse.ArgumentParser) -> None:

@@ -5,6 +5,7 @@ Training, testing and the tools show what it says with MMEngine's current logger
 
 import logging
 import re
+import sys
 
 logger = logging.getLogger("clipbert_mm")
 
@@ -31,5 +32,22 @@ def show_in_run_log() -> None:
     """Show what the package says, from now on, with MMEngine's current logger; called by each run and by the tools."""
     if not any(isinstance(handler, _RunLog) for handler in logger.handlers):
         logger.addHandler(_RunLog())
+    if logger.level == logging.NOTSET:
+        logger.setLevel(logging.INFO)
+
+
+class _Stderr(logging.Handler):
+    """Writes messages to the standard error stream of the moment."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        sys.stderr.write(f"{self.format(record)}\n")
+
+
+def show_on_stderr() -> None:
+    """Show what the package says, from now on, on the standard error stream, with the time."""
+    if not any(isinstance(handler, _Stderr) for handler in logger.handlers):
+        handler = _Stderr()
+        handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%Y-%m-%d %H:%M:%S"))
+        logger.addHandler(handler)
     if logger.level == logging.NOTSET:
         logger.setLevel(logging.INFO)

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Shared by dist_train.sh and dist_test.sh: dist_run.sh SCRIPT PROCESSES ARGUMENTS... starts a script of this folder.
+# Shared by dist_train.sh, dist_test.sh and dist_index.sh: dist_run.sh SCRIPT PROCESSES ARGUMENTS... starts a script of this folder.
 # On several machines: the same command on each, with NNODES, NODE_RANK (0 on the first), MASTER_ADDR (the first) and PORT.
 set -euo pipefail
 script="$1" processes="$2"

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Shared by slurm_train.sh and slurm_test.sh: slurm_run.sh SCRIPT PARTITION JOB_NAME ARGUMENTS... starts a script of this
+# Shared by slurm_{train,test,index}.sh: slurm_run.sh SCRIPT PARTITION JOB_NAME ARGUMENTS... starts a script of this
 # folder by srun, one task per GPU. Variables: GPUS (8), GPUS_PER_NODE (8), CPUS_PER_TASK (5), GRES (gpu:GPUS_PER_NODE; empty for
 # a partition without GPUs, where a task is a CPU process), NOTICE (USR1@300: signal and seconds before the time limit), and
 # SRUN_ARGS (more options of srun).

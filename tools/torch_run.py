@@ -11,8 +11,10 @@ from pathlib import Path
 from types import FrameType
 
 FORWARDED = (signal.SIGTERM, signal.SIGUSR1)
-SAVED = (os.EX_TEMPFAIL, 128 + signal.SIGINT)
-"""Exit status of a training that saved its state and is to be resumed."""
+LEFT_OUT = 3
+"""Exit status of an indexing that left unreadable videos out."""
+PASSED_ON = (os.EX_TEMPFAIL, 128 + signal.SIGINT, LEFT_OUT)
+"""Exit status of what saved its state and is to be resumed, and of what is done but for unreadable files."""
 
 
 def forward(number: int, frame: FrameType | None) -> None:
@@ -36,7 +38,7 @@ def main() -> None:
         run.main()
     except ChildFailedError as error:
         _, first = error.get_first_failure()
-        if first.exitcode not in SAVED:
+        if first.exitcode not in PASSED_ON:
             raise
         sys.exit(first.exitcode)
 

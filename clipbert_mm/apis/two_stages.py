@@ -16,7 +16,7 @@ from clipbert_mm.apis.results import best_of, moments_of, probability
 from clipbert_mm.apis.search_options import MODEL, VECTORS, Found, Scored, SearchOptions
 from clipbert_mm.apis.search_results import Hit, largest_probability
 from clipbert_mm.apis.video_tokens import Block, VideoTokens
-from clipbert_mm.errors import OptionError
+from clipbert_mm.errors import OptionError, VideoIndexError
 from clipbert_mm.index import Entry, VideoIndex
 from clipbert_mm.retrieval.rerank import default_shortlist
 
@@ -76,8 +76,9 @@ class TwoStages:
             vectors, options.topk, pooling=self.vector_pooling(options), where=options.where
         )
         for vector, each in zip(vectors, nearest, strict=True):
+            left_out = dict(each.left_out)
             entries = self.video_index.found(list(each.similarities))
-            clips = {path: (self.video_index.vectors(path) @ vector.cpu()).numpy() for path in entries}  # (K,)
+            clips = self._clip_similarities(entries, vector, left_out)
             if options.clips:
                 scored = {path: Scored(each.similarities[path], None, own) for path, own in clips.items()}
                 hits = self._clip_hits(entries, scored, options.topk, VECTORS)
@@ -87,8 +88,28 @@ class TwoStages:
                     Hit(path, each.similarities[path], None, best_of(own), own, VECTORS)
                     for path, own in moments.items()
                 ]
-            found.append(self._found(hits, VECTORS, options, (each.searched, each.searched, 0, dict(each.left_out))))
+            found.append(self._found(hits, VECTORS, options, (each.searched, each.searched, 0, left_out)))
         return found
+
+    def _clip_similarities(
+        self, entries: Mapping[str, Entry], vector: Tensor, left_out: dict[str, str]
+    ) -> dict[str, np.ndarray]:
+        """Return the similarities of the clips of videos to a vector, (K,) each, by path.
+
+        Videos that another process has removed meanwhile, or whose record does not fit, are added to ``left_out``.
+        """
+        clips: dict[str, np.ndarray] = {}
+        for path, entry in entries.items():
+            try:
+                own = (self.video_index.vectors(path) @ vector.cpu()).numpy()
+            except VideoIndexError as error:
+                left_out[path] = str(error)
+                continue
+            if entry.clip_times is not None and len(entry.clip_times) != len(own):
+                left_out[path] = f"its record has {len(entry.clip_times)} clips, its vectors {len(own)}; index it again"
+                continue
+            clips[path] = own
+        return clips
 
     def _found(
         self, hits: Sequence[Hit], stage: str, options: SearchOptions, counts: tuple[int, int, int, dict[str, str]]

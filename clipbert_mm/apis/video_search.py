@@ -21,7 +21,7 @@ if TYPE_CHECKING:  # imported when they are used, since a search needs none of t
     from clipbert_mm.apis.calibration import CalibrationReport, LabelledPair
     from clipbert_mm.apis.duplicates import DuplicateReport
     from clipbert_mm.apis.explanation import Explanation
-    from clipbert_mm.apis.indexing import Progress
+    from clipbert_mm.apis.index_run import Progress
     from clipbert_mm.apis.results import IndexReport
     from clipbert_mm.apis.similar import SimilarVideos
 
@@ -90,6 +90,7 @@ class VideoSearch:
         prune: bool = False,
         retry: bool = False,
         keep_tokens: bool | None = None,
+        together: bool = False,
         progress: "Progress | None" = None,
     ) -> "IndexReport":
         """Encode the videos of folders and files into the index; see :func:`~clipbert_mm.apis.indexing.index`."""
@@ -105,6 +106,7 @@ class VideoSearch:
             prune=prune,
             retry=retry,
             keep_tokens=keep_tokens,
+            together=together,
             progress=progress,
         )
 

@@ -20,6 +20,8 @@ APPLICATION = int.from_bytes(b"CLIP", "big")
 """SQLite's mark of the application that a database belongs to."""
 WAIT_SECONDS = 30.0
 """Most seconds that a read waits for another process to end a write, which takes milliseconds."""
+COMPANIONS = ("journal", "wal", "shm")
+"""Ends of the names of files that SQLite keeps beside a database while it is changed."""
 SCHEMA = {
     "facts": "CREATE TABLE facts (name TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT, WITHOUT ROWID",
     "videos": "CREATE TABLE videos (id INTEGER PRIMARY KEY, path BLOB NOT NULL UNIQUE, key BLOB NOT NULL UNIQUE, "
@@ -62,6 +64,7 @@ class Database:
         """
         if self.file.exists() and not self.file.is_file():
             raise VideoIndexError(f"{self.file} is a folder, a pipe or a device, expected a file. Delete it.")
+        self._refuse_pipes()
         with self._errors():
             database = sqlite3.connect(self.file, isolation_level=None)
             try:
@@ -120,6 +123,11 @@ class Database:
                     database.execute("ROLLBACK")
                 raise
 
+    def compact(self) -> None:
+        """Give the disk back what deleted rows have left."""
+        with self.reading() as database:
+            database.execute("VACUUM")
+
     def close(self) -> None:
         """Close the database; the next use opens it again."""
         with self._lock:
@@ -130,6 +138,7 @@ class Database:
     def _connection(self) -> sqlite3.Connection:
         """Return the connection of this process, opened and checked at the first use."""
         if self._database is None:
+            self._refuse_pipes()
             address = f"{self.file.absolute().as_uri()}?mode=rw"  # read-only where the file is
             database = sqlite3.connect(
                 address, uri=True, timeout=WAIT_SECONDS, isolation_level=None, check_same_thread=False
@@ -143,6 +152,21 @@ class Database:
                 raise
             self._database = database
         return self._database
+
+    def _refuse_pipes(self) -> None:
+        """Refuse what is no file in the place of SQLite's own files; whoever opens a pipe waits for ever.
+
+        Raises:
+            VideoIndexError: If there is such.
+        """
+        for kind in COMPANIONS:
+            file = Path(f"{self.file}-{kind}")
+            try:
+                mode = os.lstat(file).st_mode
+            except FileNotFoundError:
+                continue
+            if not stat.S_ISREG(mode):
+                raise VideoIndexError(f"{file} is a link, a pipe or a folder, expected a file of SQLite. Delete it.")
 
     def _check(self, database: sqlite3.Connection) -> None:
         """Check that a database has the application, the format and the tables of an index, and nothing else.
@@ -174,6 +198,11 @@ class Database:
             if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
                 raise BusyFolderError(
                     f"Another process is changing the index {self.file.parent}. Wait until it is done."
+                ) from error
+            if code == sqlite3.SQLITE_IOERR:
+                raise VideoIndexError(
+                    f"{self.file} cannot be read or written: {error}. Check its disk, the space and your quota there, and the "
+                    "files beside it."
                 ) from error
             if code == sqlite3.SQLITE_FULL:
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.file)) from error

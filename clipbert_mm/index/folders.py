@@ -10,6 +10,8 @@ from clipbert_mm.errors import BusyFolderError, VideoIndexError
 
 RECORDS, OLD_MANIFEST = "records.sqlite3", "manifest.json"
 """File of the records, and of what an index of format 1 has in its place."""
+PARTS = "parts"
+"""Folder of what several processes are writing."""
 DEFAULT_FOLDER, OLD_DEFAULT_FOLDER = "clipbert_index", "clipbert_gallery"
 """Folder of the index when none is given, now and in earlier releases."""
 
@@ -35,12 +37,15 @@ def lock_index(folder: Path) -> Iterator[None]:
     """
     folder.mkdir(parents=True, exist_ok=True)
     databases = (RECORDS, *(f"{RECORDS}-{kind}" for kind in ("journal", "wal", "shm")))
-    for name in ("tokens", ".lock", OLD_MANIFEST, *databases, *(path.name for path in folder.glob("vectors-*"))):
+    for name in ("tokens", PARTS, ".lock", OLD_MANIFEST, *databases, *(path.name for path in folder.glob("vectors-*"))):
         if (folder / name).is_symlink():
             raise VideoIndexError(
                 f"{folder / name} is a symbolic link, and an index is never written outside its folder. Replace the link "
                 "by its target."
             )
+    for name in ("tokens", PARTS):
+        if (folder / name).exists() and not (folder / name).is_dir():
+            raise VideoIndexError(f"{folder / name} is a file or a pipe, expected a folder. Delete it.")
     try:
         lock = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
     except OSError as error:

@@ -139,7 +139,7 @@ class RecordTable(Database):
         condition, values = (where or Filter()).condition()
         with self.reading() as database:
             rows = database.execute(f"SELECT path FROM {table} WHERE {condition} ORDER BY path", values)
-            return [os.fsdecode(path) for (path,) in rows]
+            return [os.fsdecode(path) for (path,) in rows if isinstance(path, bytes)]
 
     def number(self, path: str) -> int | None:
         """Return the number of a video; None if the index has none of this path."""
@@ -165,7 +165,8 @@ class RecordTable(Database):
         """Return which rows of the file of vectors belong to which video; none of a video whose vectors were lost."""
         with self.reading() as database:
             rows = database.execute(
-                "SELECT id, ifnull(start, -1), ifnull(count, 0), ifnull(vectors_crc, 0) FROM videos ORDER BY start, id"
+                f"SELECT id, {_integer('start', -1)}, {_integer('count', 0)}, {_integer('vectors_crc', 0)} FROM videos "
+                "ORDER BY 2, id"
             ).fetchall()
         return VideoRows(*np.array(rows, np.int64).reshape(-1, 4).T.copy())
 
@@ -179,10 +180,17 @@ class RecordTable(Database):
 
     def _entry(self, path: bytes, record: str, checksum: int) -> Entry | None:
         """Parse a record; None if it is damaged."""
+        if not isinstance(path, bytes) or not isinstance(record, str):
+            return None
         if zlib.crc32(record.encode(errors="replace")) != checksum:
             return None
         entry = _parsed(entry_from, record)
         return entry if entry is not None and entry.path == os.fsdecode(path) else None
+
+
+def _integer(column: str, otherwise: int) -> str:
+    """Return the expression of SQL of a column, or of a number where it is none, as nobody but a forger leaves it."""
+    return f"iif(typeof({column}) = 'integer', {column}, {otherwise})"
 
 
 def _parsed(parse: Any, record: str) -> Any:  # noqa: ANN401

@@ -165,6 +165,7 @@ def entry_from(values: dict[str, Any]) -> Entry:
         raise ValueError(f"expected an absolute path, got {quoted(path)}")
     height, width = expect(values["content_shape"], list, "content_shape")
     if times is not None:
+        times = expect(times, list, "clip_times")
         times = tuple((expect(start, number, "clip_times"), expect(end, number, "clip_times")) for start, end in times)
     return Entry(
         path=path,

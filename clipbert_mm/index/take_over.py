@@ -11,6 +11,7 @@ from clipbert_mm.fileio import scratch
 from clipbert_mm.index.folders import OLD_MANIFEST, RECORDS, lock_index
 from clipbert_mm.index.records import Entry, entry_from, expect, shown, unreadable_from
 from clipbert_mm.index.video_index import EncodedVideo, VideoIndex
+from clipbert_mm.index.video_vectors import file_name
 from clipbert_mm.retrieval.feature_store import FeatureStore
 from clipbert_mm.version import __version__
 
@@ -78,6 +79,9 @@ def take_over(folder: str | os.PathLike, predictor: "Predictor") -> int:
     path, encoder = Path(folder), predictor.model.encoder
     with lock_index(path):
         manifest = read_old_manifest(path)
+        for name in (RECORDS, file_name(0)):
+            if (path / name).is_dir():
+                raise VideoIndexError(f"{path / name} is a folder, expected a file or nothing. Delete it.")
         with scratch(path) as part:
             new = VideoIndex(part)
             new.start(

@@ -115,7 +115,11 @@ class VectorFile:
         """Write the vectors of videos, float16 (K, P) each, from a row on; what was behind it is lost.
 
         If the file was cut before that row, there are zeros between, which agree with no checksum.
+
+        Raises:
+            VideoIndexError: If it is a folder, a pipe or a device.
         """
+        self._refuse_other()
         with naming_path_when_full(self.path), open(self.path, "r+b" if self.path.exists() else "w+b") as file:
             file.truncate(start * self.width * 2)
             file.seek(0, os.SEEK_END)
@@ -130,6 +134,7 @@ class VectorFile:
         Raises:
             VideoIndexError: If it cannot be read.
         """
+        self._refuse_other()
         try:
             with open(self.path, "rb") as file:
                 count = min(count, os.fstat(file.fileno()).st_size // (2 * self.width))
@@ -140,6 +145,13 @@ class VectorFile:
         except OSError as error:
             raise VideoIndexError(f"Cannot read the vectors {self.path}: {error.strerror}.") from error
         return np.frombuffer(content, np.float16).reshape(count, self.width)
+
+    def _refuse_other(self) -> None:
+        """Refuse what is no file, such as a pipe, which would keep whoever opens it waiting."""
+        if self.path.exists() and not self.path.is_file():
+            raise VideoIndexError(
+                f"{self.path} is a folder, a pipe or a device, expected a file of vectors. Delete it."
+            )
 
 
 def damaged_rows(rows: np.ndarray, videos: VideoRows) -> np.ndarray:

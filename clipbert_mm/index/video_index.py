@@ -2,7 +2,7 @@
 
 import os
 import re
-import stat
+import shutil
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
@@ -18,8 +18,10 @@ from clipbert_mm.errors import VideoIndexError, printable
 from clipbert_mm.index.approximate import Facts
 from clipbert_mm.index.filters import Filter
 from clipbert_mm.index.folders import OLD_MANIFEST, RECORDS, lock_index
+from clipbert_mm.index.parts import absorb, absorb_parts, open_part, remove_lost_tokens
 from clipbert_mm.index.record_table import Entries, RecordTable, Rows
 from clipbert_mm.index.records import Entry, Unreadable, expect, shown
+from clipbert_mm.index.token_reading import read_tokens
 from clipbert_mm.index.video_vectors import Nearest, VideoVectors, file_name
 from clipbert_mm.retrieval.feature_store import FeatureStore
 
@@ -27,8 +29,6 @@ VECTORS = re.compile(r"vectors-\d{1,9}\.f16")
 """Name of a file of vectors."""
 CACHE_BYTES = 2**30
 """Bytes of visual tokens that are kept in memory for the next search."""
-MAX_TOKEN_BYTES = 2**28
-"""Bytes of the largest file of visual tokens that is read."""
 STORED_DTYPE = torch.float16
 """Data type of the tokens on disk; they are normalized, so half precision is enough."""
 
@@ -46,6 +46,12 @@ class EncodedVideo:
     entry: Entry
     vectors: Tensor | None = None
     tokens: Mapping[str, Tensor] | None = None
+
+    @property
+    def stored_bytes(self) -> int:
+        """Bytes of its vectors and tokens on disk."""
+        stored = [*(() if self.vectors is None else (self.vectors,)), *(self.tokens or {}).values()]
+        return sum(each.numel() for each in stored) * STORED_DTYPE.itemsize
 
 
 class VideoIndex:
@@ -65,6 +71,8 @@ class VideoIndex:
     """Whether a process may be forked while the index is open."""
     gives_all_vectors = True
     """Whether :meth:`means` reads the vectors of all videos."""
+    is_shared = False
+    """Whether several processes may write at the same time."""
 
     def __init__(self, folder: str | os.PathLike) -> None:
         self.folder = Path(folder)
@@ -264,10 +272,29 @@ class VideoIndex:
                 with self._refuse_folder(entry), suppress(FileNotFoundError):
                     self.store.remove(entry.key)
 
+    def part(self, number: int, processes: int) -> "VideoIndex":
+        """Return the index that a process of several writes to; see :func:`~clipbert_mm.index.parts.open_part`."""
+        return self if self.is_shared else open_part(self, number, processes)
+
+    def absorb(self, other: "VideoIndex") -> int:
+        """Move the videos of another index of the same model here; see :func:`~clipbert_mm.index.parts.absorb`."""
+        return absorb(self, other)
+
+    def absorb_parts(self) -> int:
+        """Move what several processes have written here; see :func:`~clipbert_mm.index.parts.absorb_parts`."""
+        return 0 if self.is_shared else absorb_parts(self)
+
+    def free_bytes(self) -> int | None:
+        """Return the free space of its disk; None of an engine's."""
+        return None if self.is_shared else shutil.disk_usage(self.folder).free
+
     def compact(self, *, always: bool = False) -> None:
         """Free the disk of what belongs to no video, if that is worth its time, or ``always``."""
         if self.vector_size is not None:
             self.video_vectors.compact(always=always)
+        if always:
+            remove_lost_tokens(self)
+            self.table.compact()
 
     def states(self, paths: Sequence[str]) -> dict[str, bool]:
         """Return which of some files are videos of the index, and whether indexing each again would change nothing."""
@@ -327,30 +354,7 @@ class VideoIndex:
 
     def tokens_of(self, entry: Entry, which: str = "clips") -> Tensor:
         """Read the visual tokens of a video, which need not be recorded; see :meth:`tokens`."""
-        path, file = entry.path, self.store.path_of(entry.key)
-        try:
-            status = os.stat(file)
-            if not stat.S_ISREG(status.st_mode) or status.st_size > MAX_TOKEN_BYTES:
-                raise VideoIndexError(f"{file} is not a file of at most {MAX_TOKEN_BYTES / 2**20:.0f} MiB")
-            version = status.st_mtime_ns, status.st_ino
-            if self._seen.get(entry.key) != version and self.store.record(entry.key).get("path") != path:
-                raise VideoIndexError(f"{file} belongs to another video")
-            self._seen[entry.key] = version
-            tokens = self.store.read([entry.key], which)[0]
-            if tokens.ndim != 3 or not tokens.is_floating_point() or tokens.numel() == 0:
-                raise VideoIndexError(
-                    f"{file}: expected floats of shape (K, S, D), got {tokens.dtype} {tuple(tokens.shape)}"
-                )
-            if which == "clips" and entry.clip_times is not None and len(entry.clip_times) != len(tokens):
-                raise VideoIndexError(f"{file}: expected {len(entry.clip_times)} clips, got {len(tokens)}")
-            return tokens.float()
-        except FileNotFoundError as error:
-            raise VideoIndexError(f"The visual tokens of {printable(path)} are missing. Index it again.") from error
-        except (OSError, VideoIndexError, RuntimeError, AttributeError) as error:
-            raise VideoIndexError(
-                f"Cannot read the visual tokens of {printable(path)}: {_reason(error).rstrip('.')}. Delete their file if it "
-                "exists, and index the video again."
-            ) from error
+        return read_tokens(self.store, entry, which, self._seen)
 
     def locked(self) -> AbstractContextManager[None]:
         """Lock the index against changes by other processes and threads; see :func:`~clipbert_mm.index.folders.lock_index`."""
@@ -358,11 +362,7 @@ class VideoIndex:
 
     @contextmanager
     def _refuse_folder(self, entry: Entry) -> Iterator[None]:
-        """Refuse to change the file of a video's tokens if a folder has its name.
-
-        Raises:
-            VideoIndexError: If it is a folder.
-        """
+        """Raise a VideoIndexError where a folder has the name of a video's tokens."""
         try:
             yield
         except IsADirectoryError as error:
@@ -388,9 +388,3 @@ def stored_vectors(video: EncodedVideo, size: int) -> np.ndarray:
 
 def _listed(folder: Path) -> list[str]:
     return os.listdir(folder) if folder.is_dir() else []
-
-
-def _reason(error: Exception) -> str:
-    """Describe an error in at most 200 characters."""
-    reason = str(error) if isinstance(error, VideoIndexError) else f"{type(error).__name__}: {error}"
-    return reason if len(reason) <= 200 else f"{reason[:200]}..."

@@ -125,6 +125,8 @@ class FeatureStore:
             key = which if which in file.keys() else OLD_NAMES.get(which, which)  # noqa: SIM118
             tokens = file.get_tensor(key)
             self._verify(name, checksums, key, tokens)
+            if tokens.ndim < 2:
+                raise self._error(name, f"its {key} have the shape {tuple(tokens.shape)}")
         if self.budget is None or self._cached_bytes + tokens.nbytes <= self.budget:
             tokens = tokens.clone()  # out of the memory-mapped file
             with self._lock:

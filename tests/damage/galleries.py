@@ -1,87 +1,160 @@
-"""Damaged and hostile galleries: their manifests, their files of visual tokens, and links that lead out of them."""
+"""Damaged and hostile indexes of videos: their records, vectors and tokens, and links that lead out of them.
+
+Models without vectors, with vectors, and with both vectors and kept tokens; and indexes of format 1, which are taken over.
+What is damaged without a forged checksum may be refused or left out, and never changes an answer.
+"""
 
 import copy
 import json
-import os
 import random
 import shutil
 from collections.abc import Callable
+from dataclasses import asdict
+from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 import torch
 from benchmarks.bench_search import random_weights
+from damage.index_damages import FORGERIES, MISHAPS, PRECIOUS
+from damage.manifest_damages import MANIFEST_FORGERIES
 from mmengine.config import Config
-from safetensors.torch import load, save
 
-from clipbert_mm.apis import VideoIndex, VideoSearch
+from clipbert_mm.apis import VideoIndex, VideoIndexError, VideoSearch
 from clipbert_mm.datasets import train_vocabulary
 from clipbert_mm.datasets.shapes.world import ShapesWorld
+from clipbert_mm.errors import ClipBertError
+from clipbert_mm.index.take_over import take_over
 
-PRECIOUS = "precious.txt"
-"""A file beside the gallery that nothing may touch."""
-ODD = (
-    None,
-    True,
-    -1,
-    0,
-    10**30,
-    1e308,
-    float("nan"),
-    "",
-    "a" * 10**5,
-    "../../x",
-    "\ud800",
-    "a\0b",
-    [],
-    [[]],
-    {},
-    [1, 2],
-    {"a": 1},
-)
-"""Values that a manifest may have in any place."""
-_searches: list[VideoSearch] = []
+KINDS = {"tokens": (None, None), "vectors": (8, False), "both": (8, True)}
+"""The size of the vectors, and whether tokens are kept, by the kind of index."""
+OLD = "old"
+"""The kind of an index of format 1, by the model of ``both``."""
+TEXTS = ("a red circle", "a blue square")
+DIFFERENCE = 1e-4
+"""Most difference of a score that is right."""
+_searches: dict[str, VideoSearch] = {}
+_scores: dict[tuple[str, str], dict[str, float]] = {}
 
 
 def prepare(folder: Path) -> None:
-    """Write three videos, and a gallery of them by a tiny model."""
+    """Write three videos, and indexes of them by tiny models."""
     torch.set_num_threads(1)
     ShapesWorld(seed=1, images=2, test_images=1, train_videos=2, test_videos=1).write(folder / "world")
-    tokenizer = train_vocabulary(["a red circle", "a blue square"], folder / "tokenizer", 40)
+    tokenizer = train_vocabulary(TEXTS, folder / "tokenizer", 40)
     (folder / PRECIOUS).write_text("precious")
-    config = _config(str(tokenizer))
-    config.dump(folder / "config.py")
-    weights = random_weights(config, folder / "weights.pth")
-    search = VideoSearch(folder / "config.py", "cpu", weights=weights, index=folder / "gallery")
-    search.index(folder / "world" / "videos", workers=1)
-    _searches.append(search)
+    for kind, (vector_size, keep_tokens) in KINDS.items():
+        name = "tokens" if vector_size is None else "vectors"
+        config, weights = _config(str(tokenizer), vector_size), folder / f"{name}.pth"
+        config.dump(folder / f"{name}.py")
+        if not weights.exists():
+            _write_weights(config, weights)
+        search = VideoSearch(folder / f"{name}.py", "cpu", weights=weights, index=folder / kind)
+        search.index(folder / "world" / "videos", workers=1, keep_tokens=keep_tokens)
+        _searches[kind] = search
+        for text in TEXTS:
+            _scores[kind, text] = {hit.path: hit.score for hit in search.search(text, 3).hits}
+            values = sorted(_scores[kind, text].values())
+            assert len(values) == 3, "all videos are found"
+            least = min(b - a for a, b in pairwise(values))
+            assert least > 10 * DIFFERENCE, f"scores tell videos apart, got {values}"
+    _write_old(folder / OLD, _searches["both"])
+    _searches[OLD] = _searches["both"]
+    _scores.update({(OLD, text): _scores["both", text] for text in TEXTS})
+
+
+def _write_weights(config: Config, file: Path) -> None:
+    """Write random weights by which a video matters for its scores."""
+    torch.manual_seed(1)
+    random_weights(config, file)
+    content = torch.load(file)
+    for name, value in content["state_dict"].items():
+        if name.startswith(("projection.", "head.", "encoder.bert.encoder")) and value.ndim > 1:
+            value *= 20
+    torch.save(content, file)
+
+
+def _write_old(folder: Path, search: VideoSearch) -> None:
+    """Write the index of a search in format 1."""
+    index = search.video_index
+    shutil.copytree(index.folder / "tokens", folder / "tokens")
+    videos = [{key: value for key, value in asdict(entry).items() if key != "digest"} for entry in index.listed()]
+    facts = {name: index.manifest[name] for name in ("identity", "source", "weights", "folders")}
+    unreadable = [dict(path="/v/broken.mp4", size=1, mtime_ns=1, reason="it is cut", rules=1)]
+    manifest = dict(format=1, version="0.1", **facts, videos=videos, unreadable=unreadable)
+    (folder / "manifest.json").write_text(json.dumps(manifest))
 
 
 def damage(rng: random.Random, folder: Path, target: Path) -> str:
-    """Copy the gallery and do one of many things to it."""
-    shutil.copytree(folder / "gallery", target)
-    tokens = sorted((target / "tokens").iterdir())
-    name = rng.choice(sorted(DAMAGES))
-    return f"{target}: {name}: {DAMAGES[name](rng, target, rng.choice(tokens), folder)}"
+    """Copy an index and do one of many things to it."""
+    kind = rng.choice([*KINDS, OLD])
+    mishap = rng.random() < 0.5
+    damages = MISHAPS if mishap else MANIFEST_FORGERIES if kind == OLD else FORGERIES
+    place = target.with_name(f"{kind}-{'mishap' if mishap else 'forgery'}")
+    shutil.copytree(folder / kind, place)
+    name = rng.choice(sorted(damages))
+    return f"{place}: {name}: {damages[name](rng, place, folder)}"
 
 
 def use(path: Path) -> None:
-    """Open a gallery, search it, index the videos into it, take them out."""
-    search = copy.copy(_searches[-1])
+    """Open an index, search it, index the videos into it, take them out; each is tried after an error of the one before."""
+    kind, _, how = path.name.partition("-")
+    search = copy.copy(_searches[kind])
     videos = search.video_index.folder.parent / "world" / "videos"
+    errors: list[ClipBertError] = []
+    if kind == OLD:
+        try:
+            search.video_index = VideoIndex(path)
+        except VideoIndexError:
+            take_over(path, search.predictor)
     search.video_index = VideoIndex(path)
     if search.video_index.exists:
         search.video_index.check_identity(search.predictor.identity, search.predictor.source)
-        str(search.search("a red circle", 3))
-        str(search.search("a blue square", 1, shortlist=1))
-    str(search.index(videos, workers=1, prune=True))
-    assert len(search.search("a red circle", 3).hits) > 0
-    search.remove(list(search.video_index.entries))
+        for shortlist in (0, 1):
+            _try(errors, lambda shortlist=shortlist: _search(search, kind, how, shortlist))
+        str(search.video_index.states(list(search.video_index.entries)))
+        str(search.video_index.unreadable)
+    _try(errors, lambda: str(search.index(videos, workers=1, prune=True)))
+    known = _scores[kind, TEXTS[0]].keys()
+    if not errors:
+        missing = known - _search(search, kind, how, 0)
+        assert how == "forgery" or not missing, f"neither found nor left out: {missing}"
+    _try(errors, lambda: search.video_index.compact(always=True))
+    _try(errors, lambda: search.remove(list(search.video_index.entries)))
+    if errors:
+        raise errors[0]
 
 
-def _config(tokenizer: str) -> Config:
+def _try(errors: list[ClipBertError], act: Callable[[], object]) -> None:
+    try:
+        act()
+    except ClipBertError as error:
+        errors.append(error)
+
+
+def _search(search: VideoSearch, kind: str, how: str, shortlist: int) -> set[str]:
+    """Search, compare the scores with those of the sound index, and return the videos found or left out."""
+    seen: set[str] = set()
+    for text in TEXTS:
+        found = search.search(text, 3 if shortlist == 0 else 1, shortlist=shortlist)
+        str(found)
+        paths = [hit.path for hit in found.hits]
+        assert len(paths) == len(set(paths)), f"a video is found twice: {paths}"
+        if how == "mishap":
+            for hit in found.hits:
+                known = _scores[kind, text].get(hit.path)
+                assert known is not None, f"{hit.path} is no video of the index"
+                assert abs(hit.score - known) < DIFFERENCE, f"{hit.path} has {hit.score}, not {known}"
+        seen |= {*paths, *found.left_out}
+    if _searches[kind].predictor.model.encoder.has_vectors:
+        for hit in search.search(TEXTS[0], 3, vectors_only=True).hits:
+            assert -1.01 < hit.score < 1.01 or how == "forgery", f"{hit.path} has similarity {hit.score}"
+    return seen
+
+
+def _config(tokenizer: str, vector_size: int | None) -> Config:
     kind = dict(type="mmpretrain.ResNet", depth=18, stem_channels=8, base_channels=8, strides=(1, 2, 2, 1))
     encoder = dict(vocab_size=40, hidden_size=16, num_layers=1, num_heads=2, intermediate_size=32, max_text_length=20)
+    encoder |= dict(vector_size=vector_size)
     model = dict(
         type="ClipBert",
         data_preprocessor=dict(type="VideoTextPreprocessor", mean=[0.0] * 3, std=[255.0] * 3, vocab_size=40),
@@ -101,179 +174,3 @@ def _config(tokenizer: str) -> Config:
         dict(type="PackInputs"),
     ]
     return Config(dict(default_scope="clipbert_mm", model=model, test_dataloader=dict(dataset=dict(pipeline=pipeline))))
-
-
-def _flip(rng: random.Random, file: Path) -> str:
-    """Change some bytes of a file."""
-    data = bytearray(file.read_bytes())
-    places = [rng.randrange(len(data)) for _ in range(rng.choice([1, 1, 3, 50]))]
-    for place in places:
-        data[place] ^= 1 << rng.randrange(8)
-    file.write_bytes(data)
-    return f"{len(places)} bits of {file.name}"
-
-
-def _cut(rng: random.Random, file: Path) -> str:
-    data = file.read_bytes()
-    kept = rng.choice([0, 1, 8, rng.randrange(len(data)), len(data) - 1])
-    file.write_bytes(data[:kept] + bytes(rng.choice([0, len(data) - kept])))
-    return f"{file.name} cut or blank after {kept} bytes"
-
-
-def _change_manifest(rng: random.Random, gallery: Path, *_: Path) -> str:
-    """Put an odd value somewhere into the manifest, or take one out."""
-    file = gallery / "manifest.json"
-    manifest = json.loads(file.read_text())
-    place: Any = manifest
-    trail = []
-    while True:
-        key = rng.choice(list(place) if isinstance(place, dict) else range(len(place)))
-        trail.append(str(key))
-        if not isinstance(place[key], (dict, list)) or not place[key] or rng.random() < 0.2:
-            break
-        place = place[key]
-    odd = rng.choice([*ODD, "gone"])
-    if odd == "gone":
-        del place[key]
-    else:
-        place[key] = odd
-    file.write_text(json.dumps(manifest))
-    return f"{'.'.join(trail)} is {str(odd)[:20]!a}"
-
-
-def _other_text(rng: random.Random, gallery: Path, *_: Path) -> str:
-    """Write something else where the manifest should be."""
-    text = rng.choice(
-        [
-            "",
-            "null",
-            "[]",
-            "{}",
-            '"a"',
-            "[" * 10**5,
-            '{"a":' * 10**5,
-            "9" * 5000,
-            "\0" * 100,
-            '{"format": 2, "videos": 3}',
-        ]
-    )
-    (gallery / "manifest.json").write_text(text)
-    return f"the manifest is {text[:20]!r}"
-
-
-def _more_videos(rng: random.Random, gallery: Path, token: Path, folder: Path) -> str:
-    """List a file that is no video of the gallery."""
-    file = gallery / "manifest.json"
-    manifest = json.loads(file.read_text())
-    path = rng.choice(
-        [str(folder / PRECIOUS), "/etc/passwd", f"{gallery}/../../{PRECIOUS}", "relative.mp4", "/", "/dev/zero"]
-    )
-    manifest["videos"].append(manifest["videos"][0] | dict(path=path))
-    manifest["unreadable"].append(dict(path=path, size=1, mtime_ns=1, reason="odd"))
-    file.write_text(json.dumps(manifest))
-    return f"a video {path}"
-
-
-def _other_model(rng: random.Random, gallery: Path, *_: Path) -> str:
-    file = gallery / "manifest.json"
-    change = rng.choice(
-        [
-            dict(identity="0" * 16),
-            dict(format=99, version="a" * 10**6),
-            dict(source="evil.py"),
-            dict(weights="/dev/zero"),
-        ]
-    )
-    file.write_text(json.dumps(json.loads(file.read_text()) | change))
-    return f"the manifest has {str(change)[:60]}"
-
-
-def _other_tokens(rng: random.Random, gallery: Path, token: Path, *_: Path) -> str:
-    """Write other tensors, without checksums, as releases before had none."""
-    clips, coarse = (load(token.read_bytes())[name] for name in ("clips", "coarse"))
-    record = _searches[-1].video_index.store.record(token.name.removesuffix(".safetensors"))
-    kinds: dict[str, Callable[[], dict[str, torch.Tensor]]] = {
-        "NaN": lambda: dict(clips=clips * float("nan"), coarse=coarse),
-        "wide": lambda: dict(clips=clips.repeat(1, 1, 3), coarse=coarse),
-        "long": lambda: dict(clips=clips.repeat(1, 7, 1), coarse=coarse),
-        "many clips": lambda: dict(clips=clips.repeat(50, 1, 1), coarse=coarse.repeat(50, 1, 1)),
-        "flat": lambda: dict(clips=clips.flatten(), coarse=coarse.flatten()),
-        "empty": lambda: dict(clips=clips[:0], coarse=coarse[:0]),
-        "whole numbers": lambda: dict(clips=clips.int(), coarse=coarse.int()),
-        "complex": lambda: dict(clips=clips.to(torch.complex64), coarse=coarse),
-        "no coarse tokens": lambda: dict(clips=clips),
-        "no clips": lambda: dict(coarse=coarse),
-        "nothing": dict,
-    }
-    kind = rng.choice(sorted(kinds))
-    tensors = {name: value.contiguous() for name, value in kinds[kind]().items()}
-    token.write_bytes(save(tensors, dict(record=json.dumps(record))))
-    return f"{token.name} has {kind}"
-
-
-def _odd_record(rng: random.Random, gallery: Path, token: Path, folder: Path) -> str:
-    """Add a file of tokens that no manifest lists and that says odd things of its video."""
-    record = _searches[-1].video_index.store.record(token.name.removesuffix(".safetensors"))
-    change = {rng.choice(sorted(record)): rng.choice([*ODD, str(folder / PRECIOUS)])}
-    name = rng.choice(["0" * 32, "..", "a\nb", "x" * 200])
-    metadata = dict(record=json.dumps(record | change)) if rng.random() < 0.8 else None
-    (token.parent / f"{name}.safetensors").write_bytes(save(load(token.read_bytes()), metadata))
-    return f"another file of tokens, {name!r}: {str(change)[:60]!a}"
-
-
-def _swapped(rng: random.Random, gallery: Path, token: Path, *_: Path) -> str:
-    other = rng.choice([each for each in token.parent.iterdir() if each != token])
-    shutil.copy(other, token)
-    return f"{token.name} is {other.name}"
-
-
-def _link(rng: random.Random, gallery: Path, token: Path, folder: Path) -> str:
-    """Put a link in the place of a part of the gallery."""
-    name = rng.choice(["tokens", "manifest.json", ".lock", token.relative_to(gallery)])
-    place = gallery / name
-    leads = rng.choice([folder / "gallery" / name, folder / PRECIOUS, Path("/dev/zero"), place, folder / "nothing"])
-    _clear(place)
-    place.symlink_to(leads)
-    return f"{name} is a link to {leads}"
-
-
-def _odd_file(rng: random.Random, gallery: Path, token: Path, *_: Path) -> str:
-    """Put a pipe, a folder, a huge file or nothing in the place of a part of the gallery."""
-    name = rng.choice(["tokens", "manifest.json", ".lock", token.relative_to(gallery)])
-    place, kind = gallery / name, rng.choice(["a pipe", "a folder", "an empty file", "a huge file", "gone"])
-    _clear(place)
-    if kind == "a pipe":
-        os.mkfifo(place)
-    elif kind == "a folder":
-        place.mkdir()
-    elif kind != "gone":
-        with open(place, "wb") as file:
-            file.truncate(2**40 if kind == "a huge file" else 0)
-    return f"{name} is {kind}"
-
-
-def _clear(place: Path) -> None:
-    if place.is_dir() and not place.is_symlink():
-        shutil.rmtree(place)
-    else:
-        place.unlink(missing_ok=True)
-
-
-DAMAGES: dict[str, Callable[..., str]] = {
-    "bits of the manifest": lambda rng, gallery, token, folder: _flip(rng, gallery / "manifest.json"),
-    "bits of tokens": lambda rng, gallery, token, folder: _flip(rng, token),
-    "manifest cut": lambda rng, gallery, token, folder: _cut(rng, gallery / "manifest.json"),
-    "tokens cut": lambda rng, gallery, token, folder: _cut(rng, token),
-    "value": _change_manifest,
-    "another value": _change_manifest,
-    "a third value": _change_manifest,
-    "text": _other_text,
-    "videos": _more_videos,
-    "model": _other_model,
-    "tensors": _other_tokens,
-    "record": _odd_record,
-    "swapped": _swapped,
-    "link": _link,
-    "odd file": _odd_file,
-}
-"""What may be done to a gallery; each takes the generator, the gallery, one of its files of tokens, and the sound files."""

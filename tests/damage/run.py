@@ -168,12 +168,17 @@ def run(names: list[str], counts: dict[str, int], first: int, keep: Path | None,
                 _say(f"{outcome.kind} seed {outcome.seed}: {outcome.what}: {outcome.damage}\n  {outcome.said[-1500:]}")
                 case = next(Path(folder).glob(f"*/case_{outcome.seed}"), None)
                 if keep is not None and case is not None:
-                    shutil.copytree(case, keep / name / str(outcome.seed), symlinks=True, dirs_exist_ok=True)
+                    target = keep / name / str(outcome.seed)
+                    shutil.copytree(case, target, symlinks=True, ignore=_pipes, dirs_exist_ok=True)
         sums = ", ".join(f"{count} {what}" for what, count in sorted(Counter(each.what for each in found).items()))
         seeds = f"seeds {first} to {first + counts[name] - 1}"
         _say(f"{name}: {len(found)} files ({seeds}): {sums}; {time.monotonic() - began:.0f} s")
         outcomes += found
     return outcomes
+
+
+def _pipes(folder: str, names: list[str]) -> list[str]:
+    return [name for name in names if Path(folder, name).is_fifo()]
 
 
 def _run_shares(name: str, seeds: range, folder: Path, workers: int) -> list[Outcome]:
@@ -224,5 +229,6 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.path[0] = str(Path(__file__).parents[1])  # where the tests' helpers are; requests.py beside this is no library
+    tests = Path(__file__).parents[1]
+    sys.path[:1] = [str(tests), str(tests.parent / "tools" / "analysis_tools")]  # requests.py beside this is no library
     sys.exit(main())

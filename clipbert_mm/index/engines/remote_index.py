@@ -55,8 +55,8 @@ class RemoteIndex(VideoIndex):
     """
 
     safe_to_fork = False  # an engine's client has threads, whose locks a forked process would inherit
-    """Whether a process may be forked while the index is open."""
     gives_all_vectors = False
+    is_shared = True
 
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
