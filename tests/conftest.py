@@ -7,10 +7,12 @@ os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 import copy
+import fcntl
 import functools
 import gc
 import importlib.util
 import json
+import pickle
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -129,13 +131,37 @@ def with_libraries() -> Iterator[ForkingProcess]:
 
 
 @pytest.fixture(scope="session")
-def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def once(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, Callable[[], Any]], Any]:
+    """Compute what a costly fixture gives once for all workers: the first that asks for a name does, the others wait."""
+    base = tmp_path_factory.getbasetemp()
+    shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+
+    def once(name: str, compute: Callable[[], Any]) -> Any:
+        kept = shared / f"{name}.pickle"
+        with open(shared / f"{name}.lock", "w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            try:
+                if not kept.is_file():
+                    kept.write_bytes(pickle.dumps(compute()))
+            finally:
+                fcntl.flock(lock, fcntl.LOCK_UN)  # also where a process that was forked meanwhile has the file open
+        return pickle.loads(kept.read_bytes())
+
+    return once
+
+
+@pytest.fixture(scope="session")
+def world(tmp_path_factory: pytest.TempPathFactory, once: Callable) -> Path:
     """A Shapes world of 40 + 6 images, 8 training videos of 3 captions and 7 held-out ones of 2; not to be written to."""
-    folder = tmp_path_factory.mktemp("shapes") / "world"
-    ShapesWorld(
-        seed=3, images=40, test_images=6, train_videos=8, test_videos=7, test_captions=2, partial_captions=False
-    ).write(folder)
-    return folder
+
+    def write() -> Path:
+        folder = tmp_path_factory.mktemp("shapes") / "world"
+        ShapesWorld(
+            seed=3, images=40, test_images=6, train_videos=8, test_videos=7, test_captions=2, partial_captions=False
+        ).write(folder)
+        return folder
+
+    return once("world", write)
 
 
 @pytest.fixture(scope="session")

@@ -20,6 +20,8 @@ from clipbert_mm.registry import METRICS
 
 RECALLS = (1, 5, 10)
 """The k of recall@k."""
+DRAWN = 2**16
+"""Queries that a bootstrap resamples at a time, at most."""
 
 Figures = Mapping[str, np.ndarray]
 """For each query the probability of a hit at k, ``R@1`` ..., and the expected ``rank``; (Q,) each. In multi-positive retrieval
@@ -95,9 +97,14 @@ def summarize(figures: Figures) -> dict[str, float]:
 
     In multi-positive retrieval also mean average precision (mAP) and R-precision, in percent.
     """
+    return {name: float(value) for name, value in _over_queries(figures).items()}
+
+
+def _over_queries(figures: Figures) -> dict[str, np.ndarray]:
+    """Compute what :func:`summarize` does over the last axis, (..., Q) to (...)."""
     shares = {f"R@{k}": f"R@{k}" for k in RECALLS} | {"mAP": "AP", "R-precision": "R-precision"}
-    percent = {name: float(figures[key].mean() * 100) for name, key in shares.items() if key in figures}
-    return percent | {"MdR": float(np.median(figures["rank"])), "MnR": float(figures["rank"].mean())}
+    percent = {name: figures[key].mean(axis=-1) * 100 for name, key in shares.items() if key in figures}
+    return percent | {"MdR": np.median(figures["rank"], axis=-1), "MnR": figures["rank"].mean(axis=-1)}
 
 
 def retrieval_metrics(scores: np.ndarray, text_video: np.ndarray) -> dict[str, float]:
@@ -250,7 +257,7 @@ def bootstrap_intervals(
     draws: int = 1000,
     seed: int = 0,
     level: float = 0.95,
-    metrics_of: Callable[[Figures], dict[str, float]] = summarize,
+    metrics_of: Callable[[Figures], dict[str, np.ndarray]] = _over_queries,
 ) -> dict[str, tuple[float, float]]:
     """Estimate confidence intervals of the metrics by bootstrap over the queries.
 
@@ -259,25 +266,25 @@ def bootstrap_intervals(
         draws: Number of resampled tests.
         seed: Seed of the resampling.
         level: Share of the draws inside an interval.
-        metrics_of: Computes the metrics of some queries.
+        metrics_of: Computes the metrics of queries over the last axis, (..., Q) to (...).
 
     Returns:
         Lower and upper end for each of R@1, R@5, R@10, MdR and MnR, or what ``metrics_of`` returns.
     """
     rng = np.random.default_rng(seed)
     count = len(next(iter(figures.values())))
-    resampled = []
-    for _ in range(draws):
-        drawn = rng.integers(0, count, count)
-        resampled.append(metrics_of({name: values[drawn] for name, values in figures.items()}))
-    ends = np.quantile(
-        [list(each.values()) for each in resampled], [(1 - level) / 2, (1 + level) / 2], axis=0
-    )  # (2, metrics)
-    return {name: (float(low), float(high)) for name, (low, high) in zip(resampled[0], ends.T, strict=True)}
+    at_a_time = max(1, DRAWN // count)
+    parts = []
+    for first in range(0, draws, at_a_time):
+        drawn = rng.integers(0, count, (min(at_a_time, draws - first), count))
+        parts.append(metrics_of({name: values[drawn] for name, values in figures.items()}))
+    ends = [(1 - level) / 2, (1 + level) / 2]
+    resampled = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}  # (draws,) each
+    return {name: tuple(np.quantile(values, ends).tolist()) for name, values in resampled.items()}
 
 
 def _log_intervals(
-    what: str, over: str, figures: Figures, metrics_of: Callable[[Figures], dict[str, float]] = summarize
+    what: str, over: str, figures: Figures, metrics_of: Callable[[Figures], dict[str, np.ndarray]] = _over_queries
 ) -> None:
     intervals = bootstrap_intervals(figures, metrics_of=metrics_of)
     ends = ", ".join(f"{name} {low:.1f} to {high:.1f}" for name, (low, high) in intervals.items())
@@ -383,8 +390,8 @@ def _moment_metrics(gallery: Sequence[Mapping[str, Any]]) -> dict[str, float]:
         return {}
     figures = dict(zip(("accuracy", "chance"), np.array(pairs).T, strict=True))  # (captions,) each
     _log_intervals("moments", f"{len(pairs)} captions", figures, _percent)
-    return {f"moments/{name}": value for name, value in _percent(figures).items()}
+    return {f"moments/{name}": float(value) for name, value in _percent(figures).items()}
 
 
-def _percent(figures: Figures) -> dict[str, float]:
-    return {name: float(values.mean() * 100) for name, values in figures.items()}
+def _percent(figures: Figures) -> dict[str, np.ndarray]:
+    return {name: values.mean(axis=-1) * 100 for name, values in figures.items()}

@@ -168,8 +168,9 @@ def test_by_steps_of_the_optimizer(config: Config):
 
 
 @pytest.mark.usefixtures("ctrl_c")
-@pytest.mark.parametrize("notice", [signal.SIGTERM, signal.SIGUSR1, signal.SIGINT])
-@pytest.mark.parametrize("at", [3, 4])
+@pytest.mark.parametrize(
+    ("notice", "at"), [(signal.SIGTERM, 3), (signal.SIGTERM, 4), (signal.SIGUSR1, 3), (signal.SIGINT, 4)]
+)
 def test_a_signal_saves_at_the_next_step_and_the_run_goes_on_exactly(config: Config, notice: signal.Signals, at: int):
     config.optim_wrapper.accumulative_counts = 4  # two steps an epoch, of four batches and of two
     begin(config, interval=3).train()

@@ -26,6 +26,7 @@ from clipbert_mm.errors import CheckpointError, OptionError
 from clipbert_mm.evaluation import read_rankings
 from clipbert_mm.fileio import locked
 from clipbert_mm.registry import METRICS, MODELS
+from clipbert_mm.visualization import answer_video
 
 
 def test_l5_a_second_training_in_a_folder_is_refused_and_a_killed_one_lets_go_of_it(
@@ -62,9 +63,9 @@ def test_l9_machines_that_share_no_folder_test_retrieval_and_go_on_after_a_kill(
     torch.save({"state_dict": model.state_dict()}, tmp_path / "random.pth")
     scores, tool = {}, ("test.py", str(tmp_path / "random.pth"))
     for name, ranks in (("one", 1), ("two", 2)):
-        run = Run(
-            config, tmp_path / name, ranks, ["--show-dir", str(tmp_path / name / "shown")], tool, apart=ranks == 2
-        )
+        rankings = tmp_path / name / "rankings.json"
+        arguments = ["--cfg-options", f"test_evaluator.rankings_file={rankings}"]
+        run = Run(config, tmp_path / name, ranks, arguments, tool, apart=ranks == 2)
         if ranks == 2:
             processes = run.start()
             while not list(run.work_dir.glob("machine1/retrieval_test-*/coarse_scores/*.tiles")):
@@ -77,7 +78,7 @@ def test_l9_machines_that_share_no_folder_test_retrieval_and_go_on_after_a_kill(
             next(run.work_dir.glob("machine1/retrieval_test-*/coarse_scores")).joinpath("empty.tiles").touch()
             shutil.rmtree(next(run.work_dir.glob("machine0/retrieval_test-*/gallery")))  # one machine lost what it had
         assert set(run.finish()) == {0}, run.log().read_text()
-        scores[name] = read_rankings(tmp_path / name / "shown" / "rankings.json")["scores"]
+        scores[name] = read_rankings(rankings)["scores"]
         assert not list(run.work_dir.glob("**/retrieval_test*"))
         assert not list(run.work_dir.glob("*/.[!.]*"))
     assert np.array_equal(scores["one"], scores["two"])
@@ -171,7 +172,10 @@ def test_e_a_full_disk_is_told_with_the_path_of_the_lmdb_and_packing_goes_on(
     assert not list(tmp_path.glob("**/.lock"))
 
 
-def test_e_a_list_of_metrics_is_tested_and_drawn(runner_config: Config, tmp_path: Path, tool: Callable):
+def test_e_a_list_of_metrics_is_tested_and_drawn(
+    runner_config: Config, tmp_path: Path, tool: Callable, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(answer_video, "MAX_FPS", 2.0)  # drawing is most of the test
     runner_config.train_cfg.max_epochs = 1
     runner_config.default_hooks.checkpoint.update(interval=1)
     runner_config.test_evaluator = [dict(type="CountingMetric"), dict(type="RetrievalMetric")]

@@ -22,6 +22,7 @@ from clipbert_mm.checkpoint.metadata import KEY
 from clipbert_mm.engine.launch import build_runner
 from clipbert_mm.engine.runner import ClipBertRunner
 from clipbert_mm.errors import CheckpointError
+from clipbert_mm.visualization import answer_video
 
 ROOT = Path(__file__).resolve().parents[2]
 TASKS = {
@@ -150,8 +151,13 @@ def test_h19_a_test_with_resume_tests_what_it_is_given(runner_config: Config, ch
 
 
 def test_h15_rankings_are_drawn_with_a_list_of_metrics(
-    runner_config: Config, checkpoint: Path, tmp_path: Path, tool: Callable[[str], ModuleType]
+    runner_config: Config,
+    checkpoint: Path,
+    tmp_path: Path,
+    tool: Callable[[str], ModuleType],
+    monkeypatch: pytest.MonkeyPatch,
 ):
+    monkeypatch.setattr(answer_video, "MAX_FPS", 2.0)  # drawing is most of the test
     runner_config.test_evaluator = [dict(type="clipbert_mm.RetrievalMetric", prefix="mine")]
     arguments = [written(runner_config, tmp_path, "a"), str(checkpoint), "--show-dir", str(tmp_path / "shown")]
     metrics = tool("test.py").main(arguments)

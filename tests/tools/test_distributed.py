@@ -85,12 +85,16 @@ def run_script(script: str, folder: Path, *arguments: str, **variables: str) -> 
 
 
 @pytest.fixture(scope="module")
-def one_process(folder: Path, tool: Callable) -> Path:
+def one_process(folder: Path, tool: Callable, once: Callable) -> Path:
     """The checkpoint of one process with batches of 8."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("SHAPES_ROOT", str(folder / "world"))
-        tool("train.py").main([RETRIEVAL, "--work-dir", str(folder / "one"), *options(8, "train-one")])
-    return folder / "one" / "epoch_1.pth"
+
+    def train() -> Path:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("SHAPES_ROOT", str(folder / "world"))
+            tool("train.py").main([RETRIEVAL, "--work-dir", str(folder / "one"), *options(8, "train-one")])
+        return folder / "one" / "epoch_1.pth"
+
+    return once("one-process", train)
 
 
 def assert_same_weights(path: Path, wanted: Path) -> None:
@@ -287,15 +291,19 @@ def test_testing_gives_the_same_scores_and_metrics(
     folder: Path, one_process: Path, tool: Callable, monkeypatch: pytest.MonkeyPatch, config: str, name: str
 ):
     monkeypatch.setenv("SHAPES_ROOT", str(folder / "world"))
-    arguments = [config, str(one_process)]
     one, two = f"{name}one", f"{name}two"
-    shown = ["--work-dir", str(folder / f"test-{one}"), "--show-dir", str(folder / f"shown-{one}")]
-    metrics = tool("test.py").main([*arguments, *shown, *options(8, f"test-{one}", config == RETRIEVAL)])
-    shown = ["--work-dir", str(folder / f"test-{two}"), "--show-dir", str(folder / f"shown-{two}")]
-    run_script("dist_test.sh", folder, *arguments, "2", *shown, *options(8, f"test-{two}", config == RETRIEVAL))
+
+    def arguments(each: str) -> list[str]:
+        rankings = f"test_evaluator.rankings_file={folder / each}.json"
+        return ["--work-dir", str(folder / f"test-{each}"), *options(8, f"test-{each}", config == RETRIEVAL), rankings]
+
+    metrics = tool("test.py").main([config, str(one_process), *arguments(one)])
+    shown = ["--show-dir", str(folder / "shown")] if config == RETRIEVAL else []  # which writes the rankings there
+    run_script("dist_test.sh", folder, config, str(one_process), "2", *shown, *arguments(two))
     logged = next((folder / f"test-{two}").glob("*/*.json"))
-    assert (folder / f"shown-{two}" / "retrieval.png").is_file()
-    one, two = (read_rankings(folder / f"shown-{each}" / "rankings.json") for each in (one, two))
+    assert not shown or (folder / "shown" / "retrieval.png").is_file()
+    second = folder / "shown" / "rankings.json" if shown else folder / f"{two}.json"
+    one, two = (read_rankings(path) for path in (folder / f"{one}.json", second))
     assert len(one["videos"]) == 7, "two processes have four each, one of them twice"
     assert one["videos"] == two["videos"]
     assert one["texts"] == two["texts"]

@@ -44,8 +44,8 @@ def arguments(folder: Path, name: str) -> list[str]:
     """The command line of a test by a cascade, of 49 tiles of one pair in each of its two passes."""
     options = ["test_cfg.clips_per_tile=1", "test_dataloader.num_workers=0", "test_cfg.shortlist=0.4"]
     options.append("test_dataloader.dataset.pipeline.1.num_clips=2")
-    folders = ["--work-dir", str(folder / name), "--show-dir", str(folder / f"{name}-shown")]
-    return [RETRIEVAL, str(folder / "random.pth"), *folders, "--cfg-options", *options, f"experiment_name={name}"]
+    options += [f"test_evaluator.rankings_file={folder / name}.json", f"experiment_name={name}"]
+    return [RETRIEVAL, str(folder / "random.pth"), "--work-dir", str(folder / name), "--cfg-options", *options]
 
 
 def test_a_killed_test_goes_on(folder: Path, tool: Callable, monkeypatch: pytest.MonkeyPatch):
@@ -73,7 +73,7 @@ def test_a_killed_test_goes_on(folder: Path, tool: Callable, monkeypatch: pytest
     metrics = tool("test.py").main(arguments(folder, "killed"))
     assert not list((folder / "killed").glob("retrieval_test*"))
     assert metrics == tool("test.py").main(arguments(folder, "whole"))
-    whole, killed = (read_rankings(folder / f"{name}-shown" / "rankings.json") for name in ("whole", "killed"))
+    whole, killed = (read_rankings(folder / f"{name}.json") for name in ("whole", "killed"))
     assert whole["scores"].std() > 1e-3
     assert np.array_equal(whole["scores"], killed["scores"])
     assert whole["texts"] == killed["texts"]

@@ -8,7 +8,6 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
-from typing import Any
 
 import cv2
 import numpy as np
@@ -20,6 +19,7 @@ from clipbert_mm.checkpoint import CheckpointError, find_selected
 from clipbert_mm.checkpoint.archives import load_torch
 from clipbert_mm.datasets import train_vocabulary
 from clipbert_mm.evaluation import read_rankings, retrieval_metrics
+from clipbert_mm.visualization import answer_video
 
 ROOT = Path(__file__).resolve().parents[2]
 OBJECTS = str(ROOT / "configs/shapes/resnet_tiny_1xb32-5e_shapes-objects.py")
@@ -68,34 +68,38 @@ def test(tool: Callable[[str], ModuleType]) -> Callable:
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory, link_world: Callable) -> Iterator[Path]:
+def folder(tmp_path_factory: pytest.TempPathFactory, link_world: Callable, once: Callable) -> Iterator[Path]:
     """A folder with a world of its own in world/, which the configs read."""
-    folder = tmp_path_factory.mktemp("end-to-end")
-    link_world(folder / "world")
+    world = once("end-to-end", lambda: link_world(tmp_path_factory.mktemp("end-to-end") / "world"))
+    folder = world.parent
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(answer_video, "MAX_FPS", 2.0)  # drawing is most of such a test
         patch.setenv("SHAPES_ROOT", str(folder / "world"))
         patch.setenv("LOCAL_RANK", "0")
         yield folder
 
 
 @pytest.fixture(scope="module")
-def named(folder: Path, train: Callable) -> Path:
+def named(folder: Path, train: Callable, once: Callable) -> Path:
     """The checkpoint of two short epochs in which mmpretrain's classifier learns to name objects."""
-    train([OBJECTS, "--work-dir", str(folder / "objects"), *options(train_cfg__max_epochs=2)])
+    arguments = [OBJECTS, "--work-dir", str(folder / "objects"), *options(train_cfg__max_epochs=2)]
+    once("objects", lambda: train(arguments))
     return folder / "objects" / "epoch_2.pth"
 
 
 @pytest.fixture(scope="module")
-def pretrained(folder: Path, train: Callable, named: Path) -> Path:
+def pretrained(folder: Path, train: Callable, named: Path, once: Callable) -> Path:
     """The checkpoint of two short epochs of pre-training."""
-    train([PRETRAIN, "--work-dir", str(folder / "pretrain"), *options(train_cfg__max_epochs=2, load_from=named)])
+    shrunken = options(train_cfg__max_epochs=2, load_from=named)
+    once("pretrain", lambda: train([PRETRAIN, "--work-dir", str(folder / "pretrain"), *shrunken]))
     return folder / "pretrain" / "epoch_2.pth"
 
 
 @pytest.fixture(scope="module")
-def finetuned(folder: Path, train: Callable, pretrained: Path) -> Path:
+def finetuned(folder: Path, train: Callable, pretrained: Path, once: Callable) -> Path:
     """The checkpoint of two short epochs of retrieval."""
-    train([RETRIEVAL, "--work-dir", str(folder / "whole"), *options(train_cfg__max_epochs=2, load_from=pretrained)])
+    shrunken = options(train_cfg__max_epochs=2, load_from=pretrained)
+    once("whole", lambda: train([RETRIEVAL, "--work-dir", str(folder / "whole"), *shrunken]))
     return folder / "whole" / "epoch_2.pth"
 
 
@@ -207,11 +211,12 @@ def test_resuming_from_a_path(folder: Path, pretrained: Path, train: Callable):
 
 
 @pytest.fixture(scope="module")
-def tested(folder: Path, finetuned: Path, test: Callable) -> dict[str, float]:
+def tested(folder: Path, finetuned: Path, test: Callable, once: Callable) -> dict[str, float]:
     """Metrics of a test that dumps and draws."""
     shown, dump = folder / "shown", folder / "predictions.pkl"
     arguments = ["--work-dir", str(folder / "test"), "--show-dir", str(shown), "--dump", str(dump)]
-    return test([RETRIEVAL, str(finetuned), *arguments, *few_clips(test_dataloader__batch_size=3)])
+    arguments = [RETRIEVAL, str(finetuned), *arguments, *few_clips(test_dataloader__batch_size=3)]
+    return once("tested", lambda: test(arguments))
 
 
 def test_a_work_folder_stands_for_the_checkpoint_that_validation_selected(
@@ -256,21 +261,15 @@ def test_a_test_writes_predictions_that_give_its_metrics(folder: Path, tested: d
     assert [Path(path).name for path in rankings["videos"]] == [f"test_0000{i}.mp4" for i in range(7)]
 
 
-@pytest.fixture(scope="module")
-def queried(folder: Path, finetuned: Path, test: Callable) -> tuple[dict[str, float], dict[str, Any], list[dict]]:
-    """Metrics, rankings and predictions of a test of short queries."""
+def test_metrics_of_short_queries_are_those_of_the_scores_and_what_the_world_shows(
+    folder: Path, finetuned: Path, test: Callable
+):
     shown, dump = folder / "shown-queries", folder / "queries.pkl"
     arguments = ["--work-dir", str(folder / "queries"), "--show-dir", str(shown), "--dump", str(dump)]
     shrunken = ["test_dataloader.num_workers=0", "test_dataloader.dataset.pipeline.1.num_clips=4"]
     shrunken.append(f"experiment_name=run-{time.monotonic_ns()}")
     metrics = test([QUERIES, str(finetuned), *arguments, "--cfg-options", *shrunken])
-    return metrics, read_rankings(shown / "rankings.json"), load(dump)
-
-
-def test_metrics_of_short_queries_are_those_of_the_scores_and_what_the_world_shows(
-    folder: Path, queried: tuple[dict[str, float], dict[str, Any], list[dict]]
-):
-    metrics, rankings, entries = queried
+    rankings, entries = read_rankings(shown / "rankings.json"), load(dump)
     world = next(path.parent for path in folder.rglob("queries.jsonl"))
     lines = [json.loads(line) for line in (world / "queries.jsonl").read_text().splitlines()]
     right = {(line["caption"], line["video"]) for line in lines}
@@ -306,10 +305,11 @@ def test_a_test_draws_its_rankings(folder: Path, tested: dict[str, float]):
 
 def test_a_test_reads_the_checkpoint_it_was_given(folder: Path, pretrained: Path, tested: dict, test: Callable):
     # The pre-trained model fits too, since only its extra head is left over, and it gives other scores.
-    arguments = ["--work-dir", str(folder / "test2"), "--show-dir", str(folder / "shown2")]
+    arguments = ["--work-dir", str(folder / "test2"), "--dump", str(folder / "predictions2.pkl")]
     test([RETRIEVAL, str(pretrained), *arguments, *few_clips(test_dataloader__num_workers=0)])
-    first, second = (read_rankings(folder / name / "rankings.json")["scores"] for name in ("shown", "shown2"))
-    assert np.abs(first - second).max() > 1e-3
+    first, second = (load(folder / f"predictions{number}.pkl") for number in ("", 2))
+    assert len(first) == len(second) == 7
+    assert max(np.abs(a["scores"] - b["scores"]).max() for a, b in zip(first, second, strict=True)) > 1e-3
 
 
 def test_mixed_precision_trains(folder: Path, pretrained: Path, finetuned: Path, train: Callable):

@@ -1,12 +1,14 @@
 """The measurements of indexing and searching: on the real things, each with what it is made of."""
 
 import argparse
+import sys
 from pathlib import Path
 
 import pytest
 from benchmarks import bench_search
 from benchmarks.bench_search import PHASES
 from mmengine.config import Config
+from warm_python import quick_python
 
 from clipbert_mm.apis import VideoSearch
 
@@ -24,7 +26,9 @@ def test_what_is_measured_adds_up(runner_config: Config, world: Path, tmp_path: 
     monkeypatch.setattr(
         VideoSearch, "index", lambda *given, **options: indexings.append(indexed(*given, **options)) or indexings[-1]
     )
-    report = bench_search.measure(runner_config, args)
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
+    with quick_python(tmp_path):
+        report = bench_search.measure(runner_config, args)
     assert [len(found.added) for found in indexings] == [3] * 4, "each anew: with and without a worker, two rounds"
     assert (report["videos"], report["gallery_size"]) == (3, 30)
     index, first = report["index"], report["first_answer"]

@@ -48,12 +48,12 @@ def report_of(
 
 def test_steps_are_timed_along_clips_and_frames(report_of: Callable):
     report = report_of(
-        "step", RETRIEVAL, "--sweep-clips", "1", "4", "--sweep-frames", "1", "2", "--repeats", "2", "--batch", "2",
-        "--texts", "3", "--cpu-time", "--cfg-options", *SMALL,
+        "step", RETRIEVAL, "--sweep-clips", "1", "4", "--sweep-frames", "1", "2", "--repeats", "1", "--batch", "2",
+        "--texts", "3", "--size", "32", "--cpu-time", "--cfg-options", *SMALL,
     )  # fmt: skip
     assert [row["clips"] for row in report["clips"]] == [1, 4]
     assert [row["frames"] for row in report["frames"]] == [1, 2]
-    assert report["setting"] == dict(batch=2, texts=3, size=64, length=20)
+    assert report["setting"] == dict(batch=2, texts=3, size=32, length=20)
     one, four = report["clips"]
     assert four["flop_forward"] == pytest.approx(4 * one["flop_forward"], rel=0.02)
     for row in report["clips"] + report["frames"]:
@@ -65,11 +65,12 @@ def test_steps_are_timed_along_clips_and_frames(report_of: Callable):
 def test_a_video_backbone_is_measured_on_the_clips_that_it_takes(report_of: Callable):
     video = str(CONFIGS / "video_encoders/clipbert_tiny-slowonly_1xb16-2x4-4e_shapes-retrieval.py")
     report = report_of(
-        "memory", video, "--sweep-clips", "1", "2", "--batch", "2", "--texts", "3", "--memory-limit", "1GiB", "--size", "32",
+        "memory", video, "--sweep-clips", "1", "2", "--batch", "2", "--texts", "1", "--memory-limit", "1MiB", "--size", "32",
         "--cfg-options", "model.encoder.num_layers=1", "model.backbone.frame_size=32",
     )  # fmt: skip
     assert [(row["clips"], row["frames"]) for row in report["clips"]] == [(1, 4), (2, 4)]
     assert [(row["clips"], row["frames"]) for row in report["frames"]] == [(1, 4)]
+    assert {batch for row in report["clips"] for batch in row["largest_batch"].values()} == {0}, "which is soon found"
 
 
 def test_images_and_masked_words_are_counted(report_of: Callable):
