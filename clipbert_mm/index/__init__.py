@@ -2,6 +2,7 @@
 
 from clipbert_mm.index.filters import Filter
 from clipbert_mm.index.folders import default_folder, is_index
+from clipbert_mm.index.names import NamePart, folder_called
 from clipbert_mm.index.records import Entry, Unreadable, file_digest, name_below
 from clipbert_mm.index.video_index import STORED_DTYPE, EncodedVideo, VideoIndex
 
@@ -10,10 +11,12 @@ __all__ = [
     "EncodedVideo",
     "Entry",
     "Filter",
+    "NamePart",
     "Unreadable",
     "VideoIndex",
     "default_folder",
     "file_digest",
+    "folder_called",
     "is_index",
     "name_below",
 ]

@@ -12,11 +12,14 @@ import numpy as np
 
 from clipbert_mm.index.database import Database
 from clipbert_mm.index.filters import Filter
+from clipbert_mm.index.names import NamePart
 from clipbert_mm.index.records import Entry, Unreadable, entry_from, unreadable_from
 from clipbert_mm.index.vectors import VideoRows
 
 ROWS_AT_ONCE = 500
 """Records that are read, or looked up, in one statement; between two of them a writer has its turn."""
+MOST_COUNTS = 64
+"""Numbers of videos that meet conditions that are remembered until the records change."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +43,7 @@ class RecordTable(Database):
     def __init__(self, file: Path) -> None:
         super().__init__(file)
         self._facts: tuple[tuple, dict[str, Any]] | None = None
+        self._counts: dict[tuple, tuple[tuple, int]] = {}
 
     def facts(self) -> dict[str, Any]:
         """Return the facts about the index: its format, and those that it was created with or that :meth:`set_facts` got.
@@ -92,11 +96,19 @@ class RecordTable(Database):
             database.executemany("DELETE FROM videos WHERE path = ?", coded)
             database.executemany("DELETE FROM unreadable WHERE path = ?", coded)
 
-    def count(self, where: Filter | None = None) -> int:
+    def count(self, where: Filter | NamePart | None = None) -> int:
         """Return the number of videos, or of those that meet conditions."""
         condition, values = (where or Filter()).condition()
+        asked, version = (condition, *values), self.version()
+        known = self._counts.get(asked)
+        if known is not None and known[0] == version:
+            return known[1]
         with self.reading() as database:
-            return database.execute(f"SELECT count(*) FROM videos WHERE {condition}", values).fetchone()[0]
+            count = database.execute(f"SELECT count(*) FROM videos WHERE {condition}", values).fetchone()[0]
+        if len(self._counts) >= MOST_COUNTS:
+            self._counts.clear()
+        self._counts[asked] = version, count
+        return count
 
     def find(self, column: str, values: Sequence[Any]) -> dict[Any, Entry]:
         """Return videos by their ``id``, ``path`` (bytes) or ``key`` (bytes); damaged records are left out."""
@@ -111,7 +123,9 @@ class RecordTable(Database):
             found |= {key: entry for key, *row in rows if (entry := self._entry(*row)) is not None}
         return found
 
-    def entries(self, where: Filter | None = None, *, first: int = 0, most: int | None = None) -> Iterator[Entry]:
+    def entries(
+        self, where: Filter | NamePart | None = None, *, first: int = 0, most: int | None = None
+    ) -> Iterator[Entry]:
         """Yield the videos that meet conditions in the order of their paths, some at a time.
 
         Args:

@@ -62,11 +62,24 @@ def name_below(path: str, folders: Sequence[str]) -> str:
     >>> name_below("/mnt/b/1.mp4", ["/mnt/a", "/mnt/b"])
     'b/1.mp4'
     """
-    outermost = [folder for folder in folders if not any(_is_below(folder, other) for other in folders)]
-    for folder in outermost:
+    for folder, start in name_starts(folders):
         if _is_below(path, folder):
-            return os.path.relpath(path, folder if len(outermost) == 1 else os.path.dirname(folder))
+            return path[len(start) :]
     return os.path.basename(path)
+
+
+def name_starts(folders: Sequence[str]) -> list[tuple[str, str]]:
+    """Return the outermost of some folders, each with what stands before the names of its videos; see :func:`name_below`.
+
+    >>> name_starts(["/mnt/a", "/mnt/b", "/mnt/b/c"])
+    [('/mnt/a', '/mnt/'), ('/mnt/b', '/mnt/')]
+    """
+    outermost = [
+        folder for folder in folders if not any(folder != other and _is_below(folder, other) for other in folders)
+    ]
+    return [
+        (folder, os.path.join(folder if len(outermost) == 1 else os.path.dirname(folder), "")) for folder in outermost
+    ]
 
 
 def _is_below(path: str, folder: str) -> bool:

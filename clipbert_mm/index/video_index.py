@@ -18,6 +18,7 @@ from clipbert_mm.errors import VideoIndexError, printable
 from clipbert_mm.index.approximate import Facts
 from clipbert_mm.index.filters import Filter
 from clipbert_mm.index.folders import OLD_MANIFEST, RECORDS, lock_index
+from clipbert_mm.index.names import NamePart
 from clipbert_mm.index.parts import absorb, absorb_parts, open_part, remove_lost_tokens
 from clipbert_mm.index.record_table import Entries, RecordTable, Rows
 from clipbert_mm.index.records import Entry, Unreadable, expect, shown
@@ -116,6 +117,12 @@ class VideoIndex:
     def listed(self, where: Filter | None = None, *, first: int = 0, most: int | None = None) -> Iterator[Entry]:
         """Yield videos in the order of their paths; see :meth:`~clipbert_mm.index.record_table.RecordTable.entries`."""
         return self.table.entries(where, first=first, most=most) if self.exists else iter(())
+
+    def named(self, part: NamePart, *, first: int = 0, most: int | None = None) -> tuple[list[Entry], int]:
+        """Return videos with a text in their names, as :meth:`listed`, and how many there are."""
+        if not self.exists:
+            return [], 0
+        return list(self.table.entries(part, first=first, most=most)), self.table.count(part)
 
     def found(self, paths: Sequence[str]) -> dict[str, Entry]:
         """Return those of some videos that are in the index, by path, in their order."""

@@ -16,14 +16,15 @@ import av
 import numpy as np
 import pytest
 import uvicorn
+from pages import served
 from ports import free_port
 
 from clipbert_mm.apis import VideoQA, VideoSearch
-from clipbert_mm.apis.page import build_app, serve
+from clipbert_mm.apis.page import build_app, rendering, serve
 from clipbert_mm.apis.page.playback import PlayableMedia
 from clipbert_mm.apis.page.uploads import UploadError, Uploads
 from clipbert_mm.datasets.shapes.questions import ANSWERS
-from clipbert_mm.index import VideoIndex
+from clipbert_mm.index import Entry, VideoIndex
 
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome") or shutil.which("chromium-browser")
 FLAGS = [
@@ -131,12 +132,13 @@ def test_a_search_shows_ranked_videos_that_play_from_their_best_moment(search: V
     page.locator("#search-text textarea, #search-text input").first.fill("a red circle")
     page.get_by_role("button", name="Search").click()
     page.locator(".hit").first.wait_for()
-    expected = search.search("a red circle", topk=5)
+    expected = search.search("a red circle", topk=20)
     assert page.locator(".hit .name").all_inner_texts() == [
         f"{place}. {os.path.basename(hit.path)}" for place, hit in enumerate(expected.hits, start=1)
     ]
     assert page.locator(".hit").first.locator("svg line").count() == len(expected.hits[0].moments)
-    page.locator(".hit button").first.click()
+    assert page.locator("video").count() == 0, "a player is made by a click"
+    page.locator(".hit .poster").first.click()
     start, end = expected.hits[0].moment.start, expected.hits[0].moment.end
     page.wait_for_function("() => document.querySelector('.hit video').readyState >= 2")
     played = page.evaluate("() => document.querySelector('.hit video').currentTime")
@@ -149,8 +151,9 @@ def test_a_search_shows_ranked_videos_that_play_from_their_best_moment(search: V
 def test_a_question_is_answered(search: VideoSearch, qa: VideoQA, visit: Callable):
     page = visit("desktop")
     page.get_by_role("tab", name="Ask").click()
-    page.locator("#ask-video input").click()
-    page.get_by_role("option", name="test_00002.mp4").click()
+    page.get_by_text("1–7 of 7 videos").locator("visible=true").first.wait_for()
+    page.locator("#ask-name textarea, #ask-name input").first.press_sequentially("T_00002")
+    page.get_by_text("1–1 of 1 videos").locator("visible=true").first.wait_for()  # which is chosen then
     page.locator("#ask-question textarea, #ask-question input").first.fill("what color is the circle")
     page.get_by_role("button", name="Ask").click()
     page.locator("#answers .hit").wait_for()
@@ -160,6 +163,87 @@ def test_a_question_is_answered(search: VideoSearch, qa: VideoQA, visit: Callabl
     page.locator("#ask-question textarea, #ask-question input").first.fill("what " * 60)
     page.get_by_role("button", name="Ask").click()
     page.get_by_text("Shorten it").wait_for()
+
+
+def test_hits_are_turned_without_a_second_search(search: VideoSearch, visit: Callable, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(rendering, "HITS_PER_PAGE", 3)
+    page = visit("phone")
+    page.locator("#search-text textarea, #search-text input").first.fill("a red circle")
+    page.get_by_role("button", name="Search").click()
+    page.get_by_text("1–3 of 7 hits").first.wait_for()
+    expected = [os.path.basename(hit.path) for hit in search.search("a red circle", topk=20).hits]
+    monkeypatch.setattr(search, "search", None)
+    shown = [page.locator(".hits:visible .name").all_inner_texts()]
+    for label in ("4–6 of 7 hits", "7–7 of 7 hits"):
+        page.locator("#hits").get_by_role("button", name="Next").last.click()
+        page.get_by_text(label).first.wait_for()
+        shown.append(page.locator(".hits:visible .name").all_inner_texts())
+    assert [len(each) for each in shown] == [3, 3, 1]
+    assert [name for each in shown for name in each] == [f"{i}. {name}" for i, name in enumerate(expected, start=1)]
+    assert page.locator("#hits").get_by_role("button", name="Next").first.is_disabled()
+    page.locator("#hits").get_by_role("button", name="Previous").first.click()
+    assert page.locator(".hits:visible .name").all_inner_texts() == shown[1]
+
+
+def test_thousands_of_videos_are_listed_in_pages(search: VideoSearch, visit: Callable):
+    entries = [Entry(f"/v/{i % 7}/{i:04}.mp4", 1, i, 3.0, ((0.0, 3.0),), (32, 32)) for i in range(3000)]
+    search.video_index.table.put((entry, None) for entry in entries)
+    search.video_index.note_folders(["/v"])
+    loaded: list[str] = []
+    page = visit("desktop")
+    page.on("request", lambda request: loaded.append(request.url))
+    page.get_by_role("tab", name="Videos").click()
+    page.get_by_text("1–50 of 3,007 videos").wait_for()
+    names = sorted(entry.path.removeprefix("/v/") for entry in entries)
+    listed = page.locator("#videos .name")
+    real = [path for path in search.video_index.entries if not path.startswith("/v/")]
+    before = sum(path < "/v/" for path in real)  # in the order of their paths
+    assert listed.all_inner_texts()[before:] == names[: 50 - before]
+    page.locator("#videos-next").click()
+    page.get_by_text("51–100 of 3,007 videos").wait_for()
+    assert listed.all_inner_texts() == names[50 - before : 100 - before]
+    number = page.locator("#videos-number input")
+    number.fill("1000000")
+    number.press("Enter")
+    page.get_by_text("3,001–3,007 of 3,007 videos").wait_for()
+    assert number.input_value() == "61"
+    page.locator("#videos-previous").click()
+    page.get_by_text("2,951–3,000 of 3,007 videos").wait_for()
+    page.locator("#videos-name textarea, #videos-name input").first.press_sequentially("TEST_")
+    page.get_by_text("1–7 of 7 videos").wait_for()
+    page.wait_for_function(
+        "() => { const all = [...document.querySelectorAll('#videos img')]; "
+        "return all.length === 7 && all.every((image) => image.naturalWidth > 0); }"
+    )
+    assert not any("/media/" in url for url in loaded)
+    assert page.locator("video").count() == 0
+    page.locator("#videos .poster").nth(1).click()
+    page.wait_for_function("() => document.querySelector('#videos video').readyState >= 2")
+    assert sum("/media/" in url for url in loaded) >= 1
+    if os.environ.get("CLIPBERT_SCREENSHOTS"):
+        page.screenshot(path=f"{os.environ['CLIPBERT_SCREENSHOTS']}/page_videos.png")
+
+
+def test_a_search_in_a_folder_and_of_a_length(search: VideoSearch, world: Path):
+    search.video_index.note_folders([str(world)])
+    seconds = sorted(entry.seconds for entry in search.video_index.entries.values())
+    text = "a red circle"
+    with served(search) as page:
+        hits = page.numbers()["hits"]
+        for values, said in (
+            (["videos", None, None], "7 of 7 videos for"),
+            (
+                ["videos/", seconds[1] - 1e-6, None],
+                f"of {sum(each >= seconds[1] - 1e-6 for each in seconds)} videos for",
+            ),
+            ([" ", None, seconds[-1]], "7 of 7 videos for"),
+            (["..", None, None], "is none of the indexed folders"),
+            (["cats", None, None], "No video is in this folder and of this length."),
+            ([None, 3, 2], "Expected at least as many seconds at most as at least, got 2 and 3."),
+        ):
+            answer = page.event(hits, [text, 20, *values])[1]
+            assert said in answer, values
+            assert str(world) not in answer
 
 
 def test_an_upload_can_be_searched_and_its_name_does_no_harm(
@@ -176,10 +260,9 @@ def test_an_upload_can_be_searched_and_its_name_does_no_harm(
     assert len(os.path.basename(stored)) == 36
     page.get_by_role("tab", name="Search").click()
     page.locator("#search-text textarea, #search-text input").first.fill("a red circle")
-    page.get_by_role("slider").first.fill("20")
     page.get_by_role("button", name="Search").click()
     page.locator(".hit").nth(7).wait_for()
-    assert page.locator(".hit img").count() == 0
+    assert page.locator(".hit .name img, .video .name img, img[src=x]").count() == 0
     assert any("onerror" in name for name in page.locator(".hit .name").all_inner_texts())
 
 

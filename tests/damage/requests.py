@@ -28,6 +28,8 @@ ROUTES = (
         "/config",
         "/media/{key}",
         "/media/{path}",
+        "/thumbnails/{key}-0000000000000000",
+        "/thumbnails/{path}",
         "/assets/{path}",
         "/static/{path}",
         "/svelte/{path}",
@@ -229,10 +231,13 @@ def _hostile(rng: random.Random, folder: Path) -> Any:
 def _valid(rng: random.Random, facts: dict[str, Any]) -> tuple[int, list[Any]]:
     """Return an event as the page sends it."""
     name = rng.choice(["hits", "hits", "answers", "answers", "videos", "ask-video"])
-    values = dict(
-        hits=["a red circle", rng.randint(1, 20)], answers=[rng.choice(facts["keys"]), "red circle", None], videos=[]
-    )
-    return facts["numbers"][name], values.get(name, [])
+    values = {
+        "hits": ["a red circle", rng.randint(1, 20), rng.choice([None, "videos"]), None, rng.choice([None, 9.5])],
+        "answers": [rng.choice(facts["keys"]), "red circle", None],
+        "videos": [rng.choice(["", "1"]), rng.randint(1, 3)],
+        "ask-video": [rng.choice(["", "1.mp4"])],
+    }
+    return facts["numbers"][name], values[name]
 
 
 def _join(rng: random.Random, facts: dict[str, Any], body: dict[str, Any]) -> list[bytes]:
@@ -360,7 +365,9 @@ def _upload(rng: random.Random, folder: Path, facts: dict[str, Any]) -> tuple[li
     headers |= rng.choice([{}] * 8 + [dict(Origin="http://evil.example")])
     requests = [_request("POST", f"/uploads?name={query}", facts["port"], content, **headers)]
     search = dict(
-        fn_index=facts["numbers"]["hits"], data=["a red circle", 20], session_hash=f"s{rng.getrandbits(40):x}"
+        fn_index=facts["numbers"]["hits"],
+        data=["a red circle", 20, None, None, None],
+        session_hash=f"s{rng.getrandbits(40):x}",
     )
     requests += _join(rng, facts, search)
     return requests, f"{name[:60]!r} {content[:60]!r} {headers}"

@@ -26,6 +26,8 @@ from clipbert_mm.index import VideoIndex
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning", "ignore::ResourceWarning")
 SECRET = "the secret of this machine"
+ANY = (None, None, None)
+"""What a search asks of the videos besides its text: no folder and no length."""
 
 
 @pytest.fixture(scope="module")
@@ -75,14 +77,17 @@ def assert_no_path(answer: str, folder: Path) -> None:
 @pytest.mark.parametrize(
     ("event", "data"),
     [
-        ("hits", lambda file, key: [file, 1]),
-        ("hits", lambda file, key: ["a red circle", file]),
-        ("hits", lambda file, key: [[file], 1]),
+        ("hits", lambda file, key: [file, 1, *ANY]),
+        ("hits", lambda file, key: ["a red circle", file, *ANY]),
+        ("hits", lambda file, key: [[file], 1, *ANY]),
+        ("hits", lambda file, key: ["a red circle", 1, file, None, None]),
+        ("hits", lambda file, key: ["a red circle", 1, None, file, None]),
         ("answers", lambda file, key: [file, "what color", None]),
         ("answers", lambda file, key: [key, file, None]),
         ("answers", lambda file, key: [key, "what color", file]),
-        ("videos", lambda file, key: [[file]]),
-        ("videos", lambda file, key: [file]),
+        ("videos", lambda file, key: [[file], 1]),
+        ("videos", lambda file, key: [file, 1]),
+        ("videos", lambda file, key: ["", file]),
         ("ask-video", lambda file, key: [file]),
     ],
 )
@@ -143,14 +148,14 @@ def test_s1_no_answer_repeats_a_path(page: Page, numbers: dict[str, int], search
     answers = [
         page.request("/")[1],
         page.request("/config")[1],
-        page.event(numbers["hits"], ["a red circle", 20])[1],
-        page.event(numbers["hits"], ["", 20])[1],
-        page.event(numbers["hits"], ["red " * 50, 20])[1],
+        page.event(numbers["hits"], ["a red circle", 20, *ANY])[1],
+        page.event(numbers["hits"], ["", 20, *ANY])[1],
+        page.event(numbers["hits"], ["red " * 50, 20, *ANY])[1],
         page.event(numbers["answers"], [key, "red circle", None])[1],
         page.event(numbers["answers"], [key, "red circle", "a\nb"])[1],
         page.event(numbers["answers"], ["0" * 32, "red circle", None])[1],
-        page.event(numbers["videos"], [])[1],
-        page.event(numbers["ask-video"], [])[1],
+        page.event(numbers["videos"], ["", 1])[1],
+        page.event(numbers["ask-video"], [""])[1],
         page.request("/uploads?name=no.mp4", b"no video")[1],
     ]
     for answer in answers:
@@ -169,7 +174,7 @@ def test_s1_a_broken_gallery_is_told_to_its_owner_alone(
     try:
         fresh = VideoSearch(folder / "search.py", "cpu", weights=folder / "search.pth", index=folder / "gallery")
         with served(fresh) as other:
-            answer = other.event(0, ["a red circle", 3])[1]
+            answer = other.event(0, ["a red circle", 3, *ANY])[1]
         assert_no_path(answer, folder)
     finally:
         token.rmdir()
@@ -234,7 +239,7 @@ def test_s2_a_link_for_a_preview_is_not_followed(models: tuple[VideoSearch, Vide
     found = PlayableMedia(search.video_index).find(entry.key)
     assert SECRET.encode() not in Path(found.path).read_bytes()
     assert (folder / "secret.txt").read_text() == SECRET
-    for name in ("uploads", "previews"):
+    for name in ("uploads", "previews", "thumbnails"):
         shutil.rmtree(tmp_path / "gallery" / name, ignore_errors=True)
         (tmp_path / "gallery" / name).symlink_to(folder / "videos")
         with pytest.raises(
@@ -280,7 +285,7 @@ def test_s7_a_name_that_is_none_of_a_host_is_refused_at_the_start(models: tuple[
 )
 def test_s7_other_origins_are_refused(page: Page, numbers: dict[str, int], origin: str, status: int):
     origin = origin.format(address=page.address)
-    body = json.dumps(dict(fn_index=numbers["hits"], data=["a red circle", 1], session_hash="other")).encode()
+    body = json.dumps(dict(fn_index=numbers["hits"], data=["a red circle", 1, *ANY], session_hash="other")).encode()
     assert page.request("/gradio_api/queue/join", body, Origin=origin, Content_Type="application/json")[0] == status
     assert page.request("/uploads?name=a.txt", b"x", Origin=origin)[0] == (status if status == 403 else 400)
     assert page.request("/gradio_api/queue/join", method="OPTIONS", Origin=origin)[0] in (status, 404)
@@ -301,7 +306,7 @@ def test_l7_what_another_process_changes_is_seen(models: tuple[VideoSearch, Vide
     with served(models[0]) as page:
         for change, count in ((other.index, 4), (other.remove, 3)):
             change(tmp_path / "more.mp4")
-            answer = page.event(0, ["a red circle", 20])[1]
+            answer = page.event(0, ["a red circle", 20, *ANY])[1]
             assert f"{count} of {count} videos" in answer
             assert ("more.mp4" in answer) == (count == 4)
 
@@ -345,12 +350,12 @@ def test_l11_a_video_is_looked_up_by_its_key_while_others_are_added(search: Vide
 
 
 def test_l12_a_text_without_end_is_refused_at_once(page: Page, numbers: dict[str, int]):
-    status, answer = page.event(numbers["hits"], ["a" * 10_000_000, 1])
+    status, answer = page.event(numbers["hits"], ["a" * 10_000_000, 1, *ANY])
     assert (status, answer) == (
         413,
         '{"detail":"Expected an event of at most 64000 bytes, got more. Shorten the text."}',
     )
-    status, answer = page.event(numbers["hits"], ["a" * 1001, 1])
+    status, answer = page.event(numbers["hits"], ["a" * 1001, 1, *ANY])
     assert (status, answer) == (
         400,
         '{"detail":"Invalid request: \'data.0\': String should have at most 1000 characters."}',
@@ -360,16 +365,19 @@ def test_l12_a_text_without_end_is_refused_at_once(page: Page, numbers: dict[str
 @pytest.mark.parametrize(
     ("data", "said"),
     [
-        (["a circle", 21], "Input should be less than or equal to 20"),
-        (["a circle", 0], "Input should be greater than or equal to 1"),
-        (["a circle", 1e300], "Input should be a valid integer"),
-        (["a circle", 10**400], ""),
-        (["a circle", True], "Input should be a valid integer"),
-        (["a circle", float("nan")], "Input should be a valid integer"),
-        ([5, 5], "Input should be a valid string"),
+        (["a circle", 51, *ANY], "Input should be less than or equal to 50"),
+        (["a circle", 0, *ANY], "Input should be greater than or equal to 1"),
+        (["a circle", 1e300, *ANY], "Input should be a valid integer"),
+        (["a circle", 10**400, *ANY], ""),
+        (["a circle", True, *ANY], "Input should be a valid integer"),
+        (["a circle", float("nan"), *ANY], "Input should be a valid integer"),
+        (["a circle", 1, None, -1, None], "Input should be greater than or equal to 0"),
+        (["a circle", 1, None, None, float("inf")], ""),
+        (["a circle", 1, "a" * 1001, None, None], "String should have at most 1000 characters"),
+        ([5, 5, *ANY], "Input should be a valid string"),
         (["a circle"], "Field required"),
-        (["a circle", 1, 2], "Tuple should have at most 2 items"),
-        (["\ud800", 1], ""),
+        (["a circle", 1, *ANY, 2], "Tuple should have at most 5 items"),
+        (["\ud800", 1, *ANY], ""),
         ({}, "Input should be a valid array"),
         (None, "Input should be a valid array"),
     ],
@@ -393,9 +401,9 @@ def test_l12_the_queue_has_an_end(models: tuple[VideoSearch, VideoQA], monkeypat
     search, _ = models
     release = threading.Event()
     answer = search.search("a red circle", 1)
-    monkeypatch.setattr(search, "search", lambda *arguments: (release.wait(60), answer)[1])
+    monkeypatch.setattr(search, "search", lambda *arguments, **options: (release.wait(60), answer)[1])
     with served(search) as page:
-        body = json.dumps(dict(fn_index=0, data=["a red circle", 1], session_hash="full")).encode()
+        body = json.dumps(dict(fn_index=0, data=["a red circle", 1, *ANY], session_hash="full")).encode()
         states = [page.request("/gradio_api/queue/join", body, Content_Type="application/json")[0] for _ in range(40)]
         status, said = page.request("/gradio_api/queue/join", body, Content_Type="application/json")
         release.set()
@@ -415,10 +423,10 @@ def test_m9_names_that_are_no_utf8_are_shown_and_played(
     try:
         with served(search, qa) as page:
             numbers = page.numbers()
-            answer = page.event(numbers["hits"], ["a red circle", 20])[1]
+            answer = page.event(numbers["hits"], ["a red circle", 20, *ANY])[1]
             assert r"caf\\xe9 &lt;b&gt;.mp4" in answer
-            assert r"caf\\xe9" in page.event(numbers["videos"], [])[1]
-            assert r"caf\\xe9" in page.event(numbers["ask-video"], [])[1]
+            assert r"caf\\xe9" in page.event(numbers["videos"], ["", 1])[1]
+            assert r"caf\\xe9" in page.event(numbers["ask-video"], [""])[1]
             key = search.video_index.entries[str(tmp_path / name)].key
             assert "process_completed" in page.event(numbers["answers"], [key, "red circle", None])[1]
             assert page.request_bytes(f"/media/{key}")[1] == (tmp_path / name).read_bytes()

@@ -10,11 +10,16 @@ from clipbert_mm.errors import OptionError, quoted
 
 MAX_TEXT_LENGTH = 1000
 """Most characters of a text."""
-MAX_HITS = 20
+MAX_HITS = 50
 """Most hits of a search."""
+MAX_SECONDS = 1e9
+"""Greatest length of a video that is asked for, in seconds."""
 
 Text: TypeAlias = Annotated[str, StringConstraints(max_length=MAX_TEXT_LENGTH)]
 Hits: TypeAlias = Annotated[int, Field(ge=1, le=MAX_HITS)]
+Number: TypeAlias = Annotated[int, Field(ge=1, le=1_000_000_000)]
+"""Number of a page of videos, from 1 on."""
+Seconds: TypeAlias = Annotated[float, Field(ge=0, le=MAX_SECONDS, allow_inf_nan=False)]
 Key: TypeAlias = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{32}$")]
 """Key of a video; see :attr:`~clipbert_mm.index.records.Entry.key`."""
 

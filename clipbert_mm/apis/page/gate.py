@@ -14,7 +14,7 @@ from clipbert_mm.apis.page.events import EventError, Events
 
 READABLE = re.compile(
     r"/|/(assets|static)/(?!.*\.\.)[\w./@+-]+|/theme\.css|/favicon\.ico|/manifest\.json|/config|/media/[0-9a-f]{32}"
-    r"|/gradio_api/(app_id|queue/data)"
+    r"|/thumbnails/[0-9a-f]{32}-[0-9a-f]{16}|/gradio_api/(app_id|queue/data)"
 )
 """Routes for GET. Gradio serves more, such as files by path, responses of other servers, recordings, an editor."""
 EVENT, RESULTS, UPLOAD = "/gradio_api/queue/join", "/gradio_api/queue/data", "/uploads"

@@ -1,5 +1,6 @@
 """Web application: Gradio's page, the videos of the index, and uploads."""
 
+import asyncio
 import errno
 import logging
 import socket
@@ -9,14 +10,15 @@ import anyio
 import anyio.to_thread
 import uvicorn
 from fastapi import FastAPI, HTTPException, Request
-from fastapi.responses import FileResponse, JSONResponse
+from fastapi.responses import FileResponse, JSONResponse, Response
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.requests import ClientDisconnect
 
 from clipbert_mm.apis.page.events import Events
 from clipbert_mm.apis.page.gate import Gate
 from clipbert_mm.apis.page.playback import PlayableMedia
-from clipbert_mm.apis.page.rendering import STYLE
+from clipbert_mm.apis.page.rendering import SCRIPT, STYLE
+from clipbert_mm.apis.page.thumbnails import BusyError, Thumbnails
 from clipbert_mm.apis.page.uploads import UploadError, Uploads
 from clipbert_mm.apis.page.view import build_view
 from clipbert_mm.apis.video_qa import VideoQA
@@ -27,6 +29,8 @@ LOCAL = ("localhost", "127.0.0.1", "[::1]")
 """Names of this machine."""
 CONNECTIONS = 512
 """Most connections at a time; each open page holds one or two."""
+KEPT = "private, max-age=604800, immutable"
+"""How long browsers keep a thumbnail; that of a changed video has another name."""
 
 
 def build_app(
@@ -37,7 +41,7 @@ def build_app(
     max_uploads: int = 100,
     hosts: Sequence[str] = LOCAL,
 ) -> FastAPI:
-    """Build the application, which serves the page and, under ``/media``, the videos of the index by key.
+    """Build the application, which serves the page and, by key, videos under ``/media`` and their ``/thumbnails``.
 
     Args:
         search: Searches the index.
@@ -59,6 +63,7 @@ def build_app(
         raise OptionError(f"Expected host names such as videos.example or *.videos.example, got {quoted(invalid[0])}.")
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
     media, uploads = PlayableMedia(search.video_index), Uploads(search, max_upload, max_uploads)
+    thumbnails = Thumbnails(search.video_index)
     one = anyio.CapacityLimiter(1)  # re-encode one video at a time; waiting requests hold no thread
 
     @app.get("/media/{key}")
@@ -70,6 +75,20 @@ def build_app(
         except FileNotFoundError:
             raise HTTPException(404, "There is no such video in the index.") from None
         return FileResponse(playable.path, media_type=playable.media_type)
+
+    @app.get("/thumbnails/{name}")
+    async def show(name: str) -> Response:
+        try:
+            found = await anyio.to_thread.run_sync(thumbnails.find, name)
+            # Shielded, since others may wait for the same one.
+            content = found if isinstance(found, bytes) else await asyncio.shield(asyncio.wrap_future(found))
+        except BusyError:
+            raise HTTPException(503, "Too many pictures are being made. Try again in a minute.") from None
+        except FileNotFoundError:
+            content = None
+        if content is None:
+            raise HTTPException(404, "There is no picture of this video.")
+        return Response(content, media_type="image/jpeg", headers={"Cache-Control": KEPT})
 
     @app.post("/uploads")
     async def take(request: Request, name: str = "") -> JSONResponse:
@@ -91,6 +110,7 @@ def build_app(
         path="/",
         theme=theme,
         css=STYLE,
+        head=SCRIPT,
         show_error=False,
         ssr_mode=False,
         run_history=False,

@@ -6,19 +6,29 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from clipbert_mm.apis.indexing import VIDEOS
-from clipbert_mm.apis.page.events import MAX_HITS, MAX_TEXT_LENGTH, Hits, Key, Text
+from clipbert_mm.apis.page.events import MAX_HITS, MAX_TEXT_LENGTH, Hits, Key, Number, Seconds, Text
 from clipbert_mm.apis.page.playback import PlayableMedia
-from clipbert_mm.apis.page.rendering import escaped, render_answers, render_hits, shown_name
+from clipbert_mm.apis.page.rendering import (
+    escaped,
+    page_label,
+    render_answers,
+    render_hits,
+    render_videos,
+    shown_name,
+)
 from clipbert_mm.apis.page.uploads import DECODE_SECONDS, Uploads
 from clipbert_mm.apis.video_qa import CHOICE, VideoQA
 from clipbert_mm.apis.video_search import VideoSearch
 from clipbert_mm.errors import BrokenMediaError, OptionError
+from clipbert_mm.index import Entry, Filter, NamePart, VideoIndex, folder_called
 
 if TYPE_CHECKING:
     import gradio as gr  # takes seconds, so that each function imports it
 
-MAX_LISTED = 1000
-"""Most videos in the lists of the page; a search covers all videos."""
+PER_PAGE = 50
+"""Videos of a page of their list."""
+CHOICES = 10
+"""Most videos to choose from for a question; a part of the name finds others."""
 MAX_MESSAGE_LENGTH = 500
 """Most characters of a message."""
 QUEUE_SIZE = 32
@@ -28,7 +38,7 @@ MAX_SESSIONS = 1000
 EVENT: dict[str, Any] = dict(preprocess=False, api_visibility="private")
 """Options of every event, whose values the gate has validated, and which is not part of Gradio's API."""
 UPLOAD = """
-async () => {
+async (...values) => {
   const input = document.querySelector('#upload input'), status = document.querySelector('#upload [role=status]');
   const lines = [];
   const say = (line) => { lines.push(line); status.textContent = lines.join('\\n'); };
@@ -42,9 +52,14 @@ async () => {
     } catch (error) { say(`${file.name}: the connection was lost.`); }
   }
   input.value = '';
+  return values;
 }
 """
 """Script that uploads the chosen files one by one, before the list of videos is refreshed."""
+TURN = "(name, page) => [name, Math.min(1e9, Math.max(1, Math.round(page || 1) + ({})))]"
+"""Script that turns a number of pages of the list of videos."""
+FIRST = "(name, page) => [name, 1]"
+"""Script that turns to the first page."""
 
 
 def build_view(search: VideoSearch, qa: VideoQA | None, uploads: Uploads, media: PlayableMedia) -> "gr.Blocks":
@@ -98,21 +113,50 @@ def _guarded(step: Callable[..., Any], uploads: Uploads) -> Callable[..., Any]:
 def _search_part(search: VideoSearch, uploads: Uploads) -> None:
     import gradio as gr
 
-    def find(text: Text, topk: Hits) -> str:
-        if not search.video_index.count():
+    def find(text: Text, topk: Hits, folder: Text | None, least: Seconds | None, most: Seconds | None) -> str:
+        index = search.video_index
+        if not index.count():
             raise OptionError("There are no videos yet. Upload some under Videos.")
-        result = search.search(text, topk)
-        entries = search.video_index.found([hit.path for hit in result.hits])
-        return render_hits(result, entries, uploads.names, search.video_index.folders)
+        where = _filter(index, folder, least, most)
+        if where is not None and not index.count(where):
+            raise OptionError("No video is in this folder and of this length.")
+        result = search.search(text, topk, where=where)
+        entries = index.found([hit.path for hit in result.hits])
+        return render_hits(result, entries, uploads.names, index.folders)
 
     with gr.Row():
         text = gr.Textbox(
             label="What does the video show?", scale=4, min_width=320, elem_id="search-text", max_length=MAX_TEXT_LENGTH
         )
-        topk = gr.Slider(1, MAX_HITS, value=5, step=1, label="Hits")
+        topk = gr.Slider(1, MAX_HITS, value=20, step=1, label="Hits")
+    with gr.Accordion("Only some of the videos", open=False), gr.Row():
+        folder = gr.Textbox(
+            label="In the folder", placeholder="cats/2024", elem_id="search-folder", max_length=MAX_TEXT_LENGTH
+        )
+        least = gr.Number(label="Seconds, at least", value=None, minimum=0, elem_id="search-least")
+        most = gr.Number(label="Seconds, at most", value=None, minimum=0, elem_id="search-most")
     button = gr.Button("Search", variant="primary")
     hits = gr.HTML(elem_id="hits")
-    gr.on([button.click, text.submit], _guarded(find, uploads), [text, topk], hits, **EVENT)
+    asked = [text, topk, folder, least, most]
+    gr.on(
+        [button.click, *(each.submit for each in (text, folder, least, most))],
+        _guarded(find, uploads),
+        asked,
+        hits,
+        **EVENT,
+    )
+
+
+def _filter(video_index: VideoIndex, folder: str | None, least: float | None, most: float | None) -> Filter | None:
+    """Return the conditions of a search; None if there are none.
+
+    Raises:
+        OptionError: If there is no such folder, or no video can have the length.
+    """
+    folders = folder_called(folder.strip(), video_index.folders) if folder and folder.strip() else None
+    if least is not None and most is not None and least > most:
+        raise OptionError(f"Expected at least as many seconds at most as at least, got {most:g} and {least:g}.")
+    return None if (folders, least, most) == (None, None, None) else Filter(folders, least, most)
 
 
 def _ask_part(view: "gr.Blocks", search: VideoSearch, qa: VideoQA, uploads: Uploads, media: PlayableMedia) -> None:
@@ -128,12 +172,18 @@ def _ask_part(view: "gr.Blocks", search: VideoSearch, qa: VideoQA, uploads: Uplo
         answers = qa.ask(entry.path, question, chosen, timeout=DECODE_SECONDS)
         return render_answers(answers, entry, uploads.names, search.video_index.folders)
 
-    def choices() -> gr.Dropdown:
-        listed, folders = search.video_index.listed(most=MAX_LISTED), search.video_index.folders
-        return gr.Dropdown(choices=[(shown_name(entry.path, uploads.names, folders), entry.key) for entry in listed])
+    def choices(name: Text) -> gr.Radio:
+        found, total = _named(search, uploads, name, 0, CHOICES)
+        folders = search.video_index.folders
+        listed = [(shown_name(entry.path, uploads.names, folders), entry.key) for entry in found]
+        label = f"Video: {page_label(0, len(found), total, 'videos')}"
+        return gr.Radio(choices=listed, value=listed[0][1] if total == 1 else None, label=label)
 
+    name = gr.Textbox(
+        label="Find a video by a part of its name", elem_id="ask-name", max_length=MAX_TEXT_LENGTH, value=""
+    )
+    video = gr.Radio(label="Video", elem_id="ask-video")
     with gr.Row():
-        video = gr.Dropdown(label="Video", elem_id="ask-video", scale=2)
         question = gr.Textbox(
             label="Question", elem_id="ask-question", scale=3, min_width=320, max_length=MAX_TEXT_LENGTH
         )
@@ -147,19 +197,34 @@ def _ask_part(view: "gr.Blocks", search: VideoSearch, qa: VideoQA, uploads: Uplo
     button = gr.Button("Ask", variant="primary")
     answers = gr.HTML(elem_id="answers")
     gr.on([button.click, question.submit], _guarded(answer, uploads), [video, question, options], answers, **EVENT)
-    video.focus(_guarded(choices, uploads), None, video, **EVENT)
-    view.load(_guarded(choices, uploads), None, video, **EVENT)
+    gr.on(
+        [view.load, name.input, name.submit],
+        _guarded(choices, uploads),
+        name,
+        video,
+        trigger_mode="always_last",
+        **EVENT,
+    )
+
+
+def _named(search: VideoSearch, uploads: Uploads, name: str, first: int, most: int) -> tuple[list[Entry], int]:
+    """Return some of the videos with a text in their names, and how many there are."""
+    index = search.video_index
+    part = NamePart(name.strip(), index.folders, str(uploads.folder), uploads.names)
+    return index.named(part, first=first, most=most)
 
 
 def _videos_part(view: "gr.Blocks", search: VideoSearch, uploads: Uploads) -> None:
     import gradio as gr
 
-    def listed() -> list[list[str]]:
-        folders = search.video_index.folders
-        return [
-            [shown_name(entry.path, uploads.names, folders), "" if entry.seconds is None else f"{entry.seconds:.1f}"]
-            for entry in search.video_index.listed(most=MAX_LISTED)
-        ]
+    def listed(name: Text, number: Number) -> tuple[str, int]:
+        first = (number - 1) * PER_PAGE
+        found, total = _named(search, uploads, name, first, PER_PAGE)
+        if first and first >= total:  # after the last page
+            first = max(0, total - 1) // PER_PAGE * PER_PAGE
+            found, total = _named(search, uploads, name, first, PER_PAGE)
+        html = render_videos(found, first, total, uploads.names, search.video_index.folders)
+        return html, first // PER_PAGE + 1
 
     chosen = "document.querySelector('#upload-send').click()"
     gr.HTML(
@@ -169,6 +234,24 @@ def _videos_part(view: "gr.Blocks", search: VideoSearch, uploads: Uploads) -> No
         elem_id="upload",
     )
     send = gr.Button("Upload", visible="hidden", elem_id="upload-send")
-    table = gr.Dataframe(headers=["video", "seconds"], interactive=False, elem_id="videos", wrap=True)
-    send.click(_guarded(listed, uploads), None, table, js=UPLOAD, **EVENT)
-    view.load(_guarded(listed, uploads), None, table, **EVENT)
+    name = gr.Textbox(
+        label="Find videos by a part of their names", elem_id="videos-name", max_length=MAX_TEXT_LENGTH, value=""
+    )
+    with gr.Row():
+        previous = gr.Button("Previous", min_width=80, elem_id="videos-previous")
+        number = gr.Number(
+            1, label="Page", show_label=False, precision=0, minimum=1, min_width=80, elem_id="videos-number"
+        )
+        following = gr.Button("Next", min_width=80, elem_id="videos-next")
+    videos = gr.HTML(elem_id="videos")
+    step = _guarded(listed, uploads)
+    view.load(step, [name, number], [videos, number], **EVENT)
+    for event, script in (
+        (name.input, FIRST),
+        (name.submit, FIRST),
+        (number.submit, TURN.format(0)),
+        (previous.click, TURN.format(-1)),
+        (following.click, TURN.format(1)),
+        (send.click, UPLOAD),
+    ):
+        event(step, [name, number], [videos, number], js=script, trigger_mode="always_last", **EVENT)

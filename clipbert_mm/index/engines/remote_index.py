@@ -21,6 +21,7 @@ from clipbert_mm.index.approximate import Facts
 from clipbert_mm.index.engines.engine import Engine, StoredVideo
 from clipbert_mm.index.engines.entries import RemoteEntries
 from clipbert_mm.index.filters import Filter
+from clipbert_mm.index.names import NameListing, NamePart
 from clipbert_mm.index.records import Entry, Unreadable, entry_from, expect, unreadable_from
 from clipbert_mm.index.vectors import TEMPERATURE, VECTOR_POOLINGS, pool_similarities
 from clipbert_mm.index.video_index import EncodedVideo, VideoIndex, stored_vectors
@@ -65,6 +66,7 @@ class RemoteIndex(VideoIndex):
         self._lock = threading.RLock()
         self._depth, self._writes, self._written = 0, 0, time.monotonic()
         self._waiting: dict[str, StoredVideo] = {}
+        self._names = NameListing(self)
         if self.exists:
             self.check_facts()
 
@@ -163,6 +165,10 @@ class RemoteIndex(VideoIndex):
             if len(rows) < limit:
                 return
             after, first, left = rows[-1][0], 0, left - limit
+
+    def named(self, part: NamePart, *, first: int = 0, most: int | None = None) -> tuple[list[Entry], int]:
+        """Return videos with a text in their names, and how many there are; names are compared by this process."""
+        return self._names.find(part, first, most)
 
     def found(self, paths: Sequence[str]) -> dict[str, Entry]:
         """Return those of some videos that are in the index, by path, in their order."""
