@@ -16,6 +16,7 @@ import av
 import numpy as np
 import pytest
 import uvicorn
+from large_index import add_unreal_videos, open_clip_search
 from pages import served
 from ports import free_port
 
@@ -244,6 +245,19 @@ def test_a_search_in_a_folder_and_of_a_length(search: VideoSearch, world: Path):
             answer = page.event(hits, [text, 20, *values])[1]
             assert said in answer, values
             assert str(world) not in answer
+
+
+def test_thousands_of_videos_are_searched_by_vectors_first(tmp_path: Path):
+    search = open_clip_search(tmp_path / "clip", tmp_path / "index")
+    add_unreal_videos(search, 2400)
+    with served(search) as page:
+        hits = page.numbers()["hits"]
+        answer = page.event(hits, ["a dog", 20, None, None, None])[1]
+        assert "20 of 2,400 videos for" in answer
+        assert "the best 128 by vectors, ranked by the model" in answer
+        answer = page.event(hits, ["a dog", 20, "cat/2000", None, None])[1]
+        assert "20 of 20 videos" in answer
+        assert "dog/2" not in answer
 
 
 def test_an_upload_can_be_searched_and_its_name_does_no_harm(
