@@ -19,7 +19,7 @@ from clipbert_mm.command_steps import (
     print_value,
     show,
 )
-from clipbert_mm.errors import OptionError, VideoIndexError
+from clipbert_mm.errors import OptionError, ServerError, VideoIndexError
 
 if TYPE_CHECKING:  # these imports take seconds, which `clipbert --help` does without
     from clipbert_mm.apis.index_run import Progress
@@ -59,9 +59,11 @@ def main(argv: list[str] | None = None) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
     except Exception as error:
-        from clipbert_mm.engine.run_tool import format_error
+        message: str | None = f"error: {error}"
+        if not isinstance(error, ServerError):  # which is told without the imports
+            from clipbert_mm.engine.run_tool import format_error
 
-        message = format_error(error)
+            message = format_error(error)
         if message is None:
             raise
         sys.stderr.write(f"{message}\n")
@@ -175,12 +177,15 @@ def _serve(args: argparse.Namespace) -> int:
     try:
         from clipbert_mm.apis.page import serve
 
-        if importlib.util.find_spec("gradio") is None:  # it is imported when the page is built
+        if not args.api_only and importlib.util.find_spec("gradio") is None:  # it is imported when the page is built
             raise ModuleNotFoundError(name="gradio")
     except ImportError as error:
         raise OptionError(
-            f"The page needs Gradio, and {error.name} is not installed. Run pip install 'clipbert_mm[page]'."
+            f"{'The server needs FastAPI and uvicorn' if args.api_only else 'The page needs Gradio'}, and {error.name} is not "
+            "installed. Run pip install 'clipbert_mm[page]'."
         ) from error
+    if args.api_only and args.qa is not None:
+        raise OptionError("--qa goes with the page: the routes for scripts answer no questions. Leave --api-only out.")
     from clipbert_mm.apis.video_qa import VideoQA
 
     qa = None if args.qa is None else VideoQA(args.qa, args.device, precision=args.precision)
@@ -194,6 +199,8 @@ def _serve(args: argparse.Namespace) -> int:
         allow_hosts=args.allow_host,
         max_upload=args.max_upload * 1_000_000,
         max_uploads=args.max_uploads,
+        paths=args.paths,
+        api_only=args.api_only,
         ready=lambda address: note(f"{count} videos at {address}  (Ctrl-C ends it)"),
     )
     return 0

@@ -94,6 +94,10 @@ def _add_search_options(command: argparse.ArgumentParser) -> None:
     add = command.add_argument
     help_text = "videos to score with all clips, chosen by their vectors or coarse tokens; 0 for all"
     add("--shortlist", type=at_least(0), help=help_text)
+    help_text = "ask a running server (clipbert serve), as http://127.0.0.1:7860, which spares opening a model"
+    add("--server", metavar="URL", help=help_text)
+    help_text = "most time for an answer of the server (default: 60)"
+    add("--server-timeout", type=at_least(1), default=60, metavar="SECONDS", help=help_text)
     add("--vectors-only", action="store_true", help="rank by the vectors alone, which decodes no video")
     help_text = "how the vectors of a video's clips choose the shortlist: max, mean, logsumexp or query-weighted"
     add("--vector-pooling", help=help_text)
@@ -122,6 +126,8 @@ def _add_serve_options(command: argparse.ArgumentParser) -> None:
     help_text = "host name of the page, if it is not --host; repeat it for each"
     add("--allow-host", action="append", default=[], metavar="NAME", help=help_text)
     add("--max-upload", type=at_least(1), default=200, metavar="MB", help="largest upload (default: 200 MB)")
+    add("--api-only", action="store_true", help="serve the routes for scripts alone, which takes no Gradio")
+    add("--paths", action="store_true", help="let scripts see and name paths of this machine")
     add("--max-uploads", type=at_least(0), default=100, help="most uploads to keep (default: 100)")
 
 

@@ -26,6 +26,9 @@ def run_search(args: argparse.Namespace) -> int:
     if args.explain and args.queries is not None:
         raise OptionError("--explain goes with one text, and --queries has many. Search for the text alone.")
     texts = [args.text] if args.queries is None else read_queries(args.queries)
+    if args.server is not None:
+        _ask_server(texts, args)
+        return 0
     search = open_search(args)
     if args.approximate:
         search.video_index.use_approximate()
@@ -46,6 +49,19 @@ def run_search(args: argparse.Namespace) -> int:
         search.explain(args.text, results[0].hits[0].path, args.explain)
         note(f"drew {args.explain}")
     return 0
+
+
+def _ask_server(texts: list[str], args: argparse.Namespace) -> None:
+    """Search on a server, which takes none of the imports of a search, and print what it answers."""
+    from clipbert_mm.command_server import format_result, print_json, result_rows, search_server
+
+    results = search_server(texts, args)
+    if args.csv:
+        _print_csv(row for result in results for row in result_rows(result))
+    elif args.json:
+        print_json(results, lines=args.queries is not None)
+    else:
+        print_value("\n\n".join(map(format_result, results)))
 
 
 def run_similar(args: argparse.Namespace) -> int:

@@ -73,6 +73,10 @@ class BackendError(ClipBertError, RuntimeError):
     """A library that is not installed, or does not work."""
 
 
+class ServerError(ClipBertError, RuntimeError):
+    """A search server that cannot be reached, is slow, or answers something else than was asked for."""
+
+
 def is_count(value: object, least: int = 1) -> bool:
     """Return whether a value is a whole number of at least ``least``.
 

@@ -14,19 +14,21 @@ from clipbert_mm.apis.page.events import EventError, Events
 
 READABLE = re.compile(
     r"/|/(assets|static)/(?!.*\.\.)[\w./@+-]+|/theme\.css|/favicon\.ico|/manifest\.json|/config|/media/[0-9a-f]{32}"
-    r"|/thumbnails/[0-9a-f]{32}-[0-9a-f]{16}|/gradio_api/(app_id|queue/data)"
+    r"|/thumbnails/[0-9a-f]{32}-[0-9a-f]{16}|/api/(search|similar|info)|/gradio_api/(app_id|queue/data)"
 )
 """Routes for GET. Gradio serves more, such as files by path, responses of other servers, recordings, an editor."""
 EVENT, RESULTS, UPLOAD = "/gradio_api/queue/join", "/gradio_api/queue/data", "/uploads"
 """Routes of events, of their results, and of uploads."""
+API = "/api/"
+"""Routes that answer with JSON; see :mod:`~clipbert_mm.apis.page.api`."""
 WITH_QUERY = {RESULTS, UPLOAD}
 """Routes with a query string; it is dropped for all others."""
 MAX_EVENT_BYTES = 64_000
 """Most bytes of an event."""
 EVENT_SECONDS = 20.0
 """Timeout for receiving an event."""
-MAX_QUERY_BYTES = 2000
-"""Most bytes of a query string."""
+MAX_QUERY_BYTES, MAX_API_QUERY_BYTES = 2000, 16_000
+"""Most bytes of a query string; the texts of the API take up to twelve for each character."""
 HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
@@ -66,17 +68,21 @@ class Gate:
         path, query = scope["path"], scope["query_string"]
         is_post = scope["method"] == "POST"
         reason: tuple[int, str] | None = None
+        is_api = path.startswith(API)
+        most = MAX_API_QUERY_BYTES if is_api else MAX_QUERY_BYTES
         if not _is_own_origin(Headers(scope=scope)):
             reason = 403, "Requests from other pages are not allowed."
         elif not (
             path in (EVENT, UPLOAD) if is_post else scope["method"] in ("GET", "HEAD") and READABLE.fullmatch(path)
         ):
             reason = 404, "Not found."
-        elif len(query) > MAX_QUERY_BYTES:
-            reason = 414, f"Expected a query of at most {MAX_QUERY_BYTES} bytes, got {len(query)}."
+        elif len(query) > most:
+            reason = 414, f"Expected a query of at most {most} bytes, got {len(query)}."
         elif path == RESULTS and _session(query) not in self.sessions:
             reason = 404, "There is no such session."
-        scope = dict(scope, query_string=query if path in WITH_QUERY else b"", headers=_without_forwarded_host(scope))
+        scope = dict(
+            scope, query_string=query if is_api or path in WITH_QUERY else b"", headers=_without_forwarded_host(scope)
+        )
         if reason is None and path == EVENT:
             try:
                 body = self.events.check(await _read(receive))

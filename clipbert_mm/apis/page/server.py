@@ -4,7 +4,7 @@ import asyncio
 import errno
 import logging
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 
 import anyio
 import anyio.to_thread
@@ -14,6 +14,7 @@ from fastapi.responses import FileResponse, JSONResponse, Response
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.requests import ClientDisconnect
 
+from clipbert_mm.apis.page.api import Api
 from clipbert_mm.apis.page.events import Events
 from clipbert_mm.apis.page.gate import Gate
 from clipbert_mm.apis.page.playback import PlayableMedia
@@ -40,6 +41,7 @@ def build_app(
     max_upload: int = 200_000_000,
     max_uploads: int = 100,
     hosts: Sequence[str] = LOCAL,
+    paths: bool = False,
 ) -> FastAPI:
     """Build the application, which serves the page and, by key, videos under ``/media`` and their ``/thumbnails``.
 
@@ -49,6 +51,7 @@ def build_app(
         max_upload: Most bytes of an upload.
         max_uploads: Most uploads to keep.
         hosts: Host names of the page; requests for other hosts are rejected.
+        paths: Whether the routes for scripts tell and take paths of this machine.
 
     Raises:
         VideoIndexError: If the page's files in the index are damaged, or a symbolic link that may lead out of it.
@@ -58,10 +61,7 @@ def build_app(
 
     if max_upload < 1 or max_uploads < 0:
         raise OptionError(f"Expected max_upload >= 1 and max_uploads >= 0, got {max_upload} and {max_uploads}.")
-    invalid = [host for host in hosts if "*" in host.removeprefix("*.")]
-    if invalid:
-        raise OptionError(f"Expected host names such as videos.example or *.videos.example, got {quoted(invalid[0])}.")
-    app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
+    app = _new_app(search, hosts, paths)
     media, uploads = PlayableMedia(search.video_index), Uploads(search, max_upload, max_uploads)
     thumbnails = Thumbnails(search.video_index)
     one = anyio.CapacityLimiter(1)  # re-encode one video at a time; waiting requests hold no thread
@@ -101,8 +101,7 @@ def build_app(
 
     view = build_view(search, qa, uploads, media)
     events = Events({number: event.fn for number, event in view.fns.items() if event.fn})
-    app.add_middleware(Gate, events=events, sessions=view._queue.pending_messages_per_session)
-    app.add_middleware(TrustedHostMiddleware, allowed_hosts=list(hosts), www_redirect=False)
+    _protect(app, events, view._queue.pending_messages_per_session, hosts)
     theme = gr.themes.Default(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"])
     return gr.mount_gradio_app(
         app,
@@ -120,6 +119,36 @@ def build_app(
     )
 
 
+def build_api(search: VideoSearch, *, hosts: Sequence[str] = LOCAL, paths: bool = False) -> FastAPI:
+    """Build an application of the routes for scripts alone, which takes no Gradio; arguments are those of :func:`build_app`.
+
+    Raises:
+        OptionError: If a host name is invalid.
+    """
+    app = _new_app(search, hosts, paths)
+    _protect(app, Events({}), (), hosts)
+    return app
+
+
+def _new_app(search: VideoSearch, hosts: Sequence[str], paths: bool) -> FastAPI:
+    """Build an application with the routes for scripts.
+
+    Raises:
+        OptionError: If a host name is invalid.
+    """
+    invalid = [host for host in hosts if "*" in host.removeprefix("*.")]
+    if invalid:
+        raise OptionError(f"Expected host names such as videos.example or *.videos.example, got {quoted(invalid[0])}.")
+    app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
+    Api(search, paths=paths).add_to(app)
+    return app
+
+
+def _protect(app: FastAPI, events: Events, sessions: Container[str], hosts: Sequence[str]) -> None:
+    app.add_middleware(Gate, events=events, sessions=sessions)
+    app.add_middleware(TrustedHostMiddleware, allowed_hosts=list(hosts), www_redirect=False)
+
+
 def serve(
     search: VideoSearch,
     qa: VideoQA | None = None,
@@ -129,6 +158,8 @@ def serve(
     allow_hosts: Sequence[str] = (),
     max_upload: int = 200_000_000,
     max_uploads: int = 100,
+    paths: bool = False,
+    api_only: bool = False,
     ready: Callable[[str], None] | None = None,
 ) -> None:
     """Serve the page until it is stopped. Other machines can reach it only if ``host`` allows it.
@@ -143,6 +174,8 @@ def serve(
         allow_hosts: Host names of the page, besides ``host`` and the names of this machine.
         max_upload: Most bytes of an upload.
         max_uploads: Most uploads to keep.
+        paths: Whether the routes for scripts tell and take paths of this machine.
+        api_only: Whether to serve these routes alone, which takes no Gradio.
         ready: Called with the address once the page listens.
 
     Raises:
@@ -152,7 +185,10 @@ def serve(
     named = f"[{host}]" if ":" in host else host
     with _bind(host, port) as listener:
         hosts = (*LOCAL, named, *allow_hosts)
-        app = build_app(search, qa, max_upload=max_upload, max_uploads=max_uploads, hosts=hosts)
+        if api_only:
+            app = build_api(search, hosts=hosts, paths=paths)
+        else:
+            app = build_app(search, qa, max_upload=max_upload, max_uploads=max_uploads, hosts=hosts, paths=paths)
         config = uvicorn.Config(
             app, log_level="warning", limit_concurrency=CONNECTIONS, timeout_graceful_shutdown=3, server_header=False
         )
