@@ -4,7 +4,7 @@ import os
 import time
 from collections.abc import Callable
 from datetime import timedelta
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from torch import distributed
@@ -16,7 +16,6 @@ PATIENCE = timedelta(days=365)
 """How long a process waits for one with more work; the launcher ends all if one of them fails."""
 POLL_SECONDS = 0.2
 """Seconds between two looks at whether the others are done; signals are heard meanwhile."""
-Made = TypeVar("Made")
 
 
 def join_team(launcher: str) -> None:
@@ -54,7 +53,7 @@ class Team:
         """Whether this process is the first one."""
         return self.rank == 0
 
-    def from_first(self, make: Callable[[], Made]) -> Made:
+    def from_first(self, make: Callable[[], Any]) -> Any:  # noqa: ANN401
         """Call a function in the first process, and return its value in all of them.
 
         If it fails, the others end without a message.
@@ -75,9 +74,9 @@ class Team:
         value, is_made = values[0]
         if not is_made:
             raise SystemExit(1)
-        return value  # type: ignore[return-value]
+        return value
 
-    def gather(self, value: Made) -> list[Made]:
+    def gather(self, value: Any) -> list[Any]:  # noqa: ANN401
         """Return the values of all processes, in their order, in the first one; in the others an empty list."""
         if self.size == 1:
             return [value]

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -41,6 +42,39 @@ def test_index_search_rank_info(run: Callable, checkpoint: Path, own_world: Path
     assert len(json.loads(out)["videos"]) == 13
     code, out, _ = run("info", "--model", checkpoint)
     assert "task: retrieval" in out
+
+
+def test_the_ledger_of_unreadable_files_and_compaction(
+    run: Callable, checkpoint: Path, own_world: Path, break_file: Callable, tmp_path: Path
+):
+    videos = own_world / "videos"
+    assert run("index", "--compact")[0] == 1, "there is no index"
+    broken = break_file(videos / "test_00000.mp4", "empty")
+    assert run("index", videos, "--model", checkpoint, "--workers", 1)[0] == 3
+    assert run("info", "--unreadable")[1] == f"{broken}\tthe file is empty (0 bytes)\n"
+    assert json.loads(run("info", "--unreadable", "--json")[1]) == {broken: "the file is empty (0 bytes)"}
+    lost = tmp_path / "clipbert_index" / "tokens" / f"{'ab' * 16}.safetensors"
+    lost.write_bytes(b"of a killed indexing")
+    assert run("index", "--compact") == (0, "", "")
+    assert not lost.exists()
+    assert len(json.loads(run("info", "--json")[1])["videos"]) == 14
+
+
+def test_without_a_terminal_the_progress_is_lines(
+    run: Callable, checkpoint: Path, world: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("clipbert_mm.apis.index_run.LOG_SECONDS", 0.0)
+    code, _, err = run("index", world / "videos", "--model", checkpoint, "--workers", 1)
+    lines = [line for line in err.splitlines() if "indexing: " in line]
+    assert (code, len(lines)) == (0, 15)
+    assert re.fullmatch(
+        r"\d{4}-\d\d-\d\d [\d:]{8} indexing: 15 of 15 videos, 0 unreadable, \S+ videos/s, 0:00 h left", lines[-1]
+    )
+
+
+def test_a_launcher_that_started_nothing_is_named(run: Callable, checkpoint: Path, world: Path):
+    code, _, err = run("index", world / "videos", "--model", checkpoint, "--launcher", "pytorch")
+    assert (code, "is for processes started by torchrun" in err) == (1, True)
 
 
 def test_a_work_folder_stands_for_its_selected_checkpoint(run: Callable, checkpoint: Path, world: Path, tmp_path: Path):
