@@ -7,12 +7,11 @@ os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 import copy
-import fcntl
 import functools
 import gc
 import importlib.util
 import json
-import pickle
+import shutil
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -29,13 +28,13 @@ from forking import ForkingProcess
 from mmengine.config import Config
 from mmengine.logging import MMLogger
 from mmengine.registry import DefaultScope
+from sharing import Once, once_in, trained_once
 from torch import Tensor, nn
 
 from clipbert_mm import compat
 from clipbert_mm.datasets import train_vocabulary
 from clipbert_mm.datasets.shapes.scenes import Scene, ShapeObject, write_video
 from clipbert_mm.datasets.shapes.world import ShapesWorld
-from clipbert_mm.engine.launch import build_runner
 from clipbert_mm.registry import MODELS
 from clipbert_mm.structures import VideoTextSample
 
@@ -131,27 +130,13 @@ def with_libraries() -> Iterator[ForkingProcess]:
 
 
 @pytest.fixture(scope="session")
-def once(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, Callable[[], Any]], Any]:
-    """Compute what a costly fixture gives once for all workers: the first that asks for a name does, the others wait."""
-    base = tmp_path_factory.getbasetemp()
-    shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
-
-    def once(name: str, compute: Callable[[], Any]) -> Any:
-        kept = shared / f"{name}.pickle"
-        with open(shared / f"{name}.lock", "w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            try:
-                if not kept.is_file():
-                    kept.write_bytes(pickle.dumps(compute()))
-            finally:
-                fcntl.flock(lock, fcntl.LOCK_UN)  # also where a process that was forked meanwhile has the file open
-        return pickle.loads(kept.read_bytes())
-
-    return once
+def once(tmp_path_factory: pytest.TempPathFactory) -> Once:
+    """Compute what a costly fixture gives once for all workers."""
+    return once_in(tmp_path_factory)
 
 
 @pytest.fixture(scope="session")
-def world(tmp_path_factory: pytest.TempPathFactory, once: Callable) -> Path:
+def world(tmp_path_factory: pytest.TempPathFactory, once: Once) -> Path:
     """A Shapes world of 40 + 6 images, 8 training videos of 3 captions and 7 held-out ones of 2; not to be written to."""
 
     def write() -> Path:
@@ -192,9 +177,10 @@ def captions(world: Path) -> list[str]:
 
 
 @pytest.fixture(scope="session")
-def tokenizer(tmp_path_factory: pytest.TempPathFactory, captions: list[str]) -> str:
+def tokenizer(tmp_path_factory: pytest.TempPathFactory, captions: list[str], once: Once) -> str:
     """Folder of a tokenizer trained on the world's captions."""
-    return str(train_vocabulary(captions, tmp_path_factory.mktemp("tokenizer") / "trained", VOCAB_SIZE))
+    folder = tmp_path_factory.mktemp("tokenizer") / "trained"
+    return once("tokenizer", lambda: str(train_vocabulary(captions, folder, VOCAB_SIZE)))
 
 
 @pytest.fixture
@@ -361,13 +347,16 @@ def runner_config(world: Path, tokenizer: str, model_config: dict[str, Any], tmp
 
 
 @pytest.fixture
-def write_checkpoint(runner_config: Config, world: Path, tmp_path: Path) -> Callable[..., Path]:
-    """Write the checkpoint of a training of no steps; the head and the dataset may be another task's."""
+def write_checkpoint(
+    runner_config: Config, once: Once, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Callable[..., Path]:
+    """Write the checkpoint of a training of one epoch; the head and the dataset may be another task's.
+
+    What has been trained by the same config is copied, from another test too.
+    """
 
     def write(head: dict[str, Any] | None = None, dataset: dict[str, Any] | None = None) -> Path:
         config, name = copy.deepcopy(runner_config), "model" if head is None else head["type"]
-        config.experiment_name = f"{tmp_path.name}-{name}"
-        config.work_dir = str(tmp_path / name)
         if head is not None:
             config.model.head = head
             for split in ("train", "test"):
@@ -378,9 +367,9 @@ def write_checkpoint(runner_config: Config, world: Path, tmp_path: Path) -> Call
             config.test_cfg, config.test_evaluator = dict(type="TestLoop"), dict(type="AnswerAccuracy")
         config.default_hooks.checkpoint = dict(type="FaultTolerantCheckpointHook", interval=1)
         config.train_cfg.max_epochs = 1
-        torch.manual_seed(0)
-        with DefaultScope.overwrite_default_scope("clipbert_mm"):
-            build_runner(config).train()
+        shutil.copytree(trained_once(config, once, tmp_path_factory), tmp_path / name, dirs_exist_ok=True)
+        torch.manual_seed(0)  # as much is left to chance where it was trained
+        np.random.seed(0)
         return next((tmp_path / name).glob("*.pth"))
 
     return write

@@ -10,7 +10,7 @@ from clipbert_mm.datasets.shapes.world import ShapesWorld
 
 
 def shrink(demo: ModuleType) -> None:
-    """Let the demo train one epoch a stage, on a small world."""
+    """Let the demo train one epoch a stage, with one layer, on a small world."""
     stage_config = demo.stage_config
 
     def shrunken(*arguments) -> Config:
@@ -18,6 +18,8 @@ def shrink(demo: ModuleType) -> None:
         config.train_dataloader.batch_size = config.auto_scale_lr.base_batch_size = 8
         config.train_cfg.max_epochs = 1
         config.default_hooks.checkpoint.interval = 1
+        if "encoder" in config.model:
+            config.model.encoder.num_layers = 1
         return config
 
     demo.stage_config = shrunken

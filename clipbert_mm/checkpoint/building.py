@@ -3,7 +3,7 @@
 import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from mmengine.registry import DefaultScope
@@ -22,6 +22,8 @@ USUAL_SIZE = 4096
 """Largest number that is allowed in the config of any model, however small, such as the side of a frame in pixels."""
 SPARE_OPERATIONS = 1500
 """Operations of torch that building a model may take in addition to those for its tensors."""
+MAX_KNOWN_SIZES = 10_000
+"""Operations whose results' sizes are remembered; layers of a model do the same on tensors of the same shapes."""
 OPERATIONS_PER_TENSOR = 20
 """Operations of torch that may initialize a tensor. A BERT-base with a ResNet-50 takes 5, models of timm 8."""
 
@@ -99,12 +101,15 @@ class WithoutInitialization(TorchDispatchMode):
 class Bounded(TorchDispatchMode):
     """Limit the memory and the number of torch's operations in this thread while the mode is active.
 
-    The size of each operation's results is computed on torch's meta device first.
+    The size of each operation's results is computed on torch's meta device first, or known from the same operation before.
 
     Args:
         max_bytes: Bytes of all tensors that are created, including those that are freed again.
         max_operations: Number of operations.
     """
+
+    known: ClassVar[dict[Any, int]] = {}
+    """Bytes of results by operation and arguments, of all models that this process built."""
 
     def __init__(self, max_bytes: int, max_operations: int) -> None:
         super().__init__()
@@ -119,7 +124,7 @@ class Bounded(TorchDispatchMode):
         """
         options = kwargs or {}
         self.operations_left -= 1
-        self.bytes_left -= self._result_bytes(func, args, options)
+        self.bytes_left -= self._known_bytes(func, args, options)
         self.check()
         return func(*args, **options)
 
@@ -136,6 +141,19 @@ class Bounded(TorchDispatchMode):
                 "or forged. Take another copy."
             )
 
+    @classmethod
+    def _known_bytes(cls, func: Any, args: tuple, options: dict[str, Any]) -> int:  # noqa: ANN401
+        """Return the bytes of the tensors that an operation creates, which are computed once for arguments of the same form."""
+        try:
+            form = func, torch.get_default_dtype(), _form(args), _form(tuple(options.items()))
+            return cls.known[form]
+        except TypeError:  # an argument that has no hash
+            return cls._result_bytes(func, args, options)
+        except KeyError:
+            if len(cls.known) >= MAX_KNOWN_SIZES:
+                cls.known.clear()
+            return cls.known.setdefault(form, cls._result_bytes(func, args, options))
+
     @staticmethod
     def _result_bytes(func: Any, args: tuple, options: dict[str, Any]) -> int:  # noqa: ANN401
         """Return the bytes of the tensors that an operation creates."""
@@ -151,3 +169,12 @@ class Bounded(TorchDispatchMode):
             results = func(*on_meta[0], **on_meta[1])
             return sum(math.prod(each.shape) * each.itemsize for each in tree_iter(results) if isinstance(each, Tensor))
         return 0
+
+
+def _form(value: Any) -> Any:  # noqa: ANN401
+    """Return what the shapes and types of an operation's results depend on in an argument, which may have no hash."""
+    if isinstance(value, Tensor):
+        return Tensor, value.shape, value.dtype, value.device
+    if isinstance(value, (list, tuple)):
+        return type(value), tuple(map(_form, value))
+    return type(value), value

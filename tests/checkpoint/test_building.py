@@ -171,3 +171,23 @@ def test_weights_are_loaded_by_name_and_the_rest_is_left_unless_told():
         load_weights(model, given, "a.pth", strict=True)
     with pytest.raises(CheckpointError, match=r"^a\.pth is refused: 1 of the 2 tensors .* the first is 'bias'"):
         load_weights(model, given | {"bias": torch.tensor([1.0, float("inf")])}, "a.pth")
+
+
+def test_sizes_of_results_are_known_by_shapes_and_types(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(Bounded, "known", {})
+    computed, compute = [], Bounded._result_bytes
+    monkeypatch.setattr(Bounded, "_result_bytes", lambda *given: computed.append(given[0]) or compute(*given))
+    bounded = Bounded(10_000, 100)
+
+    def taken(size: int, value: float) -> int:
+        before = bounded.bytes_left
+        with bounded:
+            torch.full((size,), value)
+        return before - bounded.bytes_left
+
+    asked = [(7, 1.0), (7, 1.0), (9, 1.0), (7, 1)]  # the last are integers of eight bytes, though 1 == 1.0
+    assert [taken(*each) for each in asked] == [28, 28, 36, 56]
+    assert len(computed) == 3
+    monkeypatch.setattr("clipbert_mm.checkpoint.building.MAX_KNOWN_SIZES", 3)
+    taken(8, 1.0)
+    assert len(Bounded.known) == 1, "they are forgotten before they are too many"

@@ -29,6 +29,8 @@ RETRIEVAL, QUERIES, QUESTIONS = (
     next(str(path) for path in (ROOT / "configs/shapes").glob(f"*shapes-{task}.py"))
     for task in ("retrieval", "queries", "qa")
 )
+ONE_LAYER = "model.encoder.num_layers=1"
+NO_VALIDATION = ["val_cfg=None", "val_dataloader=None", "val_evaluator=None"]
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +57,7 @@ def options(batch_size: int, name: str, trains: bool = True) -> list[str]:
         "load_from=None",
     ]
     testing = ["test_dataloader.num_workers=0", "test_dataloader.batch_size=2", f"experiment_name={name}"]
-    testing.append("test_dataloader.dataset.pipeline.1.num_clips=2")
+    testing += ["test_dataloader.dataset.pipeline.1.num_clips=2", ONE_LAYER]
     return ["--cfg-options", *(training if trains else []), *testing]
 
 
@@ -125,7 +127,8 @@ def test_training_gives_the_same_weights(folder: Path, one_process: Path):
 
 def test_two_machines_give_the_same_weights_and_accumulate(folder: Path, one_process: Path):
     arguments = [RETRIEVAL, "1", "--work-dir", str(folder / "machines"), *options(2, "train-machines")]
-    command = ["bash", str(ROOT / "tools" / "dist_train.sh"), *arguments, "optim_wrapper.accumulative_counts=2"]
+    arguments += ["optim_wrapper.accumulative_counts=2", *NO_VALIDATION]
+    command = ["bash", str(ROOT / "tools" / "dist_train.sh"), *arguments]
     where = dict(NNODES="2", MASTER_ADDR="127.0.0.1", PORT=str(free_port()))
     machines = [
         subprocess.Popen(
@@ -165,7 +168,7 @@ def test_slurm_asks_of_an_odd_number_of_videos_what_one_process_does(
     (folder / "bin" / "srun").write_text(SRUN)
     (folder / "bin" / "srun").chmod(0o755)
     monkeypatch.setenv("SHAPES_ROOT", str(folder / "world"))
-    config = load_config(QUESTIONS)
+    config = load_config(QUESTIONS, {"model.encoder.num_layers": 1})
     torch.manual_seed(1)
     torch.save({"state_dict": MODELS.build(config.model).state_dict()}, folder / "questions.pth")
 
@@ -228,7 +231,8 @@ def train(name):
         "randomness": dict(seed=3, deterministic=True), "train_cfg.max_epochs": 1, "optim_wrapper.accumulative_counts": 2,
         "train_dataloader.batch_size": 2, "train_dataloader.num_workers": 1, "model.head.dropout": 0.5,
         "default_hooks.broken_media.max_share": 0.5, "default_hooks.checkpoint.interval": 1,
-        "train_dataloader.dataset.captions_per_item": 1,
+        "train_dataloader.dataset.captions_per_item": 1, "model.encoder.num_layers": 1,
+        "val_cfg": None, "val_dataloader": None, "val_evaluator": None,
     })
     runner, notes = build_runner(config), Notes()
     runner.register_hook(notes)
@@ -324,7 +328,7 @@ def test_two_processes_train_a_model_with_vectors(folder: Path, name: str):
     """Each process draws negatives from its own part of a batch; unused parameters would show in the second step."""
     config, given = WITH_VECTORS[name]
     given = [*options(2, name), "train_cfg.max_epochs=2", *given, "default_hooks.logger.interval=1"]
-    given += ["val_cfg=None", "val_dataloader=None", "val_evaluator=None"]
+    given += NO_VALIDATION
     if config == BLIP:
         given.remove("train_dataloader.dataset.captions_per_item=1")
     printed = run_script("dist_train.sh", folder, config, "2", "--work-dir", str(folder / name), *given)
