@@ -44,6 +44,7 @@ def add_arguments(command: argparse.ArgumentParser, name: str) -> None:
         _add_conditions(command)
     if name in ("search", "similar"):
         command.add_argument("--csv", action="store_true", help="print CSV")
+        command.add_argument("--sheet", metavar="JPG", help="draw a picture of each hit to a .jpg or .png file")
     if name == "serve":
         _add_serve_options(command)
     if name == "info":

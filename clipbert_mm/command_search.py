@@ -3,6 +3,7 @@
 import argparse
 import csv
 import io
+import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
@@ -25,6 +26,9 @@ def run_search(args: argparse.Namespace) -> int:
     _check_format(args)
     if args.explain and args.queries is not None:
         raise OptionError("--explain goes with one text, and --queries has many. Search for the text alone.")
+    if args.sheet and args.queries is not None:
+        raise OptionError("--sheet goes with one text, and --queries has many. Search for the text alone.")
+    _check_sheet(args)
     texts = [args.text] if args.queries is None else read_queries(args.queries)
     if args.server is not None:
         _ask_server(texts, args)
@@ -43,6 +47,8 @@ def run_search(args: argparse.Namespace) -> int:
         clips=args.clips,
     )
     print_results(results, args)
+    folders = search.video_index.folders
+    _draw_sheet(results[0].text, results[0].hits, results[0].score_kind, folders, args)
     if args.explain:
         if not results[0].hits:
             raise OptionError("There is no hit to explain.")
@@ -67,6 +73,7 @@ def _ask_server(texts: list[str], args: argparse.Namespace) -> None:
 def run_similar(args: argparse.Namespace) -> int:
     """Find videos that are similar to another one; the model is opened only if that one is not in the index."""
     _check_format(args)
+    _check_sheet(args)
     with importing():
         from clipbert_mm.apis.similar import in_index, similar
         from clipbert_mm.index.engines import open_index
@@ -78,7 +85,31 @@ def run_similar(args: argparse.Namespace) -> int:
         _print_csv([result.path, *row] for row in hit_rows(result.hits))
     else:
         show(result, args)
+    _draw_sheet(f"similar to {os.path.basename(result.path)}", result.hits, "cosine", index.folders, args)
     return 0
+
+
+def _check_sheet(args: argparse.Namespace) -> None:
+    """Check the file of a contact sheet before anything is searched.
+
+    Raises:
+        OptionError: If its suffix names no format that is written.
+    """
+    if args.sheet and getattr(args, "server", None) is None:
+        from clipbert_mm.apis.contact_sheet import check_suffix
+
+        check_suffix(args.sheet)
+
+
+def _draw_sheet(
+    title: str, hits: "Sequence[Hit]", score_kind: str, folders: Sequence[str], args: argparse.Namespace
+) -> None:
+    """Draw a contact sheet of the hits, if that is asked for."""
+    if args.sheet:
+        from clipbert_mm.apis.contact_sheet import draw_hits
+
+        draw_hits(title, hits, score_kind, args.sheet, folders)
+        note(f"drew {args.sheet}")
 
 
 def run_duplicates(args: argparse.Namespace) -> int:

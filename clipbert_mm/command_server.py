@@ -20,7 +20,7 @@ PARAMETERS = (
     *("min_seconds", "max_seconds", "written_after", "written_before"),
 )
 """Options of the command that are parameters of the route."""
-NOT_WITH_SERVER = ("explain", "approximate", "model", "index", "weights", "device", "precision", "pooling")
+NOT_WITH_SERVER = ("explain", "sheet", "approximate", "model", "index", "weights", "device", "precision", "pooling")
 """Options that say what a server was started with, or need the model here."""
 
 
