@@ -138,5 +138,5 @@ def remove_lost_tokens(index: "VideoIndex") -> None:
     names = [name for name in index.store.names() if KEY.fullmatch(name)]
     known = {coded.hex() for coded in index.table.find("key", [bytes.fromhex(name) for name in names])}
     for name in names:
-        if name not in known:
+        if name not in known and not index.store.path_of(name).is_dir():
             index.store.remove(name)

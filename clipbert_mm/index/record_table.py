@@ -57,7 +57,7 @@ class RecordTable(Database):
                 found = database.execute("SELECT name, value FROM facts").fetchall()
             try:
                 self._facts = version, {name: json.loads(value) for name, value in found}
-            except (ValueError, RecursionError) as error:
+            except (TypeError, ValueError, RecursionError) as error:
                 raise self.damaged_error(error) from error
         return dict(self._facts[1])
 

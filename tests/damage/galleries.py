@@ -118,10 +118,15 @@ def use(path: Path) -> None:
     if not errors:
         missing = known - _search(search, kind, how, 0)
         assert how == "forgery" or not missing, f"neither found nor left out: {missing}"
-    _try(errors, lambda: search.video_index.compact(always=True))
+    _try(errors, lambda: _compact(search.video_index))
     _try(errors, lambda: search.remove(list(search.video_index.entries)))
     if errors:
         raise errors[0]
+
+
+def _compact(index: VideoIndex) -> None:
+    with index.locked():  # as the command does it
+        index.compact(always=True)
 
 
 def _try(errors: list[ClipBertError], act: Callable[[], object]) -> None:

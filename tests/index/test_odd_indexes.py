@@ -70,6 +70,31 @@ def test_a_column_of_another_type_costs_that_video_alone(index: VideoIndex, colu
         assert [*again.nearest(torch.eye(8)[0], 3, pooling="max").left_out] == ["/v/0.mp4"]
 
 
+def test_a_fact_of_another_type_is_damage(index: VideoIndex):
+    strict = SCHEMA["facts"]
+    for sql, change in (
+        (strict.replace("STRICT, ", "").replace(" NOT NULL", ""), "UPDATE facts SET value = NULL"),
+        (strict, None),
+    ):
+        with closing(sqlite3.connect(index.table.file)) as database:
+            database.execute("PRAGMA writable_schema = ON")
+            database.execute("UPDATE sqlite_master SET sql = ? WHERE name = 'facts'", (sql,))
+            database.commit()
+        if change:
+            with closing(sqlite3.connect(index.table.file)) as database:
+                database.execute(change)
+                database.commit()
+    with pytest.raises(VideoIndexError, match=r"records\.sqlite3 is damaged or copied in part"):
+        VideoIndex(index.folder)
+
+
+def test_a_folder_in_the_place_of_tokens_outlasts_compaction(index: VideoIndex):
+    folder = index.store.path_of("ab" * 16)
+    folder.mkdir(parents=True)
+    index.compact(always=True)
+    assert folder.is_dir()
+
+
 def schema(database: sqlite3.Connection, sql: str) -> None:
     """Say that the table of videos was made otherwise."""
     database.execute("PRAGMA writable_schema = ON")
