@@ -15,7 +15,7 @@ from clipbert_mm.index import Entry, Filter, VideoIndex
 THRESHOLD = 0.97
 """Cosine similarity of the mean vectors of two videos from which one counts as a near duplicate of the other."""
 TILE = 2048
-"""Videos that are compared with as many others at a time: 16 MiB of similarities."""
+"""Videos that are compared with as many others at a time, in 16 MiB of similarities."""
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ WAITING = 32
 """Most searches that wait for the one that runs; further ones are asked to try again later."""
 MOST = 1000
 """Most hits of a search, and most videos of a shortlist."""
-Query = TypeVar("Query", bound=BaseModel)
+_Query = TypeVar("_Query", bound=BaseModel)
 
 
 class ApiError(ClipBertError):
@@ -40,7 +40,7 @@ class ApiError(ClipBertError):
         self.status = status
 
 
-class Conditions(BaseModel):
+class _Conditions(BaseModel):
     """Parameters that all searches take; unknown ones are refused."""
 
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
@@ -57,7 +57,7 @@ class Conditions(BaseModel):
         return Filter(folders, self.min_seconds, self.max_seconds, self.written_after, self.written_before)
 
 
-class SearchQuery(Conditions):
+class _SearchQuery(_Conditions):
     """Parameters of ``/api/search``."""
 
     text: Text
@@ -68,14 +68,14 @@ class SearchQuery(Conditions):
     clips: bool = False
 
 
-class SimilarQuery(Conditions):
+class _SimilarQuery(_Conditions):
     """Parameters of ``/api/similar``, of which one names the video."""
 
     key: Key | None = None
     video: str | None = None
 
 
-class InfoQuery(BaseModel):
+class _InfoQuery(BaseModel):
     """``/api/info`` takes no parameters."""
 
     model_config = ConfigDict(extra="forbid")
@@ -96,15 +96,15 @@ class Api:
 
     def add_to(self, app: FastAPI) -> None:
         """Add the routes to an application."""
-        app.get("/api/search")(self._endpoint(SearchQuery, self._search))
-        app.get("/api/similar")(self._endpoint(SimilarQuery, self._similar))
-        app.get("/api/info")(self._endpoint(InfoQuery, self._info))
+        app.get("/api/search")(self._endpoint(_SearchQuery, self._search))
+        app.get("/api/similar")(self._endpoint(_SimilarQuery, self._similar))
+        app.get("/api/info")(self._endpoint(_InfoQuery, self._info))
 
-    def _endpoint(self, query: type[Query], answer: Callable[[Query], dict[str, Any]]) -> Callable:
+    def _endpoint(self, query: type[_Query], answer: Callable[[_Query], dict[str, Any]]) -> Callable:
         async def respond(request: Request) -> JSONResponse:
             try:
-                values = parse(query, request.scope["query_string"].decode("latin-1"))
-                if isinstance(values, Conditions) and values.folders and not self.paths:
+                values = _parse(query, request.scope["query_string"].decode("latin-1"))
+                if isinstance(values, _Conditions) and values.folders and not self.paths:
                     raise ApiError("This server takes no paths: it was started without --paths.", 400)
                 if self._waiting > WAITING:
                     raise ApiError("The server is busy. Try again in a minute.", 503)
@@ -124,7 +124,7 @@ class Api:
 
         return respond
 
-    def _search(self, query: SearchQuery) -> dict[str, Any]:
+    def _search(self, query: _SearchQuery) -> dict[str, Any]:
         self._check_not_empty()
         result = self.search.search(
             query.text,
@@ -138,7 +138,7 @@ class Api:
         )
         return self._told(result, result.hits) | dict(warnings=result.warnings)
 
-    def _similar(self, query: SimilarQuery) -> dict[str, Any]:
+    def _similar(self, query: _SimilarQuery) -> dict[str, Any]:
         self._check_not_empty()
         if (query.key is None) == (query.video is None):
             raise ApiError("/api/similar takes one of key and video.", 400)
@@ -155,7 +155,7 @@ class Api:
         own = dict(key=entry.key, name=self._name(entry.path))
         return self._told(result, result.hits) | (own | dict(path=encodable(entry.path)) if self.paths else own)
 
-    def _info(self, query: InfoQuery) -> dict[str, Any]:
+    def _info(self, query: _InfoQuery) -> dict[str, Any]:
         index, predictor = self.search.video_index, self.search.predictor
         facts: dict[str, Any] = dict(
             version=__version__,
@@ -207,7 +207,7 @@ class Api:
         return message
 
 
-def parse(model: type[Query], query: str) -> Query:
+def _parse(model: type[_Query], query: str) -> _Query:
     """Parse the parameters of a request.
 
     Raises:
