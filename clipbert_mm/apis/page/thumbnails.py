@@ -20,7 +20,7 @@ from clipbert_mm.media.isolation import MEMORY_OF_ONE, run_each
 from clipbert_mm.media.thumbnails import draw_thumbnail
 
 NAME = re.compile(r"([0-9a-f]{32})-[0-9a-f]{16}")
-"""Name of a thumbnail: the key of the video, and the time of its file, so that browsers may keep it."""
+"""Name of a thumbnail, of the key of the video and the time of its file, so that browsers may keep it."""
 MAX_BYTES = 2**28
 """Most bytes of all thumbnails, some 20,000; of more, those that were not shown for the longest time are removed."""
 KEPT_SHARE = 0.9
