@@ -62,7 +62,7 @@ napoleon_custom_sections = [
 nitpick_ignore_regex = [
     (
         r"py:.*",
-        r"(abc|argparse|av|collections|contextlib|fastapi|fractions|gr|gradio|logging|matplotlib|mm\w+|multiprocessing)\b.*",
+        r"(abc|argparse|av|collections|concurrent|contextlib|fastapi|fractions|gr|gradio|logging|matplotlib|mm\w+|multiprocessing)\b.*",
     ),
     (r"py:.*", r"(numpy|os|pathlib|pickle|pydantic|signal|sqlite3|torch|transformers)\b.*"),
     (r"py:class", r"cv2\..*|json\.JSONDecoder|_?queue\.SimpleQueue|types\.ModuleType"),
