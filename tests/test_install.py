@@ -81,7 +81,7 @@ def test_wheels_for_the_cpu_where_there_is_no_gpu_and_their_index_answers(
     commands = run(failing=lambda command: "--dry-run" in command and not answers, on_path=on_path)
     last = commands[-1]
     assert last[:3] == ["/bin/uv", "pip", "install"]
-    assert last[-3:] == ["--editable", f"{REQUIREMENTS.parent}[tests,docs,page,open-clip]", "opencv-python-headless"]
+    assert last[-3:] == ["--editable", f"{REQUIREMENTS.parent}[tests,docs,page,open-clip,faiss]", "opencv-python-headless"]
     assert ("--torch-backend" in last) is wheels_for_cpu
     assert [Path(word).name for before, word in itertools.pairwise(last) if before == "--excludes"] == excluded
 
@@ -97,7 +97,7 @@ def test_bytecode_is_compiled_where_python_writes_none(run: Run, monkeypatch: py
 def test_pip_installs_where_uv_cannot(run: Run, capsys: pytest.CaptureFixture, unusable: str):
     commands = [" ".join(command) for command in run(failing=lambda command: unusable in command)]
     assert commands[0] == "pip install uv -qq"
-    assert f"pip install --editable {REQUIREMENTS.parent}[tests,docs,page,open-clip] -qq" in commands
+    assert f"pip install --editable {REQUIREMENTS.parent}[tests,docs,page,open-clip,faiss] -qq" in commands
     assert "pip installs instead" in capsys.readouterr().out
 
 

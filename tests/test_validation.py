@@ -27,6 +27,7 @@ class Size(NamedTuple):
 SIZES = {
     "msrvtt": Size(7_000 * 20, 2, 1_000),
     "msrvtt-retrieval": Size(7_000 * 20, 2, 1_000),
+    "msrvtt-shortlist": Size(7_000 * 20, 32, 1_000),  # each clip with all texts of the batch
     "didemo": Size(8_395, 2, 1_065),
     "activitynet": Size(10_009, 2, 4_917),
     "msrvtt-qa": Size(158_581, 1, 497, 12_278 / 497),
@@ -48,6 +49,7 @@ SIZES = {
     "coco": Size(566_747, 2, 5_000, 5),
     "flickr30k": Size(145_000, 2, 1_014, 5),
     "shapes-retrieval": Size(400 * 3, 3, 100),
+    "shapes-shortlist": Size(400 * 3, 3 * 16, 100),
     "shapes-paragraph": Size(400, 2, 100),
     "shapes-choice": Size(400 * 2, 5, 100, 2 * 5),
     "shapes-order": Size(390 * 2, 5, 97, 2 * 5),

@@ -87,6 +87,7 @@ def test_signals_end_it_within_seconds_and_keep_what_is_done(
     folder, log = tmp_path / "index", tmp_path / "log"
 
     def run() -> None:
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # which a job in the background ignores
         logging.getLogger("clipbert_mm").addHandler(logging.FileHandler(log))
         search = VideoSearch(checkpoint, index=folder)
         encode = search.predictor.encode_for_index

@@ -213,7 +213,7 @@ def playable(path: Path, gallery: Path) -> str:
     """Return the file that the page plays for a video."""
     found = path.stat()
     entry = Entry(str(path), found.st_size, found.st_mtime_ns, 2.0, None, (1, 1))
-    return PlayableMedia(SimpleNamespace(entries={entry.path: entry}, folder=gallery)).find(entry.key).path
+    return PlayableMedia(SimpleNamespace(by_key={entry.key: entry}.get, folder=gallery)).find(entry.key).path
 
 
 @pytest.mark.parametrize(("name", "codec"), [("a.webm", "libvpx"), ("a.mp4", "libx264")])
