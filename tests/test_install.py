@@ -81,7 +81,11 @@ def test_wheels_for_the_cpu_where_there_is_no_gpu_and_their_index_answers(
     commands = run(failing=lambda command: "--dry-run" in command and not answers, on_path=on_path)
     last = commands[-1]
     assert last[:3] == ["/bin/uv", "pip", "install"]
-    assert last[-3:] == ["--editable", f"{REQUIREMENTS.parent}[tests,docs,page,open-clip,faiss]", "opencv-python-headless"]
+    assert last[-3:] == [
+        "--editable",
+        f"{REQUIREMENTS.parent}[tests,docs,page,open-clip,faiss]",
+        "opencv-python-headless",
+    ]
     assert ("--torch-backend" in last) is wheels_for_cpu
     assert [Path(word).name for before, word in itertools.pairwise(last) if before == "--excludes"] == excluded
 
