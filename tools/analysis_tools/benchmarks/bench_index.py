@@ -179,7 +179,7 @@ def draw(report: dict[str, Any], path: Path) -> None:
     bars = search | {
         name.removesuffix("_s"): report["removed"][name] for name in report["removed"] if name.endswith("_s")
     }
-    figure = Figure(figsize=(7, 3))
+    figure = Figure(figsize=(7, 3), layout="constrained")
     axes = figure.subplots()
     axes.barh(list(bars), list(bars.values()))
     axes.set_xlabel(f"seconds, of {report['videos']:,} videos")
