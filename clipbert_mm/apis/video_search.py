@@ -230,7 +230,7 @@ class VideoSearch:
             clips=options.clips,
             by_vectors=found.by_vectors,
             by_model=found.by_model,
-            recall=self.video_index.recall if found.by_vectors else None,
+            recall=self.video_index.recall if found.by_vectors and options.where is None else None,
         )
 
     def calibrate(self, pairs: "Sequence[LabelledPair]") -> "CalibrationReport":

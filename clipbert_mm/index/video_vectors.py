@@ -124,7 +124,8 @@ class VideoVectors:
     def nearest(self, queries: Tensor, count: int, *, pooling: str, where: Filter | None = None) -> list[Nearest]:
         """Compare queries with the vectors of all videos, or of those that meet conditions: every one of them, exactly.
 
-        With an :attr:`approximate` index, those are compared that it chooses, and those that were added since it was built.
+        With an :attr:`approximate` index and no conditions, those are compared that it chooses, and those that were added since
+        it was built. It chooses among all videos, of which few may meet conditions, so that a search with conditions is exact.
 
         Args:
             queries: Unit vectors of texts, videos or images, (Q, P); all are compared in one pass over the vectors.
@@ -143,7 +144,7 @@ class VideoVectors:
         self._check_size(snapshot, queries)
         usable, left_out = self._usable(snapshot, where)
         rows = snapshot.rows if len(usable.ids) else snapshot.rows[:0]
-        if self.approximate is not None and self.recall is not None:
+        if self.approximate is not None and self.recall is not None and where is None and len(usable.ids):
             return self._nearest_of_chosen(self.approximate, snapshot, usable, queries, count, pooling, left_out)
         found = []
         for first in range(0, len(queries), QUERIES_AT_ONCE):

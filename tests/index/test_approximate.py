@@ -77,7 +77,9 @@ def test_it_finds_as_much_as_it_says_and_what_was_added_since(index: VideoIndex)
     assert facts.probes < index.video_vectors.approximate.index.nlist, "not everything is compared"
     for pooling in ("max", "logsumexp", "mean"):
         assert shares(index, queries, pooling=pooling) >= 0.8
-    assert shares(index, queries, pooling="max", where=Filter(folders=("/v/1",))) >= 0.8
+    few = Filter(folders=("/v/1",), min_seconds=49.0)
+    assert shares(index, queries, pooling="max", where=few) == 1, "of all videos few meet this, so that it is exact"
+    assert len(index.nearest(queries[0], 20, pooling="max", where=few).similarities) == index.count(few) == 10
     index.remove([each.entry.path for each in videos(range(100))])
     index.add(videos(range(1500, 1520)))
     index.add(videos(range(200, 210), seed=1))  # replaced
