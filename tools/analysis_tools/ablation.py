@@ -9,6 +9,7 @@ from pathlib import Path
 
 from ablations.plan import Plan, format_names
 from ablations.report import write_reports
+from ablations.results import KeptResults
 from ablations.scheduler import Outcome, Scheduler, format_seconds, format_steps
 from ablations.steps import Launcher
 from ablations.tables import SETS, find_table, read_table, table_names
@@ -32,6 +33,15 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--conclusions", action="store_true", help="run only the rows and tasks that conclusions are judged by"
     )
+    parser.add_argument(
+        "--undecided", action="store_true", help="of those, run only what the reports of --kept leave undecided"
+    )
+    parser.add_argument(
+        "--kept",
+        type=Path,
+        metavar="FOLDER",
+        help="reports of earlier runs: what they know is not run, and is reported",
+    )
     parser.add_argument("--quick", action="store_true", help="less of everything, as the table file says")
     parser.add_argument("--jobs", type=int, help="processes at a time (default: one per device, else one per CPU core)")
     parser.add_argument("--devices", nargs="+", metavar="GPU", help="GPUs to use, as in CUDA_VISIBLE_DEVICES")
@@ -51,6 +61,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         "--cfg-options", nargs="+", action=DictAction, metavar="KEY=VALUE", help="settings of the trainings of all rows"
     )
     args = parser.parse_args(argv)
+    if args.undecided and args.kept is None:
+        parser.error("--undecided needs --kept FOLDER, the reports that say what is undecided")
     for name in ("jobs", "gpus_per_run", "micro_batch"):
         if (value := getattr(args, name)) is not None and value < 1:
             parser.error(f"--{name.replace('_', '-')} expects a number from 1, got {value}")
@@ -71,6 +83,8 @@ def main(argv: list[str] | None = None) -> int:
         micro_batch=args.micro_batch,
         amp=args.amp,
         conclusions_only=args.conclusions,
+        undecided_only=args.undecided,
+        kept=KeptResults(args.kept),
     )
     if not (args.skip_missing or args.dry_run or args.report_only):
         plan.check_weights()

@@ -31,6 +31,9 @@ WITHOUT_PUNCTUATION = str.maketrans("", "", string.punctuation)
 def get_tokenizer(path_or_name: str, read_token: str = "first") -> Any:  # noqa: ANN401
     """Load a tokenizer, once per process.
 
+    Unless the environment says otherwise, tokenizers then uses no threads of its own in this process: an item has few texts, and
+    waking a thread for them costs more than reading them.
+
     Args:
         path_or_name: A Hugging Face tokenizer folder or name.
         read_token: As of :class:`Tokenize`.
@@ -39,6 +42,7 @@ def get_tokenizer(path_or_name: str, read_token: str = "first") -> Any:  # noqa:
         OptionError: If there is no such tokenizer, or it does not put around a text what the text encoder reads.
         CheckpointError: If it is damaged, or names code.
     """
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     try:
         tokenizer = load_tokenizer(path_or_name)
     except OSError as error:

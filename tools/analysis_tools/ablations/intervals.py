@@ -120,7 +120,8 @@ def estimate(
 
     Args:
         contrast: Weight of each row; ``{"a": 1}`` is the row's own metric, ``{"a": 1, "b": -1}`` the paired difference.
-        outcomes: What became of each query, by row and seed. In a seed, all rows have the same queries.
+        outcomes: What became of each query, by row and seed. In a seed, all rows have the same queries. A single one stands
+            for all where only their mean is known; then there is no interval over queries.
         metric: The metric.
         shared_queries: Whether all seeds have the same queries.
 
@@ -135,18 +136,21 @@ def estimate(
         return None
     weights = list(contrast.values())
     values = [sum(w * value_of(row[seed], metric) for w, row in zip(weights, rows, strict=True)) for seed in seeds]
-    draws = np.mean(
-        [
-            sum(
-                w * resampled(row[seed], metric, 0 if shared_queries else seed)
-                for w, row in zip(weights, rows, strict=True)
-            )
-            for seed in seeds
-        ],
-        axis=0,
-    )
-    low, high = np.quantile(draws, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    found = combine(values, (float(low), float(high)), shared_queries=shared_queries)
+    over_queries: Interval | tuple[()] = ()
+    if all(len(rows[0][seed][key]) > 1 for seed in seeds):  # else what became of the queries of a seed is not known
+        draws = np.mean(
+            [
+                sum(
+                    w * resampled(row[seed], metric, 0 if shared_queries else seed)
+                    for w, row in zip(weights, rows, strict=True)
+                )
+                for seed in seeds
+            ],
+            axis=0,
+        )
+        low, high = np.quantile(draws, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+        over_queries = float(low), float(high)
+    found = combine(values, over_queries, shared_queries=shared_queries)
     return within(found, *bounds(metric)) if weights == [1.0] else found
 
 
@@ -166,8 +170,8 @@ def within(found: Estimate, low: float, high: float) -> Estimate:
     )
 
 
-def combine(values: Sequence[float], over_queries: Interval, *, shared_queries: bool) -> Estimate:
-    """Join the interval over queries with that over seeds.
+def combine(values: Sequence[float], over_queries: Interval | tuple[()], *, shared_queries: bool) -> Estimate:
+    """Join the interval over queries, if it is known, with that over seeds.
 
     >>> combine([1.0, 2.0, 3.0], (1.5, 2.5), shared_queries=False).interval  # 2 ± 4.3027 / sqrt(3)
     (-0.484..., 4.484...)
@@ -176,7 +180,7 @@ def combine(values: Sequence[float], over_queries: Interval, *, shared_queries: 
     if len(values) < 2:
         return Estimate(mean, len(values), over_queries, (), ())
     half = t_quantile(len(values) - 1) * stdev(values) / math.sqrt(len(values))
-    low, high = over_queries
+    low, high = over_queries or (mean, mean)
     if shared_queries:
         interval = (mean - math.hypot(half, mean - low), mean + math.hypot(half, high - mean))
     else:

@@ -8,6 +8,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from ablations.results import KeptResults, Key, Result, result_of
 from ablations.steps import DATA_FOLDER, BenchmarkStep, DataStep, Step, TestStep, TrainingStep
 from ablations.tables import FROM_CONFIG, ROOT, Run, Table, variable_set
 from clipbert_mm.engine.config import RUNNER_KEYS, check_start, drop_validation, load_config, without_folders
@@ -31,6 +32,8 @@ class Plan:
         micro_batch: Items that a process computes at a time, 0 for as many as divide a step; None for what the recipe says.
         amp: Precision of the rows' trainings, as ``--amp`` of tools/train.py; None for what the config says.
         conclusions_only: Whether to run only what the conclusions of the tables are judged by.
+        undecided_only: Whether to run only what those conclusions are judged by that the reports of ``kept`` leave undecided.
+        kept: Results of earlier runs, which are not run again.
 
     Raises:
         OptionError: If a config does not have what a table sets.
@@ -47,16 +50,20 @@ class Plan:
         micro_batch: int | None = None,
         amp: str | None = None,
         conclusions_only: bool = False,
+        undecided_only: bool = False,
+        kept: KeptResults | None = None,
     ) -> None:
-        self.judged = {
-            (table.name, row, claim.task) for table in tables for claim in table.claims for row in claim.weights
-        }
-        self.conclusions_only = conclusions_only
+        self.kept = kept or KeptResults(None)
+        claims = [(table.name, claim) for table in tables for claim in table.claims]
+        if undecided_only:
+            claims = [(name, claim) for name, claim in claims if not self.kept.is_decided(name, claim)]
+        self.judged = {(name, row, claim.task) for name, claim in claims for row in claim.weights}
+        self.conclusions_only = conclusions_only or undecided_only
         self.out, self.options, self.configs = out, dict(options or {}), ConfigReader()
         self.gpus, self.micro_batch, self.amp = gpus, micro_batch, amp
         self.steps: dict[Path, Step] = {}
         """The steps by their folders, those that others need first."""
-        self.tests: dict[tuple[str, str, str, int], TestStep] = {}
+        self.tests: dict[Key, TestStep] = {}
         """The test of a table's row, task and seed."""
         self.benchmarks: dict[str, dict[str, BenchmarkStep]] = {}
         """The benchmarks of a table by sub-command."""
@@ -107,9 +114,17 @@ class Plan:
             visit(target)
         return list(needed.values())
 
+    def result(self, key: Key) -> Result | None:
+        """Return the result of a test that is done, else the one that was kept; None if there is neither."""
+        step = self.tests[key]
+        if step.is_done():
+            return result_of(step)
+        return None if step.training is None else self.kept.find(key, step.training.family, step.family)
+
     def targets(self) -> list[Step]:
-        """Return the steps whose results the report shows, or the conclusions are judged by, each once."""
-        tests = [test for key, test in self.tests.items() if not self.conclusions_only or key[:3] in self.judged]
+        """Return the steps whose results the report shows, or the conclusions are judged by, each once; not of kept results."""
+        wanted = [key for key in self.tests if not self.conclusions_only or key[:3] in self.judged]
+        tests = [self.tests[key] for key in wanted if self.tests[key].is_done() or self.result(key) is None]
         benchmarks = [step for each in self.benchmarks.values() for step in each.values()]
         return list({step.folder: step for step in [*tests, *benchmarks]}.values())
 

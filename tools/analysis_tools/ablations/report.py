@@ -11,8 +11,8 @@ from benchmarks.timing import environment
 
 from ablations.drawing import draw_costs, draw_lines
 from ablations.intervals import Estimate, Outcomes, estimate, less_is_better, outcome_key, value_of
-from ablations.outcomes import read_outcomes
 from ablations.plan import Plan
+from ablations.results import Result, pack
 from ablations.scheduler import format_seconds
 from ablations.tables import Row, Table
 from ablations.verdicts import Claim, CostClaim, judge, judge_costs, overall
@@ -21,8 +21,10 @@ from clipbert_mm.fileio import atomic_write
 USUAL_METRICS = {"t2v/R@1": ("t2v/R@1", "t2v/R@5", "t2v/R@10", "t2v/MdR"), "accuracy": ("accuracy",)}
 """Metrics of a task whose outcomes have the key, where the table file names none."""
 MISSING = "missing"
-TaskOutcomes = dict[str, dict[int, Outcomes]]
+TaskOutcomes = Mapping[str, Mapping[int, Outcomes]]
 """What became of the queries of a task, by row and seed."""
+TaskResults = dict[str, dict[int, Result]]
+"""The results of a task, by row and seed."""
 
 
 def write_reports(plan: Plan, tables: Sequence[Table], folder: Path) -> None:
@@ -60,11 +62,12 @@ def table_report(plan: Plan, table: Table) -> dict[str, Any]:
     shared = table.data_command is None
     seeds = plan.seeds[table.name]
     tasks = list(dict.fromkeys(task for row in table.rows.values() for task in row.runs))
-    outcomes: dict[str, TaskOutcomes] = {task: read_task(plan, table, task) for task in tasks}
+    results = {task: read_task(plan, table, task) for task in tasks}
+    outcomes = {task: outcomes_of(each) for task, each in results.items()}
     metrics = {task: task_metrics(table, task, outcomes[task]) for task in tasks}
     rows = []
     for name, row in table.rows.items():
-        own = {task: row_report(plan, table, row, task, metrics[task], outcomes[task], shared) for task in row.runs}
+        own = {task: row_report(plan, table, row, task, metrics[task], results[task], shared) for task in row.runs}
         rows.append(dict(name=name, label=dict(row.label), paper={t: dict(p) for t, p in row.paper.items()}, tasks=own))
     return dict(
         table=table.name,
@@ -74,19 +77,18 @@ def table_report(plan: Plan, table: Table) -> dict[str, Any]:
         seeds=list(seeds),
         shared_queries=shared,
         reference=table.reference,
-        runs=runs_report(plan, table),
+        runs=runs_report([each for rows in results.values() for seeds in rows.values() for each in seeds.values()]),
         environment=environment("cuda" if _cuda() else "cpu"),
         metrics=metrics,
         rows=rows,
-        conclusions=[claim_report(claim, outcomes[claim.task], shared, table) for claim in table.claims],
+        conclusions=[claim_report(claim, outcomes[claim.task], shared) for claim in table.claims],
     )
 
 
-def runs_report(plan: Plan, table: Table) -> dict[str, Any]:
+def runs_report(results: Sequence[Result]) -> dict[str, Any]:
     """Return when the tests of a table were done, and by which releases."""
-    done = [step.done() for (name, *_), step in plan.tests.items() if name == table.name and step.is_done()]
-    dates = sorted(each["date"][:10] for each in done)
-    return dict(dates=[dates[0], dates[-1]] if dates else [], releases=sorted({each["clipbert_mm"] for each in done}))
+    dates = sorted(each.date for each in results)
+    return dict(dates=[dates[0], dates[-1]] if dates else [], releases=sorted({each.release for each in results}))
 
 
 def _cuda() -> bool:
@@ -95,13 +97,18 @@ def _cuda() -> bool:
     return torch.cuda.is_available()
 
 
-def read_task(plan: Plan, table: Table, task: str) -> TaskOutcomes:
-    """Read the outcomes of a task's tests that are done."""
-    found: TaskOutcomes = {}
-    for (name, row, own_task, seed), step in plan.tests.items():
-        if name == table.name and own_task == task and step.is_done():
-            found.setdefault(row, {})[seed] = read_outcomes(step.folder)
+def read_task(plan: Plan, table: Table, task: str) -> TaskResults:
+    """Read the results of a task's tests that are done or kept."""
+    found: TaskResults = {}
+    for key in plan.tests:
+        if key[0] == table.name and key[2] == task and (result := plan.result(key)) is not None:
+            found.setdefault(key[1], {})[key[3]] = result
     return found
+
+
+def outcomes_of(results: TaskResults) -> TaskOutcomes:
+    """Return the outcomes of the results of a task."""
+    return {row: {seed: each.outcomes for seed, each in seeds.items()} for row, seeds in results.items()}
 
 
 def task_metrics(table: Table, task: str, outcomes: TaskOutcomes) -> list[str]:
@@ -116,28 +123,33 @@ def task_metrics(table: Table, task: str, outcomes: TaskOutcomes) -> list[str]:
 
 
 def row_report(
-    plan: Plan, table: Table, row: Row, task: str, metrics: Sequence[str], outcomes: TaskOutcomes, shared: bool
+    plan: Plan, table: Table, row: Row, task: str, metrics: Sequence[str], results: TaskResults, shared: bool
 ) -> dict[str, Any]:
-    """Return a row's values by seed and estimates of one task."""
-    own = outcomes.get(row.name, {})
+    """Return a row's values by seed, what became of the queries, and estimates of one task."""
+    own, outcomes = results.get(row.name, {}), outcomes_of(results)
     steps = {seed: plan.tests[table.name, row.name, task, seed] for seed in plan.seeds[table.name]}
     values = {
-        str(seed): {metric: value_of(each, metric) for metric in metrics if outcome_key(metric) in each}
+        str(seed): {
+            metric: value_of(each.outcomes, metric) for metric in metrics if outcome_key(metric) in each.outcomes
+        }
         for seed, each in own.items()
-    }
-    seconds = {
-        str(seed): dict(training=step.training.done()["seconds"], test=step.done()["seconds"])
-        for seed, step in steps.items()
-        if step.training is not None and seed in own and (step.training.folder / "done.json").is_file()
     }
     difference = None
     if table.reference and row.name != table.reference and metrics:
         difference = _as_dict(contrast({row.name: 1.0, table.reference: -1.0}, outcomes, metrics[0], shared))
+    step = next(iter(steps.values()))
     return dict(
-        training=next(iter(steps.values())).training.family,
+        training=step.training.family,
+        test=step.family,
         values=values,
-        queries={str(seed): len(next(iter(each.values()))) for seed, each in own.items()},
-        seconds=seconds,
+        queries={str(seed): each.queries for seed, each in own.items()},
+        seconds={str(seed): dict(each.seconds) for seed, each in own.items() if each.seconds},
+        runs={str(seed): dict(date=each.date, release=each.release) for seed, each in own.items()},
+        outcomes={
+            str(seed): {name: pack(known) for name, known in each.outcomes.items()}
+            for seed, each in own.items()
+            if each.knows_queries
+        },
         missing_seeds=[seed for seed in steps if seed not in own],
         estimates={metric: _as_dict(contrast({row.name: 1.0}, outcomes, metric, shared)) for metric in metrics},
         difference_to_reference=difference,
@@ -149,7 +161,7 @@ def contrast(weights: Mapping[str, float], outcomes: TaskOutcomes, metric: str, 
     return estimate(weights, outcomes, metric, shared_queries=shared)
 
 
-def claim_report(claim: Claim, outcomes: TaskOutcomes, shared: bool, table: Table) -> dict[str, Any]:
+def claim_report(claim: Claim, outcomes: TaskOutcomes, shared: bool) -> dict[str, Any]:
     """Return a claim with its contrast, its interval and its verdict."""
     sign = -1.0 if less_is_better(claim.metric) else 1.0
     found = contrast({row: sign * weight for row, weight in claim.weights.items()}, outcomes, claim.metric, shared)
@@ -260,6 +272,8 @@ def format_estimate(found: Mapping[str, Any] | None, *, signed: bool = False) ->
         return MISSING
     sign = "+" if signed else ""
     ends = found["interval"] or found["over_queries"]
+    if not ends:
+        return f"{found['mean']:{sign}.1f}"
     text = ", ".join(f"{end:{sign}.1f}" for end in ends)
     return f"{found['mean']:{sign}.1f} " + (f"[{text}]" if found["interval"] else f"({text})")
 

@@ -1,0 +1,121 @@
+"""Reports that were kept from earlier runs: continued with other seeds, on another machine, by a table that has changed."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from ablation_reports import TABLE, report
+from ablations.plan import Plan
+from ablations.report import write_reports
+from ablations.results import KeptResults, pack, unpack
+from ablations.tables import read_table
+
+from clipbert_mm.errors import OptionError
+
+
+def continued(tmp_path: Path, seeds: tuple[int, ...] = (0, 1, 2), text: str = TABLE) -> tuple[Plan, dict]:
+    """The plan of a runner elsewhere that has the reports alone, and its report."""
+    (tmp_path / "hand.py").write_text(text)
+    table = read_table(tmp_path / "hand.py")
+    plan = Plan([table], seeds=seeds, out=tmp_path / "elsewhere", kept=KeptResults(tmp_path / "reports"))
+    write_reports(plan, [table], tmp_path / "again")
+    return plan, json.loads((tmp_path / "again" / "hand.json").read_text())
+
+
+def test_what_is_kept_is_not_run_and_is_reported_as_it_was(tmp_path: Path):
+    first = report(tmp_path)[0]
+    plan, again = continued(tmp_path)
+    assert again == first
+    assert len(first["rows"][1]["tasks"]["retrieval"]["outcomes"]) == 3
+    assert (tmp_path / "again" / "hand.md").read_text() == (tmp_path / "reports" / "hand.md").read_text()
+    tested = {step.title.split(", seed")[0] for step in plan.pending() if step.title.startswith("test")}
+    assert tested == {"test of hand, n4, retrieval"}  # the one that was never run
+
+
+def test_more_seeds_are_added_to_those_that_are_kept(tmp_path: Path):
+    report(tmp_path)
+    plan, _ = continued(tmp_path, seeds=(0, 1, 2, 3, 4))
+    correct = {("n1", 3): [0, 0, 0, 1], ("n1", 4): [1, 1, 0, 0], ("n2", 3): [1, 1, 1, 1], ("n2", 4): [1, 1, 0, 0]}
+    for (row, seed), answers in correct.items():
+        step = plan.tests["hand", row, "qa", seed]
+        step.folder.mkdir(parents=True)
+        (step.folder / "outcomes.json").write_text(json.dumps(dict(accuracy=answers)))
+        (step.folder / "done.json").write_text(
+            json.dumps(dict(date="2026-02-01T08:00:00", clipbert_mm="0.2.0", seconds=1))
+        )
+    _, again = continued(tmp_path, seeds=(0, 1, 2, 3, 4))
+    claim = again["conclusions"][1]["difference"]
+    assert claim["seeds"] == 5
+    assert claim["mean"] == pytest.approx((25 + 0 + 25 + 75 + 0) / 5)
+    half = 2.7764 * np.std([25, 0, 25, 75, 0], ddof=1) / np.sqrt(5)
+    assert claim["over_seeds"] == pytest.approx([25 - half, 25 + half])
+    assert again["runs"] == dict(dates=["2026-01-01", "2026-02-01"], releases=["0.1.0", "0.2.0"])
+
+
+def test_of_a_report_without_queries_the_interval_is_that_over_seeds(tmp_path: Path):
+    first = report(tmp_path)[0]
+    old = json.loads(json.dumps(first))
+    for row in old["rows"]:
+        for task in row["tasks"].values():
+            for key in ("outcomes", "runs", "test"):
+                task.pop(key)
+    (tmp_path / "reports" / "hand.json").write_text(json.dumps(old))
+    _, again = continued(tmp_path)
+    before, after = (each["conclusions"][1]["difference"] for each in (first, again))
+    assert after["over_seeds"] == before["over_seeds"]
+    assert after["over_queries"] == []
+    assert after["interval"] == after["over_seeds"]
+    assert again["rows"][0]["tasks"]["qa"]["outcomes"] == {}  # nothing is made up
+    assert again["conclusions"][0]["difference"] is None  # a median of ranks is not kept
+    assert again["runs"] == dict(dates=["2026-01-03", "2026-01-03"], releases=["0.1.0"])
+
+
+def test_results_of_other_settings_are_not_taken(tmp_path: Path):
+    report(tmp_path)
+    plan, again = continued(tmp_path, text=TABLE.replace('test={"test_dataloader', 'overrides={"test_dataloader'))
+    assert plan.result(("hand", "n1", "qa", 0)) is not None  # no training has changed by it
+    plan, again = continued(tmp_path, text=TABLE + 'tasks["qa"]["overrides"] = {"optim_wrapper.optimizer.lr": 1e-4}\n')
+    values = {row["name"]: {task: len(each["values"]) for task, each in row["tasks"].items()} for row in again["rows"]}
+    assert values == {"n1": dict(retrieval=3, qa=0), "n2": dict(retrieval=3, qa=0), "n4": dict(retrieval=0)}
+
+
+def test_more_seeds_of_what_is_undecided_alone(tmp_path: Path):
+    report(tmp_path)
+    table, kept = read_table(tmp_path / "hand.py"), KeptResults(tmp_path / "reports")
+    plan = Plan([table], seeds=[0, 3], out=tmp_path / "elsewhere", undecided_only=True, kept=kept)
+    tested = sorted(step.title for step in plan.pending() if step.title.startswith("test"))
+    assert tested == [
+        "test of hand, n1, qa, seed 3",
+        "test of hand, n1, retrieval, seed 3",  # for 4 clips on par, which was not run
+        "test of hand, n2, qa, seed 3",
+        "test of hand, n4, retrieval, seed 0",
+        "test of hand, n4, retrieval, seed 3",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("nowhere", None, "expects a folder with reports of earlier runs"),
+        ("kept", "[1]", "is no report of .*TypeError"),
+    ],
+)
+def test_what_is_no_report_is_refused(tmp_path: Path, name: str, text: str | None, message: str):
+    if text is not None:
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "table.json").write_text(text)
+    with pytest.raises(OptionError, match=message):
+        KeptResults(tmp_path / name)
+
+
+def test_undecided_needs_the_reports_that_say_so(tool: Callable, capsys: pytest.CaptureFixture):
+    with pytest.raises(SystemExit):
+        tool("analysis_tools/ablation.py").parse_args(["table2", "--undecided"])
+    assert "--undecided needs --kept FOLDER" in capsys.readouterr().err
+
+
+def test_outcomes_survive_as_text():
+    for values in ([1.0, 0.0, 0.0], [1.0, 12.0, 3.0], [0.333333, 1.0], [1.0]):
+        assert unpack(pack(np.array(values))).tolist() == values
