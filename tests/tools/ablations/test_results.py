@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from ablation_reports import TABLE, report
+from ablations.intervals import estimate
 from ablations.plan import Plan
 from ablations.report import write_reports
 from ablations.results import KeptResults, pack, unpack
@@ -24,6 +25,17 @@ def continued(tmp_path: Path, seeds: tuple[int, ...] = (0, 1, 2), text: str = TA
     return plan, json.loads((tmp_path / "again" / "hand.json").read_text())
 
 
+def add(plan: Plan, correct: dict[tuple[str, int], list[int]]) -> None:
+    """Write the results of tests of questions, by row and seed."""
+    for (row, seed), answers in correct.items():
+        step = plan.tests["hand", row, "qa", seed]
+        step.folder.mkdir(parents=True)
+        (step.folder / "outcomes.json").write_text(json.dumps(dict(accuracy=answers)))
+        (step.folder / "done.json").write_text(
+            json.dumps(dict(date="2026-02-01T08:00:00", clipbert_mm="0.2.0", seconds=1))
+        )
+
+
 def test_what_is_kept_is_not_run_and_is_reported_as_it_was(tmp_path: Path):
     first = report(tmp_path)[0]
     plan, again = continued(tmp_path)
@@ -38,13 +50,7 @@ def test_more_seeds_are_added_to_those_that_are_kept(tmp_path: Path):
     report(tmp_path)
     plan, _ = continued(tmp_path, seeds=(0, 1, 2, 3, 4))
     correct = {("n1", 3): [0, 0, 0, 1], ("n1", 4): [1, 1, 0, 0], ("n2", 3): [1, 1, 1, 1], ("n2", 4): [1, 1, 0, 0]}
-    for (row, seed), answers in correct.items():
-        step = plan.tests["hand", row, "qa", seed]
-        step.folder.mkdir(parents=True)
-        (step.folder / "outcomes.json").write_text(json.dumps(dict(accuracy=answers)))
-        (step.folder / "done.json").write_text(
-            json.dumps(dict(date="2026-02-01T08:00:00", clipbert_mm="0.2.0", seconds=1))
-        )
+    add(plan, correct)
     _, again = continued(tmp_path, seeds=(0, 1, 2, 3, 4))
     claim = again["conclusions"][1]["difference"]
     assert claim["seeds"] == 5
@@ -54,22 +60,83 @@ def test_more_seeds_are_added_to_those_that_are_kept(tmp_path: Path):
     assert again["runs"] == dict(dates=["2026-01-01", "2026-02-01"], releases=["0.1.0", "0.2.0"])
 
 
-def test_of_a_report_without_queries_the_interval_is_that_over_seeds(tmp_path: Path):
-    first = report(tmp_path)[0]
+SHARES = TABLE.replace("t2v/MdR", "accuracy").replace("t2v/R@1", "accuracy")
+
+
+def without_queries(tmp_path: Path) -> dict:
+    """A report as they were before they kept what became of each query; returns it as it is now."""
+    first = report(tmp_path, SHARES, as_choice=True)[0]
     old = json.loads(json.dumps(first))
     for row in old["rows"]:
         for task in row["tasks"].values():
             for key in ("outcomes", "runs", "test"):
                 task.pop(key)
     (tmp_path / "reports" / "hand.json").write_text(json.dumps(old))
-    _, again = continued(tmp_path)
+    return first
+
+
+def _numbers(report: Path) -> list[str]:
+    """The lines of a report's tables."""
+    return [line for line in report.read_text().splitlines() if line.startswith("|")]
+
+
+def test_a_report_without_queries_stays_as_it_was(tmp_path: Path):
+    first = without_queries(tmp_path)
+    for _ in range(2):
+        _, again = continued(tmp_path, text=SHARES)
+        assert [claim["verdict"] for claim in again["conclusions"]] == [
+            each["verdict"] for each in first["conclusions"]
+        ]
+        told, before = again["conclusions"][1]["difference"], first["conclusions"][1]["difference"]
+        assert {key: told[key] for key in before} == before
+        assert _numbers(tmp_path / "again" / "hand.md") == _numbers(tmp_path / "reports" / "hand.md")
+        (tmp_path / "again" / "hand.json").rename(tmp_path / "reports" / "hand.json")  # kept again
+    assert again["rows"][0]["tasks"]["qa"]["outcomes"] == {}  # which query was right is not made up
+    assert again["runs"] == dict(dates=["2026-01-03", "2026-01-03"], releases=["0.1.0"])
+
+
+def test_more_seeds_of_a_report_without_queries_join_its_intervals(tmp_path: Path):
+    first = without_queries(tmp_path)["conclusions"][1]["difference"]
+    plan, _ = continued(tmp_path, seeds=(0, 1, 2, 3, 4), text=SHARES)
+    correct = {("n1", 3): [0, 0, 0, 1], ("n1", 4): [1, 1, 0, 0], ("n2", 3): [1, 1, 1, 1], ("n2", 4): [1, 1, 0, 0]}
+    add(plan, correct)
+    _, again = continued(tmp_path, seeds=(0, 1, 2, 3, 4), text=SHARES)
+    claim = again["conclusions"][1]["difference"]
+    assert (claim["seeds"], claim["mean"]) == (5, pytest.approx(25))
+    outcomes = {row: {s: {"accuracy": np.array(correct[row, s])} for s in (3, 4)} for row in ("n1", "n2")}
+    new = estimate({"n2": 1, "n1": -1}, outcomes, "accuracy", shared_queries=False)
+    low, high = (
+        np.hypot(0.6 * (first["over_queries"][end] - first["mean"]), 0.4 * (new.over_queries[end] - new.mean))
+        for end in (0, 1)
+    )
+    assert claim["over_queries"] == pytest.approx([25 - low, 25 + high])
+    (tmp_path / "again" / "hand.json").rename(tmp_path / "reports" / "hand.json")  # kept again, by another runner
+    table = read_table(tmp_path / "hand.py")
+    last = Plan([table], seeds=range(5), out=tmp_path / "third", kept=KeptResults(tmp_path / "reports"))
+    write_reports(last, [table], tmp_path / "again")
+    third = json.loads((tmp_path / "again" / "hand.json").read_text())["conclusions"][1]["difference"]
+    assert third == claim
+
+
+def test_a_difference_of_a_new_row_to_one_without_queries_is_wider_than_a_paired_one(tmp_path: Path):
+    first = without_queries(tmp_path)
+    kept = json.loads((tmp_path / "reports" / "hand.json").read_text())
+    kept["conclusions"] = []  # claims that nobody judged
+    (tmp_path / "reports" / "hand.json").write_text(json.dumps(kept))
+    _, again = continued(tmp_path, text=SHARES)
     before, after = (each["conclusions"][1]["difference"] for each in (first, again))
     assert after["over_seeds"] == before["over_seeds"]
-    assert after["over_queries"] == []
-    assert after["interval"] == after["over_seeds"]
-    assert again["rows"][0]["tasks"]["qa"]["outcomes"] == {}  # nothing is made up
-    assert again["conclusions"][0]["difference"] is None  # a median of ranks is not kept
-    assert again["runs"] == dict(dates=["2026-01-03", "2026-01-03"], releases=["0.1.0"])
+    assert after["over_queries"][0] < before["over_queries"][0] < before["over_queries"][1] < after["over_queries"][1]
+
+
+def test_a_median_of_ranks_without_the_ranks_is_run_again(tmp_path: Path):
+    old = report(tmp_path)[0]
+    for row in old["rows"]:
+        row["tasks"]["retrieval"].pop("outcomes", None)
+    (tmp_path / "reports" / "hand.json").write_text(json.dumps(old))
+    plan, again = continued(tmp_path)
+    assert again["conclusions"][0]["difference"] is None
+    assert sum("n1, retrieval" in step.title or "n2, retrieval" in step.title for step in plan.pending()) > 5
 
 
 def test_results_of_other_settings_are_not_taken(tmp_path: Path):

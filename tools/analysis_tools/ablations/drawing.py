@@ -48,8 +48,11 @@ def draw_lines(report: Mapping[str, Any], spec: Mapping[str, Any], picture: Path
         axes.set_title(task, fontsize=10)
         if len(points[task]) > 1:
             axes.legend(fontsize=8)
-    seeds = len(report["seeds"])
-    figure.suptitle(f"{report['title']} ({seeds} seeds, 95 % intervals)", fontsize=10)
+    seeds = {len(row["tasks"][task]["values"]) for row in report["rows"] for task in tasks if task in row["tasks"]} - {
+        0
+    }
+    told = " to ".join(map(str, sorted({min(seeds), max(seeds)})))
+    figure.suptitle(f"{report['title']} ({told} seeds, 95 % intervals)", fontsize=10)
     save_figure(figure, picture)
     return True
 

@@ -31,6 +31,10 @@ Outcomes = Mapping[str, np.ndarray]
 """For each query, by metric: its share (R@K, AP, correct, 0 to 1) or its rank, (Q,) each."""
 
 
+class Unordered(dict[str, np.ndarray]):
+    """Outcomes of which is not known which query had which: how many were right is."""
+
+
 @dataclass(frozen=True)
 class Estimate:
     """A mean over seeds with its intervals.
@@ -115,15 +119,16 @@ def estimate(
     metric: str,
     *,
     shared_queries: bool,
+    kept: Estimate | None = None,
 ) -> Estimate | None:
     """Estimate a weighted sum of rows' metrics, over the seeds that all of these rows have.
 
     Args:
         contrast: Weight of each row; ``{"a": 1}`` is the row's own metric, ``{"a": 1, "b": -1}`` the paired difference.
-        outcomes: What became of each query, by row and seed. In a seed, all rows have the same queries. A single one stands
-            for all where only their mean is known; then there is no interval over queries.
+        outcomes: What became of each query, by row and seed. In a seed, all rows have the same queries.
         metric: The metric.
         shared_queries: Whether all seeds have the same queries.
+        kept: The estimate of an earlier report, of the seeds whose outcomes are Unordered; None for none.
 
     Returns:
         The estimate; None if there is no seed that all rows have.
@@ -136,22 +141,72 @@ def estimate(
         return None
     weights = list(contrast.values())
     values = [sum(w * value_of(row[seed], metric) for w, row in zip(weights, rows, strict=True)) for seed in seeds]
-    over_queries: Interval | tuple[()] = ()
-    if all(len(rows[0][seed][key]) > 1 for seed in seeds):  # else what became of the queries of a seed is not known
-        draws = np.mean(
-            [
-                sum(
-                    w * resampled(row[seed], metric, 0 if shared_queries else seed)
-                    for w, row in zip(weights, rows, strict=True)
-                )
-                for seed in seeds
-            ],
-            axis=0,
-        )
-        low, high = np.quantile(draws, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-        over_queries = float(low), float(high)
+    unordered = [seed for seed in seeds if any(isinstance(row[seed], Unordered) for row in rows)]
+    ordered = [seed for seed in seeds if seed not in unordered]
+    if kept is None or kept.seeds != len(unordered):
+        over_queries = _over_queries(weights, rows, seeds, metric, shared_queries)
+    elif not ordered:
+        over_queries = kept.over_queries
+    else:
+        mean = fmean(value for value, seed in zip(values, seeds, strict=True) if seed in ordered)
+        new = Estimate(mean, len(ordered), _over_queries(weights, rows, ordered, metric, shared_queries), (), ())
+        over_queries = joined(kept, new)
     found = combine(values, over_queries, shared_queries=shared_queries)
     return within(found, *bounds(metric)) if weights == [1.0] else found
+
+
+def _over_queries(
+    weights: Sequence[float],
+    rows: Sequence[Mapping[int, Outcomes]],
+    seeds: Sequence[int],
+    metric: str,
+    shared_queries: bool,
+) -> Interval:
+    """Return the interval of a contrast over the queries of some seeds, by bootstrap.
+
+    In a seed with Unordered outcomes each row's queries are resampled on their own, which makes it wider.
+    """
+    draws = np.mean(
+        [
+            sum(
+                w * resampled(row[seed], metric, stream)
+                for w, row, stream in zip(weights, rows, _streams(rows, seed, shared_queries), strict=True)
+            )
+            for seed in seeds
+        ],
+        axis=0,
+    )
+    low, high = np.quantile(draws, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    return float(low), float(high)
+
+
+def joined(one: Estimate, other: Estimate) -> Interval:
+    """Return the interval over queries of the mean of two sets of seeds, each with queries of its own.
+
+    Their distances to the ends, weighted by the number of seeds, are added in quadrature.
+
+    >>> joined(
+    ...     Estimate(1.0, 3, (0.0, 2.0), (), ()), Estimate(2.0, 2, (1.0, 3.0), (), ())
+    ... )  # sqrt(0.6**2 + 0.4**2) = 0.721
+    (0.678..., 2.121...)
+    """
+    shares = [each.seeds / (one.seeds + other.seeds) for each in (one, other)]
+    mean = shares[0] * one.mean + shares[1] * other.mean
+    low, high = (
+        math.hypot(
+            *(share * (each.over_queries[end] - each.mean) for share, each in zip(shares, (one, other), strict=True))
+        )
+        for end in (0, 1)
+    )
+    return mean - low, mean + high
+
+
+def _streams(rows: Sequence[Mapping[int, Outcomes]], seed: int, shared_queries: bool) -> list[int]:
+    """Return what the queries of each row of a seed are drawn by: the same, unless their order is not known."""
+    stream = 0 if shared_queries else seed
+    if any(isinstance(row[seed], Unordered) for row in rows):
+        return [stream + 1000 * number for number in range(1, len(rows) + 1)]
+    return [stream] * len(rows)
 
 
 def bounds(metric: str) -> Interval:
@@ -170,8 +225,8 @@ def within(found: Estimate, low: float, high: float) -> Estimate:
     )
 
 
-def combine(values: Sequence[float], over_queries: Interval | tuple[()], *, shared_queries: bool) -> Estimate:
-    """Join the interval over queries, if it is known, with that over seeds.
+def combine(values: Sequence[float], over_queries: Interval, *, shared_queries: bool) -> Estimate:
+    """Join the interval over queries with that over seeds.
 
     >>> combine([1.0, 2.0, 3.0], (1.5, 2.5), shared_queries=False).interval  # 2 ± 4.3027 / sqrt(3)
     (-0.484..., 4.484...)
@@ -180,7 +235,7 @@ def combine(values: Sequence[float], over_queries: Interval | tuple[()], *, shar
     if len(values) < 2:
         return Estimate(mean, len(values), over_queries, (), ())
     half = t_quantile(len(values) - 1) * stdev(values) / math.sqrt(len(values))
-    low, high = over_queries or (mean, mean)
+    low, high = over_queries
     if shared_queries:
         interval = (mean - math.hypot(half, mean - low), mean + math.hypot(half, high - mean))
     else:

@@ -11,6 +11,7 @@ from typing import Any
 from ablations.results import KeptResults, Key, Result, result_of
 from ablations.steps import DATA_FOLDER, BenchmarkStep, DataStep, Step, TestStep, TrainingStep
 from ablations.tables import FROM_CONFIG, ROOT, Run, Table, variable_set
+from ablations.verdicts import UNDECIDED
 from clipbert_mm.engine.config import RUNNER_KEYS, check_start, drop_validation, load_config, without_folders
 from clipbert_mm.errors import ClipBertError, OptionError
 
@@ -56,7 +57,8 @@ class Plan:
         self.kept = kept or KeptResults(None)
         claims = [(table.name, claim) for table in tables for claim in table.claims]
         if undecided_only:
-            claims = [(name, claim) for name, claim in claims if not self.kept.is_decided(name, claim)]
+            told = [self.kept.claim(name, claim).get("verdict", UNDECIDED) for name, claim in claims]
+            claims = [each for each, verdict in zip(claims, told, strict=True) if verdict == UNDECIDED]
         self.judged = {(name, row, claim.task) for name, claim in claims for row in claim.weights}
         self.conclusions_only = conclusions_only or undecided_only
         self.out, self.options, self.configs = out, dict(options or {}), ConfigReader()

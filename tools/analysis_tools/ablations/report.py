@@ -10,7 +10,7 @@ from typing import Any
 from benchmarks.timing import environment
 
 from ablations.drawing import draw_costs, draw_lines
-from ablations.intervals import Estimate, Outcomes, estimate, less_is_better, outcome_key, value_of
+from ablations.intervals import Estimate, Outcomes, Unordered, estimate, less_is_better, outcome_key, value_of
 from ablations.plan import Plan
 from ablations.results import Result, pack
 from ablations.scheduler import format_seconds
@@ -81,7 +81,10 @@ def table_report(plan: Plan, table: Table) -> dict[str, Any]:
         environment=environment("cuda" if _cuda() else "cpu"),
         metrics=metrics,
         rows=rows,
-        conclusions=[claim_report(claim, outcomes[claim.task], shared) for claim in table.claims],
+        conclusions=[
+            claim_report(claim, outcomes[claim.task], shared, plan.kept.claim(table.name, claim).get("difference"))
+            for claim in table.claims
+        ],
     )
 
 
@@ -134,9 +137,11 @@ def row_report(
         }
         for seed, each in own.items()
     }
+    known = plan.kept.row(table.name, row.name, task)
     difference = None
     if table.reference and row.name != table.reference and metrics:
-        difference = _as_dict(contrast({row.name: 1.0, table.reference: -1.0}, outcomes, metrics[0], shared))
+        weights = {row.name: 1.0, table.reference: -1.0}
+        difference = contrast(weights, outcomes, metrics[0], shared, known.get("difference_to_reference"))
     step = next(iter(steps.values()))
     return dict(
         training=step.training.family,
@@ -148,23 +153,47 @@ def row_report(
         outcomes={
             str(seed): {name: pack(known) for name, known in each.outcomes.items()}
             for seed, each in own.items()
-            if each.knows_queries
+            if not isinstance(each.outcomes, Unordered)
         },
         missing_seeds=[seed for seed in steps if seed not in own],
-        estimates={metric: _as_dict(contrast({row.name: 1.0}, outcomes, metric, shared)) for metric in metrics},
+        estimates={
+            metric: contrast({row.name: 1.0}, outcomes, metric, shared, known.get("estimates", {}).get(metric))
+            for metric in metrics
+        },
         difference_to_reference=difference,
     )
 
 
-def contrast(weights: Mapping[str, float], outcomes: TaskOutcomes, metric: str, shared: bool) -> Estimate | None:
-    """Estimate a contrast of rows."""
-    return estimate(weights, outcomes, metric, shared_queries=shared)
+def contrast(
+    weights: Mapping[str, float],
+    outcomes: TaskOutcomes,
+    metric: str,
+    shared: bool,
+    kept: Mapping[str, Any] | None,
+) -> dict[str, Any] | None:
+    """Estimate a contrast of rows, with what an earlier report says of it.
+
+    An estimate that the report has of seeds whose queries it does not tell goes on to the next report, under "unordered".
+    """
+    kept = None if kept is None else kept.get("unordered", kept)
+    before = None if kept is None else Estimate(**{key: _tuple(value) for key, value in kept.items()})
+    found = estimate(weights, outcomes, metric, shared_queries=shared, kept=before)
+    if found is None:
+        return None
+    told = {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(found).items()}
+    untold = any(isinstance(each, Unordered) for row in weights for each in outcomes.get(row, {}).values())
+    return told | ({"unordered": dict(kept)} if kept is not None and untold else {})
 
 
-def claim_report(claim: Claim, outcomes: TaskOutcomes, shared: bool) -> dict[str, Any]:
+def _tuple(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
+
+
+def claim_report(claim: Claim, outcomes: TaskOutcomes, shared: bool, kept: Mapping[str, Any] | None) -> dict[str, Any]:
     """Return a claim with its contrast, its interval and its verdict."""
     sign = -1.0 if less_is_better(claim.metric) else 1.0
-    found = contrast({row: sign * weight for row, weight in claim.weights.items()}, outcomes, claim.metric, shared)
+    weights = {row: sign * weight for row, weight in claim.weights.items()}
+    found = contrast(weights, outcomes, claim.metric, shared, kept)
     return dict(
         number=claim.number,
         statement=claim.statement,
@@ -173,8 +202,8 @@ def claim_report(claim: Claim, outcomes: TaskOutcomes, shared: bool) -> dict[str
         metric=claim.metric,
         weights=dict(claim.weights),
         margin=claim.margin,
-        difference=_as_dict(found),
-        verdict=judge(claim, found),
+        difference=found,
+        verdict=judge(claim, () if found is None else found["interval"]),
     )
 
 
@@ -182,10 +211,6 @@ def cost_report(claim: CostClaim, benchmarks: Mapping[str, Any]) -> dict[str, An
     """Return a claim on memory and time with what was measured and its verdict."""
     verdict, measured = judge_costs(claim, benchmarks)
     return dict(number=claim.number, statement=claim.statement, rule=claim.rule(), measured=measured, verdict=verdict)
-
-
-def _as_dict(found: Estimate | None) -> dict[str, Any] | None:
-    return None if found is None else {key: list(v) if isinstance(v, tuple) else v for key, v in asdict(found).items()}
 
 
 def to_markdown(report: Mapping[str, Any], figures: Sequence[str] = ()) -> str:
@@ -272,8 +297,6 @@ def format_estimate(found: Mapping[str, Any] | None, *, signed: bool = False) ->
         return MISSING
     sign = "+" if signed else ""
     ends = found["interval"] or found["over_queries"]
-    if not ends:
-        return f"{found['mean']:{sign}.1f}"
     text = ", ".join(f"{end:{sign}.1f}" for end in ends)
     return f"{found['mean']:{sign}.1f} " + (f"[{text}]" if found["interval"] else f"({text})")
 

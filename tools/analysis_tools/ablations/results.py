@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from ablations.intervals import less_is_better, outcome_key
+from ablations.intervals import Unordered, less_is_better, outcome_key
 from ablations.outcomes import read_outcomes
 from ablations.steps import TestStep
-from ablations.verdicts import UNDECIDED, Claim
+from ablations.verdicts import Claim
 from clipbert_mm.errors import OptionError, quoted
 
 Key = tuple[str, str, str, int]
@@ -23,8 +23,7 @@ class Result:
     """What is known of a test that was done.
 
     Args:
-        outcomes: What became of each query, by metric, (Q,) each. A single one stands for all queries where an earlier
-            report kept only their mean.
+        outcomes: What became of each query, by metric, (Q,) each.
         queries: Number of queries.
         seconds: Seconds of the training and of the test; empty where they are unknown.
         date: Day of the test, YYYY-MM-DD.
@@ -36,11 +35,6 @@ class Result:
     seconds: Mapping[str, float]
     date: str
     release: str
-
-    @property
-    def knows_queries(self) -> bool:
-        """Whether what became of each query is known."""
-        return all(len(values) == self.queries for values in self.outcomes.values())
 
 
 def result_of(step: TestStep) -> Result:
@@ -60,12 +54,12 @@ class KeptReport:
     Args:
         rows: What it has of a row and a task.
         runs: Days and releases of the tests.
-        verdicts: Verdict of each claim, by its statement.
+        claims: What it has of each claim, by its statement.
     """
 
     rows: Mapping[str, Mapping[str, Any]]
     runs: Mapping[str, Sequence[str]]
-    verdicts: Mapping[str, str]
+    claims: Mapping[str, Mapping[str, Any]]
 
 
 @dataclass
@@ -92,18 +86,23 @@ class KeptResults:
             try:
                 report = json.loads(path.read_text(encoding="utf-8"))
                 rows = {row["name"]: row["tasks"] for row in report["rows"]}
-                verdicts = {claim["statement"]: claim["verdict"] for claim in report["conclusions"]}
-                self.reports[report["table"]] = KeptReport(rows, report["runs"], verdicts)
+                claims = {claim["statement"]: claim for claim in report["conclusions"]}
+                self.reports[report["table"]] = KeptReport(rows, report["runs"], claims)
             except (OSError, ValueError, KeyError, TypeError) as error:
                 raise OptionError(
                     f"{quoted(str(path))} is no report of tools/analysis_tools/ablation.py ({type(error).__name__}: {error}). "
                     "Give --kept a folder with reports alone."
                 ) from error
 
-    def is_decided(self, table: str, claim: Claim) -> bool:
-        """Say whether a claim on a table has a verdict in its report other than "undecided"."""
+    def row(self, table: str, row: str, task: str) -> Mapping[str, Any]:
+        """Return what the report of a table has of a row and a task; nothing if it has none."""
         report = self.reports.get(table)
-        return report is not None and report.verdicts.get(claim.statement, UNDECIDED) != UNDECIDED
+        return {} if report is None else report.rows.get(row, {}).get(task, {})
+
+    def claim(self, table: str, claim: Claim) -> Mapping[str, Any]:
+        """Return what the report of a table has of a claim; nothing if it has none."""
+        report = self.reports.get(table)
+        return {} if report is None else report.claims.get(claim.statement, {})
 
     def find(self, key: Key, training: str, test: str) -> Result | None:
         """Return the result of a test of these settings; None if it is not kept.
@@ -114,20 +113,31 @@ class KeptResults:
             test: Hash of the settings of the test; reports of before it was kept are taken at their word.
         """
         table, row, task, seed = key
-        report = self.reports.get(table)
-        kept = {} if report is None else report.rows.get(row, {}).get(task, {})
+        kept = self.row(table, row, task)
         values = kept.get("values", {}).get(str(seed))
         if not values or kept.get("training") != training or kept.get("test", test) != test:
             return None
+        queries = kept["queries"][str(seed)]
+        outcomes: Mapping[str, np.ndarray] | None
         if known := kept.get("outcomes", {}).get(str(seed)):
             outcomes = {name: unpack(each) for name, each in known.items()}
-        else:  # a median and a mean of ranks cannot both be those of one query
-            shares = {name: value for name, value in values.items() if not less_is_better(name)}
-            outcomes = {outcome_key(name): np.array([value / 100]) for name, value in shares.items()}
-        assert report is not None
-        last = dict(date=report.runs["dates"][-1], release=report.runs["releases"][-1])
+        elif (outcomes := _of_shares(values, queries)) is None:
+            return None
+        runs = self.reports[table].runs
+        last = dict(date=runs["dates"][-1], release=runs["releases"][-1])
         run = kept.get("runs", {}).get(str(seed), last)
-        return Result(outcomes, kept["queries"][str(seed)], kept["seconds"].get(str(seed), {}), **run)
+        return Result(outcomes, queries, kept["seconds"].get(str(seed), {}), **run)
+
+
+def _of_shares(values: Mapping[str, float], queries: int) -> Unordered | None:
+    """Return outcomes with the number of right queries that percentages tell; None if one of them is no such share."""
+    outcomes = Unordered()
+    for metric, value in values.items():
+        right = round(value / 100 * queries)
+        if less_is_better(metric) or abs(100 * right / queries - value) > 1e-6:
+            return None
+        outcomes[outcome_key(metric)] = np.repeat([1.0, 0.0], [right, queries - right])
+    return outcomes
 
 
 def pack(values: np.ndarray) -> str:

@@ -1,10 +1,10 @@
 """Claims on the rows of a table, stated before running, and their verdicts."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ablations.intervals import Estimate, less_is_better
+from ablations.intervals import less_is_better
 from clipbert_mm.errors import OptionError
 
 SEEN, NOT_SEEN, UNDECIDED = "seen", "not seen", "undecided"
@@ -80,23 +80,20 @@ def read_claim(spec: Mapping[str, Any], rows: Mapping[str, Any], who: str) -> Cl
     )
 
 
-def judge(claim: Claim, difference: Estimate | None) -> str:
+def judge(claim: Claim, interval: Sequence[float]) -> str:
     """Return the verdict on a claim.
 
     Args:
         claim: The claim.
-        difference: The paired contrast with its interval; None if a row is missing.
+        interval: The interval of the paired contrast; empty if a row is missing, or for one seed.
 
     >>> claim = Claim("v", "", "better", {"a": 1, "b": -1}, "retrieval", "t2v/R@1", margin=1.0)
-    >>> [
-    ...     judge(claim, Estimate(mean, 3, (), (), interval))
-    ...     for mean, interval in ((5.0, (2.0, 8.0)), (5.0, (-1.0, 8.0)), (0.0, (-0.9, 0.9)))
-    ... ]
+    >>> [judge(claim, interval) for interval in ((2.0, 8.0), (-1.0, 8.0), (-0.9, 0.9))]
     ['seen', 'undecided', 'not seen']
     """
-    if difference is None or not difference.interval:
+    if not interval:
         return UNDECIDED
-    low, high = difference.interval
+    low, high = interval
     if claim.kind == "differ":
         return SEEN if low > 0 or high < 0 else NOT_SEEN if max(-low, high) < claim.margin else UNDECIDED
     if claim.kind == "no_worse":
