@@ -16,7 +16,7 @@ load_from = "work_dirs/clipbert_tiny_1xb16-2x2-4e_shapes-retrieval/epoch_4.pth"
 model = dict(
     backbone=dict(norm_eval=True),
     encoder=dict(vector_size=64),
-    head=dict(type="MatchingHead", in_channels=128, hidden_channels=256, dropout=0.0, prior=(0.2, 0.08)),
+    head=dict(type="MatchingHead", in_channels=128, hidden_channels=256, dropout=0.0, prior=(0.25, 0.08)),
     distillation=dict(type="VectorDistillation"),
 )
 

@@ -16,8 +16,8 @@ load_from = "work_dirs/clipbert_tiny_1xb32-4e_shapes-pretrain/epoch_4.pth"
 model = dict(
     # Batch norms keep the statistics of pre-training, as the paper's are frozen.
     backbone=dict(norm_eval=True),
-    # A color and a kind of shape, as in queries.jsonl, are in one video of twelve; in training one pair of five matches.
-    head=dict(type="MatchingHead", in_channels=128, hidden_channels=256, dropout=0.0, prior=(0.2, 0.08)),
+    # A color and a kind of shape, as in queries.jsonl, are in one video of twelve; in training one pair of four matches.
+    head=dict(type="MatchingHead", in_channels=128, hidden_channels=256, dropout=0.0, prior=(0.25, 0.08)),
     pack_pairs=True,
 )
 
@@ -33,7 +33,7 @@ train_dataloader = dict(
     dataset=dict(
         data_root=data_root,
         captions_per_item=3,
-        num_negatives=4,
+        num_negatives=3,
         pipeline=[
             dict(type="OpenVideo"),
             dict(type="SampleClips", num_clips=2, num_frames=2, clip_seconds=1.0, mode="random"),

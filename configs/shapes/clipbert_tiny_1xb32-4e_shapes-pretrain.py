@@ -25,6 +25,7 @@ model = dict(
         ),  # with the usual 0.02 matching begins to be learned far later
     ),
     mlm_head=dict(type="MaskedLanguageHead", in_channels=128, vocab_size=200),
+    pack_pairs=True,
 )
 
 pipeline = [

@@ -8,7 +8,7 @@ captions = [f"{data_root}/pretrain.jsonl", f"{data_root}/train.jsonl"]
 
 model = dict(
     backbone=dict(norm_eval=True),
-    head=dict(type="MatchingHead", in_channels=128, hidden_channels=256, dropout=0.0, prior=(0.2, 0.08)),
+    head=dict(type="MatchingHead", in_channels=128, hidden_channels=256, dropout=0.0, prior=(0.25, 0.08)),
     pack_pairs=True,
 )
 

@@ -27,7 +27,8 @@ COLORS = {
     "orange": (245, 135, 25),
     "purple": (125, 45, 175),
 }
-BACKGROUNDS = {"black": (8, 8, 8), "gray": (112, 112, 112), "white": (245, 245, 245)}
+BACKGROUNDS = {"black": 8, "gray": 112, "white": 245}
+"""Gray levels."""
 SHAPES = ("circle", "square", "triangle", "star", "cross", "ring")
 SIZES = {"small": 0.2, "large": 0.3, "little": 0.15, "tiny": 0.1}
 """Radius of a shape as a fraction of the frame's shorter side."""
@@ -92,8 +93,7 @@ def draw_scene(scene: Scene, seconds: float, width: int, height: int) -> np.ndar
     Returns:
         The frame, (H, W, 3) uint8 RGB.
     """
-    frame = np.empty((height, width, 3), np.uint8)
-    frame[:] = BACKGROUNDS[scene.background]
+    frame = np.full((height, width, 3), BACKGROUNDS[scene.background], np.uint8)
     side = min(width, height)
     for item in scene.objects:
         radius = SIZES[item.size] * side
