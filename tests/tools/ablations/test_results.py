@@ -177,6 +177,16 @@ def test_what_is_no_report_is_refused(tmp_path: Path, name: str, text: str | Non
         KeptResults(tmp_path / name)
 
 
+def test_a_damaged_report_is_named(tmp_path: Path):
+    broken = report(tmp_path)[0]
+    broken["rows"][1]["tasks"]["qa"].pop("queries")
+    (tmp_path / "reports" / "hand.json").write_text(json.dumps(broken))
+    with pytest.raises(
+        OptionError, match=r"The report of hand in --kept is damaged at row 'n2', qa \(KeyError: 'queries'\)"
+    ):
+        continued(tmp_path)
+
+
 def test_undecided_needs_the_reports_that_say_so(tool: Callable, capsys: pytest.CaptureFixture):
     with pytest.raises(SystemExit):
         tool("analysis_tools/ablation.py").parse_args(["table2", "--undecided"])

@@ -113,20 +113,31 @@ class KeptResults:
             test: Hash of the settings of the test; reports of before it was kept are taken at their word.
         """
         table, row, task, seed = key
-        kept = self.row(table, row, task)
-        values = kept.get("values", {}).get(str(seed))
-        if not values or kept.get("training") != training or kept.get("test", test) != test:
-            return None
-        queries = kept["queries"][str(seed)]
-        outcomes: Mapping[str, np.ndarray] | None
-        if known := kept.get("outcomes", {}).get(str(seed)):
-            outcomes = {name: unpack(each) for name, each in known.items()}
-        elif (outcomes := _of_shares(values, queries)) is None:
-            return None
-        runs = self.reports[table].runs
-        last = dict(date=runs["dates"][-1], release=runs["releases"][-1])
-        run = kept.get("runs", {}).get(str(seed), last)
-        return Result(outcomes, queries, kept["seconds"].get(str(seed), {}), **run)
+        try:
+            kept = self.row(table, row, task)
+            if kept.get("training") != training or kept.get("test", test) != test:
+                return None
+            return _read(kept, self.reports[table].runs, str(seed))
+        except (LookupError, TypeError, ValueError, AttributeError) as error:
+            raise OptionError(
+                f"The report of {table} in --kept is damaged at row {quoted(row)}, {task} ({type(error).__name__}: {error}). "
+                "Take it from where it was written again, or leave it out."
+            ) from error
+
+
+def _read(kept: Mapping[str, Any], runs: Mapping[str, Sequence[str]], seed: str) -> Result | None:
+    """Return the result of a seed that a report has; None if it has none that more can be made of."""
+    values = kept["values"].get(seed)
+    if not values:
+        return None
+    queries = kept["queries"][seed]
+    outcomes: Mapping[str, np.ndarray] | None
+    if known := kept.get("outcomes", {}).get(seed):
+        outcomes = {name: unpack(each) for name, each in known.items()}
+    elif (outcomes := _of_shares(values, queries)) is None:
+        return None
+    last = dict(date=runs["dates"][-1], release=runs["releases"][-1])
+    return Result(outcomes, queries, kept["seconds"].get(seed, {}), **kept.get("runs", {}).get(seed, last))
 
 
 def _of_shares(values: Mapping[str, float], queries: int) -> Unordered | None:
