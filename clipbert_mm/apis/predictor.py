@@ -223,8 +223,9 @@ class Predictor:
         return self.token_ids(texts)
 
     def unknown_words(self, texts: Sequence[str]) -> tuple[str, ...]:
-        """Return the words that the tokenizer does not know, all of which look the same to the model."""
-        return tuple(self.tokenize.unknown_words(texts))
+        """Return the words that mean nothing to the model: the tokenizer does not know them, or training never had them."""
+        unknown = {*self.tokenize.unknown_words(texts), *self.tokenize.new_words(texts)}
+        return tuple(dict.fromkeys(word for text in texts for word in text.split() if word in unknown))
 
     @property
     def score_kind(self) -> str:

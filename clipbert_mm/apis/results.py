@@ -102,13 +102,13 @@ def format_unknown(words: Sequence[str]) -> list[str]:
     """Return one line that warns of words unknown to the model; no line without such words.
 
     >>> format_unknown(["zyxw", "käse"])
-    ["warning: the model does not know 'zyxw', 'käse'; all unknown words look the same to it"]
+    ["warning: the model does not know 'zyxw', 'käse'; what it finds for unknown words means nothing"]
     """
     if not words:
         return []
     listed = ", ".join(quoted(word, 40) for word in words[:5])
     more = f" and {len(words) - 5:,} more" if len(words) > 5 else ""
-    return [f"warning: the model does not know {listed}{more}; all unknown words look the same to it"]
+    return [f"warning: the model does not know {listed}{more}; what it finds for unknown words means nothing"]
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,8 @@ from clipbert_mm.checkpoint.mapped_pages import MappedPages, releasing_copied
 from clipbert_mm.deprecation import warn_renamed
 from clipbert_mm.errors import CheckpointError, printable, quoted
 
+USE_ITS_CONFIG = "Use the config that the checkpoint was trained with, with the environment variables that it read then"
+
 
 @dataclass(frozen=True)
 class LoadReport:
@@ -130,9 +132,7 @@ def check_fit(
         reason = (
             f"it lacks {report.missing[0]}" if report.missing else f"the model does not have its tensor {additional[0]}"
         )
-        raise CheckpointError(
-            f"The checkpoint does not fit the model: {reason}. Use the config that the checkpoint was trained with.\n{report}"
-        )
+        raise CheckpointError(f"The checkpoint does not fit the model: {reason}. {USE_ITS_CONFIG}.\n{report}")
     for source in sources:
         _check_shares(report, source, model_tensors, min_share, reinit)
     if not report.loaded:
@@ -237,7 +237,7 @@ def _check_sizes(
         "Set reinit=['head'] of CheckpointCompatibilityHook to train a new head: --cfg-options "
         "\"default_hooks.checkpoint_fit.reinit=['head']\"."
         if heads and len(heads) == len(report.wrong_shape) and not depths and not whole
-        else "Use the config that the checkpoint was trained with, or change the model's."
+        else f"{USE_ITS_CONFIG}, or change the model's."
     )
     raise CheckpointError(f"The checkpoint does not fit the model. {'; '.join(differences)}. {advice}\n{report}")
 

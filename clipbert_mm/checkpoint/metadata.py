@@ -1,5 +1,6 @@
 """The metadata of a checkpoint, with which the file alone is enough to test the model or to search with it."""
 
+import math
 import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -248,6 +249,13 @@ def _steps(pipeline: list[dict[str, Any]] | None) -> dict[str, dict[str, Any]]:
     }
 
 
+def _is_rounded(saved: Any, now: Any) -> bool:  # noqa: ANN401
+    """Whether two numbers, or two lists of numbers, are the same but for a rounding to float32."""
+    if isinstance(saved, (list, tuple)) and isinstance(now, (list, tuple)):
+        return len(saved) == len(now) and all(map(_is_rounded, saved, now))
+    return isinstance(saved, float) and isinstance(now, float) and math.isclose(saved, now, rel_tol=1e-6)
+
+
 def _compare(name: str, saved: Any, now: Any) -> list[str]:  # noqa: ANN401
     if isinstance(saved, Mapping) and isinstance(now, Mapping):
         keys = [key for key in {**saved, **now} if key not in TRAINING_ONLY]
@@ -256,6 +264,6 @@ def _compare(name: str, saved: Any, now: Any) -> list[str]:  # noqa: ANN401
         saved, now = (without_scope(each) if isinstance(each, str) else each for each in (saved, now))
     if isinstance(saved, (list, tuple)) and isinstance(now, (list, tuple)) and list(saved) == list(now):
         return []
-    if saved == now or name == "model.encoder.architecture":
+    if saved == now or name == "model.encoder.architecture" or _is_rounded(saved, now):
         return []
     return [f"{name}: checkpoint {quoted(saved)}, config {quoted(now)}"]

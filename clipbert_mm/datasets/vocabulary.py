@@ -14,9 +14,12 @@ from clipbert_mm.datasets.annotations import read_records
 from clipbert_mm.errors import AnnotationError, quoted
 from clipbert_mm.fileio import atomic_path
 from clipbert_mm.log import logger
+from clipbert_mm.trusted import MAX_TEXT_FILE_BYTES
 
 VOCAB_SIZE = 30522
 """Tokens of a vocabulary, at most, where nothing else is asked for; as many as BERT's has."""
+WORDS_FILE = "words.txt"
+"""File of a vocabulary that was trained on texts, beside the tokenizer's own: the words of these texts, one a line."""
 SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 EXAMPLE = '{"video": "a.mp4", "caption": "what happens in it"}'
 
@@ -38,18 +41,27 @@ def train_vocabularies(config: Config | Mapping[str, Any]) -> None:
     for split in ("train", "val", "test"):
         for step in _find_steps(config.get(f"{split}_dataloader")):
             folder = step["tokenizer"]
-            if not os.path.isdir(folder) and not _take_vocabulary(config.get("load_from"), folder):
+            if not os.path.isdir(folder) and not _take_vocabulary(config.get("load_from"), folder, step["train_on"]):
                 train_vocabulary(read_texts(step["train_on"]), folder, step.get("vocab_size", VOCAB_SIZE))
 
 
-def _take_vocabulary(load_from: str | Sequence[str] | None, folder: str) -> bool:
-    """Write the vocabulary of the last of these checkpoints that has one to a folder; returns whether one has."""
+def _take_vocabulary(load_from: str | Sequence[str] | None, folder: str, train_on: Sequence[str]) -> bool:
+    """Write the vocabulary of the last of these checkpoints that has one to a folder; returns whether one has.
+
+    Its words are those of the checkpoint's texts and of the files ``train_on``, if the checkpoint has them.
+    """
+    from clipbert_mm.datasets.transforms.text import load_tokenizer
+
     paths = [load_from] if isinstance(load_from, str) else list(load_from or ())
     for path in reversed([path for path in paths if os.path.isfile(path)]):
         checkpoint = read_checkpoint(path)
         if KEY in checkpoint and (metadata := metadata_of(checkpoint, path)).text_files:
             with atomic_path(folder, folder=True) as part:
                 metadata.write_text_files(part)
+                if (words := read_words(part)) is not None:
+                    backend = load_tokenizer(str(part)).backend_tokenizer
+                    own = (word for text in read_texts(train_on) for word in split_words(backend, text))
+                    write_words(part, words.union(own))
             logger.info(f"Took the vocabulary of {path} and saved it in {folder}.")
             return True
     return False
@@ -90,11 +102,39 @@ def train_vocabulary(texts: Iterable[str], folder: str | os.PathLike, vocab_size
             tokenizer = compat.bert_tokenizer(str(part / "vocab.txt"))
             (part / "vocab.txt").unlink()  # tokenizer.json holds the words, too
             tokenizer.save_pretrained(part)
+            write_words(part, words)
     except OSError:
         if not folder.is_dir():
             raise
     logger.info(f"Trained a vocabulary of {trained.get_vocab_size()} tokens and saved it in {folder}.")
     return folder
+
+
+def split_words(backend: Any, text: str) -> list[str]:  # noqa: ANN401
+    """Return the words of a text, without punctuation, as a tokenizer spells them before it cuts them into tokens.
+
+    Args:
+        backend: A tokenizer of the package tokenizers.
+        text: The text.
+    """
+    text = text if backend.normalizer is None else backend.normalizer.normalize_str(text)
+    parts = [(text, None)] if backend.pre_tokenizer is None else backend.pre_tokenizer.pre_tokenize_str(text)
+    return [part for part, _ in parts if any(map(str.isalnum, part))]
+
+
+def read_words(folder: str | os.PathLike) -> frozenset[str] | None:
+    """Return the words of the texts that a vocabulary was trained on; None if its folder does not tell them."""
+    path = os.path.join(folder, WORDS_FILE)
+    if not os.path.isfile(path) or os.path.getsize(path) > MAX_TEXT_FILE_BYTES:
+        return None
+    with open(path, encoding="utf-8", errors="replace") as file:
+        return frozenset(file.read().split("\n"))
+
+
+def write_words(folder: Path, words: Iterable[str]) -> None:
+    """Write the words of the texts that a vocabulary was trained on into its folder."""
+    with open(folder / WORDS_FILE, "w", encoding="utf-8", newline="\n") as file:
+        file.write("\n".join(sorted(words)))
 
 
 def read_texts(paths: Sequence[str]) -> Iterator[str]:

@@ -177,7 +177,7 @@ def follow_weights(config: Config) -> list[str]:
         if spec is not None and foreign_model(config) is None:
             changes += [f"{path} changes {change}." for change in adapt_to_weights(config.model, spec)]
     if changes:
-        changes.append("default_hooks.checkpoint_fit.own_input=True keeps what the config says.")
+        changes.append("To keep what the config says, set default_hooks.checkpoint_fit.own_input=True.")
     return changes
 
 

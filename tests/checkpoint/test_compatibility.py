@@ -112,7 +112,8 @@ def refusal(model: nn.Module, source: LoadedCheckpoint, **options: Any) -> str:
     return first
 
 
-USE_ITS_CONFIG = "Use the config that the checkpoint was trained with, or change the model's."
+USE_IT = "Use the config that the checkpoint was trained with, with the environment variables that it read then"
+USE_ITS_CONFIG = f"{USE_IT}, or change the model's."
 
 
 @pytest.mark.parametrize("whole", [True, False])
@@ -274,7 +275,7 @@ def test_testing_needs_all_and_no_more_of_any_part(model: nn.Module):
     weights = model.state_dict()
     assert check_fit(model, [source_of(weights | {"mlm_head.bias": torch.zeros(1)})], whole=True).unexpected
     short = {name: value for name, value in weights.items() if name != "head.bias"}
-    use = "Use the config that the checkpoint was trained with."
+    use = f"{USE_IT}."
     said = "The checkpoint does not fit the model:"
     assert refusal(model, source_of(short), whole=True) == f"{said} it lacks head.bias. {use}"
     longer = weights | {"head.2.weight": torch.zeros(1)}

@@ -126,6 +126,37 @@ def test_a_test_with_the_config_of_the_training_says_nothing(changed: Callable):
     assert changed(lambda config: config.model.encoder.update(dropout=0.3)) == "", "which does not matter in a test"
 
 
+def test_a_rounding_to_float32_is_no_difference(trained: str):
+    saved = read_metadata(trained).to_dict()
+    mean = [123.675, 116.28, 103.53]
+
+    def of(mean: list[float]) -> CheckpointMetadata:
+        return metadata_of({"contents": saved | dict(model=dict(data_preprocessor=dict(mean=mean)))}, "a")
+
+    rounded = torch.tensor(mean, dtype=torch.float32).tolist()
+    assert rounded != mean
+    assert differences(of(mean), of(rounded)) == ([], [])
+    for other in ([123.676, *mean[1:]], mean[:2], 123.675):
+        assert len(differences(of(mean), of(other))[1]) == 1
+
+
+def test_a_test_leaves_the_config_that_the_training_wrote(runner_config: Config, tmp_path: Path):
+    runner_config.default_hooks.checkpoint.interval = 1
+    runner_config.dump(tmp_path / "mine.py")
+    trained, tested = (Config.fromfile(str(tmp_path / "mine.py")) for _ in range(2))
+    build_runner(trained).train()
+    kept = Path(runner_config.work_dir) / "mine.py"
+    before = kept.read_bytes()
+    tested.model.aggregator.type = "MeanAggregator"
+    tested.update(load_from=f"{runner_config.work_dir}/epoch_1.pth", experiment_name=tmp_path.name + "-test")
+    build_runner(tested).test()
+    assert kept.read_bytes() == before
+    kept.unlink()  # a folder of a test alone
+    tested.experiment_name += "-again"
+    build_runner(tested).test()
+    assert "MeanAggregator" in kept.read_text()
+
+
 def test_a_test_says_where_model_and_clips_differ(changed: Callable, trained: str):
     def change(config: Config) -> None:
         config.model.aggregator.type = "MeanAggregator"

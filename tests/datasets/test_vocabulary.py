@@ -144,3 +144,15 @@ def test_the_old_name_warns(tmp_path: Path):
         FutureWarning, match=r"train_wordpiece is deprecated .* clipbert_mm\.datasets\.vocabulary\.train_"
     ):
         assert text.train_wordpiece is train_vocabulary
+
+
+def test_words_that_no_text_of_the_vocabulary_had_are_named(tmp_path: Path):
+    texts = ["A red circle, then a blue star.", "a red star moving up and down"]
+    train_vocabulary(texts, tmp_path / "words", vocab_size=60)  # less than there are words: some are spelt in letters
+    step = Tokenize(tokenizer=str(tmp_path / "words"))
+    assert max(map(len, step.tokens_of(["moving"]))) > 1
+    assert step.new_words(["Moving star, a RED circle!", "down"]) == []
+    assert step.new_words(["a man cuts a red star", "man"]) == ["man", "cuts"]
+    assert step.unknown_words(["a man cuts"]) == []  # its letters are known
+    (tmp_path / "words" / "words.txt").unlink()  # of an earlier release
+    assert Tokenize(tokenizer=str(tmp_path / "words")).new_words(["a man cuts"]) == []

@@ -119,7 +119,7 @@ def test_the_model_follows_the_weights_it_starts_from(resnet_config: Config, res
         f"{resnet_weights[0]} changes the input from BGR minus (123.675, 116.28, 103.53) over (1, 1, 1) to RGB minus "
         "(123.675, 116.28, 103.53) over (58.395, 57.12, 57.375).",
         f"{resnet_weights[0]} changes the strides of the ResNet from caffe's style to pytorch's.",
-        "default_hooks.checkpoint_fit.own_input=True keeps what the config says.",
+        "To keep what the config says, set default_hooks.checkpoint_fit.own_input=True.",
     ]
     changed = resnet_config.model
     assert changed.data_preprocessor == dict(type="VideoTextPreprocessor", vocab_size=200, **frames_of(PYTORCH))

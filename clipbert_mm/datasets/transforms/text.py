@@ -12,7 +12,7 @@ from mmcv.transforms import BaseTransform
 
 from clipbert_mm import compat
 from clipbert_mm.checkpoint.hub import VOCABULARIES, find_file, tokenizer_folder
-from clipbert_mm.datasets.vocabulary import VOCAB_SIZE
+from clipbert_mm.datasets.vocabulary import VOCAB_SIZE, read_words, split_words
 from clipbert_mm.deprecation import renamed
 from clipbert_mm.errors import CheckpointError, ClipBertError, OptionError, printable, quoted
 from clipbert_mm.registry import TRANSFORMS
@@ -31,8 +31,8 @@ WITHOUT_PUNCTUATION = str.maketrans("", "", string.punctuation)
 def get_tokenizer(path_or_name: str, read_token: str = "first") -> Any:  # noqa: ANN401
     """Load a tokenizer, once per process.
 
-    Unless the environment says otherwise, tokenizers then uses no threads of its own in this process: an item has few texts, and
-    waking a thread for them costs more than reading them.
+    Unless the environment says otherwise, tokenizers then uses no threads of its own in this process: an item has few texts,
+    and waking a thread for them costs more than reading them.
 
     Args:
         path_or_name: A Hugging Face tokenizer folder or name.
@@ -161,6 +161,7 @@ class Tokenize(BaseTransform):
         self.max_length = max_length
         self.lowercase, self.strip_punctuation = lowercase, strip_punctuation
         self.tokenizer = get_tokenizer(tokenizer, read_token)
+        self.words = read_words(tokenizer)
         self.num_special_tokens = self.tokenizer.num_special_tokens_to_add()
 
     def clean(self, text: str) -> str:
@@ -182,6 +183,17 @@ class Tokenize(BaseTransform):
         words = list(dict.fromkeys(word for text in texts for word in text.split()))
         unknown = self.tokenizer.unk_token_id
         return [word for word, token_ids in zip(words, self.tokens_of(words), strict=True) if unknown in token_ids]
+
+    def new_words(self, texts: Iterable[str]) -> list[str]:
+        """Return the words of texts that the vocabulary's texts did not have, in their order; the model reads their letters.
+
+        There are none where the tokenizer's folder does not tell the words of its texts.
+        """
+        if self.words is None:
+            return []
+        words = dict.fromkeys(word for text in texts for word in text.split())
+        backend = self.tokenizer.backend_tokenizer
+        return [word for word in words if not self.words.issuperset(split_words(backend, self.clean(word)))]
 
     def transform(self, results: dict[str, Any]) -> dict[str, Any]:
         """Add the token ids of every text."""

@@ -11,6 +11,7 @@ from mmengine.runner import BaseLoop, Runner
 from clipbert_mm.checkpoint import CheckpointMetadata, InputSpec, LoadedCheckpoint, check_fit
 from clipbert_mm.checkpoint.compatibility import within
 from clipbert_mm.checkpoint.metadata import KEY, differences, metadata_of, plain
+from clipbert_mm.datasets.vocabulary import WORDS_FILE
 from clipbert_mm.datasets.wrappers import first_value
 from clipbert_mm.deprecation import warn_renamed
 from clipbert_mm.engine.bare_model import bare_model, expect_clipbert_runner
@@ -80,6 +81,9 @@ def _text_files(runner: Runner) -> dict[str, str]:
     with temporary_folder() as folder:
         tokenizer.save_pretrained(folder)
         files = {path.name: path.read_text(encoding="utf-8") for path in sorted(folder.iterdir())}
+    words = next((words for words in (first_value(dataset, "words") for dataset in datasets_of(runner)) if words), None)
+    if words is not None:
+        files[WORDS_FILE] = "\n".join(sorted(words))
     if runner.cfg.model.encoder.get("architecture", "bert") not in CONFIG_MAPPING:
         files["config.json"] = bare_model(runner.model).encoder.text_config.to_json_string(use_diff=False)
     return files

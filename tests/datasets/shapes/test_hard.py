@@ -73,7 +73,8 @@ def test_frames_show_the_color_kind_and_motion_that_are_told(
             if len(scene["objects"]) > 1:  # shapes may hide each other
                 continue
             (item,) = scene["objects"]
-            palette = np.array([*COLORS.values(), *BACKGROUNDS.values()], np.int16)
+            grays = ([gray] * 3 for gray in BACKGROUNDS.values())
+            palette = np.array([*COLORS.values(), *grays], np.int16)
             nearest = np.abs(frames[start:end, ..., None, :] - palette).sum(axis=-1).argmin(axis=-1)
             masks = nearest == list(COLORS).index(item["color"])
             areas = masks.sum(axis=(1, 2))
