@@ -456,11 +456,11 @@ def test_own_data_goes_on_with_the_sizes_and_the_vocabulary_of_a_checkpoint(
         json.loads((Path(folder) / "tokenizer.json").read_text()) for folder in (tokenizer, own_world / "tokenizer")
     ]
     assert words[0]["model"] == words[1]["model"]
-    known = (own_world / "tokenizer" / "words.txt").read_text().split("\n")
+    known = (own_world / "tokenizer" / "training_words.txt").read_text().split("\n")
     assert {"what", "color"} <= set(known), (
         "words of its own questions, beside those that the checkpoint was trained on"
     )
-    assert set((Path(tokenizer) / "words.txt").read_text().split("\n")) < set(known)
+    assert set((Path(tokenizer) / "training_words.txt").read_text().split("\n")) < set(known)
 
 
 def test_a_vocabulary_of_own_data_is_of_captions_and_questions(

@@ -102,13 +102,13 @@ def format_unknown(words: Sequence[str]) -> list[str]:
     """Return one line that warns of words unknown to the model; no line without such words.
 
     >>> format_unknown(["zyxw", "käse"])
-    ["warning: the model does not know 'zyxw', 'käse'; what it finds for unknown words means nothing"]
+    ["warning: the model does not know 'zyxw', 'käse'; these words do not help it"]
     """
     if not words:
         return []
     listed = ", ".join(quoted(word, 40) for word in words[:5])
     more = f" and {len(words) - 5:,} more" if len(words) > 5 else ""
-    return [f"warning: the model does not know {listed}{more}; what it finds for unknown words means nothing"]
+    return [f"warning: the model does not know {listed}{more}; these words do not help it"]
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from clipbert_mm.trusted import MAX_TEXT_FILE_BYTES
 
 VOCAB_SIZE = 30522
 """Tokens of a vocabulary, at most, where nothing else is asked for; as many as BERT's has."""
-WORDS_FILE = "words.txt"
+WORDS_FILE = "training_words.txt"
 """File of a vocabulary that was trained on texts, beside the tokenizer's own: the words of these texts, one a line."""
 SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 EXAMPLE = '{"video": "a.mp4", "caption": "what happens in it"}'
@@ -60,7 +60,8 @@ def _take_vocabulary(load_from: str | Sequence[str] | None, folder: str, train_o
                 metadata.write_text_files(part)
                 if (words := read_words(part)) is not None:
                     backend = load_tokenizer(str(part)).backend_tokenizer
-                    own = (word for text in read_texts(train_on) for word in split_words(backend, text))
+                    texts = read_texts([path for path in train_on if os.path.isfile(path)])
+                    own = (word for text in texts for word in split_words(backend, text))
                     write_words(part, words.union(own))
             logger.info(f"Took the vocabulary of {path} and saved it in {folder}.")
             return True
@@ -102,7 +103,7 @@ def train_vocabulary(texts: Iterable[str], folder: str | os.PathLike, vocab_size
             tokenizer = compat.bert_tokenizer(str(part / "vocab.txt"))
             (part / "vocab.txt").unlink()  # tokenizer.json holds the words, too
             tokenizer.save_pretrained(part)
-            write_words(part, words)
+            write_words(part, (word for word in words if any(map(str.isalnum, word))))
     except OSError:
         if not folder.is_dir():
             raise

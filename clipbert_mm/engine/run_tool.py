@@ -2,6 +2,7 @@
 
 import difflib
 import inspect
+import os
 import re
 import sys
 from collections.abc import Callable
@@ -21,9 +22,12 @@ LOST_PEER = re.compile(
 def run_tool(main: Callable[[], object]) -> NoReturn:
     """Run a tool and exit, with the status that it returns if it returns a number.
 
-    An error that a user can act on becomes one message and exit status 1, Ctrl-C one line and exit status 130.
+    An error that a user can act on becomes one message and exit status 1, Ctrl-C one line and exit status 130. Unless the
+    environment says otherwise, tokenizers use no threads: an item has few texts, and to wake a thread for them costs more than
+    to read them.
     """
     show_in_run_log()
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     try:
         result = main()
     except KeyboardInterrupt:

@@ -135,10 +135,8 @@ class ClipBertRunner(Runner):
             return super().val()
 
     def test(self) -> dict[str, float]:
-        """Test; see MMEngine's Runner. The config that a training left in the work folder stays."""
-        if self.cfg.filename is None or not os.path.isfile(
-            os.path.join(self.work_dir, os.path.basename(self.cfg.filename))
-        ):
+        """Test; see MMEngine's Runner. In the folder of a training its config stays."""
+        if not os.path.isfile(os.path.join(self.work_dir, "last_checkpoint")):
             super().dump_config()
         with explaining_out_of_memory(self):
             return super().test()

@@ -47,7 +47,7 @@ def test_a_ranked_text_and_an_answer_are_lines_too():
     texts = (RankedText("a dog", 2.0, 0.88, moment, (moment,)), RankedText("a cat", -1.5, 0.18, None, ()))
     assert str(Ranking("/a.mp4", texts, ("zyxw",), score_kind="log-odds")).splitlines() == [
         "/a.mp4, scored by log-odds",
-        "warning: the model does not know 'zyxw'; what it finds for unknown words means nothing",
+        "warning: the model does not know 'zyxw'; these words do not help it",
         "  1.    2.00   88.0%  00:59–01:01   a dog",
         "  2.   -1.50   18.0%                a cat",
     ]

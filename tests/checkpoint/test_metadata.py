@@ -151,10 +151,12 @@ def test_a_test_leaves_the_config_that_the_training_wrote(runner_config: Config,
     tested.update(load_from=f"{runner_config.work_dir}/epoch_1.pth", experiment_name=tmp_path.name + "-test")
     build_runner(tested).test()
     assert kept.read_bytes() == before
-    kept.unlink()  # a folder of a test alone
-    tested.experiment_name += "-again"
-    build_runner(tested).test()
-    assert "MeanAggregator" in kept.read_text()
+    tested.work_dir = str(tmp_path / "tests")  # a folder of tests alone has the config of the last one
+    for aggregator in ("MeanAggregator", "MaxAggregator"):
+        tested.model.aggregator.type = aggregator
+        tested.experiment_name += aggregator
+        build_runner(tested).test()
+        assert aggregator in (tmp_path / "tests" / "mine.py").read_text()
 
 
 def test_a_test_says_where_model_and_clips_differ(changed: Callable, trained: str):

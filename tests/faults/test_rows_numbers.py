@@ -261,7 +261,7 @@ def test_w11_words_that_a_tokenizer_does_not_know_are_counted(tmp_path: Path, to
 
 def test_w11_words_of_a_query_that_the_model_does_not_know_are_named(search: VideoSearch, world: Path):
     video = str(world / "videos" / "test_00000.mp4")
-    warning = "warning: the model does not know '猫', '犬'; what it finds for unknown words means nothing"
+    warning = "warning: the model does not know '猫', '犬'; these words do not help it"
     found, ranked = search.search("a 猫 and a 犬"), search.rank(video, ["a red circle", "猫 犬"])
     for result in (found, ranked):
         assert result.unknown_words == ("猫", "犬")

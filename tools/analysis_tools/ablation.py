@@ -40,7 +40,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         "--kept",
         type=Path,
         metavar="FOLDER",
-        help="reports of earlier runs: what they know is not run, and is reported",
+        help="reports of earlier runs; their results are reported and not run again",
     )
     parser.add_argument("--quick", action="store_true", help="less of everything, as the table file says")
     parser.add_argument("--jobs", type=int, help="processes at a time (default: one per device, else one per CPU core)")
@@ -63,6 +63,10 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     args = parser.parse_args(argv)
     if args.undecided and args.kept is None:
         parser.error("--undecided needs --kept FOLDER, the reports that say what is undecided")
+    if args.kept is not None and args.kept.resolve() == (args.out / "reports").resolve():
+        parser.error(
+            f"--kept expects another folder than {args.out / 'reports'}, which this run writes: copy the reports first"
+        )
     for name in ("jobs", "gpus_per_run", "micro_batch"):
         if (value := getattr(args, name)) is not None and value < 1:
             parser.error(f"--{name.replace('_', '-')} expects a number from 1, got {value}")
@@ -137,9 +141,11 @@ def choose_slots(args: argparse.Namespace) -> list[dict[str, str]]:
 def list_steps(plan: Plan) -> None:
     """Print each step with its state."""
     pending = {step.folder for step in plan.pending()}
+    kept = {plan.tests[key].folder for key in plan.tests if plan.is_kept(key)}
     for step in plan.steps.values():
         if step.folder not in pending:
-            state = f"done, {format_seconds(step.done()['seconds'])}" if step.is_done() else "not needed"
+            other = "kept" if step.folder in kept else "not needed"
+            state = f"done, {format_seconds(step.done()['seconds'])}" if step.is_done() else other
         else:
             state = "begun" if step.is_begun() else "to do"
             if step.folder.is_dir():

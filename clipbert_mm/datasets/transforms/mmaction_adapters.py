@@ -194,6 +194,11 @@ class ClipBertTransforms(BaseTransform):
         """The tokenizer of the transforms; None if they have none."""
         return next((step.tokenizer for _, step in self.steps if hasattr(step, "tokenizer")), None)
 
+    @property
+    def training_words(self) -> Any:  # noqa: ANN401
+        """The words of the texts that the vocabulary was trained on; None if they are not known."""
+        return next((step.training_words for _, step in self.steps if hasattr(step, "training_words")), None)
+
     def check_label(self, label: Any, path: str) -> int:  # noqa: ANN401
         """Return the label of a video as the index of its answer.
 

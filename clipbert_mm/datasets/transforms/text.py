@@ -31,9 +31,6 @@ WITHOUT_PUNCTUATION = str.maketrans("", "", string.punctuation)
 def get_tokenizer(path_or_name: str, read_token: str = "first") -> Any:  # noqa: ANN401
     """Load a tokenizer, once per process.
 
-    Unless the environment says otherwise, tokenizers then uses no threads of its own in this process: an item has few texts,
-    and waking a thread for them costs more than reading them.
-
     Args:
         path_or_name: A Hugging Face tokenizer folder or name.
         read_token: As of :class:`Tokenize`.
@@ -42,7 +39,6 @@ def get_tokenizer(path_or_name: str, read_token: str = "first") -> Any:  # noqa:
         OptionError: If there is no such tokenizer, or it does not put around a text what the text encoder reads.
         CheckpointError: If it is damaged, or names code.
     """
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     try:
         tokenizer = load_tokenizer(path_or_name)
     except OSError as error:
@@ -161,7 +157,7 @@ class Tokenize(BaseTransform):
         self.max_length = max_length
         self.lowercase, self.strip_punctuation = lowercase, strip_punctuation
         self.tokenizer = get_tokenizer(tokenizer, read_token)
-        self.words = read_words(tokenizer)
+        self.training_words = read_words(tokenizer)
         self.num_special_tokens = self.tokenizer.num_special_tokens_to_add()
 
     def clean(self, text: str) -> str:
@@ -189,11 +185,11 @@ class Tokenize(BaseTransform):
 
         There are none where the tokenizer's folder does not tell the words of its texts.
         """
-        if self.words is None:
+        if self.training_words is None:
             return []
         words = dict.fromkeys(word for text in texts for word in text.split())
         backend = self.tokenizer.backend_tokenizer
-        return [word for word in words if not self.words.issuperset(split_words(backend, self.clean(word)))]
+        return [word for word in words if not self.training_words.issuperset(split_words(backend, self.clean(word)))]
 
     def transform(self, results: dict[str, Any]) -> dict[str, Any]:
         """Add the token ids of every text."""

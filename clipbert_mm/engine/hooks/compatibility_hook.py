@@ -81,8 +81,8 @@ def _text_files(runner: Runner) -> dict[str, str]:
     with temporary_folder() as folder:
         tokenizer.save_pretrained(folder)
         files = {path.name: path.read_text(encoding="utf-8") for path in sorted(folder.iterdir())}
-    words = next((words for words in (first_value(dataset, "words") for dataset in datasets_of(runner)) if words), None)
-    if words is not None:
+    found = (first_value(dataset, "training_words") for dataset in datasets_of(runner))
+    if words := next((words for words in found if words), None):
         files[WORDS_FILE] = "\n".join(sorted(words))
     if runner.cfg.model.encoder.get("architecture", "bert") not in CONFIG_MAPPING:
         files["config.json"] = bare_model(runner.model).encoder.text_config.to_json_string(use_diff=False)

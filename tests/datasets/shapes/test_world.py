@@ -202,7 +202,7 @@ def test_frames_of_a_video_are_the_scenes_drawn(tmp_path: Path, decode_with_pyav
 def test_a_shape_has_its_color_on_its_background(color: str):
     frame = draw_scene(scene_of(color=color, background="gray"), 0.0, 96, 64)
     assert tuple(frame[32, 48]) == COLORS[color]
-    assert tuple(frame[0, 0]) == tuple(frame[-1, -1]) == BACKGROUNDS["gray"]
+    assert tuple(frame[0, 0]) == tuple(frame[-1, -1]) == (BACKGROUNDS["gray"],) * 3
 
 
 def test_kinds_of_shapes_cover_what_their_geometry_says():

@@ -49,6 +49,13 @@ def test_the_papers_numbers_stand_beside_ours_and_what_is_missing_is_no_zero(rep
     assert "| reference | 3 of 3 | 60 s |" in text
 
 
+def test_a_row_without_its_starting_weights_is_reported_as_missing(tmp_path: Path):
+    found, text, _ = report(tmp_path, TABLE.replace('"n4": dict(', '"n4": dict(start="nowhere.pth", '))
+    row = found["rows"][2]["tasks"]["retrieval"]
+    assert (row["training"], row["values"], row["missing_seeds"]) == (None, {}, [0, 1, 2])
+    assert "| missing | 0 of 3 | missing |" in text
+
+
 def test_the_index_has_a_verdict_for_each_conclusion(reported: tuple[dict, str, str]):
     lines = [line for line in reported[2].splitlines() if line.startswith("| i")]
     assert [line.split(" | ")[:2] for line in lines] == [["| iii", "**undecided**"], ["| iv", "**undecided**"]]

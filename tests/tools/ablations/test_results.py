@@ -118,7 +118,7 @@ def test_more_seeds_of_a_report_without_queries_join_its_intervals(tmp_path: Pat
     assert third == claim
 
 
-def test_a_difference_of_a_new_row_to_one_without_queries_is_wider_than_a_paired_one(tmp_path: Path):
+def test_a_difference_that_was_not_kept_is_wider_than_a_paired_one(tmp_path: Path):
     first = without_queries(tmp_path)
     kept = json.loads((tmp_path / "reports" / "hand.json").read_text())
     kept["conclusions"] = []  # claims that nobody judged
@@ -137,6 +137,37 @@ def test_a_median_of_ranks_without_the_ranks_is_run_again(tmp_path: Path):
     plan, again = continued(tmp_path)
     assert again["conclusions"][0]["difference"] is None
     assert sum("n1, retrieval" in step.title or "n2, retrieval" in step.title for step in plan.pending()) > 5
+
+
+def test_a_kept_interval_is_that_of_its_own_results_alone(tmp_path: Path):
+    without_queries(tmp_path)
+    kept = json.loads((tmp_path / "reports" / "hand.json").read_text())
+    claim = kept["conclusions"][1]
+    claim["difference"] |= dict(mean=-40.0, over_queries=[-41.0, -39.0])  # of a row that was run again since
+    (tmp_path / "reports" / "hand.json").write_text(json.dumps(kept))
+    _, again = continued(tmp_path, text=SHARES)
+    difference = again["conclusions"][1]["difference"]
+    assert difference["over_queries"][0] < difference["mean"] < difference["over_queries"][1]
+
+
+def test_a_claim_with_another_margin_is_another_one(tmp_path: Path):
+    report(tmp_path)
+    (tmp_path / "hand.py").write_text(
+        TABLE.replace('better=["n2", "n1"], margin=1.0', 'better=["n2", "n1"], margin=2.0', 1)
+    )
+    table, kept = read_table(tmp_path / "hand.py"), KeptResults(tmp_path / "reports")
+    assert [kept.verdict("hand", claim) for claim in table.claims] == ["undecided"] * 3
+    (tmp_path / "hand.py").write_text(TABLE)
+    table = read_table(tmp_path / "hand.py")
+    assert [kept.verdict("hand", claim) for claim in table.claims] == ["seen", "undecided", "undecided"]
+
+
+def test_seeds_that_are_kept_are_reported_and_not_run(tmp_path: Path):
+    report(tmp_path)
+    plan, again = continued(tmp_path, seeds=(5,))
+    assert again["seeds"] == [0, 1, 2, 5]
+    assert [claim["verdict"] for claim in again["conclusions"]] == ["seen", "undecided", "undecided"]
+    assert {step.seed for step in plan.pending()} == {5}
 
 
 def test_results_of_other_settings_are_not_taken(tmp_path: Path):
@@ -172,6 +203,7 @@ def test_more_seeds_of_what_is_undecided_alone(tmp_path: Path):
 def test_what_is_no_report_is_refused(tmp_path: Path, name: str, text: str | None, message: str):
     if text is not None:
         (tmp_path / name).mkdir()
+    if text:
         (tmp_path / name / "table.json").write_text(text)
     with pytest.raises(OptionError, match=message):
         KeptResults(tmp_path / name)
@@ -185,6 +217,26 @@ def test_a_damaged_report_is_named(tmp_path: Path):
         OptionError, match=r"The report of hand in --kept is damaged at row 'n2', qa \(KeyError: 'queries'\)"
     ):
         continued(tmp_path)
+
+
+def test_a_damaged_estimate_is_named(tmp_path: Path):
+    without_queries(tmp_path)
+    kept = json.loads((tmp_path / "reports" / "hand.json").read_text())
+    kept["conclusions"][1]["difference"] = dict(average=1.0)
+    (tmp_path / "reports" / "hand.json").write_text(json.dumps(kept))
+    with pytest.raises(
+        OptionError, match=r"A report in --kept is damaged: \{'average': 1.0\} is no estimate of n2 and n1"
+    ):
+        continued(tmp_path, text=SHARES)
+
+
+def test_reports_are_not_read_from_where_they_are_written(
+    tool: Callable, tmp_path: Path, capsys: pytest.CaptureFixture
+):
+    parse = tool("analysis_tools/ablation.py").parse_args
+    with pytest.raises(SystemExit):
+        parse(["table2", "--out", str(tmp_path), "--kept", str(tmp_path / "reports")])
+    assert "which this run writes: copy the reports" in capsys.readouterr().err
 
 
 def test_undecided_needs_the_reports_that_say_so(tool: Callable, capsys: pytest.CaptureFixture):

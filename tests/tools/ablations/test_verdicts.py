@@ -29,7 +29,7 @@ def test_verdicts_follow_from_the_interval(kind: str, interval: tuple[float, flo
     assert judge(claim, interval) == verdict
 
 
-def test_one_seed_or_a_missing_row_decides_nothing():
+def test_without_an_interval_nothing_is_decided():
     claim = read_claim({**STATED, "better": ["a", "b"]}, ROWS, "table")
     assert judge(claim, ()) == "undecided"
 

@@ -143,14 +143,17 @@ def estimate(
     values = [sum(w * value_of(row[seed], metric) for w, row in zip(weights, rows, strict=True)) for seed in seeds]
     unordered = [seed for seed in seeds if any(isinstance(row[seed], Unordered) for row in rows)]
     ordered = [seed for seed in seeds if seed not in unordered]
-    if kept is None or kept.seeds != len(unordered):
+    before = [value for value, seed in zip(values, seeds, strict=True) if seed in unordered]
+    if (
+        kept is None or kept.seeds != len(before) or not before or abs(kept.mean - fmean(before)) > 1e-6
+    ):  # of other results
         over_queries = _over_queries(weights, rows, seeds, metric, shared_queries)
     elif not ordered:
         over_queries = kept.over_queries
     else:
         mean = fmean(value for value, seed in zip(values, seeds, strict=True) if seed in ordered)
         new = Estimate(mean, len(ordered), _over_queries(weights, rows, ordered, metric, shared_queries), (), ())
-        over_queries = joined(kept, new)
+        over_queries = joined(kept, new, shared_queries=shared_queries)
     found = combine(values, over_queries, shared_queries=shared_queries)
     return within(found, *bounds(metric)) if weights == [1.0] else found
 
@@ -180,25 +183,26 @@ def _over_queries(
     return float(low), float(high)
 
 
-def joined(one: Estimate, other: Estimate) -> Interval:
-    """Return the interval over queries of the mean of two sets of seeds, each with queries of its own.
+def joined(one: Estimate, other: Estimate, *, shared_queries: bool) -> Interval:
+    """Return the interval over queries of the mean of two sets of seeds.
 
-    Their distances to the ends, weighted by the number of seeds, are added in quadrature.
+    Their distances to the ends, weighted by the number of seeds, are added: in quadrature if each set has queries of its own,
+    else as they are, since they err together.
 
-    >>> joined(
-    ...     Estimate(1.0, 3, (0.0, 2.0), (), ()), Estimate(2.0, 2, (1.0, 3.0), (), ())
-    ... )  # sqrt(0.6**2 + 0.4**2) = 0.721
+    >>> one, other = Estimate(1.0, 3, (0.0, 2.0), (), ()), Estimate(2.0, 2, (1.0, 3.0), (), ())
+    >>> joined(one, other, shared_queries=False)  # sqrt(0.6**2 + 0.4**2) = 0.721
     (0.678..., 2.121...)
+    >>> joined(one, other, shared_queries=True)
+    (0.39..., 2.4)
     """
     shares = [each.seeds / (one.seeds + other.seeds) for each in (one, other)]
     mean = shares[0] * one.mean + shares[1] * other.mean
-    low, high = (
-        math.hypot(
-            *(share * (each.over_queries[end] - each.mean) for share, each in zip(shares, (one, other), strict=True))
-        )
-        for end in (0, 1)
-    )
-    return mean - low, mean + high
+
+    def distance(end: int) -> float:
+        parts = [s * abs(each.over_queries[end] - each.mean) for s, each in zip(shares, (one, other), strict=True)]
+        return sum(parts) if shared_queries else math.hypot(*parts)
+
+    return mean - distance(0), mean + distance(1)
 
 
 def _streams(rows: Sequence[Mapping[int, Outcomes]], seed: int, shared_queries: bool) -> list[int]:

@@ -56,9 +56,14 @@ class Plan:
     ) -> None:
         self.kept = kept or KeptResults(None)
         claims = [(table.name, claim) for table in tables for claim in table.claims]
+        costs = [(table.name, claim) for table in tables for claim in table.cost_claims]
+        self.measured = {table.name for table in tables}
+        """The tables whose benchmark is run."""
         if undecided_only:
-            told = [self.kept.claim(name, claim).get("verdict", UNDECIDED) for name, claim in claims]
-            claims = [each for each, verdict in zip(claims, told, strict=True) if verdict == UNDECIDED]
+            claims, costs = (
+                [each for each in known if self.kept.verdict(*each) == UNDECIDED] for known in (claims, costs)
+            )
+            self.measured = {name for name, _ in costs}
         self.judged = {(name, row, claim.task) for name, claim in claims for row in claim.weights}
         self.conclusions_only = conclusions_only or undecided_only
         self.out, self.options, self.configs = out, dict(options or {}), ConfigReader()
@@ -69,7 +74,11 @@ class Plan:
         """The test of a table's row, task and seed."""
         self.benchmarks: dict[str, dict[str, BenchmarkStep]] = {}
         """The benchmarks of a table by sub-command."""
-        self.seeds = {table.name: tuple(seeds if seeds is not None else table.seeds) for table in tables}
+        planned = {table.name: tuple(seeds if seeds is not None else table.seeds) for table in tables}
+        self.planned = planned
+        """The seeds of a table that are to be run."""
+        self.seeds = {name: tuple(sorted({*own, *self.kept.seeds(name)})) for name, own in planned.items()}
+        """The seeds of a table that are reported: those, and what is kept."""
         self.missing: dict[str, list[str]] = {}
         """The rows that cannot be run, by the file of weights that is missing."""
         for table in tables:
@@ -123,11 +132,16 @@ class Plan:
             return result_of(step)
         return None if step.training is None else self.kept.find(key, step.training.family, step.family)
 
+    def is_kept(self, key: Key) -> bool:
+        """Say whether the result of a test is a kept one."""
+        return not self.tests[key].is_done() and self.result(key) is not None
+
     def targets(self) -> list[Step]:
         """Return the steps whose results the report shows, or the conclusions are judged by, each once; not of kept results."""
         wanted = [key for key in self.tests if not self.conclusions_only or key[:3] in self.judged]
-        tests = [self.tests[key] for key in wanted if self.tests[key].is_done() or self.result(key) is None]
-        benchmarks = [step for each in self.benchmarks.values() for step in each.values()]
+        wanted = [key for key in wanted if key[3] in self.planned[key[0]] and not self.is_kept(key)]
+        tests = [self.tests[key] for key in wanted]
+        benchmarks = [step for name, each in self.benchmarks.items() if name in self.measured for step in each.values()]
         return list({step.folder: step for step in [*tests, *benchmarks]}.values())
 
     def _add(self, step: Step) -> Any:

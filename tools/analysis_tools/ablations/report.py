@@ -16,6 +16,7 @@ from ablations.results import Result, pack
 from ablations.scheduler import format_seconds
 from ablations.tables import Row, Table
 from ablations.verdicts import Claim, CostClaim, judge, judge_costs, overall
+from clipbert_mm.errors import OptionError, quoted
 from clipbert_mm.fileio import atomic_write
 
 USUAL_METRICS = {"t2v/R@1": ("t2v/R@1", "t2v/R@5", "t2v/R@10", "t2v/MdR"), "accuracy": ("accuracy",)}
@@ -130,7 +131,8 @@ def row_report(
 ) -> dict[str, Any]:
     """Return a row's values by seed, what became of the queries, and estimates of one task."""
     own, outcomes = results.get(row.name, {}), outcomes_of(results)
-    steps = {seed: plan.tests[table.name, row.name, task, seed] for seed in plan.seeds[table.name]}
+    keys = {seed: (table.name, row.name, task, seed) for seed in plan.seeds[table.name]}
+    step = next((plan.tests[key] for key in keys.values() if key in plan.tests), None)  # None without starting weights
     values = {
         str(seed): {
             metric: value_of(each.outcomes, metric) for metric in metrics if outcome_key(metric) in each.outcomes
@@ -142,20 +144,19 @@ def row_report(
     if table.reference and row.name != table.reference and metrics:
         weights = {row.name: 1.0, table.reference: -1.0}
         difference = contrast(weights, outcomes, metrics[0], shared, known.get("difference_to_reference"))
-    step = next(iter(steps.values()))
     return dict(
-        training=step.training.family,
-        test=step.family,
+        training=None if step is None else step.training.family,
+        test=None if step is None else step.family,
         values=values,
         queries={str(seed): each.queries for seed, each in own.items()},
         seconds={str(seed): dict(each.seconds) for seed, each in own.items() if each.seconds},
         runs={str(seed): dict(date=each.date, release=each.release) for seed, each in own.items()},
         outcomes={
-            str(seed): {name: pack(known) for name, known in each.outcomes.items()}
+            str(seed): {metric: pack(values) for metric, values in each.outcomes.items()}
             for seed, each in own.items()
             if not isinstance(each.outcomes, Unordered)
         },
-        missing_seeds=[seed for seed in steps if seed not in own],
+        missing_seeds=[seed for seed in keys if seed not in own],
         estimates={
             metric: contrast({row.name: 1.0}, outcomes, metric, shared, known.get("estimates", {}).get(metric))
             for metric in metrics
@@ -173,10 +174,15 @@ def contrast(
 ) -> dict[str, Any] | None:
     """Estimate a contrast of rows, with what an earlier report says of it.
 
-    An estimate that the report has of seeds whose queries it does not tell goes on to the next report, under "unordered".
+    An estimate that the report has of seeds whose queries it does not tell is handed on to the next report as "unordered".
     """
     kept = None if kept is None else kept.get("unordered", kept)
-    before = None if kept is None else Estimate(**{key: _tuple(value) for key, value in kept.items()})
+    try:
+        before = None if kept is None else Estimate(**{key: _tuple(value) for key, value in kept.items()})
+    except (TypeError, AttributeError) as error:
+        raise OptionError(
+            f"A report in --kept is damaged: {quoted(kept)} is no estimate of {' and '.join(weights)} ({error})."
+        ) from error
     found = estimate(weights, outcomes, metric, shared_queries=shared, kept=before)
     if found is None:
         return None

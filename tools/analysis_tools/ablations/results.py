@@ -11,7 +11,7 @@ import numpy as np
 from ablations.intervals import Unordered, less_is_better, outcome_key
 from ablations.outcomes import read_outcomes
 from ablations.steps import TestStep
-from ablations.verdicts import Claim
+from ablations.verdicts import UNDECIDED, Claim, CostClaim
 from clipbert_mm.errors import OptionError, quoted
 
 Key = tuple[str, str, str, int]
@@ -82,11 +82,16 @@ class KeptResults:
             return
         if not self.folder.is_dir():
             raise OptionError(f"--kept expects a folder with reports of earlier runs, got {quoted(str(self.folder))}.")
-        for path in sorted(self.folder.glob("*.json")):
+        paths = sorted(self.folder.glob("*.json"))
+        if not paths:
+            raise OptionError(
+                f"--kept expects a folder with reports of earlier runs; {quoted(str(self.folder))} has none."
+            )
+        for path in paths:
             try:
                 report = json.loads(path.read_text(encoding="utf-8"))
                 rows = {row["name"]: row["tasks"] for row in report["rows"]}
-                claims = {claim["statement"]: claim for claim in report["conclusions"]}
+                claims = {claim["statement"]: dict(claim) for claim in report["conclusions"]}
                 self.reports[report["table"]] = KeptReport(rows, report["runs"], claims)
             except (OSError, ValueError, KeyError, TypeError) as error:
                 raise OptionError(
@@ -99,10 +104,21 @@ class KeptResults:
         report = self.reports.get(table)
         return {} if report is None else report.rows.get(row, {}).get(task, {})
 
-    def claim(self, table: str, claim: Claim) -> Mapping[str, Any]:
-        """Return what the report of a table has of a claim; nothing if it has none."""
+    def claim(self, table: str, claim: Claim | CostClaim) -> Mapping[str, Any]:
+        """Return what the report of a table has of a claim with this rule; nothing if it has none."""
         report = self.reports.get(table)
-        return {} if report is None else report.claims.get(claim.statement, {})
+        found = {} if report is None else report.claims.get(claim.statement, {})
+        return found if found.get("rule") == claim.rule() else {}
+
+    def verdict(self, table: str, claim: Claim | CostClaim) -> str:
+        """Return the verdict on a claim in the report of a table; undecided if it has none."""
+        return self.claim(table, claim).get("verdict", UNDECIDED)
+
+    def seeds(self, table: str) -> set[int]:
+        """Return the seeds that the report of a table has results of."""
+        report = self.reports.get(table)
+        tasks = [] if report is None else [task for row in report.rows.values() for task in row.values()]
+        return {int(seed) for task in tasks for seed in task.get("values", ())}
 
     def find(self, key: Key, training: str, test: str) -> Result | None:
         """Return the result of a test of these settings; None if it is not kept.
@@ -110,7 +126,7 @@ class KeptResults:
         Args:
             key: Table, row, task and seed.
             training: Hash of the settings of its training.
-            test: Hash of the settings of the test; reports of before it was kept are taken at their word.
+            test: Hash of the settings of the test; older reports do not have it, and it is not compared.
         """
         table, row, task, seed = key
         try:
@@ -126,7 +142,7 @@ class KeptResults:
 
 
 def _read(kept: Mapping[str, Any], runs: Mapping[str, Sequence[str]], seed: str) -> Result | None:
-    """Return the result of a seed that a report has; None if it has none that more can be made of."""
+    """Return the result of a seed that a report has; None if it has none, or not enough to compute its metrics again."""
     values = kept["values"].get(seed)
     if not values:
         return None
