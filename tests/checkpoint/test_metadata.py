@@ -28,26 +28,28 @@ def trained(runner_config: Config) -> str:
     return f"{runner_config.work_dir}/epoch_1.pth"
 
 
-def test_a_checkpoint_alone_scores_as_its_test_does(
-    trained: str, runner_config: Config, world: Path, tokenizer: str, tmp_path: Path
-):
+def test_a_checkpoint_alone_scores_as_its_test_does(runner_config: Config, tokenizer: str, tmp_path: Path):
+    own = shutil.copytree(tokenizer, tmp_path / "own")
+    for split in ("train", "test"):
+        pipeline = runner_config[f"{split}_dataloader"].dataset.pipeline
+        next(step for step in pipeline if step.type == "Tokenize").tokenizer = str(own)
+    runner_config.default_hooks.checkpoint.interval = 1
+    build_runner(runner_config).train()
+    trained = f"{runner_config.work_dir}/epoch_1.pth"
     runner_config.update(load_from=trained, experiment_name=tmp_path.name + "-test")
     runner_config.test_evaluator.rankings_file = str(tmp_path / "rankings.json")
     build_runner(runner_config).test()
     rankings = read_rankings(tmp_path / "rankings.json")
-    shutil.move(tokenizer, tokenizer + ".gone")  # nothing but the file is there
-    try:
-        contents = read_metadata(trained)
-        assert (contents.task, contents.answers, contents.pipelines.keys()) == ("retrieval", None, {"train", "test"})
-        folder = contents.write_text_files(tmp_path / "text")
-        model = MODELS.build(contents.model_config(folder)).eval()
-        model.load_state_dict(read_source(trained).tensors)
-        pipeline = Compose(contents.pipeline(folder))
-        item = pipeline(dict(path=rankings["videos"][0], texts=rankings["texts"], sample_idx=0))
-        with torch.no_grad():
-            (sample,) = model(**model.data_preprocessor(collate_items([item])), mode="predict")
-    finally:
-        shutil.move(tokenizer + ".gone", tokenizer)
+    shutil.rmtree(own)  # nothing but the file is there
+    contents = read_metadata(trained)
+    assert (contents.task, contents.answers, contents.pipelines.keys()) == ("retrieval", None, {"train", "test"})
+    folder = contents.write_text_files(tmp_path / "text")
+    model = MODELS.build(contents.model_config(folder)).eval()
+    model.load_state_dict(read_source(trained).tensors)
+    pipeline = Compose(contents.pipeline(folder))
+    item = pipeline(dict(path=rankings["videos"][0], texts=rankings["texts"], sample_idx=0))
+    with torch.no_grad():
+        (sample,) = model(**model.data_preprocessor(collate_items([item])), mode="predict")
     scores = rankings["scores"][:, 0]
     assert sample.scores.numpy() == pytest.approx(scores, abs=1e-5)
 
