@@ -30,7 +30,7 @@ seeds = (0, 1, 2)
 quick = dict(
     seeds=(0,),
     data=dict(
-        command="python tools/dataset_converters/shapes.py {data} --hard --seed {seed} --images 1000 --test-videos 150"
+        command="python tools/dataset_converters/shapes.py {data} --hard --seed {seed} --images 1000 --test-videos 100"
     ),
     overrides={"train_cfg.max_epochs": 1},
     starts=dict(
