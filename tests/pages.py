@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import torch
 import uvicorn
@@ -141,19 +140,25 @@ class Page:
 
 
 @contextlib.contextmanager
-def served(search: VideoSearch, qa: VideoQA | None = None, **options: Any) -> Iterator[Page]:
-    """Serve a page in a thread of this process."""
+def running(app: Any) -> Iterator[str]:
+    """Serve an application in a thread of this process; where, as host:port."""
     port = free_port()
-    config = uvicorn.Config(build_app(search, qa, **options), host="127.0.0.1", port=port, log_level="error")
-    server = uvicorn.Server(config)
+    server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=port, log_level="error"))
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
     while not server.started:
         assert thread.is_alive()
         time.sleep(0.02)
-    yield Page(urlsplit(f"http://127.0.0.1:{port}").netloc)
+    yield f"127.0.0.1:{port}"
     server.should_exit = True
     thread.join(timeout=10)
+
+
+@contextlib.contextmanager
+def served(search: VideoSearch, qa: VideoQA | None = None, **options: Any) -> Iterator[Page]:
+    """Serve a page in a thread of this process."""
+    with running(build_app(search, qa, **options)) as address:
+        yield Page(address)
 
 
 def serve_world(folder: str, gallery: str, visitor: Connection) -> None:

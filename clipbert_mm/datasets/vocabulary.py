@@ -60,7 +60,7 @@ def _take_vocabulary(load_from: str | Sequence[str] | None, folder: str, train_o
                 metadata.write_text_files(part)
                 if (words := read_words(part)) is not None:
                     backend = load_tokenizer(str(part)).backend_tokenizer
-                    texts = read_texts([path for path in train_on if os.path.isfile(path)])
+                    texts = read_texts([file for file in train_on if os.path.isfile(file)])
                     own = (word for text in texts for word in split_words(backend, text))
                     write_words(part, words.union(own))
             logger.info(f"Took the vocabulary of {path} and saved it in {folder}.")

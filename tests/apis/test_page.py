@@ -6,7 +6,6 @@ import multiprocessing
 import os
 import shutil
 import socket
-import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
@@ -15,9 +14,8 @@ import anyio
 import av
 import numpy as np
 import pytest
-import uvicorn
 from large_index import add_unreal_videos, open_clip_search
-from pages import served
+from pages import running, served
 from ports import free_port
 
 from clipbert_mm.apis import VideoQA, VideoSearch
@@ -62,17 +60,8 @@ def search(indexed: dict[str, VideoSearch], request: pytest.FixtureRequest, worl
 def address(search: VideoSearch, request: pytest.FixtureRequest) -> Iterator[str]:
     """Where the page is served; with questions if the test asks for a model of them."""
     qa = request.getfixturevalue("qa") if "qa" in request.fixturenames else None
-    port = free_port()
-    config = uvicorn.Config(build_app(search, qa, max_upload=1_000_000), host="127.0.0.1", port=port, log_level="error")
-    server = uvicorn.Server(config)
-    thread = threading.Thread(target=server.run, daemon=True)
-    thread.start()
-    while not server.started:
-        assert thread.is_alive()
-        time.sleep(0.05)
-    yield f"http://127.0.0.1:{port}"
-    server.should_exit = True
-    thread.join(timeout=10)
+    with running(build_app(search, qa, max_upload=1_000_000)) as host:
+        yield f"http://{host}"
 
 
 @pytest.fixture

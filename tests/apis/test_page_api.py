@@ -14,10 +14,8 @@ from pathlib import Path
 from urllib.parse import quote, urlencode
 
 import pytest
-import uvicorn
 from mmengine.config import Config
-from pages import Page
-from ports import free_port
+from pages import Page, running
 from public_models import write_blip
 
 from clipbert_mm.apis import VideoSearch
@@ -28,17 +26,8 @@ from clipbert_mm.errors import VideoIndexError
 
 @contextlib.contextmanager
 def served(search: VideoSearch, **options: bool) -> Iterator[Page]:
-    port = free_port()
-    config = uvicorn.Config(build_api(search, **options), host="127.0.0.1", port=port, log_level="error")
-    server = uvicorn.Server(config)
-    thread = threading.Thread(target=server.run, daemon=True)
-    thread.start()
-    while not server.started:
-        assert thread.is_alive()
-        time.sleep(0.02)
-    yield Page(f"127.0.0.1:{port}")
-    server.should_exit = True
-    thread.join(timeout=10)
+    with running(build_api(search, **options)) as address:
+        yield Page(address)
 
 
 @pytest.fixture

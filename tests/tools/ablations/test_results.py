@@ -211,10 +211,10 @@ def test_what_is_no_report_is_refused(tmp_path: Path, name: str, text: str | Non
 
 def test_a_damaged_report_is_named(tmp_path: Path):
     broken = report(tmp_path)[0]
-    broken["rows"][1]["tasks"]["qa"].pop("queries")
+    broken["rows"][1]["tasks"]["qa"].pop("seconds")
     (tmp_path / "reports" / "hand.json").write_text(json.dumps(broken))
     with pytest.raises(
-        OptionError, match=r"The report of hand in --kept is damaged at row 'n2', qa \(KeyError: 'queries'\)"
+        OptionError, match=r"The report of hand in --kept is damaged at row 'n2', qa \(KeyError: 'seconds'\)"
     ):
         continued(tmp_path)
 

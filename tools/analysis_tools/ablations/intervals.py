@@ -144,9 +144,8 @@ def estimate(
     unordered = [seed for seed in seeds if any(isinstance(row[seed], Unordered) for row in rows)]
     ordered = [seed for seed in seeds if seed not in unordered]
     before = [value for value, seed in zip(values, seeds, strict=True) if seed in unordered]
-    if (
-        kept is None or kept.seeds != len(before) or not before or abs(kept.mean - fmean(before)) > 1e-6
-    ):  # of other results
+    # An estimate of other results has another mean.
+    if kept is None or not before or kept.seeds != len(before) or abs(kept.mean - fmean(before)) > 1e-6:
         over_queries = _over_queries(weights, rows, seeds, metric, shared_queries)
     elif not ordered:
         over_queries = kept.over_queries

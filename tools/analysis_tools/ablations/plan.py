@@ -74,10 +74,9 @@ class Plan:
         """The test of a table's row, task and seed."""
         self.benchmarks: dict[str, dict[str, BenchmarkStep]] = {}
         """The benchmarks of a table by sub-command."""
-        planned = {table.name: tuple(seeds if seeds is not None else table.seeds) for table in tables}
-        self.planned = planned
+        self.planned = {table.name: tuple(seeds if seeds is not None else table.seeds) for table in tables}
         """The seeds of a table that are to be run."""
-        self.seeds = {name: tuple(sorted({*own, *self.kept.seeds(name)})) for name, own in planned.items()}
+        self.seeds = {name: tuple(sorted({*own, *self.kept.seeds(name)})) for name, own in self.planned.items()}
         """The seeds of a table that are reported: those, and what is kept."""
         self.missing: dict[str, list[str]] = {}
         """The rows that cannot be run, by the file of weights that is missing."""

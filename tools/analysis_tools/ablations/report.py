@@ -78,7 +78,7 @@ def table_report(plan: Plan, table: Table) -> dict[str, Any]:
         seeds=list(seeds),
         shared_queries=shared,
         reference=table.reference,
-        runs=runs_report([each for rows in results.values() for seeds in rows.values() for each in seeds.values()]),
+        runs=runs_report([each for task in results.values() for row in task.values() for each in row.values()]),
         environment=environment("cuda" if _cuda() else "cpu"),
         metrics=metrics,
         rows=rows,
@@ -148,7 +148,7 @@ def row_report(
         training=None if step is None else step.training.family,
         test=None if step is None else step.family,
         values=values,
-        queries={str(seed): each.queries for seed, each in own.items()},
+        queries={str(seed): len(next(iter(each.outcomes.values()))) for seed, each in own.items()},
         seconds={str(seed): dict(each.seconds) for seed, each in own.items() if each.seconds},
         runs={str(seed): dict(date=each.date, release=each.release) for seed, each in own.items()},
         outcomes={

@@ -24,14 +24,12 @@ class Result:
 
     Args:
         outcomes: What became of each query, by metric, (Q,) each.
-        queries: Number of queries.
         seconds: Seconds of the training and of the test; empty where they are unknown.
         date: Day of the test, YYYY-MM-DD.
         release: Release of this package that ran it.
     """
 
     outcomes: Mapping[str, np.ndarray]
-    queries: int
     seconds: Mapping[str, float]
     date: str
     release: str
@@ -43,8 +41,7 @@ def result_of(step: TestStep) -> Result:
     seconds = {}
     if step.training is not None and (step.training.folder / "done.json").is_file():
         seconds = dict(training=step.training.done()["seconds"], test=noted["seconds"])
-    queries = len(next(iter(outcomes.values())))
-    return Result(outcomes, queries, seconds, noted["date"][:10], noted["clipbert_mm"])
+    return Result(outcomes, seconds, noted["date"][:10], noted["clipbert_mm"])
 
 
 @dataclass(frozen=True)
@@ -146,14 +143,13 @@ def _read(kept: Mapping[str, Any], runs: Mapping[str, Sequence[str]], seed: str)
     values = kept["values"].get(seed)
     if not values:
         return None
-    queries = kept["queries"][seed]
     outcomes: Mapping[str, np.ndarray] | None
     if known := kept.get("outcomes", {}).get(seed):
         outcomes = {name: unpack(each) for name, each in known.items()}
-    elif (outcomes := _of_shares(values, queries)) is None:
+    elif (outcomes := _of_shares(values, kept["queries"][seed])) is None:
         return None
     last = dict(date=runs["dates"][-1], release=runs["releases"][-1])
-    return Result(outcomes, queries, kept["seconds"].get(seed, {}), **kept.get("runs", {}).get(seed, last))
+    return Result(outcomes, kept["seconds"].get(seed, {}), **kept.get("runs", {}).get(seed, last))
 
 
 def _of_shares(values: Mapping[str, float], queries: int) -> Unordered | None:
