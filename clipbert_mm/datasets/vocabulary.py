@@ -19,7 +19,7 @@ from clipbert_mm.trusted import MAX_TEXT_FILE_BYTES
 VOCAB_SIZE = 30522
 """Tokens of a vocabulary, at most, where nothing else is asked for; as many as BERT's has."""
 WORDS_FILE = "training_words.txt"
-"""File of a vocabulary that was trained on texts, beside the tokenizer's own: the words of these texts, one a line."""
+"""Beside the tokenizer's own files, in a vocabulary that was trained on texts, the words of these texts, one a line."""
 SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 EXAMPLE = '{"video": "a.mp4", "caption": "what happens in it"}'
 
