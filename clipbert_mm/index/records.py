@@ -3,8 +3,9 @@
 import hashlib
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from clipbert_mm.errors import printable, quoted
@@ -62,10 +63,9 @@ def name_below(path: str, folders: Sequence[str]) -> str:
     >>> name_below("/mnt/b/1.mp4", ["/mnt/a", "/mnt/b"])
     'b/1.mp4'
     """
-    for folder, start in name_starts(folders):
-        if _is_below(path, folder):
-            return path[len(start) :]
-    return os.path.basename(path)
+    starts = _name_starts(tuple(folders))
+    found = next((starts[folder] for folder in _folders_above(path) if folder in starts), None)
+    return os.path.basename(path) if found is None else path[len(found) :]
 
 
 def name_starts(folders: Sequence[str]) -> list[tuple[str, str]]:
@@ -74,16 +74,23 @@ def name_starts(folders: Sequence[str]) -> list[tuple[str, str]]:
     >>> name_starts(["/mnt/a", "/mnt/b", "/mnt/b/c"])
     [('/mnt/a', '/mnt/'), ('/mnt/b', '/mnt/')]
     """
-    outermost = [
-        folder for folder in folders if not any(folder != other and _is_below(folder, other) for other in folders)
-    ]
-    return [
-        (folder, os.path.join(folder if len(outermost) == 1 else os.path.dirname(folder), "")) for folder in outermost
-    ]
+    return list(_name_starts(tuple(folders)).items())
 
 
-def _is_below(path: str, folder: str) -> bool:
-    return path.startswith(os.path.join(folder, ""))
+@lru_cache(maxsize=8)  # a list of videos is named one by one
+def _name_starts(folders: tuple[str, ...]) -> dict[str, str]:
+    given = dict.fromkeys(folders)
+    outermost = [folder for folder in given if not any(above in given for above in _folders_above(folder))]
+    return {
+        folder: os.path.join(folder if len(outermost) == 1 else os.path.dirname(folder), "") for folder in outermost
+    }
+
+
+def _folders_above(path: str) -> Iterator[str]:
+    """Yield the folders that a path is in, from the innermost to the root."""
+    while (above := os.path.dirname(path)) != path:
+        yield above
+        path = above
 
 
 @dataclass(frozen=True)

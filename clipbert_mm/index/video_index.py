@@ -229,8 +229,9 @@ class VideoIndex:
 
     def note_folders(self, folders: Sequence[str]) -> None:
         """Record folders that are indexed."""
-        if new := [folder for folder in dict.fromkeys(folders) if folder not in self.folders]:
-            self.set_facts({"folders": [*self.folders, *new]})
+        noted = dict.fromkeys(self.folders)
+        if new := [folder for folder in dict.fromkeys(folders) if folder not in noted]:
+            self.set_facts({"folders": [*noted, *new]})
 
     def set_facts(self, facts: Mapping[str, Any]) -> None:
         """Set some facts about the index, JSON values by name."""

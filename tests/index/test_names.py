@@ -11,6 +11,7 @@ from memory_engine import MemoryEngine
 from clipbert_mm.errors import OptionError
 from clipbert_mm.index import EncodedVideo, Entry, NamePart, VideoIndex, folder_called, name_below
 from clipbert_mm.index.engines import RemoteIndex
+from clipbert_mm.index.records import name_starts
 
 FOLDERS = {
     "none": [],
@@ -106,6 +107,20 @@ def test_thousands_of_folders_find_by_the_names_of_files(tmp_path: Path):
     assert index.named(NamePart("2999/", folders))[1] == 0
     assert index.named(NamePart("Ä", folders))[1] == 0
     assert index.named(NamePart("a.MP4", folders), most=5)[1] == 3000
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_a_name_begins_below_the_outermost_folder(seed: int):
+    """As by comparing each path with each folder."""
+    rng = random.Random(seed)
+    draw = lambda: "/" + "/".join(rng.choices(["a", "ab", "b"], k=rng.randint(1, 4)))  # noqa: E731
+    folders = list(dict.fromkeys(draw() for _ in range(rng.randint(0, 6))))
+    outermost = [each for each in folders if not any(each.startswith(f"{other}/") for other in folders)]
+    assert [folder for folder, _ in name_starts(folders)] == outermost
+    for path in {f"{draw()}/{i}.mp4" for i in range(50)}:
+        above = [folder for folder in outermost if path.startswith(f"{folder}/")]
+        start = len(above[0] if len(outermost) == 1 else os.path.dirname(above[0]).rstrip("/")) + 1 if above else 0
+        assert name_below(path, folders) == (path[start:] if above else os.path.basename(path))
 
 
 @pytest.mark.parametrize(
