@@ -12,7 +12,7 @@ from clipbert_mm.apis.results import IndexReport
 from clipbert_mm.apis.video_search import Paths
 from clipbert_mm.engine.team import Team
 from clipbert_mm.errors import OptionError, is_count, printable, quoted
-from clipbert_mm.index import EncodedVideo, Entry, Filter, Unreadable, VideoIndex, is_index
+from clipbert_mm.index import EncodedVideo, Entry, Filter, Unreadable, VideoIndex, is_index, outermost_folders
 from clipbert_mm.media import DECODING_RULES
 from clipbert_mm.media.listing import IMAGES, VIDEOS, walk_files
 from clipbert_mm.media.media_file import Media
@@ -299,8 +299,9 @@ def entry_of(read: ReadResult, media: Media) -> Entry:
 
 def _gone(video_index: VideoIndex, paths: Paths) -> list[str]:
     """Return the videos of the index that were below one of the folders and no longer exist."""
-    folders = tuple(path for path in _absolute(paths) if os.path.isdir(path))
-    return [entry.path for entry in video_index.listed(Filter(folders=folders)) if _is_gone(entry.path)]
+    folders = outermost_folders(path for path in _absolute(paths) if os.path.isdir(path))
+    below = (entry.path for folder in folders for entry in video_index.listed(Filter(folders=(folder,))))
+    return sorted(path for path in below if _is_gone(path))
 
 
 def _is_gone(path: str) -> bool:

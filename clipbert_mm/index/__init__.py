@@ -3,7 +3,7 @@
 from clipbert_mm.index.filters import Filter
 from clipbert_mm.index.folders import default_folder, is_index
 from clipbert_mm.index.names import NamePart, folder_called
-from clipbert_mm.index.records import Entry, Unreadable, file_digest, name_below
+from clipbert_mm.index.records import Entry, Unreadable, file_digest, name_below, outermost_folders
 from clipbert_mm.index.video_index import STORED_DTYPE, EncodedVideo, VideoIndex
 
 __all__ = [
@@ -19,4 +19,5 @@ __all__ = [
     "folder_called",
     "is_index",
     "name_below",
+    "outermost_folders",
 ]

@@ -4,6 +4,12 @@ import os
 from dataclasses import dataclass
 
 from clipbert_mm.errors import OptionError, quoted
+from clipbert_mm.index.records import outermost_folders
+
+MAX_FOLDERS = 500
+"""Most folders of a filter, those below another one not counted: SQLite takes expressions of 1,000 parts."""
+MAX_SECONDS = 9.2e9
+"""Greatest number of seconds that is compared, and the negative of the least; in nanoseconds SQLite has no greater one."""
 
 
 @dataclass(frozen=True)
@@ -11,14 +17,14 @@ class Filter:
     """Conditions that a video meets, all of them.
 
     Args:
-        folders: Folders, or files; a video is one of them or below one of them. None for all.
+        folders: Folders, or files; a video is one of them or below one of them. None for all; at most 500.
         min_seconds: Least length of the video in seconds; images have none and meet no condition on it.
         max_seconds: Greatest length.
         written_after: Earliest time of writing of the file, in seconds since 1970.
         written_before: Latest time of writing.
 
     Raises:
-        OptionError: If no video can meet them.
+        OptionError: If no video can meet them, or there are more than 500 folders.
     """
 
     folders: tuple[str, ...] | None = None
@@ -41,23 +47,33 @@ class Filter:
                     f"{names} are two numbers in this order, or None, got {quoted(least)} and {quoted(most)}."
                 )
 
+        if len(self._outermost()) > MAX_FOLDERS:
+            raise OptionError(
+                f"A search looks into {MAX_FOLDERS} folders at most, got {len(self._outermost())}. Name the folders that they "
+                "are in."
+            )
+
+    def _outermost(self) -> list[str]:
+        return outermost_folders(map(os.path.abspath, self.folders or ()))
+
     def condition(self) -> tuple[str, list[object]]:
         """Return the conditions as an expression of SQL over the table of videos, with its parameters."""
         parts: list[str] = []
         values: list[object] = []
         if self.folders is not None:
-            below = [below_condition(os.path.abspath(folder)) for folder in self.folders]
+            below = [below_condition(folder) for folder in self._outermost()]
             parts.append("(" + (" OR ".join(sql for sql, _ in below) or "0") + ")")
             values += [value for _, own in below for value in own]
-        for column, comparison, value in (
+        for column, comparison, seconds in (
             ("seconds", ">=", self.min_seconds),
             ("seconds", "<=", self.max_seconds),
-            ("mtime_ns", ">=", None if self.written_after is None else int(self.written_after * 1e9)),
-            ("mtime_ns", "<=", None if self.written_before is None else int(self.written_before * 1e9)),
+            ("mtime_ns", ">=", self.written_after),
+            ("mtime_ns", "<=", self.written_before),
         ):
-            if value is not None:
+            if seconds is not None:
                 parts.append(f"{column} {comparison} ?")
-                values.append(value)
+                bounded = min(max(seconds, -MAX_SECONDS), MAX_SECONDS)
+                values.append(bounded if column == "seconds" else int(bounded * 1e9))
         return " AND ".join(parts) or "1", values
 
 

@@ -152,8 +152,8 @@ class RecordTable(Database):
         """Return the paths of the videos that meet conditions, or of all ``unreadable`` files, in their order."""
         condition, values = (where or Filter()).condition()
         with self.reading() as database:
-            rows = database.execute(f"SELECT path FROM {table} WHERE {condition} ORDER BY path", values)
-            return [os.fsdecode(path) for (path,) in rows if isinstance(path, bytes)]
+            rows = database.execute(f"SELECT path FROM {table} WHERE {condition}", values)
+            return [os.fsdecode(path) for path in sorted(path for (path,) in rows if isinstance(path, bytes))]
 
     def number(self, path: str) -> int | None:
         """Return the number of a video; None if the index has none of this path."""
@@ -165,8 +165,8 @@ class RecordTable(Database):
         """Return the numbers of the videos that meet conditions, int64, increasing."""
         condition, values = where.condition()
         with self.reading() as database:
-            rows = database.execute(f"SELECT id FROM videos WHERE {condition} ORDER BY id", values)
-            return np.fromiter((number for (number,) in rows), np.int64)
+            rows = database.execute(f"SELECT id FROM videos WHERE {condition}", values)
+            return np.sort(np.fromiter((number for (number,) in rows), np.int64))
 
     def unreadable(self) -> dict[str, Unreadable]:
         """Return the records of files that cannot be read, by path; damaged ones are left out."""

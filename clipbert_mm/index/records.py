@@ -3,7 +3,7 @@
 import hashlib
 import math
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -79,11 +79,20 @@ def name_starts(folders: Sequence[str]) -> list[tuple[str, str]]:
 
 @lru_cache(maxsize=8)  # a list of videos is named one by one
 def _name_starts(folders: tuple[str, ...]) -> dict[str, str]:
-    given = dict.fromkeys(folders)
-    outermost = [folder for folder in given if not any(above in given for above in _folders_above(folder))]
+    outermost = outermost_folders(folders)
     return {
         folder: os.path.join(folder if len(outermost) == 1 else os.path.dirname(folder), "") for folder in outermost
     }
+
+
+def outermost_folders(folders: Iterable[str]) -> list[str]:
+    """Return those of some folders, or files, that are not below another one, each once.
+
+    >>> outermost_folders(["/mnt/a", "/mnt/b/c", "/mnt/b", "/mnt/a"])
+    ['/mnt/a', '/mnt/b']
+    """
+    given = dict.fromkeys(folders)
+    return [folder for folder in given if not any(above in given for above in _folders_above(folder))]
 
 
 def _folders_above(path: str) -> Iterator[str]:

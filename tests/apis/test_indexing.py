@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 
 from clipbert_mm.apis import VideoSearch, indexing, reading
-from clipbert_mm.apis.indexing import find_videos
+from clipbert_mm.apis.indexing import find_videos, make_plan
 from clipbert_mm.apis.reading import ReadResult
 from clipbert_mm.errors import BrokenMediaError
+from clipbert_mm.index import Entry, VideoIndex
 
 VIDEOS = ["mp4", "m4v", "mov", "mkv", "webm", "avi", "wmv", "flv", "mpg", "mpeg", "ts", "ogv", "3gp", "gif"]
 IMAGES = ["jpg", "jpeg", "png", "bmp", "webp"]
@@ -149,3 +150,20 @@ def test_files_that_are_gone_or_broken_stay_as_they_are_unless_told(
     report = search.index(videos, workers=0, prune=True, retry=True)
     assert (report.gone, report.removed, report.not_tried) == ((), (gone,), ())
     assert set(report.unreadable) == {broken}
+
+
+def test_thousands_of_folders_are_told_and_pruned(tmp_path: Path):
+    """As the glob of a shell names them; SQLite takes conditions of 1,000 parts."""
+    folders = [tmp_path / f"videos{i:04}" for i in range(1100)]
+    for folder in folders:
+        folder.mkdir()
+    index = VideoIndex(tmp_path / "index")
+    index.start("id", "a.pth", "a.pth")
+    paths = [f"{folder}/{name}.mp4" for folder in folders for name in "ab"]
+    index.table.put((Entry(path, 1, 1, 1.0, ((0.0, 1.0),), (2, 2)), None) for path in [*paths, "/other/a.mp4"])
+    Path(paths[0]).touch()
+    for prune in (False, True):
+        plan = make_plan(index, folders, paths[:1], prune=prune, retry=False)
+        assert plan.gone == paths[1:]
+        assert index.folders == [str(folder) for folder in folders]
+    assert sorted(index.entries) == sorted(["/other/a.mp4", paths[0]])
