@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from benchmarks import bench_public, public_vectors
+from benchmarks import bench_public, public_vectors, timing
 from benchmarks.flops import step_flops
 from mmengine.config import Config
 from public_models import write_blip, write_clip, write_pe, write_siglip, write_vilt
@@ -19,6 +19,7 @@ from clipbert_mm.errors import ClipBertError
 @pytest.fixture
 def args(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> argparse.Namespace:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setitem(timing.MATRIX_SIZE, "cpu", 256)
     write_blip(tmp_path)
     parser = argparse.ArgumentParser()
     bench_public.add_arguments(parser)
