@@ -50,7 +50,13 @@ def report(tmp_path: Path, text: str = TABLE, as_choice: bool = False) -> tuple[
         (step.folder / "outcomes.json").write_text(
             json.dumps(kept if task == "retrieval" and not as_choice else dict(accuracy=ANSWERS[row][seed]))
         )
-        noted = dict(weights="epoch_1.pth", date=f"2026-01-0{seed + 1}T08:00:00", clipbert_mm="0.1.0")
+        noted = dict(
+            weights="epoch_1.pth",
+            date=f"2026-01-0{seed + 1}T08:00:00",
+            clipbert_mm="0.1.0",
+            machine="CPU, small, 2 cores",
+            packages="torch 2.14.1, numpy 2.4.6, mmengine 0.10.7",
+        )
         for each, seconds in ((step, 10.0), (step.training, 50.0)):
             (each.folder / "done.json").write_text(json.dumps(noted | dict(seconds=seconds)))
     write_reports(plan, [table], tmp_path / "reports")

@@ -20,7 +20,7 @@ rows = {"t1": dict(label={"M": "-", "T": 1}, paper="table2_t1")} | {
 }
 conclusions = [
     dict(
-        number="ii",
+        number="ii, control",  # not the paper's: whether the world tests (ii) at all
         statement="2 frames of a clip are better than 1 for questions, a third of which ask for motion",
         task="qa",
         metric="accuracy",

@@ -42,7 +42,10 @@ def test_the_papers_numbers_stand_beside_ours_and_what_is_missing_is_no_zero(rep
         "| N | paper R@1 | R@1 | paper R@5 | R@5 | paper R@10 | R@10 | paper MdR | MdR | Δ R@1 to n1 | seeds | time |"
         in text
     )
-    assert "Seeds 0, 1, 2; runs of 2026-01-01 to 2026-01-03 by clipbert_mm 0.1.0; CPU" in text
+    assert (
+        "Seeds 0, 1, 2; runs of 2026-01-01 to 2026-01-03 by clipbert_mm 0.1.0; CPU, small, 2 cores; torch 2.1" in text
+    )
+    assert "Rows of different seeds" not in text
     assert "| 1 | 12.7 | 0.0 [0.0, 0.0] | 34.5 | " in text
     assert "| 2 | 15.5 | 58.3 [" in text
     assert "| 4 |  | missing |  | missing |  | missing |  | missing | missing | 0 of 3 | missing |" in text

@@ -1,6 +1,7 @@
 """Reports that were kept from earlier runs: continued with other seeds, on another machine, by a table that has changed."""
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -31,8 +32,9 @@ def add(plan: Plan, correct: dict[tuple[str, int], list[int]]) -> None:
         step = plan.tests["hand", row, "qa", seed]
         step.folder.mkdir(parents=True)
         (step.folder / "outcomes.json").write_text(json.dumps(dict(accuracy=answers)))
+        place = dict(machine="NVIDIA H200, 16 cores", packages="torch 3.0, mmengine 0.10.7")
         (step.folder / "done.json").write_text(
-            json.dumps(dict(date="2026-02-01T08:00:00", clipbert_mm="0.2.0", seconds=1))
+            json.dumps(dict(date="2026-02-01T08:00:00", clipbert_mm="0.2.0", seconds=1, **place))
         )
 
 
@@ -49,15 +51,34 @@ def test_what_is_kept_is_not_run_and_is_reported_as_it_was(tmp_path: Path):
 def test_more_seeds_are_added_to_those_that_are_kept(tmp_path: Path):
     report(tmp_path)
     plan, _ = continued(tmp_path, seeds=(0, 1, 2, 3, 4))
+    mixed = "Rows of different seeds are compared by Δ"
     correct = {("n1", 3): [0, 0, 0, 1], ("n1", 4): [1, 1, 0, 0], ("n2", 3): [1, 1, 1, 1], ("n2", 4): [1, 1, 0, 0]}
-    add(plan, correct)
+    add(plan, {key: answers for key, answers in correct.items() if key != ("n2", 4)})
+    continued(tmp_path, seeds=(0, 1, 2, 3, 4))
+    assert mixed in (tmp_path / "again" / "hand.md").read_text()
+    add(plan, {("n2", 4): correct["n2", 4]})
     _, again = continued(tmp_path, seeds=(0, 1, 2, 3, 4))
+    assert mixed not in (tmp_path / "again" / "hand.md").read_text()
     claim = again["conclusions"][1]["difference"]
     assert claim["seeds"] == 5
     assert claim["mean"] == pytest.approx((25 + 0 + 25 + 75 + 0) / 5)
     half = 2.7764 * np.std([25, 0, 25, 75, 0], ddof=1) / np.sqrt(5)
     assert claim["over_seeds"] == pytest.approx([25 - half, 25 + half])
-    assert again["runs"] == dict(dates=["2026-01-01", "2026-02-01"], releases=["0.1.0", "0.2.0"])
+    for _ in range(2):  # kept again, the report still knows where each seed was run
+        assert again["runs"] == dict(
+            dates=["2026-01-01", "2026-02-01"],
+            releases=["0.1.0", "0.2.0"],
+            machines=["CPU, small, 2 cores", "NVIDIA H200, 16 cores"],
+            packages=["torch 2.14.1, numpy 2.4.6, mmengine 0.10.7", "torch 3.0, mmengine 0.10.7"],
+        )
+        runs = again["rows"][0]["tasks"]["qa"]["runs"]
+        assert [runs[seed]["machine"].split(",")[0] for seed in "01234"] == ["CPU"] * 3 + ["NVIDIA H200"] * 2
+        told = "2026-02-01 by clipbert_mm 0.1.0, 0.2.0; CPU, small, 2 cores and NVIDIA H200, 16 cores; "
+        assert f"{told}torch 2.14.1, mmengine 0.10.7, torch 3.0." in (tmp_path / "again" / "hand.md").read_text()
+        for name in ("hand.json", "hand.md"):
+            (tmp_path / "again" / name).rename(tmp_path / "reports" / name)
+        shutil.rmtree(tmp_path / "elsewhere", ignore_errors=True)
+        _, again = continued(tmp_path, seeds=(0, 1, 2, 3, 4))
 
 
 SHARES = TABLE.replace("t2v/MdR", "accuracy").replace("t2v/R@1", "accuracy")
@@ -71,6 +92,8 @@ def without_queries(tmp_path: Path) -> dict:
         for task in row["tasks"].values():
             for key in ("outcomes", "runs", "test"):
                 task.pop(key)
+    old["runs"] = {name: old["runs"][name] for name in ("dates", "releases")}
+    old["environment"] = dict(device="CPU, old", cores=4, packages=dict(clipbert_mm="0.1.0", torch="2.0"))
     (tmp_path / "reports" / "hand.json").write_text(json.dumps(old))
     return first
 
@@ -92,7 +115,9 @@ def test_a_report_without_queries_stays_as_it_was(tmp_path: Path):
         assert _numbers(tmp_path / "again" / "hand.md") == _numbers(tmp_path / "reports" / "hand.md")
         (tmp_path / "again" / "hand.json").rename(tmp_path / "reports" / "hand.json")  # kept again
     assert again["rows"][0]["tasks"]["qa"]["outcomes"] == {}  # which query was right is not made up
-    assert again["runs"] == dict(dates=["2026-01-03", "2026-01-03"], releases=["0.1.0"])
+    assert again["runs"] == dict(
+        dates=["2026-01-03"] * 2, releases=["0.1.0"], machines=["CPU, old, 4 cores"], packages=["torch 2.0"]
+    )
 
 
 def test_more_seeds_of_a_report_without_queries_join_its_intervals(tmp_path: Path):

@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -138,8 +139,19 @@ def test_the_time_left_is_that_of_other_seeds_or_of_the_kind(step: Callable):
     one, two = step("one"), step("two")
     for each, seconds in ((one, 10.0), (two, 30.0)):
         each.folder.mkdir()
-        each.note_done(seconds)
+        each.note_done(seconds, Launcher())
     durations = Durations([one, two])
     assert durations.estimate([step("one"), step("new")], 1) == "; 2 steps left, about 30 s"  # 10 + (10 + 30) / 2
     assert durations.estimate([step("two"), step("two")], 2) == "; 2 steps left, about 30 s"
     assert Durations().estimate([one], 1) == "; 1 step left"
+
+
+def test_where_and_with_what_a_step_was_done_is_noted(step: Callable):
+    one = step("one")
+    one.folder.mkdir()
+    one.note_done(1.0, Launcher())
+    packages = dict(package.split() for package in one.done()["packages"].split(", "))
+    assert packages["torch"] == version("torch")
+    assert one.done()["machine"].endswith(f", {len(os.sched_getaffinity(0))} cores")
+    one.note_done(1.0, Launcher(slurm="gpu"))
+    assert one.done()["machine"] == "Slurm partition gpu"

@@ -7,8 +7,6 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from benchmarks.timing import environment
-
 from ablations.drawing import draw_costs, draw_lines
 from ablations.intervals import Estimate, Outcomes, Unordered, estimate, less_is_better, outcome_key, value_of
 from ablations.plan import Plan
@@ -21,6 +19,7 @@ from clipbert_mm.fileio import atomic_write
 
 USUAL_METRICS = {"t2v/R@1": ("t2v/R@1", "t2v/R@5", "t2v/R@10", "t2v/MdR"), "accuracy": ("accuracy",)}
 """Metrics of a task whose outcomes have the key, where the table file names none."""
+SHOWN_PACKAGES = ("torch", "mmengine")
 MISSING = "missing"
 TaskOutcomes = Mapping[str, Mapping[int, Outcomes]]
 """What became of the queries of a task, by row and seed."""
@@ -79,7 +78,6 @@ def table_report(plan: Plan, table: Table) -> dict[str, Any]:
         shared_queries=shared,
         reference=table.reference,
         runs=runs_report([each for task in results.values() for row in task.values() for each in row.values()]),
-        environment=environment("cuda" if _cuda() else "cpu"),
         metrics=metrics,
         rows=rows,
         conclusions=[
@@ -90,15 +88,16 @@ def table_report(plan: Plan, table: Table) -> dict[str, Any]:
 
 
 def runs_report(results: Sequence[Result]) -> dict[str, Any]:
-    """Return when the tests of a table were done, and by which releases."""
-    dates = sorted(each.date for each in results)
-    return dict(dates=[dates[0], dates[-1]] if dates else [], releases=sorted({each.release for each in results}))
-
-
-def _cuda() -> bool:
-    import torch
-
-    return torch.cuda.is_available()
+    """Return when the tests of a table were done, where, and with which releases; each once."""
+    runs = [each.run for each in results]
+    dates = sorted(run.date for run in runs)
+    distinct = {name: sorted({getattr(run, name) for run in runs} - {""}) for name in ("machine", "packages")}
+    return dict(
+        dates=[dates[0], dates[-1]] if dates else [],
+        releases=sorted({run.release for run in runs}),
+        machines=distinct["machine"],
+        packages=distinct["packages"],
+    )
 
 
 def read_task(plan: Plan, table: Table, task: str) -> TaskResults:
@@ -150,7 +149,7 @@ def row_report(
         values=values,
         queries={str(seed): len(next(iter(each.outcomes.values()))) for seed, each in own.items()},
         seconds={str(seed): dict(each.seconds) for seed, each in own.items() if each.seconds},
-        runs={str(seed): dict(date=each.date, release=each.release) for seed, each in own.items()},
+        runs={str(seed): asdict(each.run) for seed, each in own.items()},
         outcomes={
             str(seed): {metric: pack(values) for metric, values in each.outcomes.items()}
             for seed, each in own.items()
@@ -237,6 +236,13 @@ def to_markdown(report: Mapping[str, Any], figures: Sequence[str] = ()) -> str:
     ]
     for task, metrics in report["metrics"].items():
         lines += [f"## {task}", "", *_task_table(report, task, metrics), ""]
+        seeds = [tuple(row["tasks"][task]["values"]) for row in report["rows"] if task in row["tasks"]]
+        if len({each for each in seeds if each}) > 1:
+            lines += [
+                "Rows of different seeds are compared by Δ, over the seeds that both have; their means are of different worlds "
+                "or trainings.",
+                "",
+            ]
     if report["conclusions"]:
         lines += ["## Conclusions", "", *_claims_table(report["conclusions"]), ""]
     for figure in figures:
@@ -245,14 +251,15 @@ def to_markdown(report: Mapping[str, Any], figures: Sequence[str] = ()) -> str:
 
 
 def _provenance(report: Mapping[str, Any]) -> str:
-    """Return seeds, dates, releases and machine of a report."""
-    about, runs, packages = report["environment"], report["runs"], report["environment"]["packages"]
+    """Return seeds, dates, releases and machines of a report."""
+    runs = report["runs"]
     parts = [f"Seeds {', '.join(map(str, report['seeds']))}{' (quick settings)' if report['quick'] else ''}"]
     if runs["dates"]:
         dates = " to ".join(dict.fromkeys(runs["dates"]))
         parts.append(f"runs of {dates} by clipbert_mm {', '.join(runs['releases'])}")
-    parts.append(f"{about['device']}, {about['cores']} cores")
-    parts.append(", ".join(f"{name} {packages[name]}" for name in ("torch", "mmengine") if name in packages))
+    parts += [" and ".join(runs["machines"])] if runs["machines"] else []
+    shown = [each for known in runs["packages"] for each in known.split(", ") if each.split()[0] in SHOWN_PACKAGES]
+    parts += [", ".join(dict.fromkeys(shown))] if shown else []
     return "; ".join(parts) + "."
 
 

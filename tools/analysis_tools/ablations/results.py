@@ -1,8 +1,8 @@
 """Results of tests: of steps that are done, and of reports that were kept from earlier runs, also from other machines."""
 
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +10,29 @@ import numpy as np
 
 from ablations.intervals import Unordered, less_is_better, outcome_key
 from ablations.outcomes import read_outcomes
-from ablations.steps import TestStep
+from ablations.steps import TestStep, machine_of, packages_of
 from ablations.verdicts import UNDECIDED, Claim, CostClaim
 from clipbert_mm.errors import OptionError, quoted
 
 Key = tuple[str, str, str, int]
 """Table, row, task and seed of a test."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """When, where and with what a test was done.
+
+    Args:
+        date: The day, YYYY-MM-DD.
+        release: Release of this package.
+        machine: The device and its cores; "" where it was not noted.
+        packages: The other packages with their releases, by commas; "" where they were not noted.
+    """
+
+    date: str
+    release: str
+    machine: str
+    packages: str
 
 
 @dataclass(frozen=True)
@@ -25,14 +42,12 @@ class Result:
     Args:
         outcomes: What became of each query, by metric, (Q,) each.
         seconds: Seconds of the training and of the test; empty where they are unknown.
-        date: Day of the test, YYYY-MM-DD.
-        release: Release of this package that ran it.
+        run: When, where and with what it was done.
     """
 
     outcomes: Mapping[str, np.ndarray]
     seconds: Mapping[str, float]
-    date: str
-    release: str
+    run: Run
 
 
 def result_of(step: TestStep) -> Result:
@@ -41,7 +56,8 @@ def result_of(step: TestStep) -> Result:
     seconds = {}
     if step.training is not None and (step.training.folder / "done.json").is_file():
         seconds = dict(training=step.training.done()["seconds"], test=noted["seconds"])
-    return Result(outcomes, seconds, noted["date"][:10], noted["clipbert_mm"])
+    place = noted.get("machine", ""), noted.get("packages", "")
+    return Result(outcomes, seconds, Run(noted["date"][:10], noted["clipbert_mm"], *place))
 
 
 @dataclass(frozen=True)
@@ -50,13 +66,13 @@ class KeptReport:
 
     Args:
         rows: What it has of a row and a task.
-        runs: Days and releases of the tests.
         claims: What it has of each claim, by its statement.
+        run: The last of its tests, for those of which a report of an earlier release has nothing more.
     """
 
     rows: Mapping[str, Mapping[str, Any]]
-    runs: Mapping[str, Sequence[str]]
     claims: Mapping[str, Mapping[str, Any]]
+    run: Run
 
 
 @dataclass
@@ -89,7 +105,7 @@ class KeptResults:
                 report = json.loads(path.read_text(encoding="utf-8"))
                 rows = {row["name"]: row["tasks"] for row in report["rows"]}
                 claims = {claim["statement"]: dict(claim) for claim in report["conclusions"]}
-                self.reports[report["table"]] = KeptReport(rows, report["runs"], claims)
+                self.reports[report["table"]] = KeptReport(rows, claims, _last_run(report))
             except (OSError, ValueError, KeyError, TypeError) as error:
                 raise OptionError(
                     f"{quoted(str(path))} is no report of tools/analysis_tools/ablation.py ({type(error).__name__}: {error}). "
@@ -130,7 +146,7 @@ class KeptResults:
             kept = self.row(table, row, task)
             if kept.get("training") != training or kept.get("test", test) != test:
                 return None
-            return _read(kept, self.reports[table].runs, str(seed))
+            return _read(kept, self.reports[table].run, str(seed))
         except (LookupError, TypeError, ValueError, AttributeError) as error:
             raise OptionError(
                 f"The report of {table} in --kept is damaged at row {quoted(row)}, {task} ({type(error).__name__}: {error}). "
@@ -138,7 +154,15 @@ class KeptResults:
             ) from error
 
 
-def _read(kept: Mapping[str, Any], runs: Mapping[str, Sequence[str]], seed: str) -> Result | None:
+def _last_run(report: Mapping[str, Any]) -> Run:
+    """Return what a report has of the last of its tests; reports of an earlier release have one machine for all of them."""
+    about, (machine, packages) = report["runs"], ("", "")
+    if known := report.get("environment"):
+        machine, packages = machine_of(known), packages_of(known)
+    return Run(*((each or [""])[-1] for each in (about["dates"], about["releases"])), machine, packages)
+
+
+def _read(kept: Mapping[str, Any], last: Run, seed: str) -> Result | None:
     """Return the result of a seed that a report has; None if it has none, or not enough to compute its metrics again."""
     values = kept["values"].get(seed)
     if not values:
@@ -148,8 +172,8 @@ def _read(kept: Mapping[str, Any], runs: Mapping[str, Sequence[str]], seed: str)
         outcomes = {name: unpack(each) for name, each in known.items()}
     elif (outcomes := _of_shares(values, kept["queries"][seed])) is None:
         return None
-    last = dict(date=runs["dates"][-1], release=runs["releases"][-1])
-    return Result(outcomes, kept["seconds"].get(seed, {}), **kept.get("runs", {}).get(seed, last))
+    run = replace(last, **kept.get("runs", {}).get(seed, {}))
+    return Result(outcomes, kept["seconds"].get(seed, {}), run)
 
 
 def _of_shares(values: Mapping[str, float], queries: int) -> Unordered | None:

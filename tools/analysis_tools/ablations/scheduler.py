@@ -146,7 +146,7 @@ class Scheduler:
             progress = step.progress()
             status = self._run_process(step, slot)
         if status == 0:
-            step.note_done(time.monotonic() - began)
+            step.note_done(time.monotonic() - began, self.launcher)
             return DONE
         return STOPPED if self.stopping else f"exit status {status}: {_reason(step)}"
 

@@ -16,6 +16,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
+from benchmarks.timing import environment
+
 from ablations.outcomes import collect_outcomes
 from ablations.tables import ROOT
 from clipbert_mm.checkpoint import find_selected
@@ -55,6 +58,26 @@ class Launcher:
             arguments = [*arguments[:place], str(gpus), *arguments[place:]]
             return ["bash", str(ROOT / f"tools/dist_{script}.sh"), *arguments]
         return [sys.executable, str(ROOT / f"tools/{script}.py"), *arguments]
+
+    def about(self) -> dict[str, str]:
+        """Return where the steps run and with which packages, for their notes."""
+        known = environment("cuda" if torch.cuda.is_available() else "cpu")
+        machine = machine_of(known) if self.slurm is None else f"Slurm partition {self.slurm}"
+        return dict(machine=machine, packages=packages_of(known))
+
+
+def machine_of(about: Mapping[str, Any]) -> str:
+    """Return the device and its cores as a text, of what :func:`~benchmarks.timing.environment` says."""
+    return f"{about['device']}, {about['cores']} cores"
+
+
+def packages_of(about: Mapping[str, Any]) -> str:
+    """Return the packages but ours as a text, of what :func:`~benchmarks.timing.environment` says.
+
+    >>> packages_of({"packages": {"clipbert_mm": "0.1.0", "torch": "2.14.1", "mmengine": "0.10.7"}})
+    'torch 2.14.1, mmengine 0.10.7'
+    """
+    return ", ".join(f"{name} {release}" for name, release in about["packages"].items() if name != "clipbert_mm")
 
 
 @dataclass
@@ -105,7 +128,7 @@ class Step:
         """Take what the process left; return what is to be noted."""
         return {}
 
-    def note_done(self, seconds: float) -> None:
+    def note_done(self, seconds: float, launcher: Launcher) -> None:
         """Finish, and write down that it is done."""
         noted = {
             **self.finish(),
@@ -114,6 +137,7 @@ class Step:
             "seconds": round(seconds, 1),
             "date": datetime.datetime.now().isoformat(timespec="seconds"),
             "clipbert_mm": __version__,
+            **launcher.about(),
         }
         with atomic_write(self.folder / DONE) as file:
             json.dump(noted, file, indent=1)

@@ -16,7 +16,8 @@ class Claim:
     """A claim on rows of a table.
 
     Args:
-        number: The paper's conclusion that it belongs to, i to vi (end of Section 4.3).
+        number: The paper's conclusion that it belongs to, i to vi (end of Section 4.3); a claim with another number, such as
+            "ii, control", is judged on its own.
         statement: The claim in words.
         kind: "better" (the contrast is above 0), "no_worse" (it is above minus the margin) or "differ" (it is not 0).
         weights: The contrast: weight of each row. The first row minus the second is ``{first: 1, second: -1}``.
