@@ -19,7 +19,7 @@ from torch import nn
 
 from clipbert_mm.datasets import train_vocabularies
 from clipbert_mm.engine.config import RUNNER_KEYS, load_config
-from clipbert_mm.errors import CheckpointError
+from clipbert_mm.errors import CheckpointError, OptionError
 from clipbert_mm.models.backbones.folding import FoldedNorm
 from clipbert_mm.registry import MODELS
 
@@ -438,6 +438,20 @@ def test_all_follows_from_what_stands_at_the_top_of_a_config_for_own_data(
     loader = Runner.build_dataloader(config.train_dataloader | dict(num_workers=0, persistent_workers=False), seed=0)
     losses = model(**model.data_preprocessor(next(iter(loader)), True), mode="loss")
     assert all(torch.isfinite(value).all() for value in losses.values())
+
+
+@pytest.mark.parametrize("path", OWN, ids=name_of)
+@pytest.mark.parametrize("variable", ["CLIPBERT_FRAME_SIZE", "CLIPBERT_BATCH_SIZE", "CLIPBERT_EPOCHS"])
+def test_a_variable_that_is_no_number_is_named(path: Path, variable: str, monkeypatch: pytest.MonkeyPatch):
+    for value in ("abc", "0", "-64", "1.5"):
+        monkeypatch.setenv(variable, value)
+        with pytest.raises(OptionError, match=rf"^{variable}: expected a whole number, 1 or more, got '{value}'\.$"):
+            Config.fromfile(str(path))
+    monkeypatch.setenv(variable, "")
+    with pytest.raises(
+        OptionError, match=rf": expected a value of the environment variable {variable}, got nothing\. Set it"
+    ):
+        load_config(str(path))
 
 
 def test_own_data_goes_on_with_the_sizes_and_the_vocabulary_of_a_checkpoint(

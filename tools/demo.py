@@ -18,6 +18,7 @@ from clipbert_mm.datasets.shapes.world import ShapesWorld
 from clipbert_mm.engine.config import drop_validation, load_config
 from clipbert_mm.engine.launch import build_runner
 from clipbert_mm.engine.run_tool import run_tool
+from clipbert_mm.engine.tool_flags import seed_number
 from clipbert_mm.evaluation import read_rankings, retrieval_metrics
 from clipbert_mm.visualization import draw_curves, draw_retrieval
 
@@ -36,7 +37,9 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument(
         "--out", type=Path, default=Path("work_dirs/demo"), help="folder for everything (default: work_dirs/demo)"
     )
-    parser.add_argument("--seed", type=int, default=0, help="seed of the world and of the training (default: 0)")
+    parser.add_argument(
+        "--seed", type=seed_number, default=0, help="seed of the world and of the training (default: 0)"
+    )
     parser.add_argument("--launcher", choices=["none", "pytorch"], default="none", help="what started the processes")
     args = parser.parse_args(argv)
     started = time.monotonic()

@@ -10,7 +10,7 @@ from clipbert_mm.engine.config import check_start, check_validation, drop_valida
 from clipbert_mm.engine.launch import build_runner, use_amp
 from clipbert_mm.engine.resuming import find_resumed
 from clipbert_mm.engine.run_tool import run_tool
-from clipbert_mm.engine.tool_flags import add_loader_flags, set_loaders
+from clipbert_mm.engine.tool_flags import add_loader_flags, seed_number, set_loaders
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -55,7 +55,9 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--no-validate", action="store_true", help="do not validate between epochs, nor select the best checkpoint"
     )
-    parser.add_argument("--seed", type=int, help="seed of all random choices (default: the config's randomness.seed)")
+    parser.add_argument(
+        "--seed", type=seed_number, help="seed of all random choices (default: the config's randomness.seed)"
+    )
     parser.add_argument(
         "--diff-rank-seed",
         action="store_true",

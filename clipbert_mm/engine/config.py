@@ -12,7 +12,8 @@ from mmengine.config import Config
 
 import clipbert_mm
 from clipbert_mm.engine.known_keys import known_in, runner_keys
-from clipbert_mm.errors import OptionError, quoted
+from clipbert_mm.engine.tool_flags import LOADERS, MAX_SEED
+from clipbert_mm.errors import OptionError, is_count, quoted
 from clipbert_mm.log import logger
 from clipbert_mm.registry import type_name
 
@@ -32,13 +33,13 @@ def load_config(
 
     Raises:
         FileNotFoundError: If there is no such file.
-        OptionError: If a key sets nothing in the config, the file misspells a name that a run reads, or one of ``needs`` is
-            missing.
+        OptionError: If a key sets nothing in the config, the file misspells a name that a run reads or reads an environment
+            variable that is empty, or one of ``needs`` is missing.
     """
     if isinstance(source, Config):
         config, who = copy.deepcopy(source), source.filename or "The config"
     else:
-        config, who = Config.fromfile(find_config(os.fspath(source))), os.fspath(source)
+        config, who = _read_config(os.fspath(source)), os.fspath(source)
     drop_scope(config)
     for name in config:
         near = difflib.get_close_matches(name, RUNNER_KEYS, n=1, cutoff=0.85)
@@ -51,6 +52,18 @@ def load_config(
         if config.get(name) is None:
             raise OptionError(f"{who} needs {name} for this. It has: {', '.join(sorted(config))}.")
     return config
+
+
+def _read_config(name: str) -> Config:
+    try:
+        return Config.fromfile(find_config(name))
+    except KeyError as error:
+        if (variable := re.search(r"`(\w+)` cannot be found in `os.environ`", str(error))) is None:
+            raise
+        raise OptionError(
+            f"{name}: expected a value of the environment variable {variable[1]}, got nothing. Set it, or unset it for the "
+            "config's default if it has one."
+        ) from None
 
 
 def drop_scope(config: Config) -> None:
@@ -215,6 +228,18 @@ def check_unused(config: Config) -> None:
         )
 
 
+NUMBERS: dict[str, tuple[int, int | None]] = {
+    "train_cfg.max_epochs": (1, None),
+    "train_cfg.max_iters": (1, None),
+    "train_cfg.val_interval": (1, None),
+    "optim_wrapper.accumulative_counts": (1, None),
+    **{f"{loader}.batch_size": (1, None) for loader in LOADERS},
+    **{f"{loader}.num_workers": (0, None) for loader in LOADERS},
+    "randomness.seed": (0, MAX_SEED),
+}
+"""Numbers that a run reads, with the least and the most."""
+
+
 def check_stages(config: Mapping[str, Any]) -> None:
     """Check that training, validation and test have each all of their settings, or none.
 
@@ -229,6 +254,22 @@ def check_stages(config: Mapping[str, Any]) -> None:
             raise OptionError(
                 f"The config has {given}, but not {' nor '.join(missing)}. Set all of {', '.join(names)}, or all to None."
             )
+
+
+def check_numbers(config: Mapping[str, Any]) -> None:
+    """Check the numbers of a config that MMEngine, torch and NumPy answer with a traceback, or take without a sense.
+
+    Raises:
+        OptionError: If one is not a whole number of its range.
+    """
+    for key, (least, most) in NUMBERS.items():
+        part, _, name = key.partition(".")
+        value = settings.get(name) if isinstance(settings := config.get(part), Mapping) else None
+        if part == "train_cfg" and isinstance(value, float) and value.is_integer():
+            value = int(value)  # as MMEngine's loops take 1e5
+        if value is not None and not (is_count(value, least) and (most is None or value <= most)):
+            expected = f"{least} or more" if most is None else f"{least} to {most}"
+            raise OptionError(f"{key} of the config: expected a whole number, {expected}, got {quoted(value)}.")
 
 
 def check_averaging(config: Mapping[str, Any]) -> None:

@@ -1,11 +1,13 @@
 """Values that a config reads from the files it names, so that nobody has to keep them in agreement by hand."""
 
+import argparse
 import os
 from typing import Any
 
 from clipbert_mm.checkpoint.metadata import KEY, metadata_of
 from clipbert_mm.checkpoint.reading import read_checkpoint
-from clipbert_mm.errors import CheckpointError, printable, quoted
+from clipbert_mm.command_options import at_least
+from clipbert_mm.errors import CheckpointError, OptionError, printable, quoted
 from clipbert_mm.structures import read_answers
 from clipbert_mm.trusted import check_text_model
 
@@ -24,6 +26,25 @@ SETTINGS = (
     "initializer_range",
 )
 """Settings of a joint encoder that its weights are for."""
+
+
+def whole_number(variable: str, value: str) -> int:
+    """Return the number that a variable of a config is set to.
+
+    Args:
+        variable: Name of the variable in the environment, for the error.
+        value: Its value, or what the config has for it, as text.
+
+    Raises:
+        OptionError: If it is no whole number of 1 or more.
+
+    >>> whole_number("CLIPBERT_EPOCHS", "10")
+    10
+    """
+    try:
+        return at_least(1)(value)
+    except argparse.ArgumentTypeError as error:
+        raise OptionError(f"{variable}: {error}.") from None
 
 
 def text_model(bert: str, weights: str, **sizes: Any) -> dict[str, Any]:  # noqa: ANN401

@@ -16,6 +16,7 @@ from clipbert_mm.datasets import train_vocabularies
 from clipbert_mm.deprecation import NAMES_IN_CONFIGS
 from clipbert_mm.engine.config import (
     check_averaging,
+    check_numbers,
     check_stages,
     check_unused,
     drop_scope,
@@ -95,7 +96,7 @@ def prepare(config: Config, micro_batch: int | None = None) -> Prepared:
     Raises:
         CheckpointError: If a checkpoint of ``load_from`` cannot be read or is of no known format.
         OptionError: If the launcher did not start this process, a step cannot be divided so, a backend of the visualizer is
-            not installed, or a setting would have no effect.
+            not installed, a number is out of its range, or a setting would have no effect.
     """
     if type_name(config.get("model") or {}).startswith("mmpretrain."):
         compat.import_mmpretrain()
@@ -105,6 +106,7 @@ def prepare(config: Config, micro_batch: int | None = None) -> Prepared:
     drop_scope(config)
     check_unused(config)
     check_stages(config)
+    check_numbers(config)
     check_averaging(config)
     check_backends(config.get("visualizer") or {})
     if (config.get("randomness") or {}).get("deterministic"):

@@ -6,7 +6,13 @@ from typing import Any
 
 from mmengine.config import Config
 
+from clipbert_mm.command_options import at_least
+
 LOADERS = ("train_dataloader", "val_dataloader", "test_dataloader")
+MAX_SEED = 2**31 - 1
+"""Largest seed, as MMEngine draws them. Processes and workers count up from it, and NumPy takes none above 2**32 - 1."""
+seed_number = at_least(0, MAX_SEED)
+"""Argument type of the tools' ``--seed``."""
 
 
 class Refused(argparse.Action):

@@ -9,7 +9,7 @@ _base_ = [
 ]
 import os  # noqa: E402, before _base_ MMEngine would take this for a config of its other kind
 
-from clipbert_mm.engine.config_values import count_answers, text_model, vocabulary  # noqa: E402
+from clipbert_mm.engine.config_values import count_answers, text_model, vocabulary, whole_number  # noqa: E402
 
 # What to set, here or in the environment (CLIPBERT_DATA=path/to/data python tools/train.py ...); all else follows from it.
 # A folder with videos/, answers.json, qa_train.jsonl, qa_test.jsonl and, for validation, qa_val.jsonl if you like; a line of
@@ -21,9 +21,9 @@ bert = "{{$CLIPBERT_BERT:none}}"
 # A checkpoint to start from: of this model, the paper's release, or a ResNet-50 of torchvision, mmpretrain, mmaction2 or
 # detectron2. Without one the ResNet learns from scratch: nothing of it is frozen.
 weights = "{{$CLIPBERT_WEIGHTS:none}}"
-frame_size = int("{{$CLIPBERT_FRAME_SIZE:448}}")  # pixels of the longer side
-batch_size = int("{{$CLIPBERT_BATCH_SIZE:4}}")  # questions
-max_epochs = int("{{$CLIPBERT_EPOCHS:10}}")
+frame_size = whole_number("CLIPBERT_FRAME_SIZE", "{{$CLIPBERT_FRAME_SIZE:448}}")  # pixels of the longer side
+batch_size = whole_number("CLIPBERT_BATCH_SIZE", "{{$CLIPBERT_BATCH_SIZE:4}}")  # questions
+max_epochs = whole_number("CLIPBERT_EPOCHS", "{{$CLIPBERT_EPOCHS:10}}")
 max_length = 40  # tokens of a text
 
 encoder = text_model(

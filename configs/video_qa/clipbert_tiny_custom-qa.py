@@ -9,7 +9,7 @@ _base_ = [
 ]
 import os  # noqa: E402, before _base_ MMEngine would take this for a config of its other kind
 
-from clipbert_mm.engine.config_values import count_answers, text_model, vocabulary  # noqa: E402
+from clipbert_mm.engine.config_values import count_answers, text_model, vocabulary, whole_number  # noqa: E402
 
 # What to set, here or in the environment (CLIPBERT_DATA=path/to/data python tools/train.py ...); all else follows from it.
 # A folder with videos/, answers.json, qa_train.jsonl, qa_test.jsonl and, for validation, qa_val.jsonl if you like; a line of
@@ -20,9 +20,9 @@ data_root = "{{$CLIPBERT_DATA:data/custom}}"
 bert = "{{$CLIPBERT_BERT:none}}"
 # A checkpoint of this model to start from, such as pre-training's. Without one, some dozens of videos teach it nothing.
 weights = "{{$CLIPBERT_WEIGHTS:none}}"
-frame_size = int("{{$CLIPBERT_FRAME_SIZE:64}}")  # pixels of the longer side
-batch_size = int("{{$CLIPBERT_BATCH_SIZE:16}}")  # questions
-max_epochs = int("{{$CLIPBERT_EPOCHS:40}}")
+frame_size = whole_number("CLIPBERT_FRAME_SIZE", "{{$CLIPBERT_FRAME_SIZE:64}}")  # pixels of the longer side
+batch_size = whole_number("CLIPBERT_BATCH_SIZE", "{{$CLIPBERT_BATCH_SIZE:16}}")  # questions
+max_epochs = whole_number("CLIPBERT_EPOCHS", "{{$CLIPBERT_EPOCHS:40}}")
 max_length = 64  # tokens of a text
 
 encoder = text_model(

@@ -99,6 +99,38 @@ def test_amp_keeps_its_hands_off_other_wrappers(runner_config: Config):
         use_amp(runner_config)
 
 
+@pytest.mark.parametrize(
+    ("part", "name", "value"),
+    [
+        ("train_cfg", "max_epochs", 0),
+        ("train_cfg", "max_epochs", 1.5),
+        ("train_cfg", "max_epochs", float("inf")),
+        ("train_cfg", "max_iters", "ten"),
+        ("train_cfg", "val_interval", 0),
+        ("train_dataloader", "batch_size", 0),
+        ("train_dataloader", "batch_size", 4.0),
+        ("test_dataloader", "batch_size", -1),
+        ("train_dataloader", "num_workers", -1),
+        ("optim_wrapper", "accumulative_counts", 0),
+        ("randomness", "seed", -1),
+        ("randomness", "seed", 2**32),
+    ],
+)
+def test_a_number_out_of_its_range_is_named(runner_config: Config, part: str, name: str, value: Any):
+    runner_config[part][name] = value
+    with pytest.raises(
+        OptionError, match=rf"^{part}\.{name} of the config: expected a whole number, .*, got {value!r}\.$"
+    ):
+        build_runner(runner_config)
+
+
+def test_whole_numbers_of_any_kind_are_taken(runner_config: Config):
+    runner_config.train_cfg.max_epochs = 1e1
+    runner_config.randomness.seed = 2**31 - 1
+    runner = build_runner(runner_config)
+    assert (runner.train_loop.max_epochs, runner.seed) == (10, 2**31 - 1)
+
+
 def test_a_launcher_that_did_not_start_this_process(runner_config: Config, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.delenv("SLURM_PROCID", raising=False)
     runner_config.launcher = "slurm"

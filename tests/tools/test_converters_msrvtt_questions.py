@@ -154,11 +154,6 @@ def test_bad_question_files_are_named(msrvtt: ModuleType, published: Path, name:
     assert not (published / "out").exists()
 
 
-def test_an_empty_vocabulary_is_refused(msrvtt: ModuleType, published: Path):
-    with pytest.raises(AnnotationError, match=r"--num-answers: expected 1 or more, got 0\."):
-        msrvtt.main(qa(published, "--num-answers", "0"))
-
-
 @pytest.mark.parametrize(
     ("name", "old", "new", "message"),
     [

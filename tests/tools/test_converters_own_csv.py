@@ -1,6 +1,7 @@
 """Tables of one's own captions and questions: what spreadsheets save, and what is wrong in it."""
 
 import json
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -156,6 +157,74 @@ def test_what_is_wrong_is_named_and_nothing_is_written(convert: Callable, folder
     assert not list(folder.glob("*.jsonl"))
 
 
+def test_names_without_their_ending_are_found_and_only_shown_lines_are_compared_with_all_files(
+    tool: Callable, folder: Path, monkeypatch: pytest.MonkeyPatch
+):
+    own_csv = tool("dataset_converters/own_csv.py")
+    compared: list[str] = []
+    monkeypatch.setattr(own_csv.difflib, "get_close_matches", lambda name, *_, **__: compared.append(name) or [])
+    lines = ["a", "deep/j", "b.avi", *(f"zz{i}.mp4" for i in range(40))]
+    for i, part in enumerate((lines[:30], lines[30:])):
+        (folder / f"{i}.csv").write_text("\n".join(["video,caption", *(f"{name},x" for name in part)]))
+    with pytest.raises(AnnotationError) as caught:
+        own_csv.main([str(folder / "0.csv"), str(folder / "1.csv"), str(folder)])
+    shown = str(caught.value).splitlines()
+    assert [line.partition("nearest name is ")[2] for line in shown[1:5]] == [
+        "'a.mp4').",
+        "'deep/j.mp4').",
+        "'b.mp4').",
+        "",
+    ]
+    assert compared == lines[3 : own_csv.SHOWN]
+    assert shown[-1] == "and 23 more"
+
+
+def test_files_of_one_size_are_compared_in_parts(tool: Callable, tmp_path: Path):
+    size = 16 * 2**20
+    for name, last in (("a", b"x"), ("b", b"y"), ("c", b"x")):
+        with (tmp_path / name).open("wb") as file:
+            file.seek(size)
+            file.write(last)
+    own_csv = tool("dataset_converters/own_csv.py")
+    tracemalloc.start()
+    first = own_csv.group_equal(tmp_path, {"a", "b", "c"})
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert first == {"a": "a", "b": "b", "c": "a"}
+    assert peak < size / 4
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--test-share", "nan"), "expected shares from 0 to below 1, together below 1, got 0 and nan"),
+        (("--val-share", "nan"), "got nan and 0.2"),
+        (("--val-share", "-0.1"), "got -0.1 and 0.2"),
+        (("--val-share", "0.5", "--test-share", "0.5"), "together below 1, got 0.5 and 0.5"),
+        (("--num-answers", "0"), "argument --num-answers: expected a whole number, 1 or more, got '0'"),
+        (("--num-answers", "-1"), "expected a whole number, 1 or more, got '-1'"),
+    ],
+)
+def test_options_out_of_their_range_are_refused(
+    convert: Callable, folder: Path, capsys: pytest.CaptureFixture, options: tuple[str, ...], message: str
+):
+    with pytest.raises(SystemExit):
+        convert(rows("video,question,answer", lambda name: f"{name},what?,{name}"), options=options)
+    assert message in capsys.readouterr().err
+    assert not list(folder.glob("*.json*"))
+
+
+def test_questions_about_videos_to_test_on_alone_are_refused(convert: Callable, folder: Path):
+    captions = rows("video,caption", lambda name: f"{name},x")
+    convert(captions)
+    (tested, *_) = [record["video"] for record in lines_of(folder, "test")]
+    with pytest.raises(
+        AnnotationError, match=r"^None of the 1 questions is about a video to train on, .* another --seed"
+    ):
+        convert(captions, f"video,question,answer\n{tested},what?,y\n")
+    assert not (folder / "answers.json").exists()
+
+
 def test_a_folder_without_videos_is_refused(tool: Callable, tmp_path: Path):
     (tmp_path / "a.csv").write_text("video,caption\na.mp4,x\n")
     with pytest.raises(
@@ -183,3 +252,24 @@ def test_a_vocabulary_has_the_most_frequent_answers(tool: Callable, tmp_path: Pa
         AnnotationError, match=r"--num-answers, --min-count: expected numbers that leave an answer, got \(1500"
     ):
         main([*files, "--min-count", "4"])
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("answer_vocabulary.py",),
+        ("activitynet_qa.py",),
+        ("msrvtt.py", "qa"),
+        ("msvd.py", "qa"),
+        ("nextqa.py", "open-ended"),
+    ],
+    ids=lambda command: command[0],
+)
+@pytest.mark.parametrize("number", ["0", "-1"])
+def test_a_vocabulary_without_answers_is_refused(
+    tool: Callable, tmp_path: Path, capsys: pytest.CaptureFixture, command: tuple[str, ...], number: str
+):
+    script, *task = command
+    with pytest.raises(SystemExit):
+        tool(f"dataset_converters/{script}").main([*task, str(tmp_path), "--num-answers", number])
+    assert f"argument --num-answers: expected a whole number, 1 or more, got '{number}'" in capsys.readouterr().err

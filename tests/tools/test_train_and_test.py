@@ -345,6 +345,12 @@ def said(capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch, script:
             "val_dataloader.dataset.ann_file=nothing.jsonl",
             r"There is no .*/world/nothing\.jsonl, which training validates on .*--no-validate",
         ),
+        (
+            "train_cfg.max_epochs=0",
+            r"train_cfg\.max_epochs of the config: expected a whole number, 1 or more, got 0\.$",
+        ),
+        ("train_dataloader.batch_size=0", r"train_dataloader\.batch_size of the config: expected .*, got 0\.$"),
+        ("randomness.seed=-1", r"randomness\.seed of the config: expected a whole number, 0 to 2147483647, got -1\.$"),
         ("load_from=nothing.pth", r"There is no checkpoint .*/nothing\.pth"),
     ],
 )

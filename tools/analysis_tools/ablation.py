@@ -16,6 +16,7 @@ from ablations.tables import SETS, find_table, read_table, table_names
 from mmengine.config import DictAction
 
 from clipbert_mm.engine.run_tool import run_tool
+from clipbert_mm.engine.tool_flags import seed_number
 from clipbert_mm.errors import BusyFolderError, OptionError
 from clipbert_mm.fileio import locked
 from clipbert_mm.processes import EXIT_INTERRUPTED
@@ -29,7 +30,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         "--on", choices=SETS, default="paper", help="the paper's tables, on MSRVTT, or their twins on Shapes"
     )
     parser.add_argument("--out", type=Path, default=Path("work_dirs/ablations"), help="default: work_dirs/ablations")
-    parser.add_argument("--seeds", type=int, nargs="+", help="default: those of the table file")
+    parser.add_argument("--seeds", type=seed_number, nargs="+", help="default: those of the table file")
     parser.add_argument(
         "--conclusions", action="store_true", help="run only the rows and tasks that conclusions are judged by"
     )

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from clipbert_mm import compat
 from clipbert_mm.datasets.shapes.scenes import BACKGROUNDS, COLORS, SHAPES, Scene, ShapeObject, draw_scene
 from clipbert_mm.engine.run_tool import run_tool
+from clipbert_mm.engine.tool_flags import seed_number
 from clipbert_mm.fileio import atomic_write
 from clipbert_mm.registry import MODELS
 
@@ -117,7 +118,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--test-clips", type=int, default=500, help="clips to test on (default: 500)")
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--lr", type=float, default=1e-3)
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seed", type=seed_number, default=0)
     parser.add_argument("--out", type=Path, default=Path("work_dirs/probe_video_encoders.md"))
     args = parser.parse_args(argv)
     if unknown := set(args.names) - set(BACKBONES):

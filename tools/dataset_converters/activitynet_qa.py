@@ -23,6 +23,7 @@ from conversion import (
 )
 from writing import Records, add_out, file_options, find_videos, write_open_ended
 
+from clipbert_mm.command_options import at_least
 from clipbert_mm.engine.run_tool import run_tool
 
 QUESTIONS = {"train": 32_000, "val": 18_000, "test": 8_000}
@@ -77,7 +78,9 @@ def main(argv: list[str] | None = None) -> None:
     )
     parser.add_argument("folder", help="folder with {train,val,test}_q.json and {train,val,test}_a.json")
     parser.add_argument("--videos", help="folder of the videos, to find the ending of each")
-    parser.add_argument("--num-answers", type=int, default=NUM_ANSWERS, help="size of the vocabulary (default: 1000)")
+    parser.add_argument(
+        "--num-answers", type=at_least(1), default=NUM_ANSWERS, help="size of the vocabulary (default: 1000)"
+    )
     add_out(parser)
     args = parser.parse_args(argv)
     files = find_videos(args.videos) if args.videos else {}

@@ -14,6 +14,7 @@ from typing import Any
 from conversion import expect, most_common_answers
 from writing import write_answers
 
+from clipbert_mm.command_options import at_least
 from clipbert_mm.datasets import OpenEndedDataset
 from clipbert_mm.datasets.annotations import read_records
 from clipbert_mm.engine.run_tool import run_tool
@@ -47,7 +48,9 @@ def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description="Make the vocabulary of the most frequent answers")
     parser.add_argument("files", nargs="+", help="JSON-lines files of the questions to train on")
     parser.add_argument("--out", required=True, help="JSON file to write")
-    parser.add_argument("--num-answers", type=int, default=1500, help="size, at most (default: 1500, the paper's)")
+    parser.add_argument(
+        "--num-answers", type=at_least(1), default=1500, help="size, at most (default: 1500, the paper's)"
+    )
     parser.add_argument("--min-count", type=int, default=1, help="how often an answer comes, at least (default: 1)")
     parser.add_argument(
         "--check", nargs="+", default=[], metavar="FILE", help="files to say the coverage of, such as the test's"

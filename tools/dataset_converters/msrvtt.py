@@ -44,7 +44,9 @@ from conversion import (
 from writing import add_out, file_options, write_open_ended
 from xu_qa import read_questions
 
+from clipbert_mm.command_options import at_least
 from clipbert_mm.engine.run_tool import run_tool
+from clipbert_mm.engine.tool_flags import seed_number
 from clipbert_mm.json_text import write_records
 
 SPLITS = {"train": range(6513), "val": range(6513, 7010), "test": range(7010, 10_000)}
@@ -291,13 +293,15 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     task.add_argument("--test-csv", required=True, help="MSRVTT_JSFusion_test.csv")
     task.add_argument("--train", choices=TRAINING_VIDEOS, default="7k", help="training split (default: 7k)")
     task.add_argument("--train-list", help="the training videos: MSRVTT_train.9k.csv, or one id per line")
-    task.add_argument("--seed", type=int, default=42, help="says the local validation split (default: 42)")
+    task.add_argument("--seed", type=seed_number, default=42, help="says the local validation split (default: 42)")
 
     task = tasks.add_parser("qa", parents=[shared], help="MSRVTT-QA")
     task.set_defaults(convert=convert_questions)
     for split in QUESTIONS:
         task.add_argument(f"--{split}", required=True, help=f"{split}_qa.json")
-    task.add_argument("--num-answers", type=int, default=NUM_ANSWERS, help="size of the vocabulary (default: 1500)")
+    task.add_argument(
+        "--num-answers", type=at_least(1), default=NUM_ANSWERS, help="size of the vocabulary (default: 1500)"
+    )
 
     task = tasks.add_parser("multiple-choice", parents=[shared], help="JSFusion's multiple-choice test")
     task.set_defaults(convert=convert_multiple_choice)

@@ -25,6 +25,7 @@ from conversion import compare_counts, expect, read_names, read_table, warn_of_s
 from writing import add_out, file_options, write_files, write_open_ended
 from xu_qa import read_questions
 
+from clipbert_mm.command_options import at_least
 from clipbert_mm.engine.run_tool import run_tool
 from clipbert_mm.errors import AnnotationError, quoted
 
@@ -158,7 +159,9 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     task.set_defaults(convert=convert_questions)
     task.add_argument("folder", help="folder with train_qa.json, val_qa.json and test_qa.json")
     task.add_argument("--mapping", help="youtube_mapping.txt")
-    task.add_argument("--num-answers", type=int, default=NUM_ANSWERS, help="size of the vocabulary (default: 1000)")
+    task.add_argument(
+        "--num-answers", type=at_least(1), default=NUM_ANSWERS, help="size of the vocabulary (default: 1000)"
+    )
     add_out(task)
     return parser.parse_args(argv)
 

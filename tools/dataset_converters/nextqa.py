@@ -33,6 +33,7 @@ from conversion import (
 )
 from writing import Records, add_out, file_options, write_files, write_open_ended
 
+from clipbert_mm.command_options import at_least
 from clipbert_mm.engine.run_tool import run_tool
 
 CHOICE = {"train": 34_132, "val": 4_996, "test": 8_564}
@@ -135,7 +136,9 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         task.add_argument("folder", help="folder with train.csv, val.csv and test.csv")
         task.add_argument("--map", help="map_vid_vidorID.json, to name videos as in VidOR")
         add_out(task)
-    task.add_argument("--num-answers", type=int, default=NUM_ANSWERS, help="size of the vocabulary (default: 1500)")
+    task.add_argument(
+        "--num-answers", type=at_least(1), default=NUM_ANSWERS, help="size of the vocabulary (default: 1500)"
+    )
     return parser.parse_args(argv)
 
 

@@ -23,7 +23,7 @@ import difflib
 import hashlib
 import io
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +31,9 @@ from answer_vocabulary import describe_coverage
 from conversion import most_common_answers, read_text
 from writing import write_answers
 
+from clipbert_mm.command_options import at_least
 from clipbert_mm.engine.run_tool import run_tool
+from clipbert_mm.engine.tool_flags import seed_number
 from clipbert_mm.errors import AnnotationError, quoted
 from clipbert_mm.json_text import is_blank, write_records
 from clipbert_mm.media.listing import list_names
@@ -129,13 +131,29 @@ def record_of(kind: str, row: Mapping[str, str]) -> tuple[dict[str, Any], str]:
     return {"video": row["video"], **question, "options": options, "answer": options.index(row["answer"]), **kept}, ""
 
 
-def read_table(path: str, folder: Path, num_options: dict[str, int]) -> tuple[str, Records, list[str]]:
-    """Read a table; returns its kind, its records, and a sentence for each bad line.
+def nearest_name(name: str, present: Sequence[str], stems: Mapping[str, str]) -> str | None:
+    """Return the file that a name without a file may stand for; None if no name is near.
+
+    Args:
+        name: The name.
+        present: The files. To compare it with thousands takes a tenth of a second.
+        stems: The files by their names without ending, as tables often have them, which takes no time.
+
+    >>> nearest_name("deep/a", ["deep/a.mp4"], {"deep/a": "deep/a.mp4"})
+    'deep/a.mp4'
+    """
+    known = stems.get(name) or stems.get(os.path.splitext(name)[0])
+    return known or next(iter(difflib.get_close_matches(name, present, n=1)), None)
+
+
+def read_table(path: str, folder: Path, num_options: dict[str, int], faults: list[str]) -> tuple[str, Records]:
+    """Read a table; returns its kind and its records.
 
     Args:
         path: The table.
         folder: Folder with videos/ or images/, in which the files of the table have to be.
         num_options: Gets how many options the questions of a video have, which has to be the same for all.
+        faults: Gets a sentence for each bad line; of the first :data:`SHOWN`, it names the nearest file.
 
     Raises:
         AnnotationError: If the table has no rows or columns of this kind, or the folder has no files.
@@ -148,17 +166,16 @@ def read_table(path: str, folder: Path, num_options: dict[str, int]) -> tuple[st
         raise AnnotationError(
             f"There are no files in {folder / f'{media}s'}, which {path} is about. Put the {media}s there."
         )
-    known = set(present)
+    known, stems = set(present), {os.path.splitext(name)[0]: name for name in present}
     records: Records = []
-    faults: list[str] = []
     for line, cells in rows:
         cells = cells + [""] * (len(names) - len(cells))  # spreadsheets leave out what is empty at the end
         record, fault = {}, f"expected {len(names)} cells, got {len(cells)}"
         if len(cells) == len(names):
             record, fault = record_of(kind, dict(zip(names, cells, strict=True)))
         if not fault and record[media] not in known:
-            near = difflib.get_close_matches(record[media], present, n=1)
-            hint = f" (the nearest name is {quoted(near[0])})" if near else ""
+            near = nearest_name(record[media], present, stems) if len(faults) < SHOWN else None
+            hint = f" (the nearest name is {quoted(near)})" if near else ""
             fault = f"there is no {media} {quoted(record[media])} in {folder / f'{media}s'}{hint}"
         size = len(record.get("options", ()))
         if not fault and size and num_options.setdefault(record["video"], size) != size:
@@ -167,7 +184,7 @@ def read_table(path: str, folder: Path, num_options: dict[str, int]) -> tuple[st
         if fault:
             faults.append(f"{path}, line {line}: {fault}")
         records.append(record)
-    return kind, records, faults
+    return kind, records
 
 
 def split_media(names: set[str], val_share: float | None, test_share: float, seed: int) -> dict[str, str]:
@@ -198,6 +215,15 @@ def split_media(names: set[str], val_share: float | None, test_share: float, see
     return {name: splits[i] if i < len(splits) else "train" for i, name in enumerate(order)}
 
 
+def digest_of(path: Path) -> bytes:
+    """Return a digest of a file's content, which is read in parts: a video may be larger than the memory."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while part := file.read(1 << 20):
+            digest.update(part)
+    return digest.digest()
+
+
 def group_equal(folder: Path, names: set[str]) -> dict[str, str]:
     """Return for each file the first one with the same content, so that copies go to the same split."""
     by_size: dict[int, list[str]] = {}
@@ -207,7 +233,7 @@ def group_equal(folder: Path, names: set[str]) -> dict[str, str]:
     for same in by_size.values():
         seen: dict[bytes, str] = {}
         for name in same:
-            content = b"" if len(same) == 1 else hashlib.sha256((folder / name).read_bytes()).digest()
+            content = b"" if len(same) == 1 else digest_of(folder / name)
             first[name] = seen.setdefault(content, name)
     return first
 
@@ -222,9 +248,8 @@ def collect(tables: list[str], out: Path) -> dict[str, Records]:
     faults: list[str] = []
     num_options: dict[str, int] = {}
     for path in tables:
-        kind, records, bad = read_table(path, out, num_options)
+        kind, records = read_table(path, out, num_options, faults)
         found.setdefault(kind, []).extend(records)
-        faults += bad
     if faults:
         more = f"\nand {len(faults) - SHOWN:,} more" if len(faults) > SHOWN else ""
         lines = "\n".join(f"{each}." for each in faults[:SHOWN])
@@ -247,11 +272,17 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         "--val-share", type=float, help="share of the videos to validate on (default: 0.1 from 100 videos on, else 0)"
     )
     parser.add_argument("--test-share", type=float, default=0.2, help="share of the videos to test on (default: 0.2)")
-    parser.add_argument("--seed", type=int, default=42, help="says which videos (default: 42)")
-    parser.add_argument("--num-answers", type=int, default=1500, help="size of the vocabulary, at most (default: 1500)")
+    parser.add_argument("--seed", type=seed_number, default=42, help="says which videos (default: 42)")
+    parser.add_argument(
+        "--num-answers", type=at_least(1), default=1500, help="size of the vocabulary, at most (default: 1500)"
+    )
     args = parser.parse_args(argv)
-    if min(args.val_share or 0, args.test_share) < 0 or (args.val_share or 0) + args.test_share >= 1:
-        parser.error("--val-share and --test-share are shares from 0 to below 1, together below 1")
+    val_share = args.val_share or 0.0
+    if not (val_share >= 0 and args.test_share >= 0 and val_share + args.test_share < 1):  # nor NaN
+        parser.error(
+            "--val-share and --test-share: expected shares from 0 to below 1, together below 1, got "
+            f"{val_share:g} and {args.test_share:g}"
+        )
     return args
 
 
@@ -271,6 +302,12 @@ def main(argv: list[str] | None = None) -> None:
         for kind, records in found.items()
         for split in ("train", "val", "test")
     }
+    answers = most_common_answers((record["answer"] for record in files.get("qa_train", ())), args.num_answers)
+    if "questions" in found and not answers:
+        raise AnnotationError(
+            f"None of the {len(found['questions']):,} questions is about a video to train on, so there is no answer to learn. "
+            "Add questions, or split by another --seed."
+        )
     report = []
     for name, records in files.items():
         path = out / f"{name}.jsonl"
@@ -279,8 +316,7 @@ def main(argv: list[str] | None = None) -> None:
             report.append(f"{path}: {count:,} lines on {len(set(map(media_of, records))):,} files")
         else:
             path.unlink(missing_ok=True)  # of an earlier conversion
-    if "questions" in found:
-        answers = most_common_answers((record["answer"] for record in files["qa_train"]), args.num_answers)
+    if answers:
         write_answers(answers, out / "answers.json")
         report += describe_coverage(answers, {name: files[f"qa_{name}"] for name in ("train", "val", "test")})
     for folder in sorted({media_of(record).partition("/")[0] for records in found.values() for record in records}):

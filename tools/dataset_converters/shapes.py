@@ -4,9 +4,11 @@
 import argparse
 from dataclasses import fields
 
+from clipbert_mm.command_options import at_least
 from clipbert_mm.datasets.shapes.hard import HardShapesWorld
 from clipbert_mm.datasets.shapes.world import ShapesWorld
 from clipbert_mm.engine.run_tool import run_tool
+from clipbert_mm.engine.tool_flags import seed_number
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -15,7 +17,8 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("folder", help="where it goes; the shapes configs look in data/shapes, or in $SHAPES_ROOT")
     parser.add_argument("--hard", action="store_true", help="the world of the tables' twins (docs/shapes_twins.md)")
     for field in fields(HardShapesWorld):
-        parser.add_argument(f"--{field.name.replace('_', '-')}", type=int, default=argparse.SUPPRESS)
+        kind = seed_number if field.name == "seed" else at_least(0)
+        parser.add_argument(f"--{field.name.replace('_', '-')}", type=kind, default=argparse.SUPPRESS)
     options = vars(parser.parse_args(argv))
     folder, hard = options.pop("folder"), options.pop("hard")
     world = HardShapesWorld if hard else ShapesWorld

@@ -37,6 +37,7 @@ from conversion import (
 from writing import add_out, file_options, write_files
 
 from clipbert_mm.engine.run_tool import run_tool
+from clipbert_mm.engine.tool_flags import seed_number
 
 FILES = {"train": "train.json", "validation": "validation.json"}
 PREFIX = "something-something-v2-"
@@ -106,7 +107,10 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("folder", help=f"folder with {', '.join(PREFIX + name for name in FILES.values())}")
     parser.add_argument("--test-list", help="ssv2_ret_template_val_small.json, or ids of the test videos, one per line")
     parser.add_argument(
-        "--seed", type=int, default=42, help="says which videos validate and, without --test-list, test (default: 42)"
+        "--seed",
+        type=seed_number,
+        default=42,
+        help="says which videos validate and, without --test-list, test (default: 42)",
     )
     add_out(parser)
     args = parser.parse_args(argv)

@@ -42,6 +42,7 @@ from conversion import (
 from writing import write_answers
 
 from clipbert_mm.engine.run_tool import run_tool
+from clipbert_mm.engine.tool_flags import seed_number
 from clipbert_mm.json_text import write_records
 
 QUESTIONS: dict[str, dict[str, Published]] = {
@@ -139,7 +140,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--suffix", default=".gif", help="ending of the videos' files (default: .gif)")
     parser.add_argument("--min-count", type=int, default=1, help="how often an answer of frameQA comes (default: 1)")
     parser.add_argument("--val-share", type=float, default=0.0, help="share of the training videos (default: 0, none)")
-    parser.add_argument("--seed", type=int, default=42, help="says which videos validate (default: 42)")
+    parser.add_argument("--seed", type=seed_number, default=42, help="says which videos validate (default: 42)")
     parser.add_argument("--strict", action="store_true", help="refuse counts that are not the published ones")
     args = parser.parse_args(argv)
     check_suffix(args.suffix)

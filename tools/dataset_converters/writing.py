@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from conversion import Published, check_suffix, compare_counts, expect, most_common_answers, warn_of_shared
+from conversion import Published, check_suffix, compare_counts, most_common_answers, warn_of_shared
 
 from clipbert_mm.errors import AnnotationError
 from clipbert_mm.fileio import atomic_write
@@ -104,7 +104,6 @@ def write_open_ended(
         num_answers: Size of the published vocabulary; None if none was published.
         prefix: What the file names begin with.
     """
-    expect(args.num_answers > 0, "--num-answers", "1 or more", args.num_answers)
     answers = most_common_answers((record["answer"] for record in questions["train"]), args.num_answers)
     counts = [
         (f"{prefix}_{split}.jsonl: {split} questions", len(own), published[split]) for split, own in questions.items()

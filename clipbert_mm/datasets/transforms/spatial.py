@@ -9,7 +9,7 @@ import numpy as np
 from mmcv.transforms import BaseTransform
 
 from clipbert_mm.datasets.transforms.decoding import UndecodedResults, expect_keys
-from clipbert_mm.errors import BrokenMediaError
+from clipbert_mm.errors import BrokenMediaError, OptionError, is_count, quoted
 from clipbert_mm.registry import TRANSFORMS
 
 
@@ -104,9 +104,14 @@ class ResizePad(ResizeFrames):
 
     Args:
         size: The longer side L in pixels; 448 in the paper's downstream tasks, 768 in its pre-training.
+
+    Raises:
+        OptionError: If the size is no whole number of 1 or more.
     """
 
     def __init__(self, *, size: int) -> None:
+        if not is_count(size):
+            raise OptionError(f"ResizePad expects size >= 1, in pixels, got {quoted(size)}.")
         super().__init__(frame_shape=(size, size))
         self.size = size
 

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from clipbert_mm.datasets.transforms import ResizePad
+from clipbert_mm.errors import OptionError
 
 
 @pytest.mark.parametrize(
@@ -43,3 +44,9 @@ def test_a_ramp_stays_a_ramp():
 def test_a_misspelt_option_is_refused():
     with pytest.raises(TypeError, match="unexpected keyword argument 'scale'"):
         ResizePad(scale=448)
+
+
+@pytest.mark.parametrize("size", [-64, 0, 64.0, "64"])
+def test_a_size_that_is_no_number_of_pixels_is_refused(size: object):
+    with pytest.raises(OptionError, match=rf"^ResizePad expects size >= 1, in pixels, got {size!r}\.$"):
+        ResizePad(size=size)
