@@ -8,11 +8,11 @@ import sys
 from pathlib import Path
 
 from ablations.plan import Plan, format_names
-from ablations.report import write_reports
+from ablations.report import check_reports, write_reports
 from ablations.results import KeptResults
 from ablations.scheduler import Outcome, Scheduler, format_seconds, format_steps
 from ablations.steps import Launcher
-from ablations.tables import SETS, find_table, read_table, table_names
+from ablations.tables import SETS, read_tables, table_names
 from mmengine.config import DictAction
 
 from clipbert_mm.engine.run_tool import run_tool
@@ -20,6 +20,9 @@ from clipbert_mm.engine.tool_flags import seed_number
 from clipbert_mm.errors import BusyFolderError, OptionError
 from clipbert_mm.fileio import locked
 from clipbert_mm.processes import EXIT_INTERRUPTED
+
+FOLDERS = ("data", "runs", "benchmarks", "reports")
+"""What is written in --out."""
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -77,8 +80,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 def main(argv: list[str] | None = None) -> int:
     """Plan, run, report; returns 1 if a step failed, 130 after Ctrl-C."""
     args = parse_args(argv)
-    names = args.tables or table_names(args.on)
-    tables = [read_table(find_table(name, args.on), quick=args.quick) for name in names]
+    check_out(args.out)
+    tables = read_tables(args.tables or table_names(args.on), args.on, quick=args.quick)
     plan = Plan(
         tables,
         seeds=args.seeds,
@@ -93,6 +96,7 @@ def main(argv: list[str] | None = None) -> int:
     )
     if not (args.skip_missing or args.dry_run or args.report_only):
         plan.check_weights()
+    check_reports(plan, tables, args.out / "reports")
     if args.dry_run:
         list_steps(plan)
         return 0
@@ -108,9 +112,30 @@ def main(argv: list[str] | None = None) -> int:
         except KeyboardInterrupt:
             print(f"stopped; what is done is kept. To continue: {shlex.join([*sys.orig_argv])}", flush=True)
             return EXIT_INTERRUPTED
-    write_reports(plan, tables, args.out / "reports")
-    print(f"wrote {args.out / 'reports' / 'index.md'}", flush=True)
-    return summarize(outcome)
+    try:
+        write_reports(plan, tables, args.out / "reports")
+        print(f"wrote {args.out / 'reports' / 'index.md'}", flush=True)
+    finally:  # why steps failed is told even if the reports cannot be written
+        status = summarize(outcome)
+    return status
+
+
+def check_out(out: Path) -> None:
+    """Check that the folder of all steps can be written, or made.
+
+    Raises:
+        OptionError: If it cannot, or a file is in its place.
+    """
+    for folder in (out, *(out / name for name in FOLDERS)):
+        there = next(each for each in (folder, *folder.absolute().parents) if os.path.lexists(each))
+        if not there.is_dir():
+            raise OptionError(
+                f"--out {out} expects a folder, and {there} is none. Choose another, or move what is there."
+            )
+        if not os.access(there, os.W_OK | os.X_OK):
+            raise OptionError(
+                f"--out {out}: the folder {there} cannot be written. Choose another, or change its permissions."
+            )
 
 
 def choose_slots(args: argparse.Namespace) -> list[dict[str, str]]:

@@ -1,6 +1,7 @@
 # Figure 5 of the paper: memory and time of training against clips N_train and frames T, with the retrieval of the rows of
 # Tables 2 and 3. The paper measured on one V100 with 32 GB.
 #   python tools/analysis_tools/ablation.py figure5 --gpus-per-run 8
+#   python tools/analysis_tools/ablation.py figure5 --conclusions    # memory and time alone, which need no weights
 _base_ = "./_msrvtt.py"
 title = "Figure 5: memory and time of training"
 by_clips = {1: "table3_n1", 2: "table3_lse-n2", 16: "table3_lse-n16"}

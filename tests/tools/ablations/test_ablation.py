@@ -33,7 +33,7 @@ rows = {{
 conclusions = [
     dict(number="iii", statement="clips help", task="retrieval", metric="t2v/R@1", better=["lse", "lse-1"], margin=1.0)
 ]
-figure = dict(x="N_test", lines="G")
+figure = dict(x="N_test")
 """
 """Four trainings, six tests and two worlds: two rows share a training, and all start from one pre-training a seed."""
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from ablation_reports import TABLE, report
+from ablation_reports import AS_CHOICE, TABLE, report
 from ablations.intervals import estimate
 from ablations.plan import Plan
 from ablations.report import write_reports
@@ -81,12 +81,9 @@ def test_more_seeds_are_added_to_those_that_are_kept(tmp_path: Path):
         _, again = continued(tmp_path, seeds=(0, 1, 2, 3, 4))
 
 
-SHARES = TABLE.replace("t2v/MdR", "accuracy").replace("t2v/R@1", "accuracy")
-
-
 def without_queries(tmp_path: Path) -> dict:
     """A report as they were before they kept what became of each query; returns it as it is now."""
-    first = report(tmp_path, SHARES, as_choice=True)[0]
+    first = report(tmp_path, AS_CHOICE, as_choice=True)[0]
     old = json.loads(json.dumps(first))
     for row in old["rows"]:
         for task in row["tasks"].values():
@@ -106,7 +103,7 @@ def _numbers(report: Path) -> list[str]:
 def test_a_report_without_queries_stays_as_it_was(tmp_path: Path):
     first = without_queries(tmp_path)
     for _ in range(2):
-        _, again = continued(tmp_path, text=SHARES)
+        _, again = continued(tmp_path, text=AS_CHOICE)
         assert [claim["verdict"] for claim in again["conclusions"]] == [
             each["verdict"] for each in first["conclusions"]
         ]
@@ -122,10 +119,10 @@ def test_a_report_without_queries_stays_as_it_was(tmp_path: Path):
 
 def test_more_seeds_of_a_report_without_queries_join_its_intervals(tmp_path: Path):
     first = without_queries(tmp_path)["conclusions"][1]["difference"]
-    plan, _ = continued(tmp_path, seeds=(0, 1, 2, 3, 4), text=SHARES)
+    plan, _ = continued(tmp_path, seeds=(0, 1, 2, 3, 4), text=AS_CHOICE)
     correct = {("n1", 3): [0, 0, 0, 1], ("n1", 4): [1, 1, 0, 0], ("n2", 3): [1, 1, 1, 1], ("n2", 4): [1, 1, 0, 0]}
     add(plan, correct)
-    _, again = continued(tmp_path, seeds=(0, 1, 2, 3, 4), text=SHARES)
+    _, again = continued(tmp_path, seeds=(0, 1, 2, 3, 4), text=AS_CHOICE)
     claim = again["conclusions"][1]["difference"]
     assert (claim["seeds"], claim["mean"]) == (5, pytest.approx(25))
     outcomes = {row: {s: {"accuracy": np.array(correct[row, s])} for s in (3, 4)} for row in ("n1", "n2")}
@@ -148,7 +145,7 @@ def test_a_difference_that_was_not_kept_is_wider_than_a_paired_one(tmp_path: Pat
     kept = json.loads((tmp_path / "reports" / "hand.json").read_text())
     kept["conclusions"] = []  # claims that nobody judged
     (tmp_path / "reports" / "hand.json").write_text(json.dumps(kept))
-    _, again = continued(tmp_path, text=SHARES)
+    _, again = continued(tmp_path, text=AS_CHOICE)
     before, after = (each["conclusions"][1]["difference"] for each in (first, again))
     assert after["over_seeds"] == before["over_seeds"]
     assert after["over_queries"][0] < before["over_queries"][0] < before["over_queries"][1] < after["over_queries"][1]
@@ -170,7 +167,7 @@ def test_a_kept_interval_is_that_of_its_own_results_alone(tmp_path: Path):
     claim = kept["conclusions"][1]
     claim["difference"] |= dict(mean=-40.0, over_queries=[-41.0, -39.0])  # of a row that was run again since
     (tmp_path / "reports" / "hand.json").write_text(json.dumps(kept))
-    _, again = continued(tmp_path, text=SHARES)
+    _, again = continued(tmp_path, text=AS_CHOICE)
     difference = again["conclusions"][1]["difference"]
     assert difference["over_queries"][0] < difference["mean"] < difference["over_queries"][1]
 
@@ -252,7 +249,7 @@ def test_a_damaged_estimate_is_named(tmp_path: Path):
     with pytest.raises(
         OptionError, match=r"A report in --kept is damaged: \{'average': 1.0\} is no estimate of n2 and n1"
     ):
-        continued(tmp_path, text=SHARES)
+        continued(tmp_path, text=AS_CHOICE)
 
 
 def test_reports_are_not_read_from_where_they_are_written(

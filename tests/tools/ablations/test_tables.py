@@ -8,9 +8,10 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+from ablations.outcomes import reported_metrics
 from ablations.plan import Plan
 from ablations.steps import Launcher, TrainingStep
-from ablations.tables import PAPER_ROWS, find_table, paper_numbers, read_table, table_names
+from ablations.tables import PAPER_ROWS, Table, find_table, paper_numbers, read_table, read_tables, table_names
 
 from clipbert_mm.errors import OptionError
 
@@ -22,6 +23,7 @@ data = dict(command="python tools/dataset_converters/shapes.py {{data}} --seed {
 tasks = dict(retrieval=dict(config="{RETRIEVAL}", start=None, validate=False))
 rows = dict(one=dict(label=dict(n=1)), two=dict(overrides={{"model.aggregator.type": "MaxAggregator"}}))
 '''
+CLAIM = "conclusions = [dict(number='i', statement='', task='retrieval', metric='{}', better=['one', 'two'])]\ntitle"
 
 
 @pytest.fixture
@@ -75,6 +77,48 @@ def test_a_table_that_does_not_exist(main: Callable, name: str, message: str):
         ((RETRIEVAL, "nowhere.py"), "there is no config"),
         (("title", "reference = 'three'\ntitle"), "reference 'three' is no row. There are: one, two."),
         (("title", "quick = dict(epochs=1)\ntitle"), "quick has no 'epochs'"),
+        (("title", "quick = dict(starts=dict(pre={}))\ntitle"), "quick, starts has no 'pre'. There are: none."),
+        (('"One"', "("), "one.py cannot be used (SyntaxError: '(' was never closed"),
+        (('"One"', "zz"), "one.py cannot be used (NameError: name 'zz' is not defined). Correct the file."),
+        (('"One"', "5"), "one.py: title expects a text, got 5"),
+        (("rows = dict", "rows = [1] #"), "one.py: rows expects a dict of dicts, got [1]"),
+        (("tasks = dict", "tasks = [1] #"), "one.py: tasks expects a dict of dicts, got [1]"),
+        (("title", "seeds = 3\ntitle"), "seeds expects a list of whole numbers from 0, one at least, got 3"),
+        (("title", "seeds = (0, 'x')\ntitle"), "one at least, got (0, 'x')"),
+        (("title", "seeds = ()\ntitle"), "one at least, got ()"),
+        (("two=dict(", "two=dict(tasks=dict(qa=None), "), "row 'two', tasks has no 'qa'. There are: retrieval."),
+        (("overrides={", "test=5, overrides={"), "row 'two': test expects a dict with texts as keys, got 5"),
+        (("overrides={", "overrides=5, test={"), "row 'two': overrides expects a dict with texts as keys, got 5"),
+        (("label=dict(n=1)", "label=5"), "row 'one': label expects a dict, got 5"),
+        (("validate=False", "validate='no'"), "validate expects True or False, got 'no'"),
+        (("validate=False", "gpus=0"), "gpus expects a whole number from 1, got 0"),
+        (("validate=False", "metrics='accuracy'"), "metrics expects a list of texts, got 'accuracy'"),
+        (
+            ("label=dict(n=1)", "metrics=['t2v/R@1']"),
+            "rows name different metrics of task 'retrieval': [t2v/R@1] and []",
+        ),
+        (("start=None", "start=5"), "start expects a text or a list of texts, got 5"),
+        (("start=None", "start='nope'"), "start 'nope' is neither in starts nor a file. There are: none. A model of"),
+        ((', variable="SHAPES_ROOT"', ""), "data needs both command and variable, got command"),
+        (("{data}", "there"), "data: command needs {data}, which stands for the folder that it makes, got python"),
+        (("{data}", "'{data}"), "data: command cannot be split into words (No closing quotation): python"),
+        (("title", "figure = dict(x='N')\ntitle"), "figure: x is 'N', a label that no row has. There are: n, row."),
+        (("title", "figure = dict(x='n', lines='zz')\ntitle"), "figure: lines is 'zz', a label that no row has."),
+        (("title", "figure = dict(lines='n')\ntitle"), "figure needs x, the label along the axis, got lines"),
+        (("title", "figure = dict(x='row')\ntitle"), "label 'row' of row 'two' expects a number above 0, got 'two'"),
+        (("title", "benchmark = dict(step=[])\ntitle"), "benchmark needs config, got step"),
+        (("title", "benchmark = dict(config='c.py', conclusions=[{}])\ntitle"), "a conclusion on costs has number"),
+        (("validate=False", "metrics=['t2v/R@7']"), "gives no metric 't2v/R@7' of metrics. Did you mean t2v/R@5"),
+        (("validate=False", "metrics=['t2v/mAP']"), "its test gives no metric 't2v/mAP' of metrics."),
+        (
+            ("validate=False", "test={'test_evaluator.type': 'PretrainingAccuracy'}"),
+            "no RetrievalMetric and no AnswerA",
+        ),
+        (("title", CLAIM.format("t2v/R@7")), "gives no metric 't2v/R@7' of conclusion (i). Did you mean t2v/R@5"),
+        (
+            ("title", CLAIM.format("accuracy")),
+            "one-quick, one, retrieval: its test gives no metric 'accuracy' of concl",
+        ),
     ],
 )
 def test_mistakes_in_a_table_file_are_named(
@@ -84,6 +128,66 @@ def test_mistakes_in_a_table_file_are_named(
     with pytest.raises(OptionError, match=re.escape(message)):
         main(arguments)
     assert not (tmp_path / "out").exists()
+
+
+def test_starts_that_are_misspelt_or_go_in_a_circle_are_named(write: Callable):
+    table = TABLE.replace("start=None", "start='pretrain'")
+
+    def read(other: str) -> Table:
+        own = (
+            f"dict(pretrain=dict(config='{RETRIEVAL}', start='other'), other=dict(config='{RETRIEVAL}', start={other}))"
+        )
+        return read_table(Path(write(f"{table}starts = {own}\n")))
+
+    assert read("None").rows["one"].runs["retrieval"].starts == ("pretrain",)
+    for other in ("gone.pth", "owner/model", "https://host/weights"):
+        assert read(f"'{other}'").starts["other"].starts == (other,)
+    with pytest.raises(
+        OptionError, match=r"start 'pretrian' is neither in starts nor a file\. Did you mean pretrain\?"
+    ):
+        read("['gone.pth', 'pretrian']")
+    with pytest.raises(OptionError, match=r"start 'other' starts from itself \(other -> pretrain -> other\)"):
+        read("'pretrain'")
+
+
+def test_a_config_that_is_no_python_is_named(main: Callable, write: Callable, tmp_path: Path):
+    (tmp_path / "row.py").write_text("model = dict(\n")
+    with pytest.raises(OptionError, match=r"row\.py cannot be used \(SyntaxError: (?!.*<unknown>).*never closed"):
+        main([write(TABLE.replace(RETRIEVAL, str(tmp_path / "row.py"))), "--dry-run"])
+
+
+def test_tables_that_would_write_the_same_report_are_named(write: Callable, tmp_path: Path):
+    first = write(TABLE)
+    (tmp_path / "other").mkdir()
+    for name in ("one", "index"):
+        (tmp_path / "other" / f"{name}.py").write_text(TABLE)
+    assert [table.name for table in read_tables([first, first], "paper")] == ["one"]
+    with pytest.raises(OptionError, match=r"one\.py and .*other/one\.py would both write the report one\.md"):
+        read_tables([first, str(tmp_path / "other" / "one.py")], "paper")
+    with pytest.raises(OptionError, match=r"index\.py: the report of this table would be index\.md"):
+        read_tables([str(tmp_path / "other" / "index.py")], "paper")
+
+
+@pytest.mark.parametrize(
+    ("evaluator", "metrics"),
+    [
+        (dict(type="RetrievalMetric"), ["t2v/R@10", "v2t/MnR"]),
+        (dict(type="clipbert_mm.RetrievalMetric", multi_positive=True), ["t2v/mAP", "v2t/R-precision"]),
+        ([dict(type="mmpretrain.Accuracy"), dict(type="AnswerAccuracy")], ["accuracy"]),
+    ],
+)
+def test_metrics_that_a_report_can_show(evaluator: Any, metrics: list[str]):
+    assert set(metrics) <= set(reported_metrics(evaluator))
+
+
+def test_rows_that_are_not_run_need_no_weights(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    monkeypatch.setenv("CLIPBERT_WEIGHTS", str(tmp_path / "gone.pth"))
+    table = read_table(find_table("figure5", "paper"))
+    plan = Plan([table], seeds=None, out=tmp_path, conclusions_only=True)
+    plan.check_weights()
+    assert [step.title.partition(" of ")[0] for step in plan.pending()] == ["benchmark 'memory'", "benchmark 'step'"]
+    with pytest.raises(OptionError, match=r"gone\.pth: figure5 clips-1, .*\n.*--skip-missing runs the rest, 2 steps\."):
+        Plan([table], seeds=None, out=tmp_path).check_weights()
 
 
 def test_missing_weights_are_named_before_anything_runs(

@@ -3,7 +3,7 @@
 from types import SimpleNamespace
 
 import pytest
-from ablations.verdicts import CostClaim, judge, judge_costs, overall, read_claim
+from ablations.verdicts import CostClaim, judge, judge_costs, overall, read_claim, read_cost_claim
 
 from clipbert_mm.errors import OptionError
 
@@ -44,7 +44,14 @@ def test_a_contrast_is_judged_as_better():
     ("claim", "message"),
     [
         (dict(better=["a", "x"]), "needs row 'x' with task 'qa'"),
-        (dict(better=["a"]), "'better' compares two rows"),
+        (dict(better=["a"]), r"conclusion \(ii\): better expects a list of two different rows, got \['a'\]"),
+        (dict(better="ab"), "better expects a list of two different rows, got 'ab'"),
+        (dict(better=["a", "a"]), "better expects a list of two different rows"),
+        (dict(contrast=["a", "b"]), "contrast expects a dict of rows and their weights, which are numbers, got"),
+        (dict(contrast={"a": "1"}), "contrast expects a dict of rows and their weights"),
+        (dict(contrast={}), "contrast expects a dict of rows and their weights"),
+        (dict(better=["a", "b"], margin=float("nan")), "margin expects a number from 0, got nan"),
+        (dict(better=["a", "b"], number=2), "number expects a text, got 2"),
         (dict(better=["a", "b"], differ=["a", "b"]), "one of better, no_worse"),
         (dict(no_worse=["a", "b"], margin=0), "needs a margin above 0"),
         (dict(better=["a", "b"], marginn=1), "got number, statement"),
@@ -53,6 +60,21 @@ def test_a_contrast_is_judged_as_better():
 def test_claims_that_cannot_be_judged_are_refused(claim: dict, message: str):
     with pytest.raises(OptionError, match=message):
         read_claim({**STATED, **claim}, ROWS, "table")
+
+
+@pytest.mark.parametrize(
+    ("claim", "message"),
+    [
+        (dict(axis="clip"), 'axis expects "clips" or "frames", got \'clip\''),
+        (dict(less="4"), "less expects a whole number from 1, got '4'"),
+        (dict(margin=1), "a conclusion on costs has number, statement, axis, less, more, got"),
+    ],
+)
+def test_claims_on_costs_that_cannot_be_judged_are_refused(claim: dict, message: str):
+    stated = dict(number="iv", statement="4 clips cost less than 16", axis="clips", less=4, more=16)
+    assert read_cost_claim(stated, "table") == CostClaim(**stated)
+    with pytest.raises(OptionError, match=message):
+        read_cost_claim(stated | claim, "table")
 
 
 def test_a_conclusion_is_as_good_as_its_claims():

@@ -20,7 +20,7 @@ def draw_lines(report: Mapping[str, Any], spec: Mapping[str, Any], picture: Path
 
     Args:
         report: The report of a table.
-        spec: ``x``, the label along the axis, a number in each row; and ``lines``, the other label.
+        spec: ``x``, the label along the axis, a number in each row; and ``lines``, the other label, left out for one line.
         picture: The PNG file.
 
     Returns:
@@ -38,7 +38,7 @@ def draw_lines(report: Mapping[str, Any], spec: Mapping[str, Any], picture: Path
             below = [m - value for m, value in zip(mean, low, strict=True)]
             above = [value - m for m, value in zip(mean, high, strict=True)]
             apart = [value * 1.03**number for value in x]  # so that the intervals of several lines can be told apart
-            style = dict(marker="o", capsize=3, color=color, label=f"{spec['lines']} = {name}")
+            style = dict(marker="o", capsize=3, color=color, label=f"{spec.get('lines')} = {name}")
             axes.errorbar(apart, mean, yerr=(below, above), **style)
         axes.set_xscale("log", base=2)
         axes.xaxis.set_major_formatter(ScalarFormatter())
@@ -66,7 +66,7 @@ def _points(
         found = row["tasks"].get(task, {}).get("estimates", {}).get(metric)
         if found is not None and spec["x"] in row["label"]:
             ends = found["interval"] or found["over_queries"]
-            own = points.setdefault(row["label"].get(spec["lines"], ""), [])
+            own = points.setdefault(row["label"].get(spec.get("lines"), ""), [])
             own.append((float(row["label"][spec["x"]]), found["mean"], *ends))
     return points
 

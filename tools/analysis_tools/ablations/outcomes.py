@@ -1,17 +1,44 @@
 """What became of each query of a test: kept in one small file, from what the metrics write."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from ablations.checks import naming
 from clipbert_mm.errors import OptionError
 from clipbert_mm.evaluation import precision_figures, read_rankings
 from clipbert_mm.evaluation.retrieval_metric import query_figures
 from clipbert_mm.fileio import atomic_write
+from clipbert_mm.registry import type_name
 
 OUTCOMES = "outcomes.json"
+NO_OUTCOMES = "The test has no RetrievalMetric and no AnswerAccuracy, which give outcomes by query."
+SINGLE_METRICS = ("R@1", "R@5", "R@10", "MdR", "MnR")
+MULTI_POSITIVE_METRICS = ("mAP", "R-precision")
+"""Those that a RetrievalMetric with ``multi_positive`` also gives."""
+
+
+def reported_metrics(evaluator: Any) -> list[str]:
+    """Return the metrics that can be computed from the outcomes of a test, see :func:`collect_outcomes`.
+
+    Args:
+        evaluator: ``test_evaluator`` of the test's config.
+
+    >>> reported_metrics([dict(type="AnswerAccuracy"), dict(type="Accuracy")])
+    ['accuracy']
+    """
+    known: list[str] = []
+    for metric in [evaluator] if isinstance(evaluator, Mapping) else evaluator or ():
+        name = type_name(metric).rpartition(".")[2]
+        if name == "RetrievalMetric":
+            own = SINGLE_METRICS + (MULTI_POSITIVE_METRICS if metric.get("multi_positive") else ())
+            known += [f"{way}/{each}" for way in ("t2v", "v2t") for each in own]
+        if name == "AnswerAccuracy":
+            known.append("accuracy")
+    return known
 
 
 def collect_outcomes(folder: Path) -> None:
@@ -34,9 +61,7 @@ def collect_outcomes(folder: Path) -> None:
     if answers.is_file():
         outcomes["accuracy"] = json.loads(answers.read_text(encoding="utf-8"))["correct"]
     if not outcomes:
-        raise OptionError(
-            f"The test in {folder} has no RetrievalMetric and no AnswerAccuracy, which give outcomes by query."
-        )
+        raise OptionError(f"{folder}: {NO_OUTCOMES}")
     with atomic_write(folder / OUTCOMES) as file:
         json.dump({name: [round(value, 6) for value in values] for name, values in outcomes.items()}, file)
     for path in (rankings, rankings.with_suffix(".npy"), answers):
@@ -44,6 +69,11 @@ def collect_outcomes(folder: Path) -> None:
 
 
 def read_outcomes(folder: Path) -> dict[str, np.ndarray]:
-    """Return the outcomes of each query by metric, (Q,) each."""
-    kept: dict[str, Any] = json.loads((folder / OUTCOMES).read_text(encoding="utf-8"))
-    return {name: np.array(values) for name, values in kept.items()}
+    """Return the outcomes of each query by metric, (Q,) each.
+
+    Raises:
+        OptionError: If the file is damaged.
+    """
+    with naming(folder / OUTCOMES, f"Remove the folder {folder}, and the test is run again."):
+        kept: dict[str, Any] = json.loads((folder / OUTCOMES).read_text(encoding="utf-8"))
+        return {name: np.array([float(value) for value in values]) for name, values in kept.items()}

@@ -8,11 +8,15 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from ablations.checks import hint, naming
+from ablations.outcomes import NO_OUTCOMES, reported_metrics
 from ablations.results import KeptResults, Key, Result, result_of
+from ablations.scheduler import format_steps
 from ablations.steps import DATA_FOLDER, BenchmarkStep, DataStep, Step, TestStep, TrainingStep
-from ablations.tables import FROM_CONFIG, ROOT, Run, Table, variable_set
+from ablations.table_parts import FROM_CONFIG, is_missing
+from ablations.tables import ROOT, Run, Table, variable_set
 from ablations.verdicts import UNDECIDED
-from clipbert_mm.engine.config import RUNNER_KEYS, check_start, drop_validation, load_config, without_folders
+from clipbert_mm.engine.config import RUNNER_KEYS, drop_validation, load_config, without_folders
 from clipbert_mm.errors import ClipBertError, OptionError
 
 IRRELEVANT = frozenset(
@@ -37,7 +41,7 @@ class Plan:
         kept: Results of earlier runs, which are not run again.
 
     Raises:
-        OptionError: If a config does not have what a table sets.
+        OptionError: If a config does not have what a table sets, or a test does not give a metric that is to be reported.
     """
 
     def __init__(
@@ -79,7 +83,7 @@ class Plan:
         self.seeds = {name: tuple(sorted({*own, *self.kept.seeds(name)})) for name, own in self.planned.items()}
         """The seeds of a table that are reported: those, and what is kept."""
         self.missing: dict[str, list[str]] = {}
-        """The rows that cannot be run, by the file of weights that is missing."""
+        """The rows that are to be run and cannot, by the file of weights that is missing."""
         for table in tables:
             for name, row in table.rows.items():
                 for task, run in row.runs.items():
@@ -97,18 +101,37 @@ class Plan:
             listed = "".join(f"\n  {path}: {format_names(rows)}" for path, rows in self.missing.items())
             raise OptionError(
                 f"Files of weights that rows start from are missing; nothing was run:{listed}\n"
-                "Get them (docs/where_to_start.md), set the variables that lead to them, or leave rows out (--skip-missing)."
+                "Get them (docs/where_to_start.md), set the variables that lead to them, or leave these rows out: "
+                f"--skip-missing runs the rest, {format_steps(len(self.pending()))}."
             )
 
     def _add_row(self, table: Table, name: str, task: str, run: Run) -> None:
         who = f"{table.name}, {name}, {task}"
+        self._check_metrics(table, name, task, run, who)
         missing = self._missing_weights(table, run, who)
-        for path in missing:
+        for path in missing if self._is_wanted((table.name, name, task)) else ():
             rows = self.missing.setdefault(path, [])
             rows += [] if f"{table.name} {name}" in rows else [f"{table.name} {name}"]
         if not missing:
             for seed in self.seeds[table.name]:
                 self.tests[table.name, name, task, seed] = self._test(table, run, seed, who)
+
+    def _check_metrics(self, table: Table, name: str, task: str, run: Run, who: str) -> None:
+        """Check that the test of a run gives the metrics that the report shows and that conclusions are judged by."""
+        config = self.configs.read(table, run, {**run.overrides, **self.options, **run.test}, who)
+        known = reported_metrics(config.get("test_evaluator"))
+        if not known:
+            raise OptionError(f"{who}: {NO_OUTCOMES}")
+        claims = [claim for claim in table.claims if claim.task == task and name in claim.weights]
+        wanted = dict.fromkeys(run.metrics, "metrics")
+        wanted |= {claim.metric: f"conclusion ({claim.number})" for claim in claims}
+        for metric, where in wanted.items():
+            if metric not in known:
+                raise OptionError(f"{who}: its test gives no metric '{metric}' of {where}. {hint(metric, known)}")
+
+    def _is_wanted(self, row: tuple[str, str, str]) -> bool:
+        """Say whether the tests of a table's row and task are to be run."""
+        return not self.conclusions_only or row in self.judged
 
     def pending(self) -> list[Step]:
         """Return the steps that are to be done, those that others need first; what only done steps need is not."""
@@ -137,7 +160,7 @@ class Plan:
 
     def targets(self) -> list[Step]:
         """Return the steps whose results the report shows, or the conclusions are judged by, each once; not of kept results."""
-        wanted = [key for key in self.tests if not self.conclusions_only or key[:3] in self.judged]
+        wanted = [key for key in self.tests if self._is_wanted(key[:3])]
         wanted = [key for key in wanted if key[3] in self.planned[key[0]] and not self.is_kept(key)]
         tests = [self.tests[key] for key in wanted]
         benchmarks = [step for name, each in self.benchmarks.items() if name in self.measured for step in each.values()]
@@ -200,7 +223,7 @@ class Plan:
         for name in _start_names(run, config):
             if name in table.starts:
                 missing += self._missing_weights(table, table.starts[name], f"start '{name}'")
-            elif _is_missing(name):
+            elif is_missing(name):
                 missing.append(os.path.abspath(name))
         return missing
 
@@ -257,7 +280,7 @@ class ConfigReader:
         key = json.dumps([str(run.config), options, variable, run.validate], sort_keys=True, default=repr)
         if key not in self.known:
             try:
-                with variable_set(variable, DATA_FOLDER):
+                with variable_set(variable, DATA_FOLDER), naming(run.config, "Correct the file."):
                     config = load_config(
                         str(run.config), dict(options), needs=("model", "train_cfg", "test_dataloader")
                     )
@@ -308,14 +331,6 @@ def format_names(names: Sequence[str], shown: int = 4) -> str:
     """
     more = len(names) - shown
     return ", ".join(names[:shown]) + (f" and {more} more" if more > 0 else "")
-
-
-def _is_missing(name: str) -> bool:
-    try:
-        check_start({"load_from": name})
-    except OptionError:
-        return True
-    return False
 
 
 def hash_start(start: str) -> str:

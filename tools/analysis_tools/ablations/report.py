@@ -7,6 +7,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+from ablations.checks import naming
 from ablations.drawing import draw_costs, draw_lines
 from ablations.intervals import Estimate, Outcomes, Unordered, estimate, less_is_better, outcome_key, value_of
 from ablations.plan import Plan
@@ -27,6 +28,17 @@ TaskResults = dict[str, dict[int, Result]]
 """The results of a task, by row and seed."""
 
 
+def check_reports(plan: Plan, tables: Sequence[Table], folder: Path) -> None:
+    """Read all that the reports are made of, so that what is damaged is named before anything runs or is written.
+
+    Raises:
+        OptionError: If a result, a kept one, or a report in the folder is damaged.
+    """
+    for table in tables:
+        table_report(plan, table)
+    read_reports(folder)
+
+
 def write_reports(plan: Plan, tables: Sequence[Table], folder: Path) -> None:
     """Write NAME.md, NAME.json and figures of each table, and index.md with the verdicts of all in the folder."""
     for table in tables:
@@ -37,8 +49,6 @@ def write_reports(plan: Plan, tables: Sequence[Table], folder: Path) -> None:
             if draw_lines(report, table.figure, picture):
                 figures.append(picture.name)
         if table.name in plan.benchmarks:
-            report["benchmarks"] = {n: s.report() for n, s in plan.benchmarks[table.name].items() if s.is_done()}
-            report["conclusions"] += [cost_report(claim, report["benchmarks"]) for claim in table.cost_claims]
             picture = folder / f"{table.name}_costs.png"
             if draw_costs(report, picture):
                 figures.append(picture.name)
@@ -53,8 +63,21 @@ def write_reports(plan: Plan, tables: Sequence[Table], folder: Path) -> None:
 
 
 def read_reports(folder: Path) -> list[dict[str, Any]]:
-    """Return the reports of all tables in a folder, also those of earlier calls."""
-    return [json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("*.json"))]
+    """Return the reports of all tables in a folder, also those of earlier calls.
+
+    Raises:
+        OptionError: If one is damaged.
+    """
+    return [_read_report(path) for path in sorted(folder.glob("*.json"))]
+
+
+def _read_report(path: Path) -> dict[str, Any]:
+    with naming(path, "Remove it; --report-only writes the report of its table again."):
+        report = json.loads(path.read_text(encoding="utf-8"))
+        index_markdown([report])  # fails if it lacks what the index shows
+        if not isinstance(report["quick"], bool):
+            raise ValueError("it needs quick")
+        return report
 
 
 def table_report(plan: Plan, table: Table) -> dict[str, Any]:
@@ -69,7 +92,7 @@ def table_report(plan: Plan, table: Table) -> dict[str, Any]:
     for name, row in table.rows.items():
         own = {task: row_report(plan, table, row, task, metrics[task], results[task], shared) for task in row.runs}
         rows.append(dict(name=name, label=dict(row.label), paper={t: dict(p) for t, p in row.paper.items()}, tasks=own))
-    return dict(
+    report = dict(
         table=table.name,
         title=table.title,
         note=table.note,
@@ -85,6 +108,10 @@ def table_report(plan: Plan, table: Table) -> dict[str, Any]:
             for claim in table.claims
         ],
     )
+    if table.name in plan.benchmarks:
+        report["benchmarks"] = {n: s.report() for n, s in plan.benchmarks[table.name].items() if s.is_done()}
+        report["conclusions"] += [cost_report(claim, report["benchmarks"]) for claim in table.cost_claims]
+    return report
 
 
 def runs_report(results: Sequence[Result]) -> dict[str, Any]:

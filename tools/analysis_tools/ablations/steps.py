@@ -14,11 +14,12 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from benchmarks.timing import environment
 
+from ablations.checks import naming
 from ablations.outcomes import collect_outcomes
 from ablations.tables import ROOT
 from clipbert_mm.checkpoint import find_selected
@@ -99,14 +100,25 @@ class Step:
     seed: int
     needs: list["Step"] = field(default_factory=list)
     gpus: int = 1
+    noted: ClassVar[Sequence[str]] = ("seconds", "date", "clipbert_mm")
+    """What is known of a step that is done."""
 
     def is_done(self) -> bool:
         """Say whether it was done before."""
         return (self.folder / DONE).is_file()
 
     def done(self) -> dict[str, Any]:
-        """Return what was noted when it was done."""
-        return json.loads((self.folder / DONE).read_text(encoding="utf-8"))
+        """Return what was noted when it was done.
+
+        Raises:
+            OptionError: If the file is damaged.
+        """
+        path = self.folder / DONE
+        with naming(path, "Remove it, and the step is done again; a training continues from its last checkpoint."):
+            noted = json.loads(path.read_text(encoding="utf-8"))
+            if not set(self.noted) <= set(noted):
+                raise ValueError(f"it needs {', '.join(self.noted)}")
+            return noted
 
     def is_begun(self) -> bool:
         """Say whether it was begun and not finished."""
@@ -182,6 +194,7 @@ class TrainingStep(Step):
 
     config: Mapping[str, Any] = field(default_factory=dict)
     starts: Sequence["TrainingStep | str"] = ()
+    noted: ClassVar[Sequence[str]] = (*Step.noted, "weights")
     data: Path | None = None
     micro_batch: int | None = None
     amp: str | None = None
@@ -259,9 +272,14 @@ class BenchmarkStep(Step):
         return [sys.executable, tool, *self.arguments, "--out", str(self.folder / "report")]
 
     def report(self) -> dict[str, Any]:
-        """Return what it measured."""
-        (path,) = (self.folder / "report").glob("*.json")
-        return json.loads(path.read_text(encoding="utf-8"))
+        """Return what it measured.
+
+        Raises:
+            OptionError: If the file is damaged, or not there.
+        """
+        with naming(self.folder / "report", f"Remove the folder {self.folder}, and it is measured again."):
+            (path,) = (self.folder / "report").glob("*.json")
+            return json.loads(path.read_text(encoding="utf-8"))
 
 
 def with_outcome_files(config: Mapping[str, Any], folder: Path) -> dict[str, Any]:

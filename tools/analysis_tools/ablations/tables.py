@@ -7,12 +7,23 @@ import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from mmengine.config import Config
-
+from ablations.checks import DICT, check_entries, hint
+from ablations.table_parts import (
+    FROM_CONFIG,
+    ROW_KEYS,
+    RUN_KEYS,
+    check_metrics,
+    check_starts,
+    read_benchmark,
+    read_data,
+    read_figure,
+    read_file,
+    read_quick,
+)
 from ablations.verdicts import Claim, CostClaim, read_claim
 from clipbert_mm.errors import OptionError
 
@@ -31,23 +42,6 @@ PAPER_METRICS = {
 """Our names of the paper's metrics."""
 PAPER_TASKS = ("retrieval", "qa")
 """Tasks of the paper's tables; a row may have others, which the paper has no numbers of."""
-TABLE_KEYS = (
-    "title",
-    "note",
-    "data",
-    "tasks",
-    "starts",
-    "rows",
-    "reference",
-    "conclusions",
-    "seeds",
-    "quick",
-    "figure",
-    "benchmark",
-)
-RUN_KEYS = ("config", "start", "overrides", "test", "validate", "metrics", "gpus")
-FROM_CONFIG = "load_from of the config"
-"""Stands for a start that a table does not name."""
 
 
 @dataclass(frozen=True)
@@ -128,9 +122,26 @@ def find_table(name: str, table_set: str) -> Path:
     names = table_names(table_set)
     if name in names:
         return SETS[table_set] / f"{name}.py"
-    near = difflib.get_close_matches(name, names, n=3)
-    hint = f"Did you mean {' or '.join(near)}?" if near else f"There are: {', '.join(names) or 'none'}."
-    raise OptionError(f"There is no table '{name}' (--on {table_set}). {hint} Or give the path of a table file.")
+    raise OptionError(
+        f"There is no table '{name}' (--on {table_set}). {hint(name, names)} Or give the path of a table file."
+    )
+
+
+def read_tables(names: Sequence[str], table_set: str, *, quick: bool = False) -> list[Table]:
+    """Read table files by their paths or short names, each once.
+
+    Raises:
+        OptionError: If there is none, two would write the same report, or one cannot be used.
+    """
+    paths: dict[str, Path] = {}
+    for path in (find_table(name, table_set) for name in names):
+        other = paths.setdefault(path.stem, path)
+        if other.resolve() != path.resolve():
+            raise OptionError(
+                f"{other} and {path} would both write the report {path.stem}.md. Rename one of them, or run each with an --out "
+                "of its own."
+            )
+    return [read_table(path, quick=quick) for path in paths.values()]
 
 
 def read_table(path: Path, *, quick: bool = False) -> Table:
@@ -141,60 +152,54 @@ def read_table(path: Path, *, quick: bool = False) -> Table:
         quick: Whether to apply the settings of its ``quick``.
 
     Raises:
-        OptionError: If it misses a key, has an unknown one, or a conclusion names an unknown row.
+        OptionError: If it is no Python, misses a key, has an unknown one or a value of another kind, or names a row, task,
+            label or start that there is not.
     """
-    table = Config.fromfile(str(path)).to_dict()
-    for key in table:
-        near = difflib.get_close_matches(key, TABLE_KEYS, n=1, cutoff=0.85)
-        if key not in TABLE_KEYS and near:
-            raise OptionError(f"{path}: '{key}' is not used by anything. Did you mean {near[0]}?")
-    for key in ("title", "tasks", "rows"):
-        if not table.get(key):
-            raise OptionError(f"{path} needs {key}. A table file has: {', '.join(TABLE_KEYS)}.")
-    less = (table.get("quick") or {}) if quick else {}
-    _check_keys(less, ("seeds", "overrides", "starts", "test", "data"), f"{path}: quick")
-    data = {**(table.get("data") or {}), **less.get("data", {})}
-    _check_keys(data, ("command", "variable"), f"{path}: data")
+    table = read_file(path)
+    less = read_quick(table, path)
+    if not quick:
+        less = {}
+    command, variable = read_data({**table.get("data", {}), **less.get("data", {})}, f"{path}: data")
     starts = {
         name: _read_run(_with_overrides(start, less.get("starts", {}).get(name, {})), f"{path}: start '{name}'")
-        for name, start in (table.get("starts") or {}).items()
+        for name, start in table.get("starts", {}).items()
     }
     rows = {name: _read_row(name, row, table["tasks"], less, path) for name, row in table["rows"].items()}
-    for who, run in [(f"start '{n}'", r) for n, r in starts.items()] + [
-        (f"row '{name}'", run) for name, row in rows.items() for run in row.runs.values()
+    for who, run in [(f"{path}: start '{n}'", r) for n, r in starts.items()] + [
+        (f"{path}: row '{name}'", run) for name, row in rows.items() for run in row.runs.values()
     ]:
         if not run.config.is_file():
-            raise OptionError(f"{path}: {who}: there is no config {run.config}.")
-    claims = [read_claim(claim, rows, str(path)) for claim in table.get("conclusions") or ()]
-    benchmark = table.get("benchmark") or {}
-    _check_keys(benchmark, ("config", "memory", "step", "conclusions"), f"{path}: benchmark")
-    for claim in benchmark.get("conclusions", ()):
-        _check_keys(claim, [each.name for each in fields(CostClaim)], f"{path}: benchmark, conclusions")
+            raise OptionError(f"{who}: there is no config {run.config}.")
+        check_starts(run.starts, starts, who)
+    check_metrics(rows, table["tasks"], str(path))
+    claims = [read_claim(claim, rows, str(path)) for claim in table.get("conclusions", ())]
+    benchmark, cost_claims = read_benchmark(table.get("benchmark", {}), rows, f"{path}: benchmark")
     reference = table.get("reference") or next(iter(rows))
     if reference not in rows:
-        raise OptionError(f"{path}: reference '{reference}' is no row. There are: {', '.join(rows)}.")
+        raise OptionError(f"{path}: reference '{reference}' is no row. {hint(reference, rows)}")
     return Table(
         name=path.stem + ("-quick" if quick else ""),
         title=table["title"],
         rows=rows,
         starts=starts,
-        data_command=data.get("command"),
-        data_variable=data.get("variable"),
+        data_command=command,
+        data_variable=variable,
         claims=claims,
         seeds=tuple(less.get("seeds", table.get("seeds", (0, 1, 2)))),
         reference=reference,
-        figure=table.get("figure"),
-        benchmark={key: value for key, value in benchmark.items() if key != "conclusions"},
-        cost_claims=[CostClaim(**claim) for claim in benchmark.get("conclusions", ())],
+        figure=read_figure(table.get("figure"), rows, f"{path}: figure"),
+        benchmark=benchmark,
+        cost_claims=cost_claims,
         note=table.get("note", ""),
         quick=quick,
     )
 
 
 def _read_row(name: str, row: Mapping[str, Any], tasks: Mapping[str, Any], less: Mapping[str, Any], path: Path) -> Row:
-    _check_keys(row, ("label", "paper", "row", "tasks", *RUN_KEYS), f"{path}: row '{name}'")
+    check_entries(row, ROW_KEYS, f"{path}: row '{name}'")
     runs, paper = {}, {}
     own_tasks = row.get("tasks") or {}
+    check_entries(own_tasks, dict.fromkeys(tasks, DICT), f"{path}: row '{name}', tasks")
     for task, usual in tasks.items():
         own = own_tasks.get(task, {})
         if own is None:  # the row is not there for this task
@@ -202,14 +207,14 @@ def _read_row(name: str, row: Mapping[str, Any], tasks: Mapping[str, Any], less:
         who = f"{path}: row '{name}', task '{task}'"
         merged: dict[str, Any] = {}
         for part in (usual, {k: row[k] for k in RUN_KEYS if k in row}, own):
-            _check_keys(part, RUN_KEYS, who)
+            check_entries(part, RUN_KEYS, who)
             for key, value in part.items():
-                merged[key] = {**merged.get(key, {}), **value} if key in ("overrides", "test") else value
+                merged[key] = {**merged.get(key, {}), **(value or {})} if key in ("overrides", "test") else value
         for key in ("overrides", "test"):
             merged[key] = {**merged.get(key, {}), **less.get(key, {})}
         pattern = str(merged.get("config", ""))
         if "{row}" in pattern:
-            merged["config"] = _only_match(pattern.format(row=row.get("row") or row.get("paper") or name), who)
+            merged["config"] = _only_match(pattern.replace("{row}", row.get("row") or row.get("paper") or name), who)
         runs[task] = _read_run(merged, who)
         if row.get("paper") and task in PAPER_TASKS:
             paper[task] = paper_numbers(row["paper"], task)
@@ -218,33 +223,26 @@ def _read_row(name: str, row: Mapping[str, Any], tasks: Mapping[str, Any], less:
 
 
 def _read_run(spec: Mapping[str, Any], who: str) -> Run:
-    _check_keys(spec, RUN_KEYS, who)
+    check_entries(spec, RUN_KEYS, who)
+    start = spec.get("start", FROM_CONFIG)
+    spec = {key: value for key, value in spec.items() if value is not None}
     if not spec.get("config"):
         raise OptionError(f"{who} needs a config.")
-    start = spec.get("start", FROM_CONFIG)
     starts = () if start is None else (start,) if isinstance(start, str) else tuple(start)
     path = Path(spec["config"])
     return Run(
         config=path if path.is_absolute() or path.is_file() else ROOT / path,
         starts=starts,
-        overrides=spec.get("overrides") or {},
-        test=spec.get("test") or {},
+        overrides=spec.get("overrides", {}),
+        test=spec.get("test", {}),
         validate=spec.get("validate", True),
-        metrics=tuple(spec.get("metrics") or ()),
+        metrics=tuple(spec.get("metrics", ())),
         gpus=spec.get("gpus", 1),
     )
 
 
 def _with_overrides(spec: Mapping[str, Any], more: Mapping[str, Any]) -> dict[str, Any]:
-    return {**spec, "overrides": {**spec.get("overrides", {}), **more}}
-
-
-def _check_keys(spec: Mapping[str, Any], known: Sequence[str], who: str) -> None:
-    for key in spec:
-        if key not in known:
-            near = difflib.get_close_matches(key, known, n=1)
-            hint = f"Did you mean {near[0]}?" if near else f"There are: {', '.join(known)}."
-            raise OptionError(f"{who} has no '{key}'. {hint}")
+    return {**spec, "overrides": {**(spec.get("overrides") or {}), **more}}
 
 
 def _only_match(pattern: str, who: str) -> str:

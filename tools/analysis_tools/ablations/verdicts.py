@@ -4,11 +4,15 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ablations.checks import AXIS, COUNT, NUMBER_FROM_0, TEXT, TWO_ROWS, WEIGHTS, expect
 from ablations.intervals import less_is_better
 from clipbert_mm.errors import OptionError
 
 SEEN, NOT_SEEN, UNDECIDED = "seen", "not seen", "undecided"
-KINDS = ("better", "no_worse", "differ", "contrast")
+KINDS = {"better": TWO_ROWS, "no_worse": TWO_ROWS, "differ": TWO_ROWS, "contrast": WEIGHTS}
+"""Kinds of claims, and what each is given."""
+CLAIM_KEYS = {"number": TEXT, "statement": TEXT, "task": TEXT, "metric": TEXT, "margin": NUMBER_FROM_0, **KINDS}
+COST_KEYS = {"number": TEXT, "statement": TEXT, "axis": AXIS, "less": COUNT, "more": COUNT}
 
 
 @dataclass(frozen=True)
@@ -51,19 +55,18 @@ def read_claim(spec: Mapping[str, Any], rows: Mapping[str, Any], who: str) -> Cl
     """Read a claim of a table file: its ``number``, ``statement``, ``task``, ``metric``, ``margin`` and one of :data:`KINDS`.
 
     Raises:
-        OptionError: If a key is missing or unknown, or a row or task is not in the table.
+        OptionError: If a key is missing or unknown, a value is of another kind, or a row or task is not in the table.
     """
     kinds = [kind for kind in KINDS if kind in spec]
-    known = {"number", "statement", "task", "metric", "margin", *KINDS}
-    if len(kinds) != 1 or not {"number", "statement", "task", "metric"} <= set(spec) <= known:
+    if len(kinds) != 1 or not {"number", "statement", "task", "metric"} <= set(spec) <= set(CLAIM_KEYS):
         raise OptionError(
             f"{who}: a conclusion has number, statement, task, metric, margin and one of {', '.join(KINDS)}, got "
             f"{', '.join(spec)}."
         )
+    for key, value in spec.items():
+        expect(value, CLAIM_KEYS[key], f"{who}: conclusion ({spec['number']}): {key}")
     (kind,) = kinds
     given = spec[kind]
-    if kind != "contrast" and len(given) != 2:
-        raise OptionError(f"{who}: '{kind}' compares two rows, got {given}.")
     weights = dict(given) if kind == "contrast" else {given[0]: 1.0, given[1]: -1.0}
     for row in weights:
         if row not in rows or spec["task"] not in rows[row].runs:
@@ -125,6 +128,19 @@ class CostClaim:
         return (
             f"{self.axis} {self.less} and {self.more}: larger batch in the same memory, and less time in every repeat"
         )
+
+
+def read_cost_claim(spec: Mapping[str, Any], who: str) -> CostClaim:
+    """Read a claim on costs of a table file.
+
+    Raises:
+        OptionError: If a key is missing or unknown, or a value is of another kind.
+    """
+    if set(spec) != set(COST_KEYS):
+        raise OptionError(f"{who}: a conclusion on costs has {', '.join(COST_KEYS)}, got {', '.join(spec)}.")
+    for key, value in spec.items():
+        expect(value, COST_KEYS[key], f"{who}: conclusion ({spec['number']}): {key}")
+    return CostClaim(**spec)
 
 
 def judge_costs(claim: CostClaim, benchmarks: Mapping[str, Any]) -> tuple[str, str]:
