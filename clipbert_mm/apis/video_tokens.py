@@ -36,6 +36,7 @@ class VideoTokens:
     def __init__(self, predictor: Predictor, video_index: VideoIndex) -> None:
         self.predictor, self.video_index = predictor, video_index
         self._recent: OrderedDict[tuple[str, int, int], Tensor] = OrderedDict()
+        self._recent_bytes = 0
         self._lock = threading.Lock()
 
     def blocks(self, entries: Sequence[Entry], left_out: dict[str, str]) -> Iterator[Block]:
@@ -131,7 +132,10 @@ class VideoTokens:
             return self._recent.get(key)
 
     def _keep(self, entry: Entry, tokens: Tensor) -> None:
+        key = entry.path, entry.size, entry.mtime_ns
         with self._lock:
-            self._recent[entry.path, entry.size, entry.mtime_ns] = tokens.clone()
-            while sum(each.nbytes for each in self._recent.values()) > RECENT_BYTES:
-                self._recent.popitem(last=False)
+            if key not in self._recent:  # another thread may have made them meanwhile
+                self._recent[key] = tokens.clone()
+                self._recent_bytes += tokens.nbytes
+            while self._recent_bytes > RECENT_BYTES:
+                self._recent_bytes -= self._recent.popitem(last=False)[1].nbytes

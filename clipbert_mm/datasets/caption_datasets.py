@@ -1,11 +1,12 @@
 """Datasets of videos or images with captions, for retrieval and pre-training."""
 
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
 
+from clipbert_mm.datasets.caption_numbers import CaptionNumbers, are_among
 from clipbert_mm.datasets.media_dataset import MediaDataset
 from clipbert_mm.datasets.text_check import check_texts
 from clipbert_mm.errors import AnnotationError, quoted
@@ -30,6 +31,8 @@ class CaptionDataset(MediaDataset):
     NEGATIVES_IN_TEST = False
     HAS_SPANS = False
     """Whether a caption may have time spans."""
+    caption_numbers: CaptionNumbers
+    """The captions of items and files, where negatives are drawn."""
 
     def __init__(self, *, captions_per_item: int = 1, **options: Any) -> None:  # noqa: ANN401
         self.captions_per_item = captions_per_item
@@ -93,22 +96,26 @@ class CaptionDataset(MediaDataset):
         info["texts"] = info.pop("captions")
         return info
 
-    def own_captions(self, idx: int) -> set[str]:
-        """Return all captions of the file of an item; its items stand side by side."""
-        path, captions = self.get_data_info(idx)["path"], set()
-        for step in (1, -1):
-            i = idx
-            while 0 <= i < len(self) and (info := self.get_data_info(i))["path"] == path:
-                captions.update(info["captions"])
-                i += step
-        return captions
+    def note_items(self, items: Sequence[Mapping[str, Any]]) -> None:
+        """Number the captions of the items, if negatives are drawn."""
+        super().note_items(items)
+        if not self.test_mode or self.NEGATIVES_IN_TEST:
+            self.caption_numbers = CaptionNumbers(items)
 
-    def draw_negative(self, own_captions: set[str], rng: np.random.Generator) -> str:
-        """Draw a caption of another file that is none of ``own_captions``, those of the item's file."""
+    def own_captions(self, idx: int) -> np.ndarray:
+        """Return the numbers of all captions of the file of an item, increasing, (n,); its items stand side by side."""
+        return self.caption_numbers.of_file(idx)
+
+    def draw_negative(self, own_captions: np.ndarray, rng: np.random.Generator) -> str:
+        """Draw a caption of another file that is none of ``own_captions``, those of the item's file.
+
+        Captions are drawn until one is a negative: about 1 / s times where a share s of all captions are negatives.
+        """
         while True:
-            captions = self.get_data_info(int(rng.integers(len(self))))["captions"]
-            if not own_captions.issuperset(captions) and (caption := str(rng.choice(captions))) not in own_captions:
-                return caption
+            idx = int(rng.integers(len(self)))
+            negative = ~are_among(self.caption_numbers.of_item(idx), own_captions)
+            if negative.any() and negative[at := int(rng.choice(len(negative)))]:
+                return self.get_data_info(idx)["captions"][at]
 
 
 @DATASETS.register_module()

@@ -133,7 +133,22 @@ class MediaDataset(BaseDataset):
         if not self._fully_initialized:
             super().full_init()
             if not self.serialize_data:
-                self.path_hashes = _hash_paths(self.data_list)
+                self.note_items(self.data_list)
+
+    def note_items(self, items: Sequence[Mapping[str, Any]]) -> None:
+        """Keep in arrays what is asked of all items, which are those of the dataset from now on."""
+        self.path_hashes = _hash_paths(items)
+
+    def get_subset_(self, indices: Sequence[int] | int) -> None:
+        """Keep some of the items; see MMEngine's BaseDataset."""
+        super().get_subset_(indices)
+        self.note_items([self.get_data_info(i) for i in range(len(self))])
+
+    def get_subset(self, indices: Sequence[int] | int) -> "MediaDataset":
+        """Return a dataset of some of the items; see MMEngine's BaseDataset."""
+        subset = super().get_subset(indices)
+        subset.note_items([subset.get_data_info(i) for i in range(len(subset))])
+        return subset
 
     def _copy_without_annotation(self, memo: dict[int, Any] | None = None) -> "MediaDataset":
         """Copy the dataset for MMEngine's ``get_subset``, with shared memory of its own."""
@@ -142,7 +157,7 @@ class MediaDataset(BaseDataset):
         return other
 
     def _serialize_data(self) -> tuple[np.ndarray, np.ndarray]:
-        self.path_hashes = _hash_paths(self.data_list)
+        self.note_items(self.data_list)
         return super()._serialize_data()
 
     def records(self) -> list[dict[str, Any]]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from clipbert_mm.errors import OptionError, quoted
-from clipbert_mm.index.filters import below_condition
+from clipbert_mm.index.filters import MAX_FOLDERS, below_condition
 from clipbert_mm.index.records import Entry, name_below, name_starts
 
 if TYPE_CHECKING:  # which imports this module
@@ -18,7 +18,7 @@ FILE_NAME = (
     "ESCAPE '\\'"
 )
 """Expression of SQL that compares the file name with a pattern; slow, so that the whole path is compared before."""
-MAX_FOLDERS = 200
+TOLD_APART = 200
 """Most indexed folders that are told apart; videos of further ones are found by the names of their files."""
 LISTING_SECONDS = 60.0
 """Seconds for which the paths of an index in an engine are kept."""
@@ -58,7 +58,7 @@ class NamePart:
         outside, below = "1", list[str]()
         values: list[object] = []
         bounds: list[object] = []
-        for folder, start in name_starts(self.folders)[:MAX_FOLDERS]:
+        for folder, start in name_starts(self.folders)[:TOLD_APART]:
             inside, limits = "(path >= ? AND path < ?)", below_condition(folder)[1][1:]
             likes, patterns = self._likes("CAST(substr(path, ?) AS TEXT) LIKE ? ESCAPE '\\'")
             below.append(f"({inside} AND {likes})")
@@ -115,7 +115,7 @@ def folder_called(name: str, folders: Sequence[str]) -> tuple[str, ...]:
     """Return the folders that a name as that of a video, such as ``cats/2024``, means: indexed folders, or below one.
 
     Raises:
-        OptionError: If it is outside of them.
+        OptionError: If it is outside of them, or the name of more folders than a search looks into.
 
     >>> folder_called("cats/", ["/home/me/videos"])
     ('/home/me/videos/cats',)
@@ -130,5 +130,10 @@ def folder_called(name: str, folders: Sequence[str]) -> tuple[str, ...]:
     if not found:
         raise OptionError(
             f"{quoted(name)} is none of the indexed folders. Write a folder as in the names of the videos, such as cats/2024."
+        )
+    if len(found) > MAX_FOLDERS:
+        raise OptionError(
+            f"A search looks into {MAX_FOLDERS:,} folders at most, and {quoted(name)} is the name of {len(found):,}. Leave "
+            "the folder out, and all videos are searched."
         )
     return tuple(sorted(found))

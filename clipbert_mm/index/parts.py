@@ -97,13 +97,16 @@ def absorb(index: "VideoIndex", other: "VideoIndex") -> int:
             f"{other.keeps_tokens}, not {index.vector_size} and {index.keeps_tokens}. Index its videos again."
         )
     entries, moved = other.listed(), 0
+    damaged = set(index.video_vectors.damaged())  # read once, since no video that is added damages another one
     while some := list(islice(entries, VIDEOS_AT_ONCE)):
-        known = index.states([entry.path for entry in some])
-        new = [entry for entry in some if not (known.get(entry.path) and index.entries[entry.path] == entry)]
+        known = index.found([entry.path for entry in some])
+        new = [entry for entry in some if known.get(entry.path) != entry or not index.is_whole(entry, damaged)]
         videos = list(_moved(index, other, new))
         index.add(videos)
         moved += len(videos)
-    index.note_unreadable([each for path, each in other.unreadable.items() if path not in index.entries])
+    unreadable = other.unreadable
+    readable = index.found(list(unreadable))
+    index.note_unreadable([each for path, each in unreadable.items() if path not in readable])
     return moved
 
 

@@ -134,19 +134,21 @@ class RecordTable(Database):
             most: Most videos; None for all. Damaged records among them are left out.
         """
         condition, values = (where or Filter()).condition()
-        after, left = b"", most
+        # Of one range SQLite reads the next rows in their order; by a condition alone it would sort all rows for each page.
+        start, end = (where if isinstance(where, Filter) else Filter()).path_range()
+        left = most
         while left is None or left > 0:
             limit = ROWS_AT_ONCE if left is None else min(left, ROWS_AT_ONCE)
             with self.reading() as database:
                 rows = database.execute(
-                    f"SELECT path, record, record_crc FROM videos WHERE ({condition}) AND path > ? ORDER BY path "
-                    "LIMIT ? OFFSET ?",
-                    [*values, after, limit, first],
+                    f"SELECT path, record, record_crc FROM videos WHERE ({condition}) AND path >= ? AND path < ? "
+                    "ORDER BY path LIMIT ? OFFSET ?",
+                    [*values, start, end, limit, first],
                 ).fetchall()
             yield from (entry for row in rows if (entry := self._entry(*row)) is not None)
             if len(rows) < limit:
                 return
-            after, first, left = rows[-1][0], 0, None if left is None else left - limit
+            start, first, left = rows[-1][0] + b"\0", 0, None if left is None else left - limit
 
     def paths(self, where: Filter | None = None, table: str = "videos") -> list[str]:
         """Return the paths of the videos that meet conditions, or of all ``unreadable`` files, in their order."""

@@ -4,7 +4,7 @@ import os
 import re
 import shutil
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -308,14 +308,13 @@ class VideoIndex:
         """Return which of some files are videos of the index, and whether indexing each again would change nothing."""
         if not self.exists:
             return {}
-        found = self.table.find("path", [os.fsencode(path) for path in paths])
-        broken = set() if self.vector_size is None else set(self.video_vectors.damaged())
-        return {
-            entry.path: entry.is_up_to_date()
-            and entry.path not in broken
-            and (not self.keeps_tokens or entry.key in self.store)
-            for entry in found.values()
-        }
+        damaged = set(self.video_vectors.damaged())
+        return {path: self.is_whole(entry, damaged) for path, entry in self.found(paths).items()}
+
+    def is_whole(self, entry: Entry, damaged: Collection[str]) -> bool:
+        """Whether indexing a video again would change nothing, given all videos whose vectors are damaged."""
+        current = entry.path not in damaged and entry.is_up_to_date()
+        return current and (not self.keeps_tokens or entry.key in self.store)
 
     def nearest(self, query: Tensor, count: int, *, pooling: str, where: Filter | None = None) -> Nearest:
         """Return the videos whose vectors are nearest to a unit vector, (P,); see :meth:`nearest_of_each`."""

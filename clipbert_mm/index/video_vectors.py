@@ -4,6 +4,7 @@ import threading
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -73,6 +74,17 @@ class _Snapshot:
     videos: VideoRows
     wrong: np.ndarray
 
+    @cached_property
+    def by_id(self) -> np.ndarray:
+        """Indices that sort the videos by their ids, (V,)."""
+        return np.argsort(self.videos.ids)
+
+    def find(self, number: int) -> int | None:
+        """Return the index of a video by its id; None if there is none."""
+        at = np.searchsorted(self.videos.ids, number, sorter=self.by_id)
+        found = at < len(self.by_id) and self.videos.ids[self.by_id[at]] == number
+        return int(self.by_id[at]) if found else None
+
 
 class VideoVectors:
     """A vector of each clip of each video of an index, exactly comparable with a query's.
@@ -104,7 +116,9 @@ class VideoVectors:
         return spans
 
     def damaged(self) -> list[str]:
-        """Return the videos whose vectors are missing or damaged."""
+        """Return the videos whose vectors are missing or damaged; it takes time in the number of all videos."""
+        if self.table.facts()["vector_size"] is None:
+            return []
         snapshot = self._current()
         return self._paths(snapshot.videos.ids[snapshot.wrong])
 
@@ -115,10 +129,10 @@ class VideoVectors:
             VideoIndexError: If they are missing or damaged.
         """
         snapshot, number = self._current(), self.table.number(path)
-        at = np.flatnonzero((snapshot.videos.ids == number) & ~snapshot.wrong)
-        if not len(at):
+        at = None if number is None else snapshot.find(number)
+        if at is None or snapshot.wrong[at]:
             raise VideoIndexError(f"{printable(path)}: {DAMAGED}.")
-        start, count = int(snapshot.videos.starts[at[0]]), int(snapshot.videos.counts[at[0]])
+        start, count = int(snapshot.videos.starts[at]), int(snapshot.videos.counts[at])
         return torch.from_numpy(snapshot.rows[start : start + count].astype(np.float32))
 
     def nearest(self, queries: Tensor, count: int, *, pooling: str, where: Filter | None = None) -> list[Nearest]:

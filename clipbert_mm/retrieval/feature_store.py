@@ -46,7 +46,9 @@ class FeatureStore:
     def __init__(self, folder: str | os.PathLike, *, budget: int | None = None) -> None:
         self.folder = Path(folder)
         self.budget = budget
-        self._cached: dict[tuple[str, str], tuple[tuple[int, int], Tensor]] = {}  # with the version of the file
+        self._cached: dict[
+            str, dict[str, tuple[tuple[int, int], Tensor]]
+        ] = {}  # of each video, with the version of its file
         self._cached_bytes = 0
         self._lock = threading.RLock()
 
@@ -117,7 +119,7 @@ class FeatureStore:
             status = self.path_of(name).stat()  # another process may have replaced the file
         except OSError as error:
             raise self._error(name, error) from error
-        version, cached = (status.st_mtime_ns, status.st_ino), self._cached.get((name, which))
+        version, cached = (status.st_mtime_ns, status.st_ino), self._cached.get(name, {}).get(which)
         if cached is not None and cached[0] == version:
             return cached[1]
         self._forget(name, which)  # of an older file
@@ -131,7 +133,7 @@ class FeatureStore:
             tokens = tokens.clone()  # out of the memory-mapped file
             with self._lock:
                 self._forget(name, which)  # another thread may have added it meanwhile
-                self._cached[name, which] = version, tokens
+                self._cached.setdefault(name, {})[which] = version, tokens
                 self._cached_bytes += tokens.nbytes
         return tokens
 
@@ -164,6 +166,8 @@ class FeatureStore:
     def _forget(self, name: str, which: str | None = None) -> None:
         """Drop the tokens of a video from memory, all or some; other threads may read at the same time."""
         with self._lock:
-            for key in [(name, which)] if which else [key for key in self._cached if key[0] == name]:
-                cached = self._cached.pop(key, None)
-                self._cached_bytes -= cached[1].nbytes if cached is not None else 0
+            own = self._cached.get(name, {})
+            for key in [which] if which in own else [] if which else list(own):
+                self._cached_bytes -= own.pop(key)[1].nbytes
+            if not own:
+                self._cached.pop(name, None)

@@ -1,6 +1,7 @@
 """Conditions on the videos of a search: the same as by comparing each video, with any number and many folders."""
 
 import random
+from pathlib import Path
 
 import pytest
 
@@ -37,21 +38,41 @@ def paths_of(index: VideoIndex, where: Filter) -> list[str]:
     return paths
 
 
-@pytest.mark.parametrize("count", [0, 1, 2, 500])
+@pytest.mark.parametrize("count", [0, 1, 2, 500, 2000])
 def test_a_video_is_below_one_of_the_folders_or_is_one_of_them(index: VideoIndex, count: int):
     folders = [f"/v/{i}" for i in range(count)]
     again = [*folders, *(f"{folder}/{i}.mp4" for i, folder in enumerate(folders)), "/v/698/1398.mp4"][: count * 2 + 1]
     found = paths_of(index, Filter(folders=tuple(folders)))
     assert found == sorted(path for path in index.entries if path.rpartition("/")[0] in folders)
-    if count < 500:  # those below another one do not count, a further one does
+    if count < 2000:  # those below another one do not count, a further one does
         assert paths_of(index, Filter(folders=tuple(again))) == sorted([*found, "/v/698/1398.mp4"])
 
 
 def test_more_folders_are_refused_by_number():
-    inside = tuple(f"/v/{i // 2}/{i}" for i in range(1000))
-    assert Filter(folders=(*inside, *(f"/v/{i}" for i in range(500)))).condition()[0].count(" OR ") == 499 + 500
-    with pytest.raises(OptionError, match=r"into 500 folders at most, got 501. Name the folders that they are in."):
-        Filter(folders=tuple(f"/v/{i}" for i in range(501)))
+    inside = tuple(f"/v/{i // 2}/{i}" for i in range(4000))
+    assert Filter(folders=(*inside, *(f"/v/{i}" for i in range(2000)))).condition()[0].count(" OR ") == 1999 + 2000
+    with pytest.raises(OptionError, match=r"into 2,000 folders at most, got 2,001. Name the folders that they are in."):
+        Filter(folders=tuple(f"/v/{i}" for i in range(2001)))
+
+
+def test_listing_a_folder_takes_steps_in_the_number_of_its_videos(tmp_path: Path):
+    """Beside neighbours whose names begin alike; counted in instructions of SQLite."""
+    steps = {}
+    for count in (2000, 8000):
+        index = VideoIndex(tmp_path / str(count))
+        index.start("id", "a.pth", "a.pth")
+        below = [f"/v/a/{i:05}.mp4" for i in range(count)]
+        others = ["/v/a", "/v/a!/0.mp4", "/v/a-1.mp4", "/v/a.mp4", "/v/a0/0.mp4", "/v/b.mp4", "/v/A/0.mp4"]
+        index.table.put((Entry(path, 1, 1, 1.0, None, (2, 2)), None) for path in [*below, *others])
+        asked: list[int] = []
+        with index.table.reading() as database:
+            database.set_progress_handler(lambda asked=asked: asked.append(1) and None, 100)
+        found = [entry.path for entry in index.listed(Filter(folders=("/v/a",)))]
+        steps[count] = len(asked)
+        assert found == ["/v/a", *below]
+        pages = [entry.path for first in (0, 700) for entry in index.listed(Filter(("/v/a",)), first=first, most=700)]
+        assert pages == found[:1400]
+    assert steps[8000] < 6 * steps[2000], "four times as many, not sixteen"
 
 
 @pytest.mark.parametrize("bound", [0, 2.0, 2, -1, 1.5e9, 1e300, -1e300, 10**400, float("inf"), -float("inf")])

@@ -9,7 +9,7 @@ import torch
 from memory_engine import MemoryEngine
 
 from clipbert_mm.errors import OptionError
-from clipbert_mm.index import EncodedVideo, Entry, NamePart, VideoIndex, folder_called, name_below
+from clipbert_mm.index import EncodedVideo, Entry, Filter, NamePart, VideoIndex, folder_called, name_below
 from clipbert_mm.index.engines import RemoteIndex
 from clipbert_mm.index.records import name_starts
 
@@ -147,3 +147,17 @@ def test_a_folder_outside_of_the_indexed_ones_is_refused(name: str, folders: lis
         OptionError, match=r"is none of the indexed folders. Write a folder as in the names of the videos"
     ):
         folder_called(name, folders)
+
+
+def test_a_name_of_many_folders_searches_them_all_or_says_what_to_do(tmp_path: Path):
+    folders = [f"/m/{i}/videos" for i in range(600)]
+    paths = [f"{folder}/{name}" for folder in folders for name in ("a.mp4", "cats/b.mp4")]
+    index = write_index(tmp_path / "index", [*paths, "/m/uploads/c.mp4"])
+    for name, wanted in (("videos", paths), ("videos/cats", paths[1::2])):
+        where = Filter(folders=folder_called(name, folders))
+        assert index.table.paths(where) == sorted(wanted)
+    with pytest.raises(
+        OptionError,
+        match=r"into 2,000 folders at most, and 'videos' is the name of 2,001. Leave the folder out, and all videos are",
+    ):
+        folder_called("videos", [f"/m/{i}/videos" for i in range(2001)])

@@ -8,6 +8,7 @@ import torch
 
 from clipbert_mm.errors import BusyFolderError, VideoIndexError
 from clipbert_mm.index import EncodedVideo, Entry, Unreadable, VideoIndex
+from clipbert_mm.index.record_table import RecordTable
 from clipbert_mm.media import DECODING_RULES
 
 WIDTH = 8
@@ -69,6 +70,33 @@ def test_newer_versions_replace_older_ones_and_equal_ones_are_not_written_twice(
     assert index.absorb_parts() == 1
     assert index.manifest["vector_rows"] == rows + 2
     assert_equal(index, [same, new])
+
+
+def test_a_move_reads_the_rows_of_an_index_once_however_many_videos_there_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """A video of the index that is damaged is replaced, and one that is whole is not, in the first batch and in the last."""
+    monkeypatch.setattr("clipbert_mm.index.parts.VIDEOS_AT_ONCE", 3)
+    index, videos = new_index(tmp_path / "index", tokens=False), []
+    for number in range(30):
+        file = tmp_path / f"{number:02}.mp4"
+        file.write_bytes(b"abc")
+        times = ((0.0, 1.0), (1.0, 2.0))
+        entry = Entry(str(file), 3, file.stat().st_mtime_ns, 2.0, times, (24, 32), DECODING_RULES)
+        videos.append(EncodedVideo(entry, video(number, tokens=False).vectors))
+    there, damaged = [0, 1, 2, 13, 27, 28, 29], [1, 13, 28]
+    index.add([videos[number] for number in there])
+    content = bytearray((index.folder / "vectors-0.f16").read_bytes())
+    for number in damaged:
+        content[there.index(number) * 2 * WIDTH * 2] ^= 1
+    (index.folder / "vectors-0.f16").write_bytes(content)
+    part = index.part(0, 2)
+    part.add(videos[::-1])
+    read, reads = RecordTable.video_rows, []
+    monkeypatch.setattr(RecordTable, "video_rows", lambda table: reads.append(table.file) or read(table))
+    assert index.absorb_parts() == 30 - len(there) + len(damaged)
+    assert sorted(reads) == sorted([index.table.file, part.table.file])
+    assert_equal(index, videos)
 
 
 @pytest.mark.parametrize("after", range(4))

@@ -82,6 +82,21 @@ def test_what_is_replaced_frees_its_room(filled: tuple):
     assert gallery._tokens("b", "clips").data_ptr() == gallery._tokens("b", "clips").data_ptr(), "in its room"
 
 
+def test_adding_and_removing_a_video_looks_at_no_other_one(filled: tuple):
+    class NoWalk(dict):
+        def __iter__(self) -> None:
+            raise AssertionError("all videos are looked at")
+
+    gallery, tokens = FeatureStore(filled[0]), filled[1]
+    gallery.read("abc")
+    gallery.read("abc", "coarse")
+    gallery._cached = NoWalk(gallery._cached)
+    gallery.add("a", {"clips": tokens["b"], "coarse": tokens["b"][:1]}, {})
+    gallery.remove("c")
+    assert gallery._cached_bytes == tokens["b"].nbytes + tokens["b"][:1].nbytes
+    assert torch.equal(gallery.read("ab"), torch.stack([tokens["b"], tokens["b"]]))
+
+
 def test_what_another_process_puts_in_its_place_is_read(filled: tuple):
     folder, tokens = filled
     gallery = FeatureStore(folder)
