@@ -171,6 +171,24 @@ def test_unreadable_files_take_the_place_of_videos_and_back(opened: Callable[[],
     assert (index.count(), index.unreadable) == (2, {})
 
 
+def test_files_that_cannot_be_read_do_not_write_the_videos_that_wait():
+    engine = MemoryEngine("memory://unreadable")
+    index = started(RemoteIndex(engine))
+    videos = [video(i) for i in range(12)]
+    with index.locked():
+        for number, each in enumerate(videos):
+            index.add([each])
+            index.note_unreadable([Unreadable(f"/v/{number}.mp4", 1, 1, "it is cut")])
+        index.note_unreadable([Unreadable(videos[4].entry.path, 1, 1, "it is cut")])  # one that waits
+        index.remove([videos[5].entry.path, "/v/3.mp4"])
+        index.add([videos[6]])
+        assert engine.writes == []
+    assert engine.writes == [10]
+    kept = {each.entry.path: each.entry for number, each in enumerate(videos) if number not in (4, 5)}
+    assert dict(index.entries) == kept
+    assert set(index.unreadable) == {*(f"/v/{i}.mp4" for i in range(12) if i != 3), videos[4].entry.path}
+
+
 def test_what_waits_is_written_at_the_end_however_it_ends(monkeypatch: pytest.MonkeyPatch):
     engine = MemoryEngine("memory://waits")
     index = started(RemoteIndex(engine))
