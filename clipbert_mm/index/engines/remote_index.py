@@ -226,10 +226,8 @@ class RemoteIndex(VideoIndex):
     def remove(self, paths: Sequence[str]) -> None:
         """Remove videos and records of unreadable files."""
         with self._lock:
-            for path in paths:
-                self._waiting.pop(
-                    path, None
-                )  # the others go on waiting: each write takes time in the number of all videos
+            for path in paths:  # the others go on waiting: a write takes time in the number of all videos
+                self._waiting.pop(path, None)
             for start in range(0, len(paths), ROWS_AT_ONCE):
                 self.engine.remove([os.fsencode(path) for path in paths[start : start + ROWS_AT_ONCE]])
 
