@@ -28,7 +28,7 @@ def load_config(
 
     Args:
         source: The config file, or what :func:`find_config` finds; or a config, which stays as it is: a copy is returned.
-        options: Values by dotted key, such as ``{"train_dataloader.batch_size": 8}``.
+        options: Values by dotted key, such as ``{"train_dataloader.batch_size": 8}``; they stay as they are.
         needs: Top-level names that the config must have.
 
     Raises:
@@ -41,13 +41,14 @@ def load_config(
     else:
         config, who = _read_config(os.fspath(source)), os.fspath(source)
     drop_scope(config)
+    options = copy.deepcopy(options or {})  # MMEngine takes "_delete_" out of what it merges
     for name in config:
         near = difflib.get_close_matches(name, RUNNER_KEYS, n=1, cutoff=0.85)
         if name not in RUNNER_KEYS and near and not callable(config[name]):  # a config may import what it names
             raise OptionError(f"{who}: '{name}' is not used by anything. Did you mean {near[0]}?")
-    for key in options or {}:
-        check_option(config, key, options or {})
-    config.merge_from_dict(options or {})
+    for key in options:
+        check_option(config, key, options)
+    config.merge_from_dict(options)
     for name in needs:
         if config.get(name) is None:
             raise OptionError(f"{who} needs {name} for this. It has: {', '.join(sorted(config))}.")

@@ -101,3 +101,11 @@ def test_a_config_without_what_is_needed_is_refused(tmp_path: Path):
     (tmp_path / "a.py").write_text("model = dict(type='X')\n")
     with pytest.raises(OptionError, match=r"needs test_dataloader for this\. It has: model\."):
         load_config(str(tmp_path / "a.py"), needs=("model", "test_dataloader"))
+
+
+def test_options_stay_as_they_are():
+    def read() -> Config:
+        return load_config(Config(dict(model=dict(type="A", depth=18))), options)
+
+    options = {"model": dict(_delete_=True, type="B")}
+    assert read().model == read().model == dict(type="B")

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from ablation_reports import AS_CHOICE, TABLE, report
+from ablations import drawing
 
 
 @pytest.fixture
@@ -72,3 +73,20 @@ def test_of_a_measure_that_is_not_the_paper_s_the_paper_s_main_one_stands_beside
     assert heads[:4] == ["| N", "paper R@1", "accuracy", "Δ accuracy to n1"]
     assert [cell.partition(" [")[0] for cell in second[:4]] == ["| 2", "15.5", "66.7", "+16.7"]
     assert report_dict["metrics"] == {"retrieval": ["accuracy"], "qa": ["accuracy"]}
+
+
+def test_a_figure_has_a_line_for_each_value_however_many_there_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    found = dict(mean=1.0, interval=[0.5, 2.0])
+    rows = [
+        dict(label={"N": str(n), "G": f"g{line}"}, tasks=dict(qa=dict(estimates=dict(accuracy=found), values={"0": 1})))
+        for line in range(7)
+        for n in (1, 2)
+    ]
+    figures = []
+    monkeypatch.setattr(drawing, "save_figure", lambda figure, _: figures.append(figure))
+    report_dict = dict(title="Many", metrics=dict(qa=["accuracy"]), rows=rows)
+    assert drawing.draw_lines(report_dict, dict(x="N", lines="G"), tmp_path / "many.png")
+    (legend,) = (axes.get_legend() for axes in figures[0].axes)
+    assert [text.get_text() for text in legend.get_texts()] == [f"G = g{line}" for line in range(7)]
+    looks = {(line[0].get_color(), line[0].get_linestyle()) for line in figures[0].axes[0].containers}
+    assert len(looks) == 7

@@ -11,6 +11,8 @@ from matplotlib.ticker import ScalarFormatter
 from clipbert_mm.visualization.figures import save_figure
 
 COLORS = ("#22415f", "#4878a8", "#1a9641", "#d7761c", "#7b3294")
+STYLES = ("-", "--", ":", "-.")
+"""Of lines, where there are more than colors."""
 AXES = {"clips": "clips $N_{train}$ (T = 1)", "frames": "frames $T$ ($N_{train}$ = 1)"}
 """Axes of Figure 5, by their names in the reports of the benchmarks."""
 
@@ -33,13 +35,14 @@ def draw_lines(report: Mapping[str, Any], spec: Mapping[str, Any], picture: Path
         return False
     figure = Figure(figsize=(4.8 * len(tasks), 3.6), layout="constrained")
     for axes, task in zip(figure.subplots(1, len(tasks), squeeze=False)[0], tasks, strict=True):
-        for number, (color, (name, own)) in enumerate(zip(COLORS, points[task].items(), strict=False)):
+        for number, (name, own) in enumerate(points[task].items()):
+            color, style = COLORS[number % len(COLORS)], STYLES[number // len(COLORS) % len(STYLES)]
             x, mean, low, high = (list(each) for each in zip(*sorted(own), strict=True))
             below = [m - value for m, value in zip(mean, low, strict=True)]
             above = [value - m for m, value in zip(mean, high, strict=True)]
             apart = [value * 1.03**number for value in x]  # so that the intervals of several lines can be told apart
-            style = dict(marker="o", capsize=3, color=color, label=f"{spec.get('lines')} = {name}")
-            axes.errorbar(apart, mean, yerr=(below, above), **style)
+            drawn = dict(marker="o", capsize=3, color=color, linestyle=style, label=f"{spec.get('lines')} = {name}")
+            axes.errorbar(apart, mean, yerr=(below, above), **drawn)
         axes.set_xscale("log", base=2)
         axes.xaxis.set_major_formatter(ScalarFormatter())
         axes.set_xticks(sorted({point[0] for own in points[task].values() for point in own}))
