@@ -100,6 +100,7 @@ def test_a_table_that_does_not_exist(main: Callable, name: str, message: str):
         (("start=None", "start=5"), "start expects a text or a list of texts, got 5"),
         (("start=None", "start='nope'"), "start 'nope' is neither in starts nor a file. There are: none. A model of"),
         ((', variable="SHAPES_ROOT"', ""), "data needs both command and variable, got command"),
+        (("title", "quick = dict(data=dict(comand='x'))\ntitle"), "quick, data has no 'comand'. Did you mean command?"),
         (("{data}", "there"), "data: command needs {data}, which stands for the folder that it makes, got python"),
         (("{data}", "'{data}"), "data: command cannot be split into words (No closing quotation): python"),
         (("title", "figure = dict(x='N')\ntitle"), "figure: x is 'N', a label that no row has. There are: n, row."),
@@ -146,6 +147,8 @@ def test_starts_that_are_misspelt_or_go_in_a_circle_are_named(write: Callable):
         OptionError, match=r"start 'pretrian' is neither in starts nor a file\. Did you mean pretrain\?"
     ):
         read("['gone.pth', 'pretrian']")
+    with pytest.raises(OptionError, match=r"start 'other': overrides expects a dict with texts as keys, got 5"):
+        read("None, overrides=5")
     with pytest.raises(OptionError, match=r"start 'other' starts from itself \(other -> pretrain -> other\)"):
         read("'pretrain'")
 

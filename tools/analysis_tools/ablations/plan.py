@@ -256,7 +256,8 @@ class Plan:
         steps = {}
         for command, arguments in spec.items():
             words = [command, str(config), *map(str, arguments)]
-            family = _hash([load_config(str(config)).to_dict(), command, list(map(str, arguments))])
+            with naming(config, "Correct the file."):
+                family = _hash([load_config(str(config)).to_dict(), command, list(map(str, arguments))])
             folder = self.out / "benchmarks" / f"{command}-{family}"
             steps[command] = self._add(
                 BenchmarkStep(folder, f"benchmark '{command}' of {table.name}", family, 0, arguments=words)

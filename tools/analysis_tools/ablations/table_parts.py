@@ -86,6 +86,7 @@ def read_file(path: Path) -> dict[str, Any]:
     for key in ("title", "tasks", "rows"):
         if not table.get(key):
             raise OptionError(f"{path} needs {key}. A table file has: {', '.join(TABLE_KEYS)}.")
+    check_entries(table.get("data", {}), DATA_KEYS, f"{path}: data")
     return table
 
 
@@ -94,16 +95,16 @@ def read_quick(table: Mapping[str, Any], path: Path) -> dict[str, Any]:
     less = {key: value for key, value in table.get("quick", {}).items() if value is not None}
     check_entries(less, QUICK_KEYS, f"{path}: quick")
     check_entries(less.get("starts", {}), dict.fromkeys(table.get("starts", {}), DICT), f"{path}: quick, starts")
+    check_entries(less.get("data", {}), DATA_KEYS, f"{path}: quick, data")
     return less
 
 
-def read_data(data: Mapping[str, Any], who: str) -> tuple[str | None, str | None]:
-    """Read the command that makes the data of a seed, and the variable by which configs read its folder; None for both.
+def read_data(data: Mapping[str, str | None], who: str) -> tuple[str | None, str | None]:
+    """Read the command that makes the data of a seed, and the variable by which configs read its folder; None for no data.
 
     Raises:
         OptionError: If one is given without the other, or the command cannot be run.
     """
-    check_entries(data, DATA_KEYS, who)
     command, variable = (data.get(key) for key in DATA_KEYS)
     if command is None and variable is None:
         return None, None

@@ -161,7 +161,7 @@ def read_table(path: Path, *, quick: bool = False) -> Table:
         less = {}
     command, variable = read_data({**table.get("data", {}), **less.get("data", {})}, f"{path}: data")
     starts = {
-        name: _read_run(_with_overrides(start, less.get("starts", {}).get(name, {})), f"{path}: start '{name}'")
+        name: _read_run(start, f"{path}: start '{name}'", less.get("starts", {}).get(name, {}))
         for name, start in table.get("starts", {}).items()
     }
     rows = {name: _read_row(name, row, table["tasks"], less, path) for name, row in table["rows"].items()}
@@ -222,7 +222,7 @@ def _read_row(name: str, row: Mapping[str, Any], tasks: Mapping[str, Any], less:
     return Row(name=name, label=label, runs=runs, paper=paper)
 
 
-def _read_run(spec: Mapping[str, Any], who: str) -> Run:
+def _read_run(spec: Mapping[str, Any], who: str, overrides: Mapping[str, Any] | None = None) -> Run:
     check_entries(spec, RUN_KEYS, who)
     start = spec.get("start", FROM_CONFIG)
     spec = {key: value for key, value in spec.items() if value is not None}
@@ -233,16 +233,12 @@ def _read_run(spec: Mapping[str, Any], who: str) -> Run:
     return Run(
         config=path if path.is_absolute() or path.is_file() else ROOT / path,
         starts=starts,
-        overrides=spec.get("overrides", {}),
+        overrides={**spec.get("overrides", {}), **(overrides or {})},
         test=spec.get("test", {}),
         validate=spec.get("validate", True),
         metrics=tuple(spec.get("metrics", ())),
         gpus=spec.get("gpus", 1),
     )
-
-
-def _with_overrides(spec: Mapping[str, Any], more: Mapping[str, Any]) -> dict[str, Any]:
-    return {**spec, "overrides": {**(spec.get("overrides") or {}), **more}}
 
 
 def _only_match(pattern: str, who: str) -> str:
