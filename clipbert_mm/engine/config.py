@@ -260,6 +260,8 @@ def check_stages(config: Mapping[str, Any]) -> None:
 def check_numbers(config: Mapping[str, Any]) -> None:
     """Check the numbers of a config that MMEngine, torch and NumPy answer with a traceback, or take without a sense.
 
+    A training of no epochs, which only sets up, has no schedule.
+
     Raises:
         OptionError: If one is not a whole number of its range.
     """
@@ -268,6 +270,8 @@ def check_numbers(config: Mapping[str, Any]) -> None:
         value = settings.get(name) if isinstance(settings := config.get(part), Mapping) else None
         if part == "train_cfg" and isinstance(value, float) and value.is_integer():
             value = int(value)  # as MMEngine's loops take 1e5
+        if name in ("max_epochs", "max_iters") and not config.get("param_scheduler"):
+            least = 0
         if value is not None and not (is_count(value, least) and (most is None or value <= most)):
             expected = f"{least} or more" if most is None else f"{least} to {most}"
             raise OptionError(f"{key} of the config: expected a whole number, {expected}, got {quoted(value)}.")

@@ -118,6 +118,7 @@ def test_amp_keeps_its_hands_off_other_wrappers(runner_config: Config):
 )
 def test_a_number_out_of_its_range_is_named(runner_config: Config, part: str, name: str, value: Any):
     runner_config[part][name] = value
+    runner_config.param_scheduler = [dict(type="LinearLR", end=1, convert_to_iter_based=True)]  # needs an epoch
     with pytest.raises(
         OptionError, match=rf"^{part}\.{name} of the config: expected a whole number, .*, got {value!r}\.$"
     ):
