@@ -103,7 +103,7 @@ class CaptionDataset(MediaDataset):
             self.caption_numbers = CaptionNumbers(items)
 
     def own_captions(self, idx: int) -> np.ndarray:
-        """Return the numbers of all captions of the file of an item, increasing, (n,); its items stand side by side."""
+        """Return the numbers of all captions of the file of an item, increasing, (n,)."""
         return self.caption_numbers.of_file(idx)
 
     def draw_negative(self, own_captions: np.ndarray, rng: np.random.Generator) -> str:

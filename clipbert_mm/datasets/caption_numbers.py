@@ -13,19 +13,20 @@ class CaptionNumbers:
     would take time in their number.
 
     Args:
-        items: Dicts with ``path`` and ``captions``; the items of a file stand side by side.
+        items: Dicts with ``path`` and ``captions``.
     """
 
     def __init__(self, items: Sequence[Mapping[str, Any]]) -> None:
         known: dict[str, int] = {}
         numbers = [known.setdefault(caption, len(known)) for item in items for caption in item["captions"]]
         counts = np.array([len(item["captions"]) for item in items], np.int64)
-        is_first = [i == 0 or item["path"] != items[i - 1]["path"] for i, item in enumerate(items)]
+        paths: dict[str, int] = {}
         self._numbers, self._ends = np.array(numbers, np.int32), np.cumsum(counts)
-        self._files = np.cumsum(is_first, dtype=np.int32) - 1  # of each item
-        files = np.repeat(self._files, counts)  # of each caption, increasing
-        self._sorted = self._numbers[np.lexsort((self._numbers, files))]
-        self._bounds = np.append(np.flatnonzero(np.diff(files, prepend=-1)), len(files))
+        self._files = np.array([paths.setdefault(item["path"], len(paths)) for item in items], np.int32)
+        files = np.repeat(self._files, counts)  # of each caption
+        order = np.lexsort((self._numbers, files))
+        self._sorted = self._numbers[order]
+        self._bounds = np.append(np.flatnonzero(np.diff(files[order], prepend=-1)), len(files))
 
     def of_item(self, idx: int) -> np.ndarray:
         """Return the numbers of an item's captions, in their order, int32 (m,)."""

@@ -1,4 +1,4 @@
-"""Values that a config reads from the files it names, so that nobody has to keep them in agreement by hand."""
+"""Values that a config reads from the variables and files it names, so that nobody has to keep them in agreement by hand."""
 
 import argparse
 import os

@@ -48,9 +48,9 @@ class Filter:
                     f"{names} are two numbers in this order, or None, got {quoted(least)} and {quoted(most)}."
                 )
 
-        if len(self._outermost()) > MAX_FOLDERS:
+        if (count := len(self._outermost())) > MAX_FOLDERS:
             raise OptionError(
-                f"A search looks into {MAX_FOLDERS:,} folders at most, got {len(self._outermost()):,}. Name the folders that "
+                f"A search looks into {MAX_FOLDERS:,} folders at most, got {count:,}. Name the folders that "
                 "they are in."
             )
 

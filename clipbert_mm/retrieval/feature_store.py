@@ -46,9 +46,8 @@ class FeatureStore:
     def __init__(self, folder: str | os.PathLike, *, budget: int | None = None) -> None:
         self.folder = Path(folder)
         self.budget = budget
-        self._cached: dict[
-            str, dict[str, tuple[tuple[int, int], Tensor]]
-        ] = {}  # of each video, with the version of its file
+        # By video and kind of tokens, with the version of the file.
+        self._cached: dict[str, dict[str, tuple[tuple[int, int], Tensor]]] = {}
         self._cached_bytes = 0
         self._lock = threading.RLock()
 
@@ -167,7 +166,7 @@ class FeatureStore:
         """Drop the tokens of a video from memory, all or some; other threads may read at the same time."""
         with self._lock:
             own = self._cached.get(name, {})
-            for key in [which] if which in own else [] if which else list(own):
+            for key in [key for key in own if which in (None, key)]:
                 self._cached_bytes -= own.pop(key)[1].nbytes
             if not own:
                 self._cached.pop(name, None)

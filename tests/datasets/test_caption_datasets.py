@@ -1,7 +1,6 @@
 """Items of retrieval and pre-training: their texts and labels, what is random about them, and broken files."""
 
 import json
-import pickle
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -151,61 +150,6 @@ def test_a_caption_that_the_video_has_too_is_no_negative(tmp_path: Path):
                 pairs = zip(item["texts"], item["match_labels"], strict=True)
                 seen[Path(item["path"]).stem].update(text for text, label in pairs if not label)
         assert seen == {"a": {"a blue ring"}, "b": {"a star", "red"}, "c": {"a blue ring", "red"}}
-
-
-def draw_one_by_one(dataset: RetrievalDataset, idx: int, rng: np.random.Generator) -> str:
-    """Draw a negative of an item by a set of the captions of the items beside it: the twin."""
-    items = [dataset.get_data_info(i) for i in range(len(dataset))]
-    first = last = idx
-    while first > 0 and items[first - 1]["path"] == items[idx]["path"]:
-        first -= 1
-    while last + 1 < len(items) and items[last + 1]["path"] == items[idx]["path"]:
-        last += 1
-    own = {caption for item in items[first : last + 1] for caption in item["captions"]}
-    while True:
-        captions = items[int(rng.integers(len(items)))]["captions"]
-        if not own.issuperset(captions) and (caption := str(rng.choice(captions))) not in own:
-            return caption
-
-
-@pytest.mark.parametrize("captions_per_item", [1, 2, 3])
-def test_negatives_are_those_of_drawing_from_sets(tmp_path: Path, captions_per_item: int):
-    """Of files that share captions, whole, in parts, in another order, without serialized records, and after pickling."""
-    rng, lines = np.random.default_rng(5), []
-    for number, count in enumerate([1, 7, 2, 12, 3, 1]):
-        (tmp_path / f"{number}.mp4").touch()
-        lines += [{"video": f"{number}.mp4", "caption": f"caption {rng.integers(15)}"} for _ in range(count)]
-    (tmp_path / "train.jsonl").write_text("\n".join(map(json.dumps, lines)))
-    options: dict[str, Any] = dict(media_folder="", captions_per_item=captions_per_item)
-    whole, cut = retrieval(tmp_path, **options), retrieval(tmp_path, **options)
-    chosen = np.random.default_rng(6).permutation(len(whole))[: 2 * len(whole) // 3].tolist()
-    cut.get_subset_(-len(whole) // 2)
-    parts = [retrieval(tmp_path, serialize_data=False, **options), retrieval(tmp_path, indices=chosen, **options)]
-    for dataset in (whole, cut, *parts, whole.get_subset(chosen), pickle.loads(pickle.dumps(cut))):
-        for idx in range(len(dataset)):
-            found, wanted = np.random.default_rng(idx), np.random.default_rng(idx)
-            for _ in range(5):
-                drawn = dataset.draw_negative(dataset.own_captions(idx), found)
-                assert drawn == draw_one_by_one(dataset, idx, wanted)
-            assert found.random() == wanted.random(), "as many numbers are drawn"
-
-
-def test_an_item_reads_as_many_records_however_many_captions_its_file_has(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
-    read, reads = RetrievalDataset.get_data_info, []
-    monkeypatch.setattr(RetrievalDataset, "get_data_info", lambda self, i: reads.append(i) or read(self, i))
-    for count in (3, 300):
-        folder = tmp_path / str(count)
-        folder.mkdir()
-        lines = [{"video": f"{name}.mp4", "caption": f"{name} {i}"} for name in "ab" for i in range(count)]
-        for name in "ab":
-            (folder / f"{name}.mp4").touch()
-        (folder / "train.jsonl").write_text("\n".join(map(json.dumps, lines)))
-        dataset = retrieval(folder, media_folder="", num_negatives=4)
-        reads.clear()
-        dataset.prepare(count // 2, np.random.default_rng(0))
-        assert len(reads) == 5, "its own record, and that of each negative"
 
 
 def test_pretraining_labels_say_which_captions_were_replaced(world: Path):
